@@ -1,0 +1,281 @@
+"""
+The errors of this package, each one somebody catches.
+
+::
+
+    SkyvernError
+    ├── SkyvernConfigError              a connection or an argument is wrong; the message names the field
+    ├── SkyvernConnectionError          no answer came (refused, reset, timed out)
+    ├── SkyvernAPIError                 an answer with a status that is no success
+    │   ├── SkyvernAuthError            403, 401: the API key is missing, wrong or not allowed to
+    │   ├── SkyvernNotFoundError        404: no such run, workflow, session or profile
+    │   ├── SkyvernRequestError         400, 422: the request is not acceptable
+    │   ├── SkyvernCreditError          402: the organization has no credit left
+    │   ├── SkyvernRateLimitError       429: too many requests; nothing was done
+    │   ├── SkyvernServerError          5xx: the server, or a proxy before it, is in trouble
+    │   └── SkyvernResponseError        an answer that is not what the API promises (HTML, half a body)
+    ├── SkyvernRunError                 a run ended badly; carries the run
+    │   ├── SkyvernRunFailed            failed
+    │   ├── SkyvernRunTerminated        terminated: the workflow itself decided to stop
+    │   ├── SkyvernRunTimedOut          timed_out: Skyvern's own limit for the run
+    │   └── SkyvernRunCanceled          canceled, by a person or by us
+    └── SkyvernWaitTimeout              the run did not end within our own deadline
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import Run
+
+__all__ = [
+    "SkyvernAPIError",
+    "SkyvernAuthError",
+    "SkyvernConfigError",
+    "SkyvernConnectionError",
+    "SkyvernCreditError",
+    "SkyvernError",
+    "SkyvernNotFoundError",
+    "SkyvernRateLimitError",
+    "SkyvernRequestError",
+    "SkyvernResponseError",
+    "SkyvernRunCanceled",
+    "SkyvernRunError",
+    "SkyvernRunFailed",
+    "SkyvernRunTerminated",
+    "SkyvernRunTimedOut",
+    "SkyvernServerError",
+    "SkyvernWaitTimeout",
+]
+
+MAX_QUOTE = 500
+"""How many characters of a server's words a message repeats."""
+
+
+class SkyvernError(Exception):
+    """
+    Base of everything this package raises on purpose.
+
+    ``transient`` tells whether asking again later may help; a wait goes on after such an error.
+    """
+
+    transient: ClassVar[bool] = False
+
+
+class SkyvernConfigError(SkyvernError, ValueError):
+    """A connection field or an argument is missing or wrong."""
+
+
+class SkyvernConnectionError(SkyvernError):
+    """
+    No answer came.
+
+    :param never_sent: True when the request provably never reached the server, so that repeating it
+        cannot do anything twice.
+    """
+
+    transient: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, never_sent: bool = False) -> None:
+        super().__init__(message)
+        self.never_sent = never_sent
+
+
+class SkyvernAPIError(SkyvernError):
+    """
+    The server answered with a status that is no success.
+
+    :param status_code: The HTTP status.
+    :param detail: What the server said, without any echo of the request.
+    :param retry_after: Seconds the server asked to wait, if it did.
+    """
+
+    advice: ClassVar[str] = ""
+
+    def __init__(
+        self, message: str, *, status_code: int = 0, detail: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class SkyvernAuthError(SkyvernAPIError):
+    """The API key is missing, wrong, or not allowed to do this (403; some proxies say 401)."""
+
+    advice = (
+        "Check the API key (the password field of the Airflow connection) and that it belongs to the "
+        "organization that owns this workflow; keys are listed in Skyvern under Settings, API keys."
+    )
+
+
+class SkyvernNotFoundError(SkyvernAPIError):
+    """What the request names does not exist in the organization of the API key (404)."""
+
+    advice = (
+        "Check the id and that it belongs to the organization of this API key. Workflow ids start with wpid_; "
+        "an id that starts with w_ names one version and is not accepted."
+    )
+
+
+class SkyvernRequestError(SkyvernAPIError):
+    """The server does not accept the request (400 and 422); nothing was started."""
+
+    advice = "Correct the named field; nothing was started."
+
+
+class SkyvernCreditError(SkyvernAPIError):
+    """The organization has no credit left (402); nothing was started."""
+
+    advice = "Add credit in Skyvern under Billing, then clear the task; nothing was started."
+
+
+class SkyvernRateLimitError(SkyvernAPIError):
+    """Too many requests (429); nothing was done."""
+
+    transient: ClassVar[bool] = True
+    advice = "Nothing was started. Fewer parallel tasks help: put them into an Airflow pool."
+
+
+class SkyvernServerError(SkyvernAPIError):
+    """The server, or a proxy before it, is in trouble (5xx)."""
+
+    transient: ClassVar[bool] = True
+
+
+class SkyvernResponseError(SkyvernAPIError):
+    """An answer that is not what the API promises: HTML, half a body, another service."""
+
+    transient: ClassVar[bool] = True
+    advice = "Check that the base URL (the host field of the Airflow connection) leads to a Skyvern API."
+
+
+class SkyvernRunError(SkyvernError):
+    """
+    A run ended badly.
+
+    :param run: The run as it ended: ``failure_reason``, ``errors``, ``output``, ``app_url``.
+    """
+
+    def __init__(self, message: str, run: Run | None = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class SkyvernRunFailed(SkyvernRunError):
+    """The run ended as ``failed``."""
+
+
+class SkyvernRunTerminated(SkyvernRunError):
+    """The run ended as ``terminated``: the workflow decided that it cannot or must not go on."""
+
+
+class SkyvernRunTimedOut(SkyvernRunError):
+    """The run ended as ``timed_out``: it took longer than Skyvern allows it."""
+
+
+class SkyvernRunCanceled(SkyvernRunError):
+    """The run ended as ``canceled``."""
+
+
+class SkyvernWaitTimeout(SkyvernError):
+    """
+    The run did not end within the deadline of the task.
+
+    :param run: The run as it was last seen, if it could be seen.
+    """
+
+    def __init__(self, message: str, run: Run | None = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+_BY_STATUS: dict[int, type[SkyvernAPIError]] = {
+    HTTPStatus.UNAUTHORIZED: SkyvernAuthError,
+    HTTPStatus.FORBIDDEN: SkyvernAuthError,
+    HTTPStatus.NOT_FOUND: SkyvernNotFoundError,
+    HTTPStatus.BAD_REQUEST: SkyvernRequestError,
+    HTTPStatus.UNPROCESSABLE_ENTITY: SkyvernRequestError,
+    HTTPStatus.PAYMENT_REQUIRED: SkyvernCreditError,
+    HTTPStatus.TOO_MANY_REQUESTS: SkyvernRateLimitError,
+    HTTPStatus.NOT_IMPLEMENTED: SkyvernAPIError,  # a feature this server does not have: asking again is no use
+}
+
+_BY_ENDING: dict[str, type[SkyvernRunError]] = {
+    "failed": SkyvernRunFailed,
+    "terminated": SkyvernRunTerminated,
+    "timed_out": SkyvernRunTimedOut,
+    "canceled": SkyvernRunCanceled,
+}
+
+
+def error_of_answer(
+    what: str, status_code: int, detail: str, *, retry_after: float | None = None
+) -> SkyvernAPIError:
+    """
+    Make the error for an answer that is no success.
+
+    :param what: What was asked, in words: ``"start workflow wpid_1"``.
+    :param detail: What the server said, see :func:`detail_of`.
+    """
+    kind = _BY_STATUS.get(status_code) or (
+        SkyvernServerError if status_code >= HTTPStatus.INTERNAL_SERVER_ERROR else SkyvernAPIError
+    )
+    message = f"Could not {what}: Skyvern answered {status_code}: {detail}"
+    return kind(
+        _sentence(message, kind.advice), status_code=status_code, detail=detail, retry_after=retry_after
+    )
+
+
+def error_of_ending(run: Run) -> SkyvernRunError:
+    """Make the error for a run that ended badly: how, why, and where to look."""
+    message = f"Skyvern run {run.run_id} ended as {run.status}"
+    reason = "; ".join(part for part in (run.failure_reason, _codes(run)) if part)
+    if reason:
+        message += f": {shorten(reason)}"
+    where = f"See {run.app_url}" if run.app_url else ""
+    return _BY_ENDING.get(run.status, SkyvernRunError)(_sentence(message, where), run)
+
+
+def detail_of(body: str) -> str:
+    """
+    Read what the server said out of an error body.
+
+    The API sends ``detail`` as a string or as a list, or ``error`` as a string; proxies send HTML. The list
+    form echoes the request as ``input``, which may hold secrets: only the place and the message are kept.
+    """
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return f"(not JSON) {shorten(body)}" if body.strip() else "(empty body)"
+    detail = (parsed.get("detail") or parsed.get("error")) if isinstance(parsed, dict) else None
+    if isinstance(detail, list):
+        return shorten("; ".join(_complaint(item) for item in detail))
+    return shorten(detail) if isinstance(detail, str) else "(no detail)"
+
+
+def shorten(text: str, limit: int = MAX_QUOTE) -> str:
+    """Fold white space and cut what is too long for a message."""
+    folded = " ".join(text.split())
+    return folded if len(folded) <= limit else f"{folded[: limit - 1]}…"
+
+
+def _complaint(item: Any) -> str:
+    if not isinstance(item, dict):
+        return "(no detail)"
+    place = ".".join(str(part) for part in item.get("loc") or () if part not in ("body", "query"))
+    return f"{place}: {item.get('msg')}" if place else str(item.get("msg"))
+
+
+def _codes(run: Run) -> str:
+    return f"error codes {', '.join(run.error_codes)}" if run.error_codes else ""
+
+
+def _sentence(message: str, addition: str) -> str:
+    if not addition:
+        return message
+    return f"{message if message.endswith(('.', '…')) else message + '.'} {addition}"

@@ -1,0 +1,341 @@
+"""From an Airflow connection to the Skyvern API: one method per endpoint, and its twin for an event loop."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from urllib.parse import urlsplit
+
+from airflow.providers.common.compat.connection import get_async_connection
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_skyvern import api
+from airflow_skyvern.client import (
+    DEFAULT_BASE_URL,
+    DEFAULT_TIMEOUT,
+    AsyncSkyvernClient,
+    RetryPolicy,
+    Settings,
+    SkyvernClient,
+)
+from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError
+from airflow_skyvern.provider_info import CONNECTION_TYPE
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LARGEST_PORT = 65535
+
+
+class _Method(Generic[P, T]):
+    """A hook method made of an endpoint: ``hook.get_run("wr_1")`` sends ``api.get_run("wr_1")``."""
+
+    def __init__(self, endpoint: Callable[P, api.Call[T]]) -> None:
+        self.endpoint = endpoint
+
+    @overload
+    def __get__(self, hook: None, owner: type) -> _Method[P, T]: ...
+    @overload
+    def __get__(self, hook: SkyvernHook, owner: type) -> Callable[P, T]: ...
+    def __get__(self, hook: SkyvernHook | None, owner: type) -> _Method[P, T] | Callable[P, T]:
+        if hook is None:
+            return self
+
+        @functools.wraps(self.endpoint)
+        def method(*args: P.args, **kwargs: P.kwargs) -> T:
+            return hook.send(self.endpoint(*args, **kwargs))
+
+        return method
+
+
+class _AsyncMethod(Generic[P, T]):
+    """The same for an event loop: ``await hook.aget_run("wr_1")``."""
+
+    def __init__(self, endpoint: Callable[P, api.Call[T]]) -> None:
+        self.endpoint = endpoint
+
+    @overload
+    def __get__(self, hook: None, owner: type) -> _AsyncMethod[P, T]: ...
+    @overload
+    def __get__(self, hook: SkyvernHook, owner: type) -> Callable[P, Awaitable[T]]: ...
+    def __get__(self, hook: SkyvernHook | None, owner: type) -> _AsyncMethod[P, T] | Callable[P, Awaitable[T]]:
+        if hook is None:
+            return self
+
+        @functools.wraps(self.endpoint)
+        async def method(*args: P.args, **kwargs: P.kwargs) -> T:
+            return await hook.asend(self.endpoint(*args, **kwargs))
+
+        return method
+
+
+def _both(endpoint: Callable[P, api.Call[T]]) -> tuple[_Method[P, T], _AsyncMethod[P, T]]:
+    return _Method(endpoint), _AsyncMethod(endpoint)
+
+
+class SkyvernHook(BaseHook):
+    """
+    Talk to Skyvern with the API key and address of an Airflow connection.
+
+    Every endpoint is a method, with the parameters of its namesake in :mod:`airflow_skyvern.api`, and has a
+    twin with an ``a`` before its name for event loops. Requests have timeouts, reuse connections and are
+    repeated where that is safe; a key that was rotated is picked up by reading the connection again.
+
+    ::
+
+        run = SkyvernHook().get_run("wr_123")
+        run = await SkyvernHook().aget_run("wr_123")
+
+    :param skyvern_conn_id: Id of the connection of type ``skyvern``. Default: ``skyvern_default``.
+    :param retry: When failed requests are sent again. Default: up to 5 times within about 10 s.
+    :raises SkyvernConfigError: the connection is incomplete or wrong; the message names the field.
+    """
+
+    conn_name_attr = "skyvern_conn_id"
+    default_conn_name = "skyvern_default"
+    conn_type = "skyvern"
+    hook_name = "Skyvern"
+
+    run_workflow, arun_workflow = _both(api.run_workflow)
+    get_run, aget_run = _both(api.get_run)
+    cancel_run, acancel_run = _both(api.cancel_run)
+    cancel_runs, acancel_runs = _both(api.cancel_runs)
+    retry_run, aretry_run = _both(api.retry_run)
+    continue_run, acontinue_run = _both(api.continue_run)
+    list_runs, alist_runs = _both(api.list_runs)
+    list_workflow_runs, alist_workflow_runs = _both(api.list_workflow_runs)
+    get_run_timeline, aget_run_timeline = _both(api.get_run_timeline)
+    list_run_artifacts, alist_run_artifacts = _both(api.list_run_artifacts)
+    get_artifact_content, aget_artifact_content = _both(api.get_artifact_content)
+    list_workflows, alist_workflows = _both(api.list_workflows)
+    get_workflow, aget_workflow = _both(api.get_workflow)
+    upload_file, aupload_file = _both(api.upload_file)
+    retry_webhook, aretry_webhook = _both(api.retry_webhook)
+    get_version, aget_version = _both(api.get_version)
+
+    def __init__(
+        self, skyvern_conn_id: str = default_conn_name, *, retry: RetryPolicy | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.skyvern_conn_id = skyvern_conn_id
+        self.retry = retry
+        self._client: SkyvernClient | None = None
+        self._async_client: AsyncSkyvernClient | None = None
+
+    def get_conn(self) -> SkyvernClient:
+        """Return the client of this connection; it is made once."""
+        if self._client is None:
+            self._client = SkyvernClient(self._settings(), retry=self.retry)
+        return self._client
+
+    async def aget_conn(self) -> AsyncSkyvernClient:
+        """Return the client of this connection for the running event loop; it is made once."""
+        if self._async_client is None:
+            self._async_client = AsyncSkyvernClient(await self._asettings(), retry=self.retry)
+        return self._async_client
+
+    def send(self, call: api.Call[T]) -> T:
+        """Send any call of :mod:`airflow_skyvern.api` and return its result."""
+        client = self.get_conn()
+        try:
+            return client.send(call)
+        except SkyvernAuthError:
+            if (settings := self._settings()) == client.settings:
+                raise
+            self.log.info("The Skyvern connection %r has changed: trying its new key", self.skyvern_conn_id)
+            self.close()
+            self._client = SkyvernClient(settings, retry=self.retry)
+            return self._client.send(call)
+
+    async def asend(self, call: api.Call[T]) -> T:
+        """Send any call of :mod:`airflow_skyvern.api` from an event loop and return its result."""
+        client = await self.aget_conn()
+        try:
+            return await client.send(call)
+        except SkyvernAuthError:
+            if (settings := await self._asettings()) == client.settings:
+                raise
+            self.log.info("The Skyvern connection %r has changed: trying its new key", self.skyvern_conn_id)
+            await self.aclose()
+            self._async_client = AsyncSkyvernClient(settings, retry=self.retry)
+            return await self._async_client.send(call)
+
+    def cancel_now(self, run_id: str, timeout: float = 4.0) -> None:
+        """
+        Cancel a run from a signal handler: with a client of its own, once, within ``timeout`` seconds.
+
+        The interrupted code may hold a lock of the shared client or be in the middle of a request to
+        Airflow, so neither is touched: the settings are those that the hook already has.
+        """
+        if self._client is None:
+            raise SkyvernConfigError("No run can have been started: the connection was never read.")
+        settings = self._client.settings.within(timeout)
+        with SkyvernClient(settings, retry=RetryPolicy(attempts=1)) as client:
+            client.send(api.cancel_run(run_id))
+
+    def close(self) -> None:
+        """Close the client, if there is one."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    async def aclose(self) -> None:
+        """Close the client of the event loop, if there is one."""
+        if self._async_client is not None:
+            await self._async_client.aclose()
+            self._async_client = None
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Prove that the server is there and accepts the key; say what is wrong otherwise."""
+        try:
+            with SkyvernClient(self._settings(), retry=RetryPolicy(attempts=1)) as client:
+                client.send(api.probe())
+                version = client.send(api.get_version()).version
+        except SkyvernError as error:
+            return False, str(error)
+        return True, f"The API key is valid. Server: {client.settings.base_url}, version {version}."
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the labels of the connection form, for Airflow versions that ask the hook (below 3.2)."""
+        behaviour = CONNECTION_TYPE["ui-field-behaviour"]
+        return {
+            "hidden_fields": behaviour["hidden-fields"],
+            "relabeling": behaviour["relabeling"],
+            "placeholders": behaviour["placeholders"],
+        }
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the fields of the connection form, for Airflow versions that ask the hook (below 3.2)."""
+        from flask_appbuilder.fieldwidgets import (  # noqa: PLC0415  only where Airflow has it
+            BS3TextFieldWidget,
+        )
+        from wtforms import BooleanField, StringField  # noqa: PLC0415
+
+        def widget(name: str, field: dict[str, Any]) -> Any:
+            if name == "verify":
+                return BooleanField(field["label"], description=field["description"], default=True)
+            return StringField(field["label"], description=field["description"], widget=BS3TextFieldWidget())
+
+        return {name: widget(name, field) for name, field in CONNECTION_TYPE["conn-fields"].items()}
+
+    def _settings(self) -> Settings:
+        return self._checked(self.get_connection(self.skyvern_conn_id))
+
+    async def _asettings(self) -> Settings:
+        return self._checked(await get_async_connection(self.skyvern_conn_id))
+
+    def _checked(self, connection: Connection) -> Settings:
+        settings = settings_of(connection)
+        if settings.exposes_key:
+            self.log.warning(
+                "The Skyvern connection %r sends its API key unencrypted to %s: use https.",
+                self.skyvern_conn_id,
+                settings.base_url,
+            )
+        return settings
+
+
+def settings_of(connection: Connection) -> Settings:
+    """
+    Read the settings out of an Airflow connection, however it was written: form, JSON or URI.
+
+    :raises SkyvernConfigError: a field is missing or wrong; the message names the connection and the field.
+    """
+    try:
+        extra = _extra(connection.extra)
+        return Settings(
+            api_key=_api_key(connection.password),
+            base_url=_base_url(connection.host, connection.port, connection.schema),
+            timeout=_timeout(extra.get("timeout")),
+            proxy=_proxy(extra.get("proxy")),
+            verify=_verify(extra.get("verify")),
+        )
+    except SkyvernConfigError as error:
+        raise SkyvernConfigError(f"Skyvern connection {connection.conn_id!r}: {error}") from None
+
+
+def _api_key(password: str | None) -> str:
+    key = (password or "").strip()
+    if not key:
+        raise SkyvernConfigError("the API key is missing; put it into the password field.")
+    if not (key.isascii() and key.isprintable()):
+        raise SkyvernConfigError("the API key (password field) holds characters that no key has.")
+    return key
+
+
+def _base_url(host: str | None, port: int | None, schema: str | None) -> str:
+    """
+    Join host, port and schema: URIs are taken apart by Airflow, ``skyvern://https://:key@host:8443/path``.
+
+    Ends without a slash and without ``/v1``, which the endpoints' paths begin with.
+    """
+    path = f"/{schema.strip('/')}" if schema and schema not in ("http", "https") else ""
+    text = (host or "").strip().rstrip("/") or DEFAULT_BASE_URL
+    if "://" not in text:
+        text = f"{schema if schema == 'http' else 'https'}://{text}"
+    try:
+        url = urlsplit(text)
+        own_port = url.port
+    except ValueError:
+        raise SkyvernConfigError("the base URL (host field) is not an address.") from None
+    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+        raise SkyvernConfigError(
+            "the base URL (host field) must look like https://api.skyvern.com, without a query."
+        )
+    if url.username or url.password:
+        raise SkyvernConfigError("the base URL (host field) must not hold a password.")
+    if port and own_port and port != own_port:
+        raise SkyvernConfigError(f"the base URL says port {own_port}, the port field {port}; clear one.")
+    netloc = f"{url.netloc}:{port}" if port and not own_port else url.netloc
+    if port and not 0 < port <= LARGEST_PORT:
+        raise SkyvernConfigError(f"the port must be between 1 and {LARGEST_PORT}.")
+    full = (url.path + path).rstrip("/")
+    return f"{url.scheme}://{netloc}{full.removesuffix('/v1').removesuffix('/api')}"
+
+
+def _extra(text: str | None) -> dict[str, Any]:
+    try:
+        extra = json.loads(text or "{}")
+    except ValueError:
+        raise SkyvernConfigError("the extra field is not JSON.") from None
+    if not isinstance(extra, dict):
+        raise SkyvernConfigError("the extra field must be a JSON object.")
+    return extra
+
+
+def _timeout(value: Any) -> float:
+    if value in (None, ""):
+        return DEFAULT_TIMEOUT
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        raise SkyvernConfigError(f"timeout must be a number of seconds, not {value!r}.") from None
+    if not 0 < seconds < float("inf"):
+        raise SkyvernConfigError(f"timeout must be more than 0 seconds, not {value!r}.")
+    return seconds
+
+
+def _proxy(value: Any) -> str | None:
+    if value in (None, ""):
+        return None
+    if not isinstance(value, str) or urlsplit(value).scheme not in ("http", "https"):
+        raise SkyvernConfigError("proxy must be an address such as http://proxy.example.com:3128.")
+    return value
+
+
+def _verify(value: Any) -> bool | str:
+    """Read true, false, or a path; URIs can say it as text only."""
+    if value in (None, ""):
+        return True
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if isinstance(value, bool | str):
+        return value
+    raise SkyvernConfigError(f"verify must be true, false or the path of a certificate file, not {value!r}.")

@@ -1,0 +1,28 @@
+"""Links from Airflow's UI to Skyvern's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+APP_URL_KEY = "app_url"
+
+
+class SkyvernRunLink(BaseOperatorLink):
+    """
+    Open the run in Skyvern: its live browser, its steps, its recording.
+
+    The address is the XCom ``app_url``, pushed as soon as the run has started, so that the link works while
+    the task waits and after it failed.
+    """
+
+    name = "Skyvern run"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return the address of the run, or nothing before there is one."""
+        return XCom.get_value(key=APP_URL_KEY, ti_key=ti_key) or ""

@@ -1,0 +1,371 @@
+"""
+What the Skyvern API says, as values.
+
+Unknown fields are kept and unknown statuses are accepted, so that a newer server never breaks a wait. What is
+known about a run is a property of the run: ``run.is_final``, ``run.succeeded``, ``run.duration``.
+
+Field by field: https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-run
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from airflow_skyvern.exceptions import SkyvernConfigError
+
+log = logging.getLogger(__name__)
+
+
+class RunStatus(str, Enum):
+    """The statuses of a run that this version knows; others may come and count as not final."""
+
+    CREATED = "created"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TERMINATED = "terminated"
+    TIMED_OUT = "timed_out"
+    CANCELED = "canceled"
+
+
+ACTIVE_STATUSES = frozenset({"created", "queued", "running", "paused"})
+FINAL_STATUSES = frozenset(status.value for status in RunStatus) - ACTIVE_STATUSES
+
+
+@cache
+def _note_unknown_status(status: str) -> None:
+    log.warning(
+        "Skyvern reports the status %r, which this version of the provider does not know. "
+        "It is treated as not finished; a newer airflow-provider-skyvern may know it.",
+        status,
+    )
+
+
+def _known_or_noted(status: str) -> str:
+    if status not in FINAL_STATUSES and status not in ACTIVE_STATUSES:
+        _note_unknown_status(status)
+    return status
+
+
+def _aware(moment: datetime) -> datetime:
+    """Give the API's timestamps, which carry no offset, the zone they mean."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+def _list(value: Any) -> Any:
+    return [] if value is None else value
+
+
+Status = Annotated[str, AfterValidator(_known_or_noted)]
+UtcDatetime = Annotated[datetime, AfterValidator(_aware)]
+
+
+class Answer(BaseModel):
+    """Base of everything the server says: unknown fields survive. Built at first use, for cheap imports."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
+
+
+class RunState(Answer):
+    """
+    What every view of a run tells: its id and how far it is.
+
+    A final status is not always the end: with a retry policy in the workflow, Skyvern runs it again under the
+    same id and says so in ``retry_pending``. Servers before 1.0.51 do not have that field.
+    """
+
+    run_id: str = Field(validation_alias=AliasChoices("run_id", "workflow_run_id"))
+    status: Status
+    attempt: int | None = None
+    retry_pending: Annotated[bool, BeforeValidator(bool)] = False
+    next_attempt_at: UtcDatetime | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to the run."""
+        return self.status in FINAL_STATUSES and not self.retry_pending
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the run is over and completed."""
+        return self.is_final and self.status == RunStatus.COMPLETED.value
+
+
+class RunAttempt(Answer):
+    """One attempt of a run whose workflow has a retry policy."""
+
+    attempt_number: int
+    status: Status
+    failure_reason: str | None = None
+    error_codes: Annotated[list[str], BeforeValidator(_list)] = []
+    started_at: UtcDatetime | None = None
+    finished_at: UtcDatetime | None = None
+    retry_decision: str | None = None
+    decision_reason: str | None = None
+    next_attempt_at: UtcDatetime | None = None
+
+
+class DownloadedFile(Answer):
+    """A file that the run downloaded. ``url`` may be a signed address: treat it as a secret."""
+
+    url: str
+    filename: str | None = None
+    checksum: str | None = None
+    file_size: int | None = None
+    modified_at: UtcDatetime | None = None
+    artifact_id: str | None = None
+
+
+class Run(RunState):
+    """One run of a workflow, as ``GET /v1/runs/{run_id}`` tells it."""
+
+    run_type: str | None = None
+    output: Any = None
+    downloaded_files: Annotated[list[DownloadedFile], BeforeValidator(_list)] = []
+    recording_url: str | None = None
+    screenshot_urls: Annotated[list[str], BeforeValidator(_list)] = []
+    failure_reason: str | None = None
+    errors: Annotated[list[dict[str, Any]], BeforeValidator(_list)] = []
+    attempts: Annotated[list[RunAttempt], BeforeValidator(_list)] = []
+    created_at: UtcDatetime | None = None
+    modified_at: UtcDatetime | None = None
+    queued_at: UtcDatetime | None = None
+    started_at: UtcDatetime | None = None
+    finished_at: UtcDatetime | None = None
+    app_url: str | None = None
+    browser_session_id: str | None = None
+    browser_profile_id: str | None = None
+    step_count: int | None = None
+    run_request: dict[str, Any] | None = None
+
+    @property
+    def error_codes(self) -> list[str]:
+        """The codes of the run's errors, as its workflow defines them."""
+        return [str(error["error_code"]) for error in self.errors if error.get("error_code")]
+
+    @property
+    def duration(self) -> timedelta | None:
+        """From the request to the end, or None while the run is not over."""
+        if self.created_at is None or self.finished_at is None:
+            return None
+        return self.finished_at - self.created_at
+
+
+class RunSummary(RunState):
+    """One row of a list of runs: no output, but light."""
+
+    title: str | None = Field(default=None, validation_alias=AliasChoices("title", "workflow_title"))
+    workflow_permanent_id: str | None = None
+    workflow_deleted: bool = False
+    trigger_type: str | None = None
+    failure_reason: str | None = None
+    created_at: UtcDatetime | None = None
+    started_at: UtcDatetime | None = None
+    finished_at: UtcDatetime | None = None
+
+
+class Workflow(Answer):
+    """A workflow (lately also called an agent)."""
+
+    workflow_permanent_id: str
+    workflow_id: str
+    title: str
+    version: int | None = None
+    description: str | None = None
+    workflow_definition: dict[str, Any] = {}
+    created_at: UtcDatetime | None = None
+    modified_at: UtcDatetime | None = None
+
+
+class TimelineItem(Answer):
+    """One step of a run's timeline: a block of the workflow or a thought of the agent."""
+
+    type: str
+    block: dict[str, Any] | None = None
+    thought: dict[str, Any] | None = None
+    children: Annotated[list[dict[str, Any]], BeforeValidator(_list)] = []
+
+
+class Artifact(Answer):
+    """Something a run left behind: recording, screenshot, download, log."""
+
+    artifact_id: str
+    artifact_type: str
+    uri: str | None = None
+    signed_url: str | None = None
+    file_size: int | None = None
+    created_at: UtcDatetime | None = None
+
+
+class BulkCancel(Answer):
+    """What a bulk cancel did; runs that were over already count as canceled."""
+
+    cancelled: list[str]
+    failed: list[str]
+
+
+class UploadedFile(Answer):
+    """A file put into Skyvern's storage for runs to use. ``presigned_url`` is a secret."""
+
+    s3_uri: str
+    presigned_url: str
+    file_id: str | None = None
+    expires_at: UtcDatetime | None = None
+
+
+class WebhookReplay(Answer):
+    """What came of sending a run's webhook again."""
+
+    run_id: str
+    target_webhook_url: str | None = None
+    status_code: int | None = None
+    latency_ms: int | None = None
+    error: str | None = None
+
+
+class ServerVersion(Answer):
+    """The version of the server."""
+
+    version: str
+
+
+def _plain(value: Any) -> Any:
+    """Tuples and Airflow's lazy lists of XComs are lists to JSON."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        msg = "must be a number, not a boolean"
+        raise ValueError(msg)  # noqa: TRY004  pydantic turns only ValueError into a validation error
+    return value
+
+
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+WholeNumber = Annotated[int, BeforeValidator(_no_bool)]
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=256)]
+
+
+class RunOptions(BaseModel):
+    """
+    The rarer parameters of a run, as ``run_options`` takes them.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    max_elapsed_time_minutes: Annotated[WholeNumber, Field(ge=1, le=480)] | None = None
+    totp_identifier: Text | None = None
+    totp_url: Text | None = None
+    extra_http_headers: dict[str, str] | None = None
+    cdp_connect_headers: dict[str, str] | None = None
+    browser_address: Text | None = None
+    browser_type: Text | None = None
+    run_with: Literal["agent", "code"] | None = None
+    ai_fallback: bool | None = None
+    max_screenshot_scrolls: Annotated[WholeNumber, Field(ge=0)] | None = None
+    start_fresh_browser: bool | None = None
+    reuse_browser_session: bool | None = None
+    run_metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=20)] | None = None
+    file_ids: Annotated[list[Text], Field(max_length=50)] | None = None
+
+
+class RunRequest(RunOptions):
+    """
+    Everything that ``POST /v1/run/workflows`` takes.
+
+    :param proxy_location: A location's name, such as ``"RESIDENTIAL"``, or a place:
+        ``{"country": "US", "subdivision": "CA", "city": "San Francisco"}``. Names are not checked here, as
+        Skyvern adds some now and then.
+    """
+
+    workflow_id: Text
+    parameters: Annotated[dict[str, JsonValue] | None, BeforeValidator(_plain)] = None
+    title: Text | None = None
+    proxy_location: Text | dict[str, str] | None = None
+    webhook_url: Text | None = None
+    browser_session_id: Text | None = None
+    browser_profile_id: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_browser(self) -> RunRequest:
+        taken = [
+            name
+            for name in ("browser_session_id", "browser_profile_id", "browser_address")
+            if getattr(self, name)
+        ]
+        if self.start_fresh_browser and taken:
+            msg = f"start_fresh_browser cannot be combined with {taken[0]}; choose one of them"
+            raise ValueError(msg)
+        if self.browser_type and (self.browser_session_id or self.browser_address):
+            msg = "browser_type cannot be combined with browser_session_id or browser_address; choose one"
+            raise ValueError(msg)
+        return self
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any], run_options: Any = None) -> RunRequest:
+        """
+        Build the request from the named parameters and the mapping of the rarer ones.
+
+        :raises SkyvernConfigError: names every field that is wrong and what would be right.
+        """
+        options = {} if run_options is None else run_options
+        if not isinstance(options, Mapping):
+            raise SkyvernConfigError(f"run_options must be a mapping, not {type(options).__name__}.")
+        if misplaced := sorted(set(options) & (set(cls.model_fields) - set(RunOptions.model_fields))):
+            raise SkyvernConfigError(f"run_options: pass {', '.join(misplaced)} as an argument of its own.")
+        try:
+            return cls.model_validate({**options, **fields})
+        except ValidationError as error:
+            # The original error would print the input, which may hold secrets.
+            raise SkyvernConfigError("; ".join(_explained(error))) from None
+
+    def body(self) -> dict[str, Any]:
+        """Return the request's JSON; what was not given is not in it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def _explained(error: ValidationError) -> Iterable[str]:
+    for item in error.errors(include_input=False, include_url=False, include_context=False):
+        field = str(item["loc"][0]) if item["loc"] else ""
+        place = ".".join(str(part) for part in item["loc"])
+        if field in RunOptions.model_fields or item["type"] == "extra_forbidden":
+            place = f"run_options.{place}"
+        if item["type"] == "extra_forbidden":
+            yield f"{place}: no such option. {_suggestion(field)}"
+        else:
+            yield f"{place}: {item['msg']}" if place else item["msg"].removeprefix("Value error, ")
+
+
+def _suggestion(field: str) -> str:
+    import difflib  # noqa: PLC0415  for mistakes only
+
+    known = sorted(RunOptions.model_fields)
+    close = difflib.get_close_matches(str(field), known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Known options: {', '.join(known)}"

@@ -1,0 +1,312 @@
+"""Run Skyvern workflows from a DAG."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, conf
+
+from airflow_skyvern.exceptions import (
+    SkyvernConfigError,
+    SkyvernError,
+    SkyvernRunCanceled,
+    SkyvernWaitTimeout,
+    error_of_ending,
+)
+from airflow_skyvern.links import SkyvernRunLink
+from airflow_skyvern.outcome import (
+    BACKSTOP,
+    FETCH_GRACE,
+    deadline_after,
+    is_dynamic,
+    no_retry_when_useless,
+    publish,
+    published_run_id,
+    seconds_of,
+)
+from airflow_skyvern.waiting import Wait, watch
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.models import Run, RunRequest
+
+DEFAULT_TIMEOUT = timedelta(hours=9)
+"""An hour more than the longest run that Skyvern allows (480 minutes)."""
+
+LONGEST_NAP = 1.0
+
+
+class SkyvernRunWorkflowOperator(BaseOperator):
+    """
+    Run a Skyvern workflow, wait for it, and return its output.
+
+    With ``deferrable=True`` no worker is held during the wait. Whatever was started here is canceled in
+    Skyvern when the task is killed or runs out of time.
+
+    XCom: ``run_id`` and ``app_url`` (the run's page in Skyvern) as soon as the run has started;
+    ``return_value`` at the end: the run's output, or its id with ``wait_for_completion=False``. The output
+    holds whatever the workflow's blocks return; an HTTP request block returns the headers it sent.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
+
+    :param workflow_id: The workflow to run: ``wpid_…``. (templated)
+    :param parameters: Values for the workflow's parameters: a mapping, or the path of a ``.json`` file beside
+        the DAG (or in its ``template_searchpath``), which is rendered as a template too. Skyvern ignores
+        names that the workflow does not have. (templated)
+    :param title: A title for the run. Skyvern 1.0.56 accepts and drops it. (templated)
+    :param proxy_location: Where the browser appears to be: a name such as ``"RESIDENTIAL_DE"``, or
+        ``{"country": "US", "subdivision": "CA", "city": "San Francisco"}``. Default: Skyvern's. (templated)
+    :param webhook_url: Address that Skyvern tells about the end of the run. (templated)
+    :param browser_session_id: Open browser session to use: ``pbs_…``. (templated)
+    :param browser_profile_id: Saved browser profile to use: ``bp_…``. (templated)
+    :param run_options: The rarer parameters of the API, as a mapping: ``max_elapsed_time_minutes`` (1 to 480),
+        ``totp_identifier``, ``totp_url``, ``extra_http_headers``, ``cdp_connect_headers``,
+        ``browser_address``, ``browser_type``, ``run_with`` (``"agent"`` or ``"code"``), ``ai_fallback``,
+        ``max_screenshot_scrolls``, ``start_fresh_browser``, ``reuse_browser_session``, ``run_metadata``,
+        ``file_ids``. (templated)
+    :param skyvern_conn_id: Id of the connection of type ``skyvern``. Default: ``skyvern_default``.
+        (templated)
+    :param wait_for_completion: Whether to wait for the end. Without waiting, give ``run_id`` to
+        :class:`~airflow_skyvern.sensors.SkyvernRunSensor`. Default: True.
+    :param deferrable: Whether to wait in the triggerer. Default: ``[operators] default_deferrable``.
+    :param poll_interval: Seconds between two looks at the run, or a timedelta. Default: 10.
+    :param timeout: Seconds, or a timedelta, after which the run is canceled and the task fails. Also counts
+        while deferred, across restarts. An earlier ``execution_timeout`` counts too, less 30 s (at most half of
+        it) for canceling. Default: 9 hours.
+    :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
+    :raises SkyvernRunError: the run ended as failed, terminated, timed out or canceled; the error carries it.
+    :raises SkyvernWaitTimeout: the run did not end in time.
+    :raises AirflowFailException: no retry can help: wrong key, unknown workflow, refused request, no credit.
+    """
+
+    template_fields: Sequence[str] = (
+        "workflow_id",
+        "parameters",
+        "title",
+        "proxy_location",
+        "webhook_url",
+        "browser_session_id",
+        "browser_profile_id",
+        "run_options",
+        "skyvern_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "run_options": "json"}
+    operator_extra_links = (SkyvernRunLink(),)
+    ui_color = "#e8eefc"
+
+    def __init__(
+        self,
+        *,
+        workflow_id: str,
+        parameters: Mapping[str, Any] | str | None = None,
+        title: str | None = None,
+        proxy_location: str | Mapping[str, str] | None = None,
+        webhook_url: str | None = None,
+        browser_session_id: str | None = None,
+        browser_profile_id: str | None = None,
+        run_options: Mapping[str, Any] | None = None,
+        skyvern_conn_id: str = "skyvern_default",
+        wait_for_completion: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poll_interval: timedelta | float = 10.0,
+        timeout: timedelta | float = DEFAULT_TIMEOUT,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.workflow_id = workflow_id
+        self.parameters = _included(parameters)
+        self.title = title
+        self.proxy_location = proxy_location
+        self.webhook_url = webhook_url
+        self.browser_session_id = browser_session_id
+        self.browser_profile_id = browser_profile_id
+        self.run_options = run_options
+        self.skyvern_conn_id = skyvern_conn_id
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poll_interval = seconds_of("poll_interval", poll_interval)
+        self.timeout = seconds_of("timeout", timeout)
+        self._active_run_id: str | None = None
+        self._killed = False
+        self._check_what_is_known()
+
+    @cached_property
+    def hook(self) -> SkyvernHook:
+        """The hook of this task's connection."""
+        from airflow_skyvern.hooks import SkyvernHook  # noqa: PLC0415  HTTP is not needed to parse a DAG
+
+        return SkyvernHook(self.skyvern_conn_id)
+
+    def execute(self, context: Context) -> Any:
+        """Start the run, publish it, and wait for its end or hand the wait over."""
+        with no_retry_when_useless():
+            run = self._start()
+            publish(context, run)
+            if not self.wait_for_completion:
+                return run.run_id
+            deadline = deadline_after(time.time(), self.timeout, self.execution_timeout)
+            if self.deferrable:
+                self._defer(run.run_id, deadline)
+            return self._wait(run.run_id, deadline)
+
+    def execute_complete(self, context: Context, event: Any = None, deadline: float = 0.0) -> Any:
+        """Take over from the trigger: look once more, and end the task accordingly."""
+        from airflow_skyvern.triggers import event_of  # noqa: PLC0415  see hook
+
+        seen = event_of(event)
+        if seen["reason"] == "error":
+            self.log.warning("The triggerer gave up, this worker looks itself. %s", seen["message"])
+        if seen["reason"] == "ended":
+            deadline = max(deadline, time.time() + FETCH_GRACE)
+        with no_retry_when_useless():
+            return self._wait(seen["run_id"], deadline)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """
+        Resume after a deferral, also after one that ended without an event.
+
+        When the trigger broke, or said nothing until long after its deadline, Airflow fails the task without
+        asking it. The run is looked at once more then, and canceled if it is not over.
+        """
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowException as error:
+            run_id = published_run_id(context) if next_method == "__fail__" else None
+            if run_id is None:
+                raise
+            self.log.error("The deferral ended without an event: %s", error)  # noqa: TRY400  Airflow logged it
+            with no_retry_when_useless():
+                return self._wait(run_id, deadline=0.0)
+
+    def on_kill(self) -> None:
+        """Cancel the run, once, within the seconds that Airflow leaves."""
+        self._killed = True
+        run_id, self._active_run_id = self._active_run_id, None
+        if run_id is None:
+            self.log.info("The task was killed; no Skyvern run is known to be active")
+            return
+        try:
+            self.hook.cancel_now(run_id)
+        except SkyvernError as error:
+            self.log.error("Skyvern run %s may still be running. %s", run_id, error)  # noqa: TRY400  it says all
+        else:
+            self.log.info("Skyvern run %s: canceled, as the task was killed", run_id)
+
+    def _start(self) -> Run:
+        run = self.hook.run_workflow(self._request())
+        self._active_run_id = run.run_id
+        self.log.info(
+            "Skyvern run %s of workflow %s: started, see %s",
+            run.run_id,
+            self.workflow_id,
+            run.app_url or "Skyvern",
+        )
+        if self._killed:
+            self.on_kill()
+            self._stop()
+        return run
+
+    def _defer(self, run_id: str, deadline: float) -> NoReturn:
+        from airflow_skyvern.triggers import SkyvernRunTrigger  # noqa: PLC0415  see hook
+
+        self.defer(
+            trigger=SkyvernRunTrigger(run_id, self.skyvern_conn_id, self.poll_interval, deadline),
+            method_name="execute_complete",
+            kwargs={"deadline": deadline},
+            timeout=timedelta(seconds=max(0.0, deadline - time.time())) + BACKSTOP,
+        )
+
+    def _wait(self, run_id: str, deadline: float) -> Any:
+        self._active_run_id = run_id
+        wait = Wait(run_id, poll_interval=self.poll_interval, deadline=deadline, log=self.log)
+        run = watch(wait, lambda: self.hook.get_run(run_id), self._sleep)
+        if self._killed:
+            self._stop()
+        return self._end(run or self._give_up(wait))
+
+    def _end(self, run: Run) -> Any:
+        self._active_run_id = None
+        if not run.succeeded:
+            raise error_of_ending(run)
+        return run.output
+
+    def _give_up(self, wait: Wait) -> Run:
+        """Cancel the run at the deadline; return it only if it completed in that very moment."""
+        self._active_run_id = None
+        where = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
+        try:
+            self.hook.cancel_run(wait.run_id)
+            run = self.hook.get_run(wait.run_id)
+        except SkyvernError as error:
+            raise SkyvernWaitTimeout(
+                f"Skyvern run {wait.run_id} did not end in time and may still be running: {error}{where}",
+                wait.run,
+            ) from error
+        if run.succeeded:
+            return run
+        raise SkyvernWaitTimeout(
+            f"Skyvern run {wait.run_id} did not end in time; it is {run.status} now.{where}", run
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep in short naps: after ``on_kill`` Airflow 3 lets this code run on, and it has to stop."""
+        until = time.monotonic() + seconds
+        while not self._killed and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LONGEST_NAP))
+        if self._killed:
+            self._stop()
+
+    def _stop(self) -> NoReturn:
+        raise SkyvernRunCanceled("The task was killed, so it must not succeed.")
+
+    def _request(self) -> RunRequest:
+        from airflow_skyvern.models import RunRequest  # noqa: PLC0415  keeps the import of operators cheap
+
+        fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
+        fields["parameters"] = _decoded("parameters", self.parameters)
+        return RunRequest.of(fields, _decoded("run_options", self.run_options))
+
+    def _check_what_is_known(self) -> None:
+        """Check the arguments when the DAG is parsed, except for what only a run of it can tell."""
+        from airflow_skyvern.models import RunRequest  # noqa: PLC0415  keeps the import of operators cheap
+
+        known = {name: getattr(self, name) for name in REQUEST_FIELDS if not is_dynamic(getattr(self, name))}
+        options = self.run_options
+        if isinstance(options, Mapping):
+            options = {name: value for name, value in options.items() if not is_dynamic(value)}
+        try:
+            RunRequest.of({"workflow_id": "known later", **known}, None if is_dynamic(options) else options)
+        except SkyvernConfigError as error:
+            raise SkyvernConfigError(f"Task {self.task_id!r}: {error}") from None
+
+
+REQUEST_FIELDS = SkyvernRunWorkflowOperator.template_fields[:7]
+
+
+def _included(parameters: Mapping[str, Any] | str | None) -> Any:
+    """
+    Let Jinja include a ``.json`` file.
+
+    ``template_ext`` would do that to every text that ends in ``.json``, also to file names and addresses among
+    the parameters' values.
+    """
+    if isinstance(parameters, str) and parameters.endswith(".json") and not is_dynamic(parameters):
+        return f"{{% include {parameters!r} %}}"
+    return parameters
+
+
+def _decoded(name: str, value: Any) -> Any:
+    """Read the JSON text that a template or a file gives, unless the DAG renders to native objects."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise SkyvernConfigError(f"{name}: the rendered text is not JSON: {error}") from None

@@ -1,0 +1,104 @@
+"""How what Skyvern says becomes what Airflow does: shared by the operator and the sensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_skyvern.exceptions import (
+    SkyvernConfigError,
+    SkyvernError,
+    SkyvernRunError,
+    SkyvernWaitTimeout,
+)
+from airflow_skyvern.links import APP_URL_KEY
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_skyvern.models import Run
+
+RUN_ID_KEY = "run_id"
+
+BACKSTOP = timedelta(minutes=5)
+"""How long after our own deadline Airflow ends a deferral whose trigger said nothing."""
+
+EXECUTION_MARGIN = timedelta(seconds=30)
+"""How long before ``execution_timeout`` we stop waiting, so that there is time to cancel the run."""
+
+FETCH_GRACE = 300.0
+"""Seconds that a worker goes on trying to fetch the result of a run that is known to be over."""
+
+
+@contextmanager
+def no_retry_when_useless() -> Iterator[None]:
+    """
+    Turn errors that no retry can cure into :class:`AirflowFailException`.
+
+    These are a wrong key, an unknown workflow or run, a request that Skyvern does not accept, no credit, and
+    a wrong connection or argument. Everything else keeps its type, and the task its retries.
+    """
+    try:
+        yield
+    except (SkyvernRunError, SkyvernWaitTimeout):
+        raise
+    except SkyvernError as error:
+        if error.transient:
+            raise
+        raise AirflowFailException(str(error)) from error
+
+
+def publish(context: Context, run: Run) -> None:
+    """Push the run's id and its address in Skyvern, so that links and other tasks have them from now on."""
+    ti = context["ti"]
+    ti.xcom_push(key=RUN_ID_KEY, value=run.run_id)
+    if run.app_url:
+        ti.xcom_push(key=APP_URL_KEY, value=run.app_url)
+
+
+def published_run_id(context: Context) -> str | None:
+    """Return the run id that this task has pushed before it was deferred."""
+    ti = context["ti"]
+    map_index = None if ti.map_index in (None, -1) else ti.map_index
+    run_id = ti.xcom_pull(task_ids=ti.task_id, key=RUN_ID_KEY, map_indexes=map_index)
+    return run_id if isinstance(run_id, str) else None
+
+
+def deadline_after(now: float, timeout: timedelta | float, execution_timeout: timedelta | None) -> float:
+    """
+    Return the end of a wait in seconds since the epoch: the earlier of both limits.
+
+    Airflow 3 does not enforce ``execution_timeout`` while a task is deferred, and Airflow 2 does it without
+    calling any code of ours, so we stop before it: 30 s, at most half of it.
+    """
+    limit = timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)
+    if execution_timeout is not None:
+        limit = min(limit, execution_timeout - min(EXECUTION_MARGIN, execution_timeout / 2))
+    return now + limit.total_seconds()
+
+
+def is_dynamic(value: Any) -> bool:
+    """Tell whether a value is, or holds, a template or an XCom: known only when the task runs."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    if isinstance(value, dict):
+        return any(is_dynamic(item) for pair in value.items() for item in pair)
+    if isinstance(value, list | tuple):
+        return any(is_dynamic(item) for item in value)
+    return hasattr(value, "iter_references")
+
+
+def seconds_of(name: str, value: Any) -> float:
+    """
+    Check a duration given in seconds or as a timedelta.
+
+    :raises SkyvernConfigError: it is not positive, or no duration at all.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+        raise SkyvernConfigError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}.")
+    return float(seconds)

@@ -1,0 +1,158 @@
+"""Wait for Skyvern runs that something else has started."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, error_of_ending
+from airflow_skyvern.links import SkyvernRunLink
+from airflow_skyvern.outcome import (
+    BACKSTOP,
+    FETCH_GRACE,
+    deadline_after,
+    no_retry_when_useless,
+    publish,
+    seconds_of,
+)
+from airflow_skyvern.waiting import Wait, watch
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.models import Run
+
+
+class SkyvernRunSensor(BaseSensorOperator):
+    """
+    Wait for a Skyvern run to complete, and return its output.
+
+    Works in all three ways: ``mode="poke"``, ``mode="reschedule"`` and ``deferrable=True`` (which does not use
+    ``mode``). A sensor never cancels the run. Errors that may pass do not end the wait before ``timeout``.
+
+    XCom: ``return_value`` is the run's output; ``run_id`` and ``app_url`` are pushed at the first look.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-run
+
+    :param run_id: The run to wait for. (templated)
+    :param skyvern_conn_id: Id of the connection of type ``skyvern``. Default: ``skyvern_default``.
+        (templated)
+    :param deferrable: Whether to wait in the triggerer. Default: ``[operators] default_deferrable``.
+    :param poke_interval: Seconds between two looks at the run, or a timedelta. Default: 10.
+    :param timeout: Seconds, or a timedelta, after which the task fails, in all modes. Default:
+        ``[sensors] default_timeout``, which is 7 days.
+    :param soft_fail: Skip instead of failing, when the time is up and when the run ended badly. A wrong key
+        or an unknown run still fails.
+    :raises AirflowSensorTimeout: the run did not end in time.
+    :raises AirflowFailException: the run ended badly (its cause is a
+        :class:`~airflow_skyvern.exceptions.SkyvernRunError` that carries the run), or the key or the run id is
+        wrong; looking again could not change that.
+    """
+
+    template_fields: Sequence[str] = ("run_id", "skyvern_conn_id")
+    operator_extra_links = (SkyvernRunLink(),)
+    ui_color = "#e8eefc"
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        skyvern_conn_id: str = "skyvern_default",
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poke_interval: timedelta | float = 10.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=seconds_of("poke_interval", poke_interval), **kwargs)
+        self.run_id = run_id
+        self.skyvern_conn_id = skyvern_conn_id
+        self.deferrable = deferrable
+        self._wait: Wait | None = None
+        if not run_id:
+            raise SkyvernConfigError(f"Task {self.task_id!r}: run_id is empty.")
+
+    @cached_property
+    def hook(self) -> SkyvernHook:
+        """The hook of this task's connection."""
+        from airflow_skyvern.hooks import SkyvernHook  # noqa: PLC0415  HTTP is not needed to parse a DAG
+
+        return SkyvernHook(self.skyvern_conn_id)
+
+    def execute(self, context: Context) -> Any:
+        """Look; then wait as the mode says."""
+        with no_retry_when_useless():
+            if not self.deferrable:
+                return super().execute(context)
+            result = self.poke(context)
+            return result.xcom_value if isinstance(result, PokeReturnValue) else self._defer()
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """Look at the run once."""
+        wait = self._first_wait(self._deadline())
+        try:
+            wait.saw(self.hook.get_run(self.run_id))
+        except SkyvernError as error:
+            wait.missed(error)
+            return False
+        assert wait.run is not None
+        publish(context, wait.run)
+        return PokeReturnValue(is_done=True, xcom_value=self._output(wait.run)) if wait.ended else False
+
+    def execute_complete(self, context: Context, event: Any = None, deadline: float = 0.0) -> Any:
+        """Take over from the trigger: look once more, and end the task accordingly."""
+        from airflow_skyvern.triggers import event_of  # noqa: PLC0415  see hook
+
+        seen = event_of(event)
+        if seen["reason"] == "error":
+            self.log.warning("The triggerer gave up, this worker looks itself. %s", seen["message"])
+        if seen["reason"] == "ended":
+            deadline = max(deadline, time.time() + FETCH_GRACE)
+        wait = self._first_wait(deadline)
+        run = watch(wait, lambda: self.hook.get_run(seen["run_id"]), time.sleep)
+        if run is None:
+            raise AirflowSensorTimeout(f"Skyvern run {self.run_id} did not end within {self.timeout} seconds.")
+        return self._output(run)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral; a wrong key fails the task also with ``soft_fail``."""
+        with no_retry_when_useless():
+            return super().resume_execution(next_method, next_kwargs, context)
+
+    def _defer(self) -> NoReturn:
+        from airflow_skyvern.triggers import SkyvernRunTrigger  # noqa: PLC0415  see hook
+
+        deadline = self._deadline()
+        self.defer(
+            trigger=SkyvernRunTrigger(self.run_id, self.skyvern_conn_id, self.poke_interval, deadline),
+            method_name="execute_complete",
+            kwargs={"deadline": deadline},
+            timeout=timedelta(seconds=max(0.0, deadline - time.time())) + BACKSTOP,
+        )
+
+    def _deadline(self) -> float:
+        return deadline_after(time.time(), self.timeout, self.execution_timeout)
+
+    def _first_wait(self, deadline: float) -> Wait:
+        if self._wait is None:
+            self._wait = Wait(self.run_id, poll_interval=self.poke_interval, deadline=deadline, log=self.log)
+        return self._wait
+
+    def _output(self, run: Run) -> Any:
+        if run.succeeded:
+            return run.output
+        error = error_of_ending(run)
+        if self.soft_fail or self.never_fail:
+            raise AirflowSkipException(str(error)) from error
+        raise AirflowFailException(str(error)) from error

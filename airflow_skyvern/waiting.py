@@ -1,0 +1,171 @@
+"""
+One wait for one run, without the waiting: what was seen, what to log, when to look again, when to give up.
+
+The worker's loop and the trigger's loop are the same but for ``await``; everything they decide is here, so that
+a deferred task and a task that stays on its worker log the same and end the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import Run
+
+SIGN_OF_LIFE = 240.0
+"""Seconds without any news after which a line says that the wait goes on."""
+
+LONGEST_BACKOFF = 60.0
+
+
+class Log(Protocol):
+    """What a logger of Airflow and one of the standard library have in common."""
+
+    def info(self, msg: str, /, *args: Any) -> Any:
+        """Log a piece of news."""
+
+    def warning(self, msg: str, /, *args: Any) -> Any:
+        """Log something to look at."""
+
+
+class Wait:
+    """
+    The state of one wait.
+
+    :param run_id: The run waited for.
+    :param poll_interval: Seconds between two looks.
+    :param deadline: When to give up, in seconds since the epoch.
+    :param log: Where news goes.
+    :param clock: Tells the time in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        *,
+        poll_interval: float,
+        deadline: float,
+        log: Log,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.run_id = run_id
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+        self.run: Run | None = None
+        self._log = log
+        self._clock = clock
+        self._began = self._spoke = clock()
+        self._misses = 0
+        self._asked_to_wait = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run was seen to be over."""
+        return self.run is not None and self.run.is_final
+
+    @property
+    def expired(self) -> bool:
+        """Whether the deadline is past."""
+        return self._clock() >= self.deadline
+
+    def saw(self, run: Run) -> None:
+        """Take note of the run as the server told it, and log what is new."""
+        before, self.run = self.run, run
+        self._misses, self._asked_to_wait = 0, 0.0
+        if run.is_final:
+            self._say(ending(run))
+            return
+        if before is None or _news(before) != _news(run):
+            self._say(_description(run))
+        elif self._clock() - self._spoke >= SIGN_OF_LIFE:
+            self._say(f"still {run.status} after {_duration(self._clock() - self._began)}")
+
+    def missed(self, error: SkyvernError) -> None:
+        """
+        Take note of a look that failed; the wait goes on.
+
+        :raises SkyvernError: the error itself, when looking again cannot help.
+        """
+        if not error.transient:
+            raise error
+        self._misses += 1
+        if isinstance(error, SkyvernAPIError):
+            self._asked_to_wait = error.retry_after or 0.0
+        self._log.warning(
+            "Skyvern run %s: could not look (%d in a row), the wait goes on. %s",
+            self.run_id,
+            self._misses,
+            error,
+        )
+        self._spoke = self._clock()
+
+    def pause(self) -> float:
+        """Return the seconds until the next look: longer after failures, never beyond the deadline."""
+        backoff: float = min(
+            self.poll_interval * 2 ** min(self._misses, 10), max(LONGEST_BACKOFF, self.poll_interval)
+        )
+        pause = max(backoff, self._asked_to_wait) * random.uniform(1.0, 1.1)  # noqa: S311  spreads load
+        return max(0.0, min(pause, self.deadline - self._clock()))
+
+    def _say(self, news: str) -> None:
+        self._log.info("Skyvern run %s: %s", self.run_id, news)
+        self._spoke = self._clock()
+
+
+def watch(wait: Wait, look: Callable[[], Run], sleep: Callable[[float], None]) -> Run | None:
+    """Look until the run is over and return it, or None at the deadline, after one last look."""
+    while True:
+        try:
+            wait.saw(look())
+        except SkyvernError as error:
+            wait.missed(error)
+        if wait.ended or wait.expired:
+            return wait.run if wait.ended else None
+        sleep(wait.pause())
+
+
+async def awatch(wait: Wait, look: Callable[[], Awaitable[Run]]) -> Run | None:
+    """:func:`watch` for an event loop."""
+    while True:
+        try:
+            wait.saw(await look())
+        except SkyvernError as error:
+            wait.missed(error)
+        if wait.ended or wait.expired:
+            return wait.run if wait.ended else None
+        await asyncio.sleep(wait.pause())
+
+
+def ending(run: Run) -> str:
+    """Describe how a run ended, for the log."""
+    duration = f" after {_duration(run.duration.total_seconds())}" if run.duration else ""
+    reason = f": {run.failure_reason}" if run.failure_reason else ""
+    return f"{run.status}{duration}{reason}"
+
+
+def _news(run: Run) -> tuple[object, ...]:
+    return run.status, run.attempt, run.retry_pending
+
+
+def _description(run: Run) -> str:
+    if run.retry_pending:
+        when = f" at {run.next_attempt_at:%H:%M:%S} UTC" if run.next_attempt_at else ""
+        return f"attempt {run.attempt} {run.status}; Skyvern tries again{when}"
+    if run.status == "paused":
+        where = f" in {run.app_url}" if run.app_url else ""
+        return f"paused, a person is awaited{where}"
+    return run.status if run.attempt in (None, 1) else f"{run.status} (attempt {run.attempt})"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
