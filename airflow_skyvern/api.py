@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
 from pydantic import TypeAdapter
@@ -24,14 +24,17 @@ from airflow_skyvern.models import (
     Artifact,
     BulkCancel,
     Run,
-    RunRequest,
     RunSummary,
+    RunTags,
     ServerVersion,
     TimelineItem,
     UploadedFile,
     WebhookReplay,
     Workflow,
 )
+
+if TYPE_CHECKING:
+    from airflow_skyvern.run_request import RunRequest
 
 T = TypeVar("T")
 
@@ -92,6 +95,11 @@ def get_run(run_id: str) -> Call[Run]:
     return _get(f"/v1/runs/{_id(run_id)}", f"get run {run_id}", Run)
 
 
+def get_orphaned_run(run_id: str) -> Call[Run]:
+    """Get a run whose workflow was deleted meanwhile: :func:`get_run` answers 404 for it."""
+    return _get(f"/v1/workflows/runs/{_id(run_id)}", f"get run {run_id} of a deleted workflow", Run)
+
+
 def cancel_run(run_id: str) -> Call[None]:
     """
     Cancel a run. For a run that is over this changes nothing, but its webhook is sent again.
@@ -149,6 +157,21 @@ def list_runs(
         "tags": _tags(tags),
     }
     return _list("/v1/runs", "list runs", RunSummary, query, last_page=LAST_RUNS_PAGE)
+
+
+def find_runs(tags: Mapping[str, str]) -> Call[list[RunSummary]]:
+    """
+    Find the newest runs, at most 100, whose ``run_metadata`` holds all of these.
+
+    A server that does not know tags ignores the filter: check the result with :func:`get_run_tags`.
+    """
+    return _get("/v1/runs", "find runs by tag", list[RunSummary], {"tags": _tags(tags), "page_size": PAGE_SIZE})
+
+
+def get_run_tags(run_ids: Iterable[str]) -> Call[RunTags]:
+    """Get the tags of up to 100 runs: their ``run_metadata``."""
+    query = {"workflow_run_ids": ",".join(run_ids)}
+    return _get("/v1/run-tags", "get the tags of runs", RunTags, query)
 
 
 def list_workflow_runs(

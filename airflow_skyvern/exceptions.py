@@ -19,6 +19,8 @@ The errors of this package, each one somebody catches.
     │   ├── SkyvernRunTerminated        terminated: the workflow itself decided to stop
     │   ├── SkyvernRunTimedOut          timed_out: Skyvern's own limit for the run
     │   └── SkyvernRunCanceled          canceled, by a person or by us
+    ├── SkyvernStartUnknown             a start was not answered, no run was found; a retry looks again
+    ├── SkyvernStartAmbiguous           a start was not answered, and no way to find out; a person must look
     └── SkyvernWaitTimeout              the run did not end within our own deadline
 """
 
@@ -48,6 +50,8 @@ __all__ = [
     "SkyvernRunTerminated",
     "SkyvernRunTimedOut",
     "SkyvernServerError",
+    "SkyvernStartAmbiguous",
+    "SkyvernStartUnknown",
     "SkyvernWaitTimeout",
 ]
 
@@ -117,28 +121,28 @@ class SkyvernNotFoundError(SkyvernAPIError):
     """What the request names does not exist in the organization of the API key (404)."""
 
     advice = (
-        "Check the id and that it belongs to the organization of this API key. Workflow ids start with wpid_; "
-        "an id that starts with w_ names one version and is not accepted."
+        "Check the id, and that it belongs to the organization of this API key; workflow ids start with wpid_, "
+        "not with w_."
     )
 
 
 class SkyvernRequestError(SkyvernAPIError):
     """The server does not accept the request (400 and 422); nothing was started."""
 
-    advice = "Correct the named field; nothing was started."
+    advice = "Correct the request; nothing was done."
 
 
 class SkyvernCreditError(SkyvernAPIError):
     """The organization has no credit left (402); nothing was started."""
 
-    advice = "Add credit in Skyvern under Billing, then clear the task; nothing was started."
+    advice = "Add credit in Skyvern under Billing, then clear the task; nothing was done."
 
 
 class SkyvernRateLimitError(SkyvernAPIError):
     """Too many requests (429); nothing was done."""
 
     transient: ClassVar[bool] = True
-    advice = "Nothing was started. Fewer parallel tasks help: put them into an Airflow pool."
+    advice = "Nothing was done. Fewer parallel tasks help: put them into an Airflow pool."
 
 
 class SkyvernServerError(SkyvernAPIError):
@@ -182,6 +186,16 @@ class SkyvernRunCanceled(SkyvernRunError):
     """The run ended as ``canceled``."""
 
 
+class SkyvernStartUnknown(SkyvernError):
+    """A start was not answered, and no run of it was found yet; a later try looks again before it starts."""
+
+    transient: ClassVar[bool] = True
+
+
+class SkyvernStartAmbiguous(SkyvernError):
+    """A run may have been started, and it cannot be found out here; a person has to look into Skyvern."""
+
+
 class SkyvernWaitTimeout(SkyvernError):
     """
     The run did not end within the deadline of the task.
@@ -205,7 +219,8 @@ _BY_STATUS: dict[int, type[SkyvernAPIError]] = {
     HTTPStatus.NOT_IMPLEMENTED: SkyvernAPIError,  # a feature this server does not have: asking again is no use
 }
 
-_BY_ENDING: dict[str, type[SkyvernRunError]] = {
+BAD_ENDINGS: dict[str, type[SkyvernRunError]] = {
+    # the final statuses of a run other than completed
     "failed": SkyvernRunFailed,
     "terminated": SkyvernRunTerminated,
     "timed_out": SkyvernRunTimedOut,
@@ -213,9 +228,7 @@ _BY_ENDING: dict[str, type[SkyvernRunError]] = {
 }
 
 
-def error_of_answer(
-    what: str, status_code: int, detail: str, *, retry_after: float | None = None
-) -> SkyvernAPIError:
+def error_of_answer(what: str, status_code: int, detail: str, *, retry_after: float | None = None) -> SkyvernAPIError:
     """
     Make the error for an answer that is no success.
 
@@ -226,9 +239,7 @@ def error_of_answer(
         SkyvernServerError if status_code >= HTTPStatus.INTERNAL_SERVER_ERROR else SkyvernAPIError
     )
     message = f"Could not {what}: Skyvern answered {status_code}: {detail}"
-    return kind(
-        _sentence(message, kind.advice), status_code=status_code, detail=detail, retry_after=retry_after
-    )
+    return kind(_sentence(message, kind.advice), status_code=status_code, detail=detail, retry_after=retry_after)
 
 
 def error_of_ending(run: Run) -> SkyvernRunError:
@@ -238,7 +249,7 @@ def error_of_ending(run: Run) -> SkyvernRunError:
     if reason:
         message += f": {shorten(reason)}"
     where = f"See {run.app_url}" if run.app_url else ""
-    return _BY_ENDING.get(run.status, SkyvernRunError)(_sentence(message, where), run)
+    return BAD_ENDINGS.get(run.status, SkyvernRunError)(_sentence(message, where), run)
 
 
 def detail_of(body: str) -> str:

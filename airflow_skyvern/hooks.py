@@ -20,16 +20,26 @@ from airflow_skyvern.client import (
     Settings,
     SkyvernClient,
 )
-from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError
+from airflow_skyvern.exceptions import (
+    SkyvernAuthError,
+    SkyvernConfigError,
+    SkyvernError,
+    SkyvernNotFoundError,
+)
 from airflow_skyvern.provider_info import CONNECTION_TYPE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
+    from airflow_skyvern.models import Run
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 LARGEST_PORT = 65535
+
+WORKFLOW_GONE = "Workflow not found"
+"""What the server says of a run whose workflow was deleted; of a run that never existed it says "Task run"."""
 
 
 class _Method(Generic[P, T]):
@@ -103,11 +113,14 @@ class SkyvernHook(BaseHook):
 
     run_workflow, arun_workflow = _both(api.run_workflow)
     get_run, aget_run = _both(api.get_run)
+    get_orphaned_run, aget_orphaned_run = _both(api.get_orphaned_run)
     cancel_run, acancel_run = _both(api.cancel_run)
     cancel_runs, acancel_runs = _both(api.cancel_runs)
     retry_run, aretry_run = _both(api.retry_run)
     continue_run, acontinue_run = _both(api.continue_run)
     list_runs, alist_runs = _both(api.list_runs)
+    find_runs, afind_runs = _both(api.find_runs)
+    get_run_tags, aget_run_tags = _both(api.get_run_tags)
     list_workflow_runs, alist_workflow_runs = _both(api.list_workflow_runs)
     get_run_timeline, aget_run_timeline = _both(api.get_run_timeline)
     list_run_artifacts, alist_run_artifacts = _both(api.list_run_artifacts)
@@ -165,18 +178,35 @@ class SkyvernHook(BaseHook):
             self._async_client = AsyncSkyvernClient(settings, retry=self.retry)
             return await self._async_client.send(call)
 
-    def cancel_now(self, run_id: str, timeout: float = 4.0) -> None:
-        """
-        Cancel a run from a signal handler: with a client of its own, once, within ``timeout`` seconds.
+    def look(self, run_id: str) -> Run:
+        """Get a run, also when its workflow was deleted while it runs; that is what waits ask with."""
+        try:
+            return self.get_run(run_id)
+        except SkyvernNotFoundError as error:
+            if WORKFLOW_GONE not in error.detail:
+                raise
+            return self.get_orphaned_run(run_id)
 
-        The interrupted code may hold a lock of the shared client or be in the middle of a request to
-        Airflow, so neither is touched: the settings are those that the hook already has.
+    async def alook(self, run_id: str) -> Run:
+        """:meth:`look` for an event loop."""
+        try:
+            return await self.aget_run(run_id)
+        except SkyvernNotFoundError as error:
+            if WORKFLOW_GONE not in error.detail:
+                raise
+            return await self.aget_orphaned_run(run_id)
+
+    def emergency_client(self, timeout: float = 3.5) -> SkyvernClient | None:
+        """
+        Make a client for a signal handler: one attempt per call, each within ``timeout`` seconds.
+
+        The interrupted code may hold a lock of the shared client or be in the middle of a request to Airflow,
+        so neither is touched: the settings are those that the hook already has. None if it has none yet, and
+        so cannot have sent anything.
         """
         if self._client is None:
-            raise SkyvernConfigError("No run can have been started: the connection was never read.")
-        settings = self._client.settings.within(timeout)
-        with SkyvernClient(settings, retry=RetryPolicy(attempts=1)) as client:
-            client.send(api.cancel_run(run_id))
+            return None
+        return SkyvernClient(self._client.settings.within(timeout), retry=RetryPolicy(attempts=1))
 
     def close(self) -> None:
         """Close the client, if there is one."""
@@ -196,6 +226,8 @@ class SkyvernHook(BaseHook):
             with SkyvernClient(self._settings(), retry=RetryPolicy(attempts=1)) as client:
                 client.send(api.probe())
                 version = client.send(api.get_version()).version
+        except SkyvernNotFoundError as error:
+            return False, f"There is no Skyvern API at this base URL (the host field). {error}"
         except SkyvernError as error:
             return False, str(error)
         return True, f"The API key is valid. Server: {client.settings.base_url}, version {version}."
@@ -286,9 +318,7 @@ def _base_url(host: str | None, port: int | None, schema: str | None) -> str:
     except ValueError:
         raise SkyvernConfigError("the base URL (host field) is not an address.") from None
     if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
-        raise SkyvernConfigError(
-            "the base URL (host field) must look like https://api.skyvern.com, without a query."
-        )
+        raise SkyvernConfigError("the base URL (host field) must look like https://api.skyvern.com, without a query.")
     if url.username or url.password:
         raise SkyvernConfigError("the base URL (host field) must not hold a password.")
     if port and own_port and port != own_port:

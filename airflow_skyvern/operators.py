@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowSkipException,
+    BaseOperator,
+    conf,
+)
 
 from airflow_skyvern.exceptions import (
+    BAD_ENDINGS,
     SkyvernConfigError,
     SkyvernError,
     SkyvernRunCanceled,
@@ -24,8 +29,11 @@ from airflow_skyvern.outcome import (
     FETCH_GRACE,
     deadline_after,
     is_dynamic,
+    map_index_of,
+    memory_of,
     no_retry_when_useless,
     publish,
+    publish_pause,
     published_run_id,
     seconds_of,
 )
@@ -35,7 +43,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_skyvern.hooks import SkyvernHook
-    from airflow_skyvern.models import Run, RunRequest
+    from airflow_skyvern.models import Run
+    from airflow_skyvern.run_request import RunRequest
+    from airflow_skyvern.submission import RunKey
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
 """An hour more than the longest run that Skyvern allows (480 minutes)."""
@@ -76,6 +86,14 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     :param wait_for_completion: Whether to wait for the end. Without waiting, give ``run_id`` to
         :class:`~airflow_skyvern.sensors.SkyvernRunSensor`. Default: True.
     :param deferrable: Whether to wait in the triggerer. Default: ``[operators] default_deferrable``.
+    :param durable: Whether to start exactly once: a retry goes on with the run that an earlier try has started,
+        and a start whose answer is lost is looked for instead of repeated. Sends five tags with the run. With
+        False, every try starts a run of its own. Default: True.
+    :param lost_start_timeout: Seconds, or a timedelta, for which a run whose start was not answered is looked
+        for. Default: 30.
+    :param cancel_on_kill: Whether killing or clearing the task cancels the run. Default: True.
+    :param skip_on: Endings that skip the task instead of failing it: of ``failed``, ``terminated``,
+        ``timed_out``, ``canceled``. Default: none.
     :param poll_interval: Seconds between two looks at the run, or a timedelta. Default: 10.
     :param timeout: Seconds, or a timedelta, after which the run is canceled and the task fails. Also counts
         while deferred, across restarts. An earlier ``execution_timeout`` counts too, less 30 s (at most half of
@@ -83,6 +101,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
     :raises SkyvernRunError: the run ended as failed, terminated, timed out or canceled; the error carries it.
     :raises SkyvernWaitTimeout: the run did not end in time.
+    :raises SkyvernStartUnknown: the start was not answered and no run was found; a retry looks again first.
     :raises AirflowFailException: no retry can help: wrong key, unknown workflow, refused request, no credit.
     """
 
@@ -115,6 +134,10 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         skyvern_conn_id: str = "skyvern_default",
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        durable: bool = True,
+        lost_start_timeout: timedelta | float = 30.0,
+        cancel_on_kill: bool = True,
+        skip_on: Collection[str] = (),
         poll_interval: timedelta | float = 10.0,
         timeout: timedelta | float = DEFAULT_TIMEOUT,
         **kwargs: Any,
@@ -131,9 +154,14 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self.skyvern_conn_id = skyvern_conn_id
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
+        self.durable = durable
+        self.lost_start_timeout = seconds_of("lost_start_timeout", lost_start_timeout)
+        self.cancel_on_kill = cancel_on_kill
+        self.skip_on = frozenset(skip_on)
         self.poll_interval = seconds_of("poll_interval", poll_interval)
         self.timeout = seconds_of("timeout", timeout)
         self._active_run_id: str | None = None
+        self._key: RunKey | None = None
         self._killed = False
         self._check_what_is_known()
 
@@ -147,26 +175,36 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Start the run, publish it, and wait for its end or hand the wait over."""
         with no_retry_when_useless():
-            run = self._start()
+            run = self._start(context)
             publish(context, run)
             if not self.wait_for_completion:
                 return run.run_id
+            if run.is_final:
+                return self._end(run)
             deadline = deadline_after(time.time(), self.timeout, self.execution_timeout)
             if self.deferrable:
-                self._defer(run.run_id, deadline)
-            return self._wait(run.run_id, deadline)
+                self._defer(context, run.run_id, deadline)
+            return self._wait(context, run.run_id, deadline)
 
-    def execute_complete(self, context: Context, event: Any = None, deadline: float = 0.0) -> Any:
+    def execute_complete(
+        self, context: Context, event: Any = None, deadline: float = 0.0, try_number: int | None = None
+    ) -> Any:
         """Take over from the trigger: look once more, and end the task accordingly."""
         from airflow_skyvern.triggers import event_of  # noqa: PLC0415  see hook
 
+        if try_number is not None and try_number != context["ti"].try_number:
+            self.log.warning("Resumed with the event of try %d: starting over", try_number)
+            return self.execute(context)
         seen = event_of(event)
         if seen["reason"] == "error":
             self.log.warning("The triggerer gave up, this worker looks itself. %s", seen["message"])
         if seen["reason"] == "ended":
             deadline = max(deadline, time.time() + FETCH_GRACE)
         with no_retry_when_useless():
-            return self._wait(seen["run_id"], deadline)
+            if seen["reason"] == "paused":
+                publish_pause(context, seen["run_id"], seen["message"])
+                self._defer(context, seen["run_id"], deadline, pause_known=True)
+            return self._wait(context, seen["run_id"], deadline)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """
@@ -183,25 +221,27 @@ class SkyvernRunWorkflowOperator(BaseOperator):
                 raise
             self.log.error("The deferral ended without an event: %s", error)  # noqa: TRY400  Airflow logged it
             with no_retry_when_useless():
-                return self._wait(run_id, deadline=0.0)
+                return self._wait(context, run_id, deadline=0.0)
 
     def on_kill(self) -> None:
         """Cancel the run, once, within the seconds that Airflow leaves."""
         self._killed = True
+        if not self.cancel_on_kill:
+            self.log.info("The task was killed; its Skyvern run goes on, as cancel_on_kill is False")
+            return
         run_id, self._active_run_id = self._active_run_id, None
-        if run_id is None:
+        client = self.hook.emergency_client() if run_id or self._key else None
+        if client is None:
             self.log.info("The task was killed; no Skyvern run is known to be active")
             return
-        try:
-            self.hook.cancel_now(run_id)
-        except SkyvernError as error:
-            self.log.error("Skyvern run %s may still be running. %s", run_id, error)  # noqa: TRY400  it says all
-        else:
-            self.log.info("Skyvern run %s: canceled, as the task was killed", run_id)
+        from airflow_skyvern.killing import cancel_at_once  # noqa: PLC0415  see hook
 
-    def _start(self) -> Run:
-        run = self.hook.run_workflow(self._request())
-        self._active_run_id = run.run_id
+        with client:
+            cancel_at_once(client, run_id, self._key, self.log)
+
+    def _start(self, context: Context) -> Run:
+        run = self._start_once(context) if self.durable else self.hook.run_workflow(self._request())
+        self._active_run_id, self._key = run.run_id, None
         self.log.info(
             "Skyvern run %s of workflow %s: started, see %s",
             run.run_id,
@@ -213,29 +253,71 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             self._stop()
         return run
 
-    def _defer(self, run_id: str, deadline: float) -> NoReturn:
+    def _start_once(self, context: Context) -> Run:
+        from airflow_skyvern.submission import RunKey, Submission  # noqa: PLC0415  see hook
+
+        ti, request = context["ti"], self._request()
+        self._key = RunKey.of(
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=map_index_of(ti),
+            max_tries=ti.max_tries,
+            request=request,
+        )
+        submission = Submission(
+            self.hook.send,
+            request,
+            self._key,
+            log=self.log,
+            memory=memory_of(context),
+            settle=self.lost_start_timeout,
+        )
+        return submission.start(
+            first_try=ti.try_number == 1,
+            cancel_predecessor=self.cancel_on_kill,
+            idle=self.retry_delay.total_seconds(),
+        )
+
+    def _defer(self, context: Context, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:
         from airflow_skyvern.triggers import SkyvernRunTrigger  # noqa: PLC0415  see hook
 
         self.defer(
-            trigger=SkyvernRunTrigger(run_id, self.skyvern_conn_id, self.poll_interval, deadline),
+            trigger=SkyvernRunTrigger(
+                run_id,
+                self.skyvern_conn_id,
+                self.poll_interval,
+                deadline,
+                cancel_on_kill=self.cancel_on_kill,
+                pause_known=pause_known,
+            ),
             method_name="execute_complete",
-            kwargs={"deadline": deadline},
+            kwargs={"deadline": deadline, "try_number": context["ti"].try_number},
             timeout=timedelta(seconds=max(0.0, deadline - time.time())) + BACKSTOP,
         )
 
-    def _wait(self, run_id: str, deadline: float) -> Any:
+    def _wait(self, context: Context, run_id: str, deadline: float) -> Any:
         self._active_run_id = run_id
-        wait = Wait(run_id, poll_interval=self.poll_interval, deadline=deadline, log=self.log)
-        run = watch(wait, lambda: self.hook.get_run(run_id), self._sleep)
+        wait = Wait(
+            run_id,
+            poll_interval=self.poll_interval,
+            deadline=deadline,
+            log=self.log,
+            on_pause=lambda run: publish_pause(context, run_id, run.app_url),
+        )
+        run = watch(wait, lambda: self.hook.look(run_id), self._sleep)
         if self._killed:
             self._stop()
         return self._end(run or self._give_up(wait))
 
     def _end(self, run: Run) -> Any:
         self._active_run_id = None
-        if not run.succeeded:
-            raise error_of_ending(run)
-        return run.output
+        if run.succeeded:
+            return run.output
+        error = error_of_ending(run)
+        if run.status in self.skip_on:
+            raise AirflowSkipException(str(error)) from error
+        raise error
 
     def _give_up(self, wait: Wait) -> Run:
         """Cancel the run at the deadline; return it only if it completed in that very moment."""
@@ -243,7 +325,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         where = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
         try:
             self.hook.cancel_run(wait.run_id)
-            run = self.hook.get_run(wait.run_id)
+            run = self.hook.look(wait.run_id)
         except SkyvernError as error:
             raise SkyvernWaitTimeout(
                 f"Skyvern run {wait.run_id} did not end in time and may still be running: {error}{where}",
@@ -267,22 +349,33 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         raise SkyvernRunCanceled("The task was killed, so it must not succeed.")
 
     def _request(self) -> RunRequest:
-        from airflow_skyvern.models import RunRequest  # noqa: PLC0415  keeps the import of operators cheap
+        """Build the request from the rendered arguments."""
+        from airflow_skyvern.run_request import RunRequest, decoded  # noqa: PLC0415  keeps the import cheap
 
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
-        fields["parameters"] = _decoded("parameters", self.parameters)
-        return RunRequest.of(fields, _decoded("run_options", self.run_options))
+        fields["parameters"] = decoded("parameters", self.parameters)
+        return RunRequest.of(fields, decoded("run_options", self.run_options))
 
     def _check_what_is_known(self) -> None:
         """Check the arguments when the DAG is parsed, except for what only a run of it can tell."""
-        from airflow_skyvern.models import RunRequest  # noqa: PLC0415  keeps the import of operators cheap
+        from airflow_skyvern.run_request import RunRequest, check_metadata, decoded  # noqa: PLC0415  keeps the import cheap
 
         known = {name: getattr(self, name) for name in REQUEST_FIELDS if not is_dynamic(getattr(self, name))}
+        if unknown := sorted(self.skip_on - set(BAD_ENDINGS)):
+            raise SkyvernConfigError(
+                f"Task {self.task_id!r}: skip_on: {', '.join(unknown)} is no ending; use {', '.join(BAD_ENDINGS)}."
+            )
         options = self.run_options
         if isinstance(options, Mapping):
             options = {name: value for name, value in options.items() if not is_dynamic(value)}
         try:
-            RunRequest.of({"workflow_id": "known later", **known}, None if is_dynamic(options) else options)
+            known["parameters"] = decoded("parameters", known.get("parameters"))
+            request = RunRequest.of(
+                {"workflow_id": "known later", **known},
+                None if is_dynamic(options) else decoded("run_options", options),
+            )
+            if self.durable:
+                check_metadata(request.run_metadata)
         except SkyvernConfigError as error:
             raise SkyvernConfigError(f"Task {self.task_id!r}: {error}") from None
 
@@ -300,13 +393,3 @@ def _included(parameters: Mapping[str, Any] | str | None) -> Any:
     if isinstance(parameters, str) and parameters.endswith(".json") and not is_dynamic(parameters):
         return f"{{% include {parameters!r} %}}"
     return parameters
-
-
-def _decoded(name: str, value: Any) -> Any:
-    """Read the JSON text that a template or a file gives, unless the DAG renders to native objects."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError as error:
-        raise SkyvernConfigError(f"{name}: the rendered text is not JSON: {error}") from None

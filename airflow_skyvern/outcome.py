@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.models import Run
 
 RUN_ID_KEY = "run_id"
+PAUSED_KEY = "awaiting_person"
 
 BACKSTOP = timedelta(minutes=5)
 """How long after our own deadline Airflow ends a deferral whose trigger said nothing."""
@@ -63,9 +64,25 @@ def publish(context: Context, run: Run) -> None:
 def published_run_id(context: Context) -> str | None:
     """Return the run id that this task has pushed before it was deferred."""
     ti = context["ti"]
-    map_index = None if ti.map_index in (None, -1) else ti.map_index
-    run_id = ti.xcom_pull(task_ids=ti.task_id, key=RUN_ID_KEY, map_indexes=map_index)
+    map_index = map_index_of(ti)
+    map_indexes = map_index if map_index >= 0 else None
+    run_id = ti.xcom_pull(task_ids=ti.task_id, key=RUN_ID_KEY, map_indexes=map_indexes)
     return run_id if isinstance(run_id, str) else None
+
+
+def publish_pause(context: Context, run_id: str, where: str | None) -> None:
+    """Push where a person is awaited, so that a notification or another task can send one there."""
+    context["ti"].xcom_push(key=PAUSED_KEY, value={"run_id": run_id, "app_url": where})
+
+
+def map_index_of(ti: Any) -> int:
+    """Return the task's place among its mapped twins, or -1."""
+    return -1 if ti.map_index is None else int(ti.map_index)
+
+
+def memory_of(context: Context) -> Any:
+    """Return what outlives a try of this task: ``task_state_store``, on Airflow 3.3 and newer."""
+    return context.get("task_state_store")
 
 
 def deadline_after(now: float, timeout: timedelta | float, execution_timeout: timedelta | None) -> float:

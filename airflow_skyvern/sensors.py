@@ -102,7 +102,7 @@ class SkyvernRunSensor(BaseSensorOperator):
         """Look at the run once."""
         wait = self._first_wait(self._deadline())
         try:
-            wait.saw(self.hook.get_run(self.run_id))
+            wait.saw(self.hook.look(self.run_id))
         except SkyvernError as error:
             wait.missed(error)
             return False
@@ -120,7 +120,7 @@ class SkyvernRunSensor(BaseSensorOperator):
         if seen["reason"] == "ended":
             deadline = max(deadline, time.time() + FETCH_GRACE)
         wait = self._first_wait(deadline)
-        run = watch(wait, lambda: self.hook.get_run(seen["run_id"]), time.sleep)
+        run = watch(wait, lambda: self.hook.look(seen["run_id"]), time.sleep)
         if run is None:
             raise AirflowSensorTimeout(f"Skyvern run {self.run_id} did not end within {self.timeout} seconds.")
         return self._output(run)

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal, TypedDict, get_args
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_skyvern import api
+from airflow_skyvern.client import AsyncSkyvernClient, Settings
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.outcome import RUN_ID_KEY
 from airflow_skyvern.waiting import Wait, awatch
 
-Reason = Literal["ended", "deadline", "error"]
+_AT_WORK: set[asyncio.Task[None]] = set()
+"""Cancellations under way; without a reference the event loop may drop them."""
+
+CONFIRMATIONS = 10
+"""How often, once a second, a canceled run is looked at until it is canceled."""
+
+FIRST_LOOK = 3.0
+"""
+Seconds before the first look. A task that is deferred and resumed within one turn of a busy scheduler's loop is taken
+for one that ended without being resumed, and fails.
+"""
+
+Reason = Literal["ended", "deadline", "paused", "error"]
 
 
 class RunEvent(TypedDict):
     """
     Why a wait is over; the resumed task asks Skyvern for everything else.
 
-    ``ended``: the run is over. ``deadline``: it is not, and the time is up. ``error``: looking at it failed in
-    a way that looking again cannot cure, as ``message`` says.
+    ``ended``: the run is over. ``deadline``: it is not, and the time is up. ``paused``: it waits for a person,
+    at the address in ``message``. ``error``: looking at it failed in a way that looking again cannot cure, as
+    ``message`` says.
     """
 
     run_id: str
@@ -42,14 +61,30 @@ class SkyvernRunTrigger(BaseTrigger):
     :param skyvern_conn_id: Id of the connection of type ``skyvern``.
     :param poll_interval: Seconds between two looks at the run.
     :param deadline: When to give up, in seconds since the epoch.
+    :param cancel_on_kill: Whether a user who marks, clears or deletes the deferred task cancels the run. Needs
+        Airflow 3.3; older versions do not tell a trigger. Default: False.
+    :param pause_known: Whether it is known already that the run waits for a person, so that only the next such
+        pause ends the wait. None: no pause ends it. Default: None.
     """
 
-    def __init__(self, run_id: str, skyvern_conn_id: str, poll_interval: float, deadline: float) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        skyvern_conn_id: str,
+        poll_interval: float,
+        deadline: float,
+        *,
+        cancel_on_kill: bool = False,
+        pause_known: bool | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's class carries no types
         self.run_id = run_id
         self.skyvern_conn_id = skyvern_conn_id
         self.poll_interval = poll_interval
         self.deadline = deadline
+        self.cancel_on_kill = cancel_on_kill
+        self.pause_known = pause_known
+        self._settings: Settings | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes the same trigger elsewhere; no secret is in it."""
@@ -60,28 +95,107 @@ class SkyvernRunTrigger(BaseTrigger):
                 "skyvern_conn_id": self.skyvern_conn_id,
                 "poll_interval": self.poll_interval,
                 "deadline": self.deadline,
+                "cancel_on_kill": self.cancel_on_kill,
+                "pause_known": self.pause_known,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one :class:`RunEvent`."""
         hook = SkyvernHook(self.skyvern_conn_id)
-        wait = Wait(self.run_id, poll_interval=self.poll_interval, deadline=self.deadline, log=self.log)
         try:
-            yield TriggerEvent(await self._event(hook, wait))
+            yield TriggerEvent(await self._event(hook))
         finally:
             await hook.aclose()
 
-    async def _event(self, hook: SkyvernHook, wait: Wait) -> RunEvent:
+    async def on_kill(self) -> None:
+        """
+        Cancel the run when a user has ended the task, and only then.
+
+        Airflow 3.3 interrupts this once a second and then forgets it, so the work is done in a task of its own,
+        which is held until it is done. Airflow also calls this when another triggerer has taken the trigger
+        over: what Airflow knows of the task tells that apart.
+        """
+        if not self.cancel_on_kill or self._settings is None:
+            return
+        work = asyncio.create_task(cancel_for_user(self))
+        _AT_WORK.add(work)
+        work.add_done_callback(_AT_WORK.discard)
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(work)
+
+    async def _event(self, hook: SkyvernHook) -> RunEvent:
+        reason: Reason = "deadline"
         message = None
+        wait = Wait(
+            self.run_id,
+            poll_interval=self.poll_interval,
+            deadline=self.deadline,
+            log=self.log,
+            on_pause=None if self.pause_known is None else lambda _: wait.stop(),
+            pause_known=bool(self.pause_known),
+        )
         try:
-            run = await awatch(wait, lambda: hook.aget_run(self.run_id))
-            reason: Reason = "ended" if run else "deadline"
+            self._settings = (await hook.aget_conn()).settings
+            await asyncio.sleep(min(FIRST_LOOK, self.poll_interval, max(0.0, self.deadline - time.time())))
+            run = await awatch(wait, lambda: hook.alook(self.run_id))
+            if run is not None:
+                reason = "ended"
+            elif wait.run is not None and not wait.expired:
+                reason, message = "paused", wait.run.app_url
         except (SkyvernError, AirflowNotFoundException) as error:
             self.log.error("Skyvern run %s: the wait cannot go on. %s", self.run_id, error)  # noqa: TRY400  it says all
             reason, message = "error", str(error)
         status = wait.run.status if wait.run else None
         return RunEvent(run_id=self.run_id, reason=reason, status=status, message=message)
+
+
+async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:
+    """Cancel the trigger's run, unless the task goes on with it elsewhere, and see that it is canceled."""
+    run_id, log = trigger.run_id, trigger.log
+    try:
+        if await _goes_on_elsewhere(trigger):
+            log.info("Skyvern run %s: another triggerer has taken over, the run goes on", run_id)
+            return
+    except Exception:  # whatever keeps Airflow from answering: canceling a healthy run would be worse
+        log.exception("Skyvern run %s: not canceled, as Airflow does not say what became of the task", run_id)
+        return
+    assert trigger._settings is not None  # noqa: SLF001  this is a part of the trigger
+    async with AsyncSkyvernClient(trigger._settings) as client:  # noqa: SLF001
+        try:
+            await client.send(api.cancel_run(run_id))
+            log.info("Skyvern run %s: told to cancel, as a user ended the task", run_id)
+            for _ in range(CONFIRMATIONS):
+                if (await client.send(api.get_run(run_id))).is_final:
+                    log.info("Skyvern run %s: is canceled", run_id)
+                    return
+                await asyncio.sleep(1)
+        except SkyvernError as error:
+            log.error("Skyvern run %s may still be running. %s", run_id, error)  # noqa: TRY400  it says all
+
+
+async def _goes_on_elsewhere(trigger: SkyvernRunTrigger) -> bool:
+    """Tell a takeover from a user's action: a deferred or running task whose run id is ours still needs it."""
+    ti = trigger.task_instance
+    if ti is None:
+        return False
+    from airflow.sdk.execution_time.task_runner import (  # noqa: PLC0415  Airflow 3.3, where on_kill exists
+        RuntimeTaskInstance,
+    )
+    from airflow.sdk.execution_time.xcom import XCom  # noqa: PLC0415
+    from asgiref.sync import sync_to_async  # noqa: PLC0415
+
+    states = await sync_to_async(RuntimeTaskInstance.get_task_states)(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+    )
+    state = next(iter(states.get(ti.run_id, states).values()), None)
+    if state not in ("deferred", "running"):
+        return False
+    current = await sync_to_async(XCom.get_one)(
+        key=RUN_ID_KEY, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
+    )
+    return bool(current == trigger.run_id)
 
 
 def event_of(value: Any) -> RunEvent:

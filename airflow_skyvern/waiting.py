@@ -23,6 +23,9 @@ SIGN_OF_LIFE = 240.0
 
 LONGEST_BACKOFF = 60.0
 
+PAUSED = "paused"
+"""The status of a run that waits for a person."""
+
 
 class Log(Protocol):
     """What a logger of Airflow and one of the standard library have in common."""
@@ -42,6 +45,8 @@ class Wait:
     :param poll_interval: Seconds between two looks.
     :param deadline: When to give up, in seconds since the epoch.
     :param log: Where news goes.
+    :param on_pause: Called when the run begins to wait for a person.
+    :param pause_known: Whether the run was already known to be paused.
     :param clock: Tells the time in seconds since the epoch.
     """
 
@@ -52,6 +57,8 @@ class Wait:
         poll_interval: float,
         deadline: float,
         log: Log,
+        on_pause: Callable[[Run], object] | None = None,
+        pause_known: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.run_id = run_id
@@ -63,6 +70,14 @@ class Wait:
         self._began = self._spoke = clock()
         self._misses = 0
         self._asked_to_wait = 0.0
+        self._on_pause = on_pause
+        self._paused = pause_known
+        self._stopped = False
+
+    @property
+    def over(self) -> bool:
+        """Whether there is a reason not to look again."""
+        return self.ended or self.expired or self._stopped
 
     @property
     def ended(self) -> bool:
@@ -73,6 +88,10 @@ class Wait:
     def expired(self) -> bool:
         """Whether the deadline is past."""
         return self._clock() >= self.deadline
+
+    def stop(self) -> None:
+        """End the wait before its time."""
+        self._stopped = True
 
     def saw(self, run: Run) -> None:
         """Take note of the run as the server told it, and log what is new."""
@@ -85,6 +104,9 @@ class Wait:
             self._say(_description(run))
         elif self._clock() - self._spoke >= SIGN_OF_LIFE:
             self._say(f"still {run.status} after {_duration(self._clock() - self._began)}")
+        was_paused, self._paused = self._paused, run.status == PAUSED
+        if self._paused and not was_paused and self._on_pause:
+            self._on_pause(run)
 
     def missed(self, error: SkyvernError) -> None:
         """
@@ -119,13 +141,13 @@ class Wait:
 
 
 def watch(wait: Wait, look: Callable[[], Run], sleep: Callable[[float], None]) -> Run | None:
-    """Look until the run is over and return it, or None at the deadline, after one last look."""
+    """Look until the run is over and return it, or None when the wait is over, after one last look."""
     while True:
         try:
             wait.saw(look())
         except SkyvernError as error:
             wait.missed(error)
-        if wait.ended or wait.expired:
+        if wait.over:
             return wait.run if wait.ended else None
         sleep(wait.pause())
 
@@ -137,7 +159,7 @@ async def awatch(wait: Wait, look: Callable[[], Awaitable[Run]]) -> Run | None:
             wait.saw(await look())
         except SkyvernError as error:
             wait.missed(error)
-        if wait.ended or wait.expired:
+        if wait.over:
             return wait.run if wait.ended else None
         await asyncio.sleep(wait.pause())
 
@@ -157,7 +179,7 @@ def _description(run: Run) -> str:
     if run.retry_pending:
         when = f" at {run.next_attempt_at:%H:%M:%S} UTC" if run.next_attempt_at else ""
         return f"attempt {run.attempt} {run.status}; Skyvern tries again{when}"
-    if run.status == "paused":
+    if run.status == PAUSED:
         where = f" in {run.app_url}" if run.app_url else ""
         return f"paused, a person is awaited{where}"
     return run.status if run.attempt in (None, 1) else f"{run.status} (attempt {run.attempt})"

@@ -1,0 +1,61 @@
+# Developer tasks. Needs python3 (3.11 is what the pins are made for), make and PyPI; everything else goes to .venvs/.
+# docs/development.md says more.
+
+PYTHON ?= python3
+UV := $(or $(shell command -v uv),.venvs/uv/bin/uv)
+NEWEST := .venvs/airflow-3.3
+OLDER := .venvs/airflow-2.11 .venvs/airflow-3.1
+SKYVERN_VENV ?= $(CURDIR)/.venvs/skyvern
+SKYVERN := $(SKYVERN_VENV)/.installed
+export UV SKYVERN_VENV
+
+.PHONY: help demo test test-matrix check format constraints clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(NEWEST)/.installed $(SKYVERN)  ## run the example DAG on a real Airflow and a real Skyvern (UI=1 leaves them up)
+	@$(NEWEST)/bin/python -m dev.demo
+
+check: $(NEWEST)/.installed  ## formatting, lint, types, fast tests
+	$(NEWEST)/bin/ruff format --check .
+	$(NEWEST)/bin/ruff check .
+	$(NEWEST)/bin/mypy
+	$(NEWEST)/bin/python -m pytest -q tests/unit
+
+test: $(NEWEST)/.installed $(SKYVERN)  ## all tests on Airflow 3.3, with real servers
+	$(NEWEST)/bin/python -m pytest tests/unit tests/contract tests/system
+
+test-matrix: $(OLDER:=.tested)  ## fast and system tests on the older Airflow versions
+
+.venvs/%.tested: .venvs/%/.installed $(SKYVERN) FORCE
+	.venvs/$*/bin/python -m pytest tests/unit tests/system
+
+format: $(NEWEST)/.installed  ## format and fix what can be fixed
+	$(NEWEST)/bin/ruff format .
+	$(NEWEST)/bin/ruff check --fix .
+
+constraints: | $(UV)  ## resolve the newest pins into constraints/
+	$(PYTHON) -m dev.constraints
+
+clean:  ## remove environments and caches
+	rm -rf .venvs .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+
+# Environments: .venvs/airflow-X.Y with this package and the tools, .venvs/skyvern with the server.
+.venvs/uv/bin/uv:
+	$(PYTHON) -m venv .venvs/uv
+	.venvs/uv/bin/pip install --quiet --disable-pip-version-check uv
+
+.venvs/airflow-%/.installed: constraints/airflow-%.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D) --constraint $< --editable . --group dev
+	touch $@
+
+$(SKYVERN): constraints/skyvern.txt | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D) --requirement $<
+	touch $@
+
+.PRECIOUS: .venvs/airflow-%/.installed
+.PHONY: FORCE
+FORCE:

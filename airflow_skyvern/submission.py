@@ -1,0 +1,333 @@
+"""
+Starting a run exactly once.
+
+Skyvern has no idempotency key for runs, and a start whose answer is lost has created a run nevertheless. But what
+a start carries as ``run_metadata`` becomes tags of the run within the same request, and runs can be found by tag.
+So every start carries a key made of the task's *attempt group* (dag, run, task, map index, max_tries: the same
+over retries, another after a clear), and whoever may not be the first looks for it before starting anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+from airflow_skyvern import api
+from airflow_skyvern.client import NOTHING_CREATED
+from airflow_skyvern.exceptions import (
+    SkyvernAuthError,
+    SkyvernConnectionError,
+    SkyvernError,
+    SkyvernNotFoundError,
+    SkyvernResponseError,
+    SkyvernServerError,
+    SkyvernStartAmbiguous,
+    SkyvernStartUnknown,
+)
+from airflow_skyvern.run_request import GROUP_TAG, READABLE_TAGS, TASK_TAG
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import Run, RunSummary
+    from airflow_skyvern.run_request import RunRequest
+    from airflow_skyvern.waiting import Log
+
+T = TypeVar("T")
+
+LONGEST_VALUE = 256
+
+SETTLE = 30.0
+"""Seconds for which a server may be working on a start that it did not answer. Measured: 11 under load."""
+
+LOOK_AGAIN = 1.0
+
+
+class Memory(Protocol):
+    """What outlives a try of a task, where there is such a thing (``task_state_store`` of Airflow 3.3)."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return what was stored."""
+
+    def set(self, key: str, value: Any) -> Any:
+        """Store a value."""
+
+
+MEMORY_KEY = "skyvern_run"
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """
+    The names that a run carries: which task instance started it, and for which attempt group.
+
+    :param group: Of the attempt group. For a mapped task also of its input, as another item may come to stand
+        at the same index.
+    :param task: Of the task instance, whatever the group.
+    :param readable: Tags for people who look at the run in Skyvern.
+    """
+
+    group: str
+    task: str
+    readable: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, *, dag_id: str, run_id: str, task_id: str, map_index: int, max_tries: int, request: RunRequest
+    ) -> RunKey:
+        """Derive the key; ids of any length and alphabet give a key within the API's limits."""
+        instance = [dag_id, run_id, task_id, map_index]
+        item = request.body() if map_index >= 0 else None
+        name = task_id if map_index < 0 else f"{task_id}[{map_index}]"
+        return cls(
+            group=_digest([*instance, max_tries, item]),
+            task=_digest(instance),
+            readable=dict(zip(READABLE_TAGS, map(_tag_value, (dag_id, name, run_id)), strict=True)),
+        )
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Everything that is sent as run metadata."""
+        return {GROUP_TAG: self.group, TASK_TAG: self.task, **self.readable}
+
+
+class Submission:
+    """
+    One start, or the resumption of what an earlier try has started.
+
+    :param send: Sends a call and returns its result.
+    :param request: What to start.
+    :param key: What to find it by.
+    :param memory: What outlives a try, where Airflow has it; needed only where Skyvern refuses tags.
+    :param settle: Seconds for which the server may still be working on an unanswered start.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[api.Call[Any]], Any],
+        request: RunRequest,
+        key: RunKey,
+        *,
+        log: Log,
+        memory: Memory | None = None,
+        settle: float = SETTLE,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._send = send
+        self._request = request
+        self._key = key
+        self._log = log
+        self._memory = memory
+        self._settle = settle
+        self._clock = clock
+        self._sleep = sleep
+        self._seen: set[str] = set()
+
+    def start(self, *, first_try: bool, cancel_predecessor: bool = True, idle: float = 0.0) -> Run:
+        """
+        Return the run of this attempt group, started now if there is none to go on with.
+
+        :param first_try: Whether no try can have come before, so that nothing needs to be looked up.
+        :param cancel_predecessor: Whether to cancel an active run of the same task from before a clear.
+        :param idle: Seconds that have passed since an earlier try can have sent anything.
+        :raises SkyvernStartUnknown: the start was not answered and no run was found; a later try looks again.
+        :raises SkyvernStartAmbiguous: whether a run was started cannot be found out here.
+        """
+        if not first_try and (run := self._earlier(cancel_predecessor=cancel_predecessor, idle=idle)):
+            return run
+        self._remember(None)
+        try:
+            run = self._send(api.run_workflow(self._tagged_request()))
+        except SkyvernError as error:
+            if not may_have_started(error):
+                self._forget()
+                raise
+            run = self._lost(error)
+        self._remember(run.run_id)
+        return run
+
+    def find(self) -> str | None:
+        """Return the id of an active run of this group, if one can be found now."""
+        runs = self._lookup() or []
+        return next((row.run_id for row, group in runs if group == self._key.group and not row.is_final), None)
+
+    def _earlier(self, *, cancel_predecessor: bool, idle: float) -> Run | None:
+        runs = self._lookup()
+        if runs is None:
+            return self._remembered(cancel_predecessor=cancel_predecessor)
+        for row, group in runs:
+            if group != self._key.group and not row.is_final and cancel_predecessor:
+                self._cancel_predecessor(row.run_id)
+        for mine in self._own(self._settling(runs, idle)):
+            if chosen := _to_go_on_with(mine):
+                return self._resume(chosen.run_id)
+            self._seen.update(row.run_id for row in mine)
+        return self._untagged()
+
+    def _untagged(self) -> Run | None:
+        """Return the run that only the memory knows: Skyvern starts a run also when it cannot store its tags."""
+        run_id = (self._recall() or {}).get("run_id")
+        if run_id is None or run_id in self._seen:
+            return None
+        return self._resume(run_id) if _to_go_on_with([self._send(api.get_run(run_id))]) else None
+
+    def _settling(self, runs: Found, idle: float) -> Iterator[Found]:
+        """Look again for as long as a start of an earlier try, not answered, may be on its way."""
+        yield runs
+        remembered = self._recall()
+        nothing_sent = self._memory is not None and remembered is None
+        answered = remembered is not None and remembered.get("run_id") is not None
+        until = self._clock() + (0.0 if nothing_sent or answered else self._settle - idle)
+        while self._clock() < until:
+            self._sleep(LOOK_AGAIN)
+            yield self._lookup() or []
+
+    def _own(self, lookups: Iterator[Found]) -> Iterator[list[RunSummary]]:
+        for runs in lookups:
+            yield [row for row, group in runs if group == self._key.group]
+
+    def _lost(self, error: SkyvernError) -> Run:
+        """Find the run of a start whose answer was lost; it is never sent again while a run may exist."""
+        self._log.warning("The start of the Skyvern run was not answered: looking for the run. %s", error)
+        until = self._clock() + self._settle
+        while True:
+            try:
+                runs = self._lookup()
+            except SkyvernError as trouble:
+                if not trouble.transient:
+                    raise
+                self._log.warning("Could not look for the run yet. %s", trouble)
+                runs = []
+            if runs is None:
+                raise SkyvernStartAmbiguous(
+                    "The start was not answered, and this Skyvern organization has no run tags to find the run by. "
+                    "Look into Skyvern's run history: if the run is there, wait for it with a SkyvernRunSensor; "
+                    f"if not, clear this task. {error}"
+                ) from error
+            new = [row for row, group in runs if group == self._key.group and row.run_id not in self._seen]
+            if new:
+                return self._resume(new[0].run_id)
+            if self._clock() >= until:
+                raise SkyvernStartUnknown(
+                    f"The start was not answered, and no run of it was found within {self._settle:.0f} s. "
+                    f"The next try looks again before it starts anything. {error}"
+                ) from error
+            self._sleep(LOOK_AGAIN)
+
+    def _resume(self, run_id: str) -> Run:
+        run: Run = self._send(api.get_run(run_id))
+        self._log.info("Skyvern run %s: found, it was started before; it is %s", run_id, run.status)
+        self._remember(run_id)
+        return run
+
+    def _cancel_predecessor(self, run_id: str) -> None:
+        self._log.info("Skyvern run %s: canceled, it was started before this task was cleared", run_id)
+        try:
+            self._send(api.cancel_run(run_id))
+        except SkyvernNotFoundError:
+            self._log.warning("Skyvern run %s does not exist any more", run_id)
+
+    def _lookup(self) -> Found | None:
+        """
+        Return every run of this task instance with its group, newest first; None where tags are refused.
+
+        A server that does not know the filter ignores it and returns foreign runs, so the tags of what comes
+        back are read.
+        """
+        try:
+            rows = self._send(api.find_runs({TASK_TAG: self._key.task}))
+            if not rows:
+                return []
+            tags = self._send(api.get_run_tags(row.run_id for row in rows))
+        except (SkyvernAuthError, SkyvernNotFoundError) as error:
+            if isinstance(error, SkyvernAuthError):
+                self._send(api.probe())  # raises when it is the key that is refused, not the tags
+            self._say_no_tags(str(error))
+            return None
+        found = [(row, tags.of(row.run_id)) for row in rows]
+        if any(own.get(TASK_TAG) != self._key.task for _, own in found):
+            self._say_no_tags("The server ignores the filter.")
+            return None
+        return [(row, own.get(GROUP_TAG, "")) for row, own in found]
+
+    def _say_no_tags(self, reason: str) -> None:
+        self._log.warning(
+            "Skyvern does not find runs by tag for this organization, so a start that is not answered cannot be "
+            "looked for. %s",
+            reason,
+        )
+
+    def _remembered(self, *, cancel_predecessor: bool) -> Run | None:
+        """Decide by memory where Skyvern has no tags."""
+        if self._memory is None:
+            raise SkyvernStartAmbiguous(
+                "An earlier try may have started a run. It cannot be found again, as this Skyvern organization "
+                "has no run tags and Airflow below 3.3 no memory between tries. Look into Skyvern's run history, "
+                "then clear this task; durable=False turns this check off."
+            )
+        remembered = self._recall(any_group=True)
+        if remembered is None:
+            return None
+        run_id, mine = remembered.get("run_id"), remembered.get("group") == self._key.group
+        if run_id is None and mine:
+            raise SkyvernStartAmbiguous(
+                "An earlier try sent a start that was not answered, and this Skyvern organization has no run tags to "
+                "find the run by. Look into Skyvern's run history, then clear this task."
+            )
+        if run_id is None:
+            return None
+        run: Run = self._send(api.get_run(run_id))
+        if not mine:
+            if not run.is_final and cancel_predecessor:
+                self._cancel_predecessor(run_id)
+            return None
+        return self._resume(run_id) if _to_go_on_with([run]) else None
+
+    def _tagged_request(self) -> RunRequest:
+        metadata = {**(self._request.run_metadata or {}), **self._key.tags}
+        return self._request.model_copy(update={"run_metadata": metadata})
+
+    def _recall(self, *, any_group: bool = False) -> dict[str, Any] | None:
+        value = self._memory.get(MEMORY_KEY, None) if self._memory is not None else None
+        if not isinstance(value, dict) or not (any_group or value.get("group") == self._key.group):
+            return None
+        return value
+
+    def _remember(self, run_id: str | None) -> None:
+        if self._memory is not None:
+            self._memory.set(MEMORY_KEY, {"group": self._key.group, "run_id": run_id})
+
+    def _forget(self) -> None:
+        if self._memory is not None:
+            self._memory.set(MEMORY_KEY, {"group": "", "run_id": None})
+
+
+Found: TypeAlias = "list[tuple[RunSummary, str]]"
+
+
+def may_have_started(error: SkyvernError) -> bool:
+    """Tell whether a start that ended in this error may have created a run."""
+    if isinstance(error, SkyvernConnectionError):
+        return not error.never_sent
+    if isinstance(error, SkyvernServerError):
+        return NOTHING_CREATED not in error.detail
+    return isinstance(error, SkyvernResponseError)
+
+
+def _to_go_on_with(runs: list[Any]) -> Any:
+    """Choose the run that a retry goes on with: an active one, else a completed one."""
+    active = next((run for run in runs if not run.is_final), None)
+    return active or next((run for run in runs if run.succeeded), None)
+
+
+def _digest(parts: list[Any]) -> str:
+    text = json.dumps(parts, ensure_ascii=True, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _tag_value(text: str) -> str:
+    """Fit an Airflow id into a tag: Skyvern's filter splits values at commas."""
+    return text.replace(",", "_").strip()[:LONGEST_VALUE] or "-"

@@ -1,0 +1,275 @@
+"""A real Skyvern server on loopback, with SQLite, without a language model and usually without a browser.
+
+The blocks wait, http_request, terminate, conditional, for_loop and human_interaction need neither. It is
+Skyvern's own app factory served by uvicorn on 127.0.0.1: `skyvern run server` would listen on all addresses.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from dev.peer import Peer
+from dev.process import Process, RigError, free_port, start_and_wait
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+START_SECONDS = 180.0
+TITLE_PREFIX = "rig "
+
+# email_validator would look recipients of human_interaction blocks up in the public DNS.
+_SERVE = """
+import sys, email_validator, uvicorn
+email_validator.CHECK_DELIVERABILITY = False
+uvicorn.run("skyvern.forge.api_app:create_api_app", factory=True, host="127.0.0.1", port=int(sys.argv[1]),
+            loop="asyncio", access_log=False, timeout_graceful_shutdown=3, timeout_keep_alive=125)
+"""
+
+# Playwright starts the browser and ffmpeg it downloaded: put the system's browser and PyPI's ffmpeg there.
+_LINK_BROWSER = """
+import imageio_ffmpeg, json, pathlib, playwright, sys
+root, chromium = pathlib.Path(sys.argv[1]), sys.argv[2]
+known = pathlib.Path(playwright.__file__).parent / "driver/package/browsers.json"
+revision = {browser["name"]: browser["revision"] for browser in json.loads(known.read_text())["browsers"]}
+for link, target in ((f"chromium-{revision['chromium']}/chrome-linux/chrome", chromium),
+                     (f"ffmpeg-{revision['ffmpeg']}/ffmpeg-linux", imageio_ffmpeg.get_ffmpeg_exe())):
+    (root / link).parent.mkdir(parents=True, exist_ok=True)
+    (root / link).unlink(missing_ok=True)
+    (root / link).symlink_to(target)
+"""
+
+
+def _parameter(key: str, kind: str, **more: Any) -> dict[str, Any]:
+    return {"parameter_type": "workflow", "key": key, "workflow_parameter_type": kind, **more}
+
+
+def _wait(seconds: int) -> dict[str, Any]:
+    return {"block_type": "wait", "label": "pause", "wait_sec": seconds}
+
+
+def _http(label: str, url: str, **more: Any) -> dict[str, Any]:
+    return {"block_type": "http_request", "label": label, "method": "GET", "url": url, "timeout": 10, **more}
+
+
+def _echo(label: str, peer: str, keys: list[str]) -> dict[str, Any]:
+    body = {key: f"{{{{ {key} }}}}" for key in keys}
+    return _http(label, f"{peer}/echo", method="POST", parameter_keys=keys, body=body)
+
+
+def _workflow(
+    *blocks: dict[str, Any], parameters: tuple[dict[str, Any], ...] = (), **more: Any
+) -> dict[str, Any]:
+    definition = {"parameters": list(parameters), "blocks": list(blocks), **more.pop("definition", {})}
+    return {"workflow_definition": definition, **more}
+
+
+def workflows(peer: str) -> dict[str, dict[str, Any]]:
+    """Return every workflow of the rig by name, as Skyvern's API wants it; `peer` is the peer's address."""
+    human = {
+        "block_type": "human_interaction",
+        "label": "ask",
+        "recipients": ["a@example.com"],
+        "instructions": "ok?",
+    }
+    stop = {"block_type": "terminate", "label": "stop", "reason": "{{ why }}", "error_code": "STOPPED"}
+    retry = {"max_retries": 1, "delay_seconds": 15, "retry_on": [{"status": "failed"}]}
+    return {
+        "ok_wait": _workflow(_wait(1)),
+        "wait_5": _workflow(_wait(5)),
+        "wait_30": _workflow(_wait(30)),
+        "long_wait": _workflow(_wait(600), parameters=(_parameter("note", "string", default_value=""),)),
+        "ok_http": _workflow(_http("fetch", f"{peer}/json")),
+        "params_http": _workflow(
+            _echo("echo", peer, ["name", "count", "flag", "ratio", "items"]),
+            parameters=(
+                _parameter("name", "string"),
+                _parameter("count", "integer", default_value=3),
+                _parameter("flag", "boolean", default_value=False),
+                _parameter("ratio", "float", default_value=0.5),
+                _parameter("items", "json", default_value=["a", "b"]),
+            ),
+        ),
+        "invoices": _workflow(
+            _echo("fetch_invoices", peer, ["vendor", "month"]),
+            parameters=(_parameter("vendor", "string"), _parameter("month", "string")),
+        ),
+        "slow_http": _workflow(_http("fetch", f"{peer}/slow?s=5")),
+        "fail_http": _workflow(_http("refused", f"{peer}/status/500")),
+        "terminate": _workflow(
+            _wait(1), stop, parameters=(_parameter("why", "string", default_value="not today"),)
+        ),
+        "timeout_1min": _workflow(_wait(240), max_elapsed_time_minutes=1),
+        "human": _workflow({**human, "timeout_seconds": 600}),
+        "human_10s": _workflow({**human, "timeout_seconds": 10}),
+        "retry_policy": _workflow(_http("refused", f"{peer}/status/500"), definition={"retry_policy": retry}),
+        "big_output": _workflow(
+            _http("fetch", f"{peer}/big?kb={{{{ kb }}}}", parameter_keys=["kb"]),
+            parameters=(_parameter("kb", "integer", default_value=1000),),
+        ),
+        "file_out": _workflow(
+            _http("fetch", f"{peer}/file", download_filename="report.txt", save_response_as_file=True)
+        ),
+        "webhook": _workflow(_wait(1), webhook_callback_url=f"{peer}/hook?from=workflow"),
+        # The next one needs SkyvernServer(browser=True).
+        "code": _workflow(
+            {"block_type": "code", "label": "compute", "code": "return {'total': sum(range(10))}"}
+        ),
+    }
+
+
+class SkyvernServer:
+    """Start with `with SkyvernServer(data_dir, venv) as server:`; address and key survive `restart()`."""
+
+    def __init__(self, data_dir: Path, venv: Path, *, browser: bool = False) -> None:
+        if not (venv / "bin" / "python").exists():
+            raise RigError(f"no Skyvern environment in {venv}: run `make {venv}`, or set SKYVERN_VENV")
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir = data_dir.resolve()
+        self.port = free_port()
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        self.log_path = self.data_dir / "skyvern.log"
+        self.peer = Peer(self.data_dir)
+        self.peer_url = self.peer.url
+        self.api_key = ""
+        self._ids: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._client = httpx.Client(base_url=self.base_url, timeout=30, trust_env=False)
+        python = str(venv.absolute() / "bin" / "python")
+        env = {**_inherited(), **self._settings()}
+        if browser:
+            env |= _browser_settings(python, self.data_dir, env)
+        self.process = Process(
+            "skyvern",
+            [python, "-W", "ignore", "-c", _SERVE, str(self.port)],
+            env=env,
+            cwd=self.data_dir,
+            log_path=self.log_path,
+        )
+
+    def _settings(self) -> dict[str, str]:
+        data = self.data_dir
+        return {
+            "ENV": "local",
+            "PORT": str(self.port),
+            "SKYVERN_BASE_URL": self.base_url,
+            "SKYVERN_ENV_FILE": str(
+                data / "server.env"
+            ),  # the server writes its API key here on the first start
+            "DATABASE_STRING": f"sqlite+aiosqlite:///{data / 'skyvern.db'}",
+            "SECRET_KEY": "signing-key-of-a-test-server-on-loopback",
+            "SKYVERN_TELEMETRY": "false",
+            "OTEL_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # or a price list is downloaded at import
+            "BROWSER_TYPE": "chromium-headless",
+            "BROWSER_STREAMING_MODE": "cdp",
+            "SMTP_HOST": "127.0.0.1",
+            "SMTP_PORT": str(self.peer.smtp_port),
+            "SMTP_USERNAME": "u",
+            "SMTP_PASSWORD": "p",
+            "WORKFLOW_SCHEDULE_POLL_INTERVAL_SECONDS": "5",
+            "ARTIFACT_STORAGE_PATH": str(data / "artifacts"),
+            "VIDEO_PATH": str(data / "video"),
+            "HAR_PATH": str(data / "har"),
+            "LOG_PATH": str(data / "log"),
+            "TEMP_PATH": str(data / "temp"),
+            "DOWNLOAD_PATH": str(data / "downloads"),
+        }
+
+    def __enter__(self) -> Self:
+        self.peer.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.peer.stop()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.peer.stop()
+        self._client.close()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def start(self) -> Self:
+        """Start the server process and wait until it answers (the peer runs from __enter__ to __exit__)."""
+        start_and_wait([self.process], self._healthy, START_SECONDS)
+        self.api_key = self._read_key()
+        return self
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL, as when the server's machine goes away."""
+        self.process.kill()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def _healthy(self) -> bool:
+        try:
+            return self._client.get("/v1/version", timeout=2).is_success
+        except httpx.HTTPError:
+            return False
+
+    def _read_key(self) -> str:
+        found = re.search(
+            r"^SKYVERN_API_KEY='?([^'\n]+)", (self.data_dir / "server.env").read_text(), re.MULTILINE
+        )
+        if found is None:
+            raise RigError(f"the Skyvern server wrote no API key; see {self.log_path}")
+        return found.group(1)
+
+    def request(self, method: str, path: str, json: Any = None) -> tuple[int, Any]:
+        """Ask the server directly: (status, decoded body or text)."""
+        response = self._client.request(method, path, json=json, headers={"x-api-key": self.api_key})
+        try:
+            return response.status_code, response.json()
+        except ValueError:
+            return response.status_code, response.text
+
+    def workflow(self, name: str) -> str:
+        """Return the permanent id of a workflow of the table above, created when first asked for."""
+        with self._lock:
+            if name not in self._ids:
+                self._ids[name] = self.create_workflow(f"{TITLE_PREFIX}{name}", workflows(self.peer_url)[name])
+            return self._ids[name]
+
+    def create_workflow(self, title: str, definition: dict[str, Any]) -> str:
+        """Create a workflow of a test's own and return its permanent id."""
+        status, body = self.request("POST", "/v1/agents", {"json_definition": {"title": title, **definition}})
+        if status != httpx.codes.OK:
+            raise RigError(f"Skyvern refused workflow {title!r}: {status} {body}")
+        return str(body["workflow_permanent_id"])
+
+
+def _inherited() -> dict[str, str]:
+    """Pass on the basics only, nothing that would point to another database or to a language model."""
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
+def _browser_settings(python: str, data_dir: Path, env: dict[str, str]) -> dict[str, str]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        raise RigError("browser=True needs an executable `chromium` on PATH (Debian: apt-get install chromium)")
+    root = data_dir / "ms-playwright"
+    command = [python, "-c", _LINK_BROWSER, str(root), chromium]
+    link = Process("link browser", command, env=env, cwd=data_dir, log_path=data_dir / "link-browser.log")
+    link.start()
+    link.join(60)
+    if not (root.exists() and any(root.glob("ffmpeg-*/ffmpeg-linux"))):
+        raise RigError(f"could not link the browser (is imageio-ffmpeg installed in {python}?):\n{link.tail()}")
+    return {"PLAYWRIGHT_BROWSERS_PATH": str(root), "PLAYWRIGHT_CHROMIUM_USE_HEADLESS_NEW": "1"}

@@ -1,0 +1,72 @@
+"""One real Skyvern server and one real Airflow for all system tests; the DAG runs are all started at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.airflow_server import AirflowServer
+from dev.skyvern_server import SkyvernServer
+
+ROOT = Path(__file__).parents[2]
+SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
+SYSTEM_DAGS = Path(__file__).parent / "dags" / "system_dags.py"
+
+
+@dataclass
+class Rig:
+    """Both servers, and what the tests ask of them."""
+
+    airflow: AirflowServer
+    skyvern: SkyvernServer
+    started: dict[str, str] = field(default_factory=dict)
+
+    def start(self, name: str, dag_id: str, workflow: str, **conf: Any) -> None:
+        self.started[name] = self.airflow.trigger(
+            dag_id, {"workflow_id": self.skyvern.workflow(workflow), **conf}, run_id=f"test_{name}"
+        )
+
+    def run_status(self, run_id: str) -> str:
+        status, body = self.skyvern.request("GET", f"/v1/runs/{run_id}")
+        assert status == 200, body
+        return str(body["status"])
+
+    def wait_run_status(self, run_id: str, wanted: str, timeout: float) -> float:
+        """Wait until Skyvern says so, and return how long it took."""
+        began = time.monotonic()
+        while self.run_status(run_id) != wanted:
+            assert time.monotonic() - began < timeout, f"{run_id} is {self.run_status(run_id)}, not {wanted}"
+            time.sleep(0.2)
+        return time.monotonic() - began
+
+    def cancel(self, run_id: str) -> None:
+        status, body = self.skyvern.request("POST", f"/v1/runs/{run_id}/cancel")
+        assert status == 200, body
+
+    def runs_of(self, workflow: str) -> list[dict[str, Any]]:
+        path = f"/v1/workflows/{self.skyvern.workflow(workflow)}/runs?page_size=100"
+        status, body = self.skyvern.request("GET", path)
+        assert status == 200, body
+        return list(body)
+
+
+@pytest.fixture(scope="session")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    home = tmp_path_factory.mktemp("system")
+    with SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern:
+        good = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
+        connections = {
+            "SKYVERN_DEFAULT": good,
+            "SKYVERN_WRONG_KEY": {**good, "password": "not-the-key"},
+        }
+        env = {f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in connections.items()}
+        dags = [SYSTEM_DAGS, *(ROOT / "dags").glob("*.py")]
+        with AirflowServer(home / "airflow", dags, env) as airflow:
+            yield Rig(airflow, skyvern)
