@@ -49,7 +49,8 @@ CONNECT_TIMEOUT = 10.0
 NOTHING_CREATED = "No run was created"
 """What the server says with a 503 when it turned a start away before doing anything."""
 
-NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, UnicodeError)
+NO_ANSWER = (httpx.HTTPError, UnicodeError)  # the latter for a host name that no resolver takes
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class SkyvernClient:
     def _send_once(self, call: Call[T]) -> T:
         try:
             response = self._http.request(call.method, **_request(call))
-        except httpx.HTTPError as error:
+        except NO_ANSWER as error:
             raise _no_answer(call, error, self.settings) from error
         return _result(call, response)
 
@@ -219,7 +220,7 @@ class AsyncSkyvernClient:
     async def _send_once(self, call: Call[T]) -> T:
         try:
             response = await self._http.request(call.method, **_request(call))
-        except httpx.HTTPError as error:
+        except NO_ANSWER as error:
             raise _no_answer(call, error, self.settings) from error
         return _result(call, response)
 
@@ -235,7 +236,16 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:  # noqa: FBT001  a settin
         raise SkyvernConfigError(f"verify: cannot read certificates from {verify}: {error}") from error
 
 
+def _check_address(name: str, address: str) -> None:
+    try:
+        httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise SkyvernConfigError(f"{name} is not an address: {error}") from None
+
+
 def _options(settings: Settings) -> dict[str, Any]:
+    _check_address("the base URL (host field)", settings.base_url)
+    _check_address("proxy", settings.proxy or "")
     return {
         "base_url": settings.base_url,
         "headers": {
@@ -298,7 +308,7 @@ def _unreadable(call: Call[Any], response: httpx.Response, error: ValidationErro
     )
 
 
-def _no_answer(call: Call[Any], error: httpx.HTTPError, settings: Settings) -> SkyvernConnectionError:
+def _no_answer(call: Call[Any], error: Exception, settings: Settings) -> SkyvernConnectionError:
     never_sent = isinstance(error, NEVER_SENT)
     reason = f"{type(error).__name__}: {shorten(str(error))}" if str(error) else type(error).__name__
     sure = "the request was not sent" if never_sent else "the request may have arrived"
@@ -312,7 +322,10 @@ def _no_answer(call: Call[Any], error: httpx.HTTPError, settings: Settings) -> S
 def _redirect(response: httpx.Response) -> str | None:
     if not response.has_redirect_location:
         return None
-    target = urlsplit(response.headers["location"])._replace(query="", fragment="").geturl()
+    try:
+        target = urlsplit(response.headers["location"])._replace(query="", fragment="").geturl()
+    except ValueError:
+        target = "an address that cannot be read"
     return f"redirected to {shorten(target)}; put the final address into the connection's base URL"
 
 

@@ -278,7 +278,9 @@ def shorten(text: str, limit: int = MAX_QUOTE) -> str:
 def _complaint(item: Any) -> str:
     if not isinstance(item, dict):
         return "(no detail)"
-    place = ".".join(str(part) for part in item.get("loc") or () if part not in ("body", "query"))
+    loc = item.get("loc")
+    parts = loc if isinstance(loc, list) else []
+    place = ".".join(str(part) for part in parts if part not in ("body", "query"))
     return f"{place}: {item.get('msg')}" if place else str(item.get("msg"))
 
 

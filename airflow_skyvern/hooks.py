@@ -38,6 +38,9 @@ T = TypeVar("T")
 
 LARGEST_PORT = 65535
 
+YES_AND_NO = {"true": True, "false": False, "y": True, "n": False}
+"""How texts say it: URIs, and the connection form of Airflow 2."""
+
 WORKFLOW_GONE = "Workflow not found"
 """What the server says of a run whose workflow was deleted; of a run that never existed it says "Task run"."""
 
@@ -309,7 +312,7 @@ def _base_url(host: str | None, port: int | None, schema: str | None) -> str:
     Ends without a slash and without ``/v1``, which the endpoints' paths begin with.
     """
     path = f"/{schema.strip('/')}" if schema and schema not in ("http", "https") else ""
-    text = (host or "").strip().rstrip("/") or DEFAULT_BASE_URL
+    text = (host or "").strip() or DEFAULT_BASE_URL
     if "://" not in text:
         text = f"{schema if schema == 'http' else 'https'}://{text}"
     try:
@@ -344,8 +347,8 @@ def _timeout(value: Any) -> float:
     if value in (None, ""):
         return DEFAULT_TIMEOUT
     try:
-        seconds = float(value)
-    except (TypeError, ValueError):
+        seconds = 0.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
         raise SkyvernConfigError(f"timeout must be a number of seconds, not {value!r}.") from None
     if not 0 < seconds < float("inf"):
         raise SkyvernConfigError(f"timeout must be more than 0 seconds, not {value!r}.")
@@ -355,7 +358,7 @@ def _timeout(value: Any) -> float:
 def _proxy(value: Any) -> str | None:
     if value in (None, ""):
         return None
-    if not isinstance(value, str) or urlsplit(value).scheme not in ("http", "https"):
+    if not isinstance(value, str) or not value.lower().startswith(("http://", "https://")):
         raise SkyvernConfigError("proxy must be an address such as http://proxy.example.com:3128.")
     return value
 
@@ -364,8 +367,8 @@ def _verify(value: Any) -> bool | str:
     """Read true, false, or a path; URIs can say it as text only."""
     if value in (None, ""):
         return True
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
+    if isinstance(value, str) and value.lower() in YES_AND_NO:
+        return YES_AND_NO[value.lower()]
     if isinstance(value, bool | str):
         return value
     raise SkyvernConfigError(f"verify must be true, false or the path of a certificate file, not {value!r}.")

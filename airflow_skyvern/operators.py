@@ -27,7 +27,9 @@ from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.outcome import (
     BACKSTOP,
     FETCH_GRACE,
+    airflow_address,
     deadline_after,
+    ended_by_user,
     is_dynamic,
     map_index_of,
     memory_of,
@@ -36,6 +38,7 @@ from airflow_skyvern.outcome import (
     publish_pause,
     published_run_id,
     seconds_of,
+    started_at,
 )
 from airflow_skyvern.waiting import Wait, watch
 
@@ -51,6 +54,9 @@ DEFAULT_TIMEOUT = timedelta(hours=9)
 """An hour more than the longest run that Skyvern allows (480 minutes)."""
 
 LONGEST_NAP = 1.0
+
+CANCEL_PATIENCE = 60.0
+"""Seconds for which a cancel at the deadline is sent again while Skyvern cannot be reached."""
 
 
 class SkyvernRunWorkflowOperator(BaseOperator):
@@ -229,11 +235,12 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         if not self.cancel_on_kill:
             self.log.info("The task was killed; its Skyvern run goes on, as cancel_on_kill is False")
             return
-        run_id, self._active_run_id = self._active_run_id, None
+        run_id = self._active_run_id
         client = self.hook.emergency_client() if run_id or self._key else None
         if client is None:
             self.log.info("The task was killed; no Skyvern run is known to be active")
             return
+        self._active_run_id = None
         from airflow_skyvern.killing import cancel_at_once  # noqa: PLC0415  see hook
 
         with client:
@@ -249,7 +256,6 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             run.app_url or "Skyvern",
         )
         if self._killed:
-            self.on_kill()
             self._stop()
         return run
 
@@ -264,6 +270,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             map_index=map_index_of(ti),
             max_tries=ti.max_tries,
             request=request,
+            run_started=started_at(context["dag_run"]),
+            airflow=airflow_address(),
         )
         submission = Submission(
             self.hook.send,
@@ -272,9 +280,11 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             log=self.log,
             memory=memory_of(context),
             settle=self.lost_start_timeout,
+            sleep=self._sleep,
         )
         return submission.start(
             first_try=ti.try_number == 1,
+            new_group=ti.try_number <= ti.max_tries - (self.retries or 0) + 1,
             cancel_predecessor=self.cancel_on_kill,
             idle=self.retry_delay.total_seconds(),
         )
@@ -282,6 +292,10 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     def _defer(self, context: Context, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:
         from airflow_skyvern.triggers import SkyvernRunTrigger  # noqa: PLC0415  see hook
 
+        if ended_by_user(context):
+            self._killed = True
+            self._active_run_id = run_id
+            self._stop()
         self.defer(
             trigger=SkyvernRunTrigger(
                 run_id,
@@ -324,8 +338,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self._active_run_id = None
         where = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
         try:
-            self.hook.cancel_run(wait.run_id)
-            run = self.hook.look(wait.run_id)
+            run = self._canceled(wait.run_id)
         except SkyvernError as error:
             raise SkyvernWaitTimeout(
                 f"Skyvern run {wait.run_id} did not end in time and may still be running: {error}{where}",
@@ -337,6 +350,18 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             f"Skyvern run {wait.run_id} did not end in time; it is {run.status} now.{where}", run
         )
 
+    def _canceled(self, run_id: str) -> Run:
+        """Cancel a run, also when Skyvern cannot be reached for a minute, and return what became of it."""
+        until = time.monotonic() + CANCEL_PATIENCE
+        while True:
+            try:
+                self.hook.cancel_run(run_id)
+                return self.hook.look(run_id)
+            except SkyvernError as error:
+                if not error.transient or time.monotonic() > until:
+                    raise
+            self._sleep(LONGEST_NAP)
+
     def _sleep(self, seconds: float) -> None:
         """Sleep in short naps: after ``on_kill`` Airflow 3 lets this code run on, and it has to stop."""
         until = time.monotonic() + seconds
@@ -346,6 +371,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             self._stop()
 
     def _stop(self) -> NoReturn:
+        if self._active_run_id and self.cancel_on_kill:  # killed before there was anything to cancel it with
+            self.on_kill()
         raise SkyvernRunCanceled("The task was killed, so it must not succeed.")
 
     def _request(self) -> RunRequest:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, conf
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_skyvern.exceptions import (
     SkyvernConfigError,
@@ -75,9 +76,38 @@ def publish_pause(context: Context, run_id: str, where: str | None) -> None:
     context["ti"].xcom_push(key=PAUSED_KEY, value={"run_id": run_id, "app_url": where})
 
 
+def ended_by_user(context: Context) -> bool:
+    """
+    Tell whether a user has marked or cleared this running task, as far as Airflow says.
+
+    The worker hears of that seconds later. A task that defers in between is just forgotten, with its run.
+    """
+    ti = context["ti"]
+    try:
+        if hasattr(ti, "current_state"):  # Airflow 2
+            return ti.current_state() not in (None, "running")
+        place = map_index_of(ti) if map_index_of(ti) >= 0 else None
+        states = ti.get_task_states(ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=place)
+        return any(state not in (None, "running") for state in states.get(ti.run_id, {}).values())
+    except Exception:  # noqa: BLE001  not to know is how it was without asking
+        return False
+
+
 def map_index_of(ti: Any) -> int:
     """Return the task's place among its mapped twins, or -1."""
     return -1 if ti.map_index is None else int(ti.map_index)
+
+
+def started_at(dag_run: Any) -> str:
+    """Return when the DAG run has started, in one form on every Airflow."""
+    start = dag_run.start_date
+    return start.astimezone(timezone.utc).isoformat() if start else ""
+
+
+def airflow_address() -> str:
+    """Return the address of this Airflow, as its administrator has configured it."""
+    section = "api" if AIRFLOW_V_3_0_PLUS else "webserver"
+    return str(conf.get(section, "base_url", fallback="") or "")
 
 
 def memory_of(context: Context) -> Any:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow_skyvern import api
 from airflow_skyvern.client import NOTHING_CREATED
@@ -44,6 +45,9 @@ SETTLE = 30.0
 
 LOOK_AGAIN = 1.0
 
+OUTAGE = 120.0
+"""Seconds for which a retry waits for a server that cannot be asked for the run of an earlier try."""
+
 
 class Memory(Protocol):
     """What outlives a try of a task, where there is such a thing (``task_state_store`` of Airflow 3.3)."""
@@ -65,7 +69,7 @@ class RunKey:
 
     :param group: Of the attempt group. For a mapped task also of its input, as another item may come to stand
         at the same index.
-    :param task: Of the task instance, whatever the group.
+    :param task: Of the task instance, whatever the group: what a clear finds its predecessor by.
     :param readable: Tags for people who look at the run in Skyvern.
     """
 
@@ -75,15 +79,33 @@ class RunKey:
 
     @classmethod
     def of(
-        cls, *, dag_id: str, run_id: str, task_id: str, map_index: int, max_tries: int, request: RunRequest
+        cls,
+        *,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        map_index: int,
+        max_tries: int,
+        request: RunRequest,
+        run_started: str = "",
+        airflow: str = "",
     ) -> RunKey:
-        """Derive the key; ids of any length and alphabet give a key within the API's limits."""
+        """
+        Derive the key; ids of any length and alphabet give a key within the API's limits.
+
+        :param run_started: When the DAG run has started. It stays the same as long as the DAG run is not over,
+            and tells apart what has the same ids: the same DAG on another Airflow, and a DAG run that was
+            deleted and made again.
+        :param airflow: The address of this Airflow, which tells its tasks from those of another one that
+            shares the Skyvern organization. A clear of a finished DAG run changes when it has started, so the
+            predecessor's run cannot be found by that.
+        """
         instance = [dag_id, run_id, task_id, map_index]
         item = request.body() if map_index >= 0 else None
         name = task_id if map_index < 0 else f"{task_id}[{map_index}]"
         return cls(
-            group=_digest([*instance, max_tries, item]),
-            task=_digest(instance),
+            group=_digest([*instance, run_started, max_tries, item]),
+            task=_digest([*instance, airflow]),
             readable=dict(zip(READABLE_TAGS, map(_tag_value, (dag_id, name, run_id)), strict=True)),
         )
 
@@ -126,18 +148,24 @@ class Submission:
         self._sleep = sleep
         self._seen: set[str] = set()
 
-    def start(self, *, first_try: bool, cancel_predecessor: bool = True, idle: float = 0.0) -> Run:
+    def start(
+        self, *, first_try: bool, new_group: bool = False, cancel_predecessor: bool = True, idle: float = 0.0
+    ) -> Run:
         """
         Return the run of this attempt group, started now if there is none to go on with.
 
         :param first_try: Whether no try can have come before, so that nothing needs to be looked up.
+        :param new_group: Whether this is the first try after a clear, so that nothing of the group can have come
+            before, but a predecessor may be active.
         :param cancel_predecessor: Whether to cancel an active run of the same task from before a clear.
-        :param idle: Seconds that have passed since an earlier try can have sent anything.
+        :param idle: Seconds that have passed since an earlier try of the group can have sent anything.
         :raises SkyvernStartUnknown: the start was not answered and no run was found; a later try looks again.
         :raises SkyvernStartAmbiguous: whether a run was started cannot be found out here.
         """
-        if not first_try and (run := self._earlier(cancel_predecessor=cancel_predecessor, idle=idle)):
-            return run
+        if not first_try:
+            idle = math.inf if new_group else idle
+            if run := self._earlier(cancel_predecessor=cancel_predecessor, idle=idle):
+                return run
         self._remember(None)
         try:
             run = self._send(api.run_workflow(self._tagged_request()))
@@ -149,23 +177,22 @@ class Submission:
         self._remember(run.run_id)
         return run
 
-    def find(self) -> str | None:
-        """Return the id of an active run of this group, if one can be found now."""
-        runs = self._lookup() or []
-        return next((row.run_id for row, group in runs if group == self._key.group and not row.is_final), None)
-
     def _earlier(self, *, cancel_predecessor: bool, idle: float) -> Run | None:
-        runs = self._lookup()
-        if runs is None:
-            return self._remembered(cancel_predecessor=cancel_predecessor)
-        for row, group in runs:
-            if group != self._key.group and not row.is_final and cancel_predecessor:
-                self._cancel_predecessor(row.run_id)
-        for mine in self._own(self._settling(runs, idle)):
-            if chosen := _to_go_on_with(mine):
+        mine = self._patient_lookup(GROUP_TAG, self._key.group)
+        if mine is None:
+            return self._remembered(cancel_predecessor=cancel_predecessor, idle=idle)
+        if cancel_predecessor:
+            self._cancel_predecessors({row.run_id for row in mine})
+        for found in self._settling(mine, idle):
+            if chosen := _to_go_on_with(found):
                 return self._resume(chosen.run_id)
-            self._seen.update(row.run_id for row in mine)
+            self._seen.update(row.run_id for row in found)
         return self._untagged()
+
+    def _cancel_predecessors(self, mine: set[str]) -> None:
+        for row in self._patient_lookup(TASK_TAG, self._key.task) or []:
+            if row.run_id not in mine and not row.is_final:
+                self._cancel_predecessor(row.run_id)
 
     def _untagged(self) -> Run | None:
         """Return the run that only the memory knows: Skyvern starts a run also when it cannot store its tags."""
@@ -174,20 +201,16 @@ class Submission:
             return None
         return self._resume(run_id) if _to_go_on_with([self._send(api.get_run(run_id))]) else None
 
-    def _settling(self, runs: Found, idle: float) -> Iterator[Found]:
+    def _settling(self, mine: list[RunSummary], idle: float) -> Iterator[list[RunSummary]]:
         """Look again for as long as a start of an earlier try, not answered, may be on its way."""
-        yield runs
+        yield mine
         remembered = self._recall()
         nothing_sent = self._memory is not None and remembered is None
         answered = remembered is not None and remembered.get("run_id") is not None
         until = self._clock() + (0.0 if nothing_sent or answered else self._settle - idle)
         while self._clock() < until:
             self._sleep(LOOK_AGAIN)
-            yield self._lookup() or []
-
-    def _own(self, lookups: Iterator[Found]) -> Iterator[list[RunSummary]]:
-        for runs in lookups:
-            yield [row for row, group in runs if group == self._key.group]
+            yield self._patient_lookup(GROUP_TAG, self._key.group) or []
 
     def _lost(self, error: SkyvernError) -> Run:
         """Find the run of a start whose answer was lost; it is never sent again while a run may exist."""
@@ -195,7 +218,7 @@ class Submission:
         until = self._clock() + self._settle
         while True:
             try:
-                runs = self._lookup()
+                runs = self._lookup(GROUP_TAG, self._key.group)
             except SkyvernError as trouble:
                 if not trouble.transient:
                     raise
@@ -207,7 +230,7 @@ class Submission:
                     "Look into Skyvern's run history: if the run is there, wait for it with a SkyvernRunSensor; "
                     f"if not, clear this task. {error}"
                 ) from error
-            new = [row for row, group in runs if group == self._key.group and row.run_id not in self._seen]
+            new = [row for row in runs if row.run_id not in self._seen]
             if new:
                 return self._resume(new[0].run_id)
             if self._clock() >= until:
@@ -224,34 +247,45 @@ class Submission:
         return run
 
     def _cancel_predecessor(self, run_id: str) -> None:
-        self._log.info("Skyvern run %s: canceled, it was started before this task was cleared", run_id)
+        self._log.info(
+            "Skyvern run %s: canceled, this task has started it before it was cleared or for another input", run_id
+        )
         try:
             self._send(api.cancel_run(run_id))
         except SkyvernNotFoundError:
             self._log.warning("Skyvern run %s does not exist any more", run_id)
 
-    def _lookup(self) -> Found | None:
+    def _patient_lookup(self, tag: str, value: str) -> list[RunSummary] | None:
+        """Look up; that Skyvern is away for a while must not cost a try, as a run may be active."""
+        until = self._clock() + OUTAGE
+        while True:
+            try:
+                return self._lookup(tag, value)
+            except SkyvernError as error:
+                if not error.transient or self._clock() >= until:
+                    raise
+                self._log.warning("Could not look for an earlier run yet. %s", error)
+            self._sleep(LOOK_AGAIN)
+
+    def _lookup(self, tag: str, value: str) -> list[RunSummary] | None:
         """
-        Return every run of this task instance with its group, newest first; None where tags are refused.
+        Return the runs with this tag, newest first; None where tags are refused.
 
         A server that does not know the filter ignores it and returns foreign runs, so the tags of what comes
         back are read.
         """
         try:
-            rows = self._send(api.find_runs({TASK_TAG: self._key.task}))
-            if not rows:
-                return []
-            tags = self._send(api.get_run_tags(row.run_id for row in rows))
+            rows: list[RunSummary] = self._send(api.find_runs({tag: value}))
+            tags = self._send(api.get_run_tags(row.run_id for row in rows)) if rows else None
         except (SkyvernAuthError, SkyvernNotFoundError) as error:
             if isinstance(error, SkyvernAuthError):
                 self._send(api.probe())  # raises when it is the key that is refused, not the tags
             self._say_no_tags(str(error))
             return None
-        found = [(row, tags.of(row.run_id)) for row in rows]
-        if any(own.get(TASK_TAG) != self._key.task for _, own in found):
+        if tags is not None and any(tags.of(row.run_id).get(tag) != value for row in rows):
             self._say_no_tags("The server ignores the filter.")
             return None
-        return [(row, own.get(GROUP_TAG, "")) for row, own in found]
+        return rows
 
     def _say_no_tags(self, reason: str) -> None:
         self._log.warning(
@@ -260,8 +294,10 @@ class Submission:
             reason,
         )
 
-    def _remembered(self, *, cancel_predecessor: bool) -> Run | None:
+    def _remembered(self, *, cancel_predecessor: bool, idle: float) -> Run | None:
         """Decide by memory where Skyvern has no tags."""
+        if self._memory is None and idle == math.inf:
+            return None
         if self._memory is None:
             raise SkyvernStartAmbiguous(
                 "An earlier try may have started a run. It cannot be found again, as this Skyvern organization "
@@ -303,9 +339,6 @@ class Submission:
     def _forget(self) -> None:
         if self._memory is not None:
             self._memory.set(MEMORY_KEY, {"group": "", "run_id": None})
-
-
-Found: TypeAlias = "list[tuple[RunSummary, str]]"
 
 
 def may_have_started(error: SkyvernError) -> bool:

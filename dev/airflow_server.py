@@ -1,4 +1,4 @@
-"""A real Airflow (the version installed beside `python_bin`) on loopback, with SQLite, and its REST API.
+"""A real Airflow (the version installed beside `python_bin`) on loopback, on SQLite or PostgreSQL, and its REST API.
 
 The scheduler, triggerer, API server (2.11: webserver) and DAG processor are separate processes of their own
 groups, so that a test can stop or kill one of them: `server.processes["triggerer"].kill()`. The same methods
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from dev.postgres import PostgresServer
+
 START_SECONDS = 180.0
+DATABASE = "airflow"
 _SIMPLE_AUTH_MANAGER = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
 RUN_FINAL = ("success", "failed")
 TaskKey = tuple[str, int]
@@ -56,6 +59,19 @@ WTF_CSRF_ENABLED = True
 RATELIMIT_ENABLED = False
 """
 
+# Arguments: dag, run, task.
+_CLEAR_AS_UI_2 = """
+import sys
+
+from airflow.models.dagbag import DagBag
+from airflow.models.taskinstance import TaskInstance, clear_task_instances
+from airflow.utils.session import create_session
+dag_id, run_id, task_id = sys.argv[1:]
+with create_session() as session:
+    found = session.query(TaskInstance).filter_by(dag_id=dag_id, run_id=run_id, task_id=task_id).all()
+    clear_task_instances(found, session, dag=DagBag(read_dags_from_db=True).get_dag(dag_id))
+"""
+
 
 class AirflowServer:
     """Start with `with AirflowServer(home, dags) as airflow:`; `dags` is a folder, or DAG files to copy."""
@@ -66,6 +82,9 @@ class AirflowServer:
         dags: Path | Iterable[Path],
         env: Mapping[str, str] | None = None,
         python_bin: Path | None = None,
+        *,
+        postgres: PostgresServer | None = None,
+        triggerers: int = 1,
     ) -> None:
         self.home = home.absolute()
         self.home.mkdir(parents=True, exist_ok=True)
@@ -75,7 +94,10 @@ class AirflowServer:
         self.port = free_port()
         self.ui_url = f"http://127.0.0.1:{self.port}"
         self.db_path = self.home / "airflow.db"
+        self.postgres = postgres
+        self.triggerers = ["triggerer", *(f"triggerer-{number}" for number in range(2, triggerers + 1))]
         self.token: str | None = None
+        self._migrated = postgres is None and self.db_path.exists()
         if not self.is_3:
             (self.home / "webserver_config.py").write_text(_WEBSERVER_CONFIG)
         self.env = {**_inherited(self.bin), **self._settings(), **(env or {})}
@@ -99,13 +121,13 @@ class AirflowServer:
                 "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
                 "test_connection": "Enabled",
             },
-            "database": {"sql_alchemy_conn": f"sqlite:///{self.db_path}?timeout=30"},
+            "database": self._database(),
             "logging": {"base_log_folder": self.home / "logs"},
             "scheduler": {
                 "scheduler_idle_sleep_time": 0.3,
                 "job_heartbeat_sec": 2,
                 # SQLite has no row locks: a task that schedules the next ones would race with the scheduler.
-                "schedule_after_task_execution": False,
+                "schedule_after_task_execution": self.postgres is not None,
             },
             # A triggerer that has been silent for this long loses its triggers to another one (default 30 s).
             "triggerer": {"job_heartbeat_sec": 2, "triggerer_health_check_threshold": 12},
@@ -124,6 +146,14 @@ class AirflowServer:
                 for option, value in values.items()
             },
         }
+
+    def _database(self) -> dict[str, object]:
+        if self.postgres is None:
+            return {"sql_alchemy_conn": f"sqlite:///{self.db_path}?timeout=30"}
+        urls = {"sql_alchemy_conn": self.postgres.url(DATABASE)}
+        if self.is_3:
+            urls["sql_alchemy_conn_async"] = self.postgres.url(DATABASE, "asyncpg")
+        return {**urls}
 
     def _settings_3(self) -> dict[str, dict[str, object]]:
         return {
@@ -159,7 +189,7 @@ class AirflowServer:
         web = [*loopback, "--port", str(self.port), "--workers", "1"]
         commands = {
             "scheduler": ["scheduler", "--skip-serve-logs"],
-            "triggerer": ["triggerer", "--skip-serve-logs"],
+            **{name: ["triggerer", "--skip-serve-logs"] for name in self.triggerers},
         }
         if self.is_3:
             return {**commands, "api-server": ["api-server", *web], "dag-processor": ["dag-processor"]}
@@ -181,8 +211,11 @@ class AirflowServer:
 
     def start(self) -> Self:
         """Create the database if there is none, start the processes, wait until all report to be healthy."""
-        if not self.db_path.exists():
+        if self.postgres is not None and not self._migrated:
+            self.postgres.create(DATABASE)
+        if not self._migrated:
             self.cli("db", "migrate")
+            self._migrated = True
         start_and_wait(list(self.processes.values()), self._healthy, START_SECONDS)
         return self
 
@@ -196,14 +229,19 @@ class AirflowServer:
 
     def cli(self, *arguments: str, timeout: float = 180) -> str:
         """Run `airflow ...` with this server's settings and return its standard output."""
-        command = [str(self.bin / "python"), "-m", "airflow", *arguments]
+        return self._run("-m", "airflow", *arguments, timeout=timeout)
+
+    def python(self, code: str, *arguments: str, timeout: float = 180) -> str:
+        """Run Python code with this server's settings and return its standard output."""
+        return self._run("-c", code, *arguments, timeout=timeout)
+
+    def _run(self, *arguments: str, timeout: float) -> str:
+        command = [str(self.bin / "python"), *arguments]
         done = subprocess.run(
             command, env=self.env, cwd=self.home, capture_output=True, text=True, timeout=timeout, check=False
         )
         if done.returncode:
-            raise RigError(
-                f"airflow {' '.join(arguments)}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
-            )
+            raise RigError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
     def _healthy(self) -> bool:
@@ -311,9 +349,7 @@ class AirflowServer:
             time.sleep(0.3)
         return state
 
-    def xcom(
-        self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1
-    ) -> Any:
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """Return an XCom value as JSON holds it; KeyError if there is none."""
         path = f"{self._ti_path(dag_id, run_id, task_id)}/xcomEntries/{key}"
         response = self.request("GET", path, params={"map_index": map_index, "stringify": False})
@@ -333,9 +369,7 @@ class AirflowServer:
         """Return the text of a task's log, the triggerer's part included."""
         path = f"{self._ti_path(dag_id, run_id, task_id)}/logs/{try_number}"
         accept = {"accept": "application/json" if self.is_3 else "text/plain"}
-        response = self.request(
-            "GET", path, params={"map_index": map_index, "full_content": True}, headers=accept
-        )
+        response = self.request("GET", path, params={"map_index": map_index, "full_content": True}, headers=accept)
         if response.is_error:
             raise RigError(f"GET {path}: {response.status_code} {response.text[:2000]}")
         if not self.is_3:
@@ -355,7 +389,14 @@ class AirflowServer:
         self._call("PATCH", path, {"new_state": state, **({} if self.is_3 else {"dry_run": False})})
 
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
-        """Clear a task as a user does in the UI, so that it runs again."""
+        """
+        Clear a task as a user does in the UI, so that it runs again.
+
+        The REST API of Airflow 2 leaves a task that runs as it is, other than its UI.
+        """
+        if not self.is_3 and self.task(dag_id, run_id, task_id)["state"] == "running":
+            self.python(_CLEAR_AS_UI_2, dag_id, run_id, task_id)
+            return
         body = {
             "dry_run": False,
             "dag_run_id": run_id,
@@ -371,6 +412,10 @@ class AirflowServer:
 
     def create_connection(self, body: dict[str, Any]) -> dict[str, Any]:
         return dict(self._call("POST", "/connections", body))
+
+    def change_connection(self, body: dict[str, Any]) -> None:
+        """Change a connection as a whole."""
+        self._call("PATCH", f"/connections/{body['connection_id']}", body)
 
     def import_errors(self) -> list[dict[str, Any]]:
         return list(self._call("GET", "/importErrors")["import_errors"])

@@ -1,0 +1,131 @@
+"""A PostgreSQL server of its own in a temporary directory, on loopback, for an Airflow that has to bear some load.
+
+Its binaries come from Debian's package `postgresql` (installed here when root runs this and they are missing).
+PostgreSQL refuses to run as root, so root runs it as the user that the package has made, or as `nobody`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dev.process import Process, RigError, free_port, start_and_wait
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+START_SECONDS = 60.0
+ROLE = "airflow"
+_OPTIONS = {
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "300",
+    # The data need not survive a power cut.
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+}
+
+
+class PostgresServer:
+    """Start with `with PostgresServer() as postgres:`; then `create(name)` makes a database and `url()` names it."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._bin = _binaries()
+        self._user = _user()
+        self._home = Path(tempfile.mkdtemp(prefix="rig-postgres-"))
+        if self._user is not None:
+            shutil.chown(self._home, self._user)
+        data = self._home / "data"
+        settings = {**_OPTIONS, "port": str(self.port), "unix_socket_directories": str(self._home)}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        self.process = Process(
+            "postgres",
+            self._as_user(["postgres", "-D", str(data), *options]),
+            env=_environment(),
+            cwd=self._home,
+            log_path=self._home / "postgres.log",
+        )
+        self._data = data
+
+    def __enter__(self) -> Self:
+        try:
+            self._run("initdb", "--auth=trust", f"--username={ROLE}", "--encoding=UTF8", "-D", str(self._data))
+            start_and_wait([self.process], self._ready, START_SECONDS)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stop(2)
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self._home)
+
+    def url(self, database: str, driver: str = "psycopg2") -> str:
+        return f"postgresql+{driver}://{ROLE}@127.0.0.1:{self.port}/{database}"
+
+    def create(self, database: str) -> None:
+        self._run("createdb", *self._login(), database)
+
+    def dump(self, database: str) -> str:
+        """Return everything that is in a database, as SQL."""
+        return self._run("pg_dump", *self._login(), "--data-only", database)
+
+    def _login(self) -> list[str]:
+        return ["-h", "127.0.0.1", "-p", str(self.port), "-U", ROLE]
+
+    def _ready(self) -> bool:
+        done = subprocess.run(
+            self._as_user(["pg_isready", *self._login()]), capture_output=True, env=_environment(), check=False
+        )
+        return done.returncode == 0
+
+    def _as_user(self, command: list[str]) -> list[str]:
+        own = [str(self._bin / command[0]), *command[1:]]
+        if self._user is None:
+            return own
+        return ["setpriv", f"--reuid={self._user}", f"--regid={self._user}", "--clear-groups", *own]
+
+    def _run(self, *command: str) -> str:
+        done = subprocess.run(
+            self._as_user(list(command)), cwd=self._home, env=_environment(), capture_output=True, check=False
+        )
+        if done.returncode:
+            raise RigError(f"{command[0]}: exit status {done.returncode}\n{done.stderr.decode(errors='replace')}")
+        return done.stdout.decode(errors="replace")
+
+
+def _binaries() -> Path:
+    found = _installed()
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run(["apt-get", "install", "-y", "-q", "postgresql"], check=False, capture_output=True)
+        found = _installed()
+    if found is None:
+        raise RigError("no PostgreSQL: `initdb` is neither on PATH nor below /usr/lib/postgresql; install postgresql")
+    return found
+
+
+def _installed() -> Path | None:
+    packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    on_path = shutil.which("initdb")
+    found = packaged[-1] if packaged else Path(on_path) if on_path else None
+    return found.parent if found else None
+
+
+def _user() -> str | None:
+    """Return whom to run the server as, where it may not be run by who runs this."""
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in known else "nobody"
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}

@@ -1,0 +1,33 @@
+"""Airflow is set up here before anything imports it, in a directory of its own."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+assert "airflow" not in sys.modules, "something imported Airflow before its home was set"
+for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
+    del os.environ[name]
+HOME = tempfile.mkdtemp(prefix="airflow-home-of-tests-")
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+os.environ["AIRFLOW_HOME"] = HOME
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
+os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{HOME}/airflow.db"
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+from tests.support.fake_skyvern import FakeSkyvern  # noqa: E402  after the lines above
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeSkyvern]:
+    """A Skyvern server in memory. An answer that was scripted and not asked for fails the test."""
+    server = FakeSkyvern()
+    yield server
+    assert not server.unused, f"scripted, but never asked for: {server.unused}"

@@ -1,0 +1,465 @@
+"""Runs the executions: starts DAG runs, applies their faults, and lets events befall everything that is in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+
+from dev.airflow_server import DATABASE, AirflowServer
+from dev.process import MARK, RigError
+from tests.faults.catalogue import LONG, SHORT, Fault, Hook, UserAction, Way
+from tests.faults.leaks import Leaks
+
+if TYPE_CHECKING:
+    from dev.postgres import PostgresServer
+    from dev.skyvern_server import SkyvernServer
+    from tests.faults.proxy import Exchange, FaultProxy
+
+TASK = "run"
+CONNECTION = "skyvern_default"
+OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
+RUN_SECONDS = {SHORT: 10, LONG: 900}
+OPERATOR_TIMEOUT = 80.0
+LOST_START_TIMEOUT = 20.0
+CLIENT_TIMEOUT = 8.0
+LONGEST = 420.0
+"""Seconds for an execution, all tries and faults included, after which it counts as stuck."""
+
+WITNESSES = 8
+FEW = 3
+PAUSE = 4.0
+PATIENCE = 10.0
+"""Seconds between two events, and for which the next one waits for so many executions to be in flight."""
+
+KILL_SECONDS = 10.0
+"""Seconds after which a worker's task has heard of a kill, been asked to end, and been ended."""
+
+HEARS_WITHIN = 5.0
+"""Seconds after which a triggerer has told a trigger that its task was marked."""
+
+SETTLED = 3.0
+"""Seconds for which a task has to stay as it is before it counts as over."""
+
+ROOT = Path(__file__).parents[2]
+DAGS = Path(__file__).parent / "dags"
+SETTINGS = {
+    "CORE__PARALLELISM": "24",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "30",
+    "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "5",
+    "SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "5",
+}
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A task instance as the metadata database has it."""
+
+    state: str | None
+    try_number: int
+    max_tries: int
+
+
+@dataclass
+class Execution:
+    """One task execution, its fault, and what became of it; the catalogue's effects see it as their scene."""
+
+    name: str
+    way: Way
+    fault: Fault
+    rng: Random
+    driver: Driver
+    began: float = 0.0
+    row: TaskRow = TaskRow(None, 0, 0)
+    since: float = 0.0
+    left: list[tuple[Hook, int]] = field(default_factory=list)
+    hits: int = 0
+    marked: UserAction | None = None
+    cleared: bool = False
+    marked_while: str | None = None
+    triggerer: int | None = None
+    clicked: float = 0.0
+    events: list[str] = field(default_factory=list)
+    journal: list[str] = field(default_factory=list)
+    user_due: float | None = None
+    busy: int = 0
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.left = [(hook, hook.times) for hook in self.fault.hooks]
+
+    @property
+    def dag_id(self) -> str:
+        return f"faults_{self.way}"
+
+    @property
+    def run_id(self) -> str:
+        return f"f_{self.name}"
+
+    @property
+    def over(self) -> bool:
+        return self.row.state in OVER and self.busy == 0 and time.time() - self.since > SETTLED
+
+    def note(self, text: str) -> None:
+        """Write down what happened, for the report."""
+        self.journal.append(f"{time.time() - self.began:6.1f} s  {text}")
+
+    def by_worker(self, pid: int | None) -> bool:
+        return pid is not None and self.driver.is_worker(pid)
+
+    async def user(self, action: UserAction) -> None:
+        await asyncio.to_thread(self.act, action)
+
+    def later(self, work: Awaitable[None]) -> None:
+        self.driver.in_background(work)
+
+    def act(self, action: UserAction) -> None:
+        """Click."""
+        self.busy += 1
+        try:
+            state = self.driver.rows()[self.run_id].state
+            self.triggerer, self.clicked = self.driver.triggerer_of(self), time.time()
+            self.driver.airflow_action(self, action)
+            self.note(f"{action} while {state}, in triggerer {self.triggerer}")
+            if action == "clear":
+                self.cleared = True
+            else:
+                self.marked, self.marked_while = action, state
+            self.hits += 1
+        except Exception as error:  # noqa: BLE001  what Airflow refuses is part of the report
+            self.note(f"{action} refused: {error}")
+        finally:
+            self.busy -= 1
+
+    def saw(self, row: TaskRow) -> None:
+        """Take note of the task's state."""
+        if row != self.row:
+            self.note(f"Airflow: {row.state}, try {row.try_number} of group {row.max_tries}")
+            self.row, self.since = row, time.time()
+            if row.state == "deferred" and self.fault.when_deferred and self.user_due is None:
+                self.user_due = time.time() + self.rng.uniform(0.5, 4)
+
+    async def on_request(self, exchange: Exchange) -> None:
+        """Let the first effect that is due have this request."""
+        if exchange.kind in ("find", "cancel"):
+            self.asked.set()
+        for place, (hook, times) in enumerate(self.left):
+            if hook.kind == exchange.kind and exchange.number > hook.after and times:
+                self.left[place] = (hook, times - 1)
+                if await self._struck(hook, exchange):
+                    self.hits += 1
+                    self.note(f"{exchange.kind} {exchange.number} {exchange.run_id or ''}: {self.fault.name}")
+                else:
+                    self.left[place] = (hook, times)
+                return
+
+    async def _struck(self, hook: Hook, exchange: Exchange) -> bool:
+        self.busy += 1
+        try:
+            return await hook.effect(exchange, self)
+        except Exception as error:  # noqa: BLE001  a mistake of the suite has to be seen in the report
+            self.note(f"{exchange.kind} {exchange.number}: the suite failed: {error!r}")
+            return False
+        finally:
+            self.busy -= 1
+
+
+Event = Callable[["Driver"], None]
+
+
+class Driver:
+    """Drives a plan of executions through both servers."""
+
+    def __init__(
+        self, airflow: AirflowServer, skyvern: SkyvernServer, proxy: FaultProxy, rng: Random, window: int
+    ) -> None:
+        self.airflow = airflow
+        self.skyvern = skyvern
+        self.proxy = proxy
+        self.rng = rng
+        self.window = window
+        self.executions: dict[str, Execution] = {}
+        self.leaks = Leaks(airflow, {skyvern.api_key})
+        self.events_begun = 0
+        self.outages: list[tuple[float, float]] = []
+        self.event_log: list[tuple[str, int]] = []
+        self._workflows = {name: self._workflow(seconds) for name, seconds in RUN_SECONDS.items()}
+        assert airflow.postgres is not None
+        self._database = sqlalchemy.create_engine(airflow.postgres.url(DATABASE))
+        self._background: set[asyncio.Future[None]] = set()
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="driver")
+        self._marks = {airflow.processes["scheduler"].mark}
+
+    def _workflow(self, seconds: int) -> str:
+        block = {"block_type": "wait", "label": "pause", "wait_sec": seconds}
+        definition = {"workflow_definition": {"parameters": [], "blocks": [block]}}
+        return self.skyvern.create_workflow(f"faults {seconds} s", definition)
+
+    @property
+    def workflows(self) -> list[str]:
+        return list(self._workflows.values())
+
+    # --- the executions ----------------------------------------------------------------------------------
+
+    def run(self, plan: list[tuple[Way, Fault]], events: list[tuple[str, Event]], longest: float) -> None:
+        """Run all executions, with the events spread over them."""
+        todo = [
+            Execution(f"{number:03d}", way, fault, Random(self.rng.random()), self)
+            for number, (way, fault) in enumerate(plan)
+        ]
+        self.executions = {execution.name: execution for execution in todo}
+        stop = threading.Event()
+        eventful = threading.Thread(target=self._happen, args=(events, stop), name="events", daemon=True)
+        deadline = time.monotonic() + longest
+        eventful.start()
+        flying: list[Execution] = []
+        shown = 0.0
+        while (todo or flying) and time.monotonic() < deadline:
+            to_come = len(events) - self.events_begun
+            spare = len(todo) - len(plan) * to_come // (len(events) + 1)
+            if len(flying) < WITNESSES:
+                spare = max(spare, len(todo) - FEW * to_come)
+            fresh = todo[: max(0, min(3, spare, self.window - len(flying)))]
+            del todo[: len(fresh)]
+            flying += fresh
+            list(self._pool.map(self._start, fresh))
+            self._look(flying)
+            flying = [one for one in flying if not one.over and time.time() - one.began < LONGEST]
+            if time.monotonic() - shown > 15:
+                shown = time.monotonic()
+                say(f"{len(todo)} to do; in flight: {dict(Counter(str(one.row.state) for one in flying))}")
+            time.sleep(0.5)
+        stop.set()
+        eventful.join(180)
+        for one in flying:
+            one.note("not over in time")
+
+    def _start(self, execution: Execution) -> None:
+        execution.began = execution.since = time.time()
+        workflows = [self._workflows[name] for name in execution.fault.workflows]
+        conf = {"x": execution.name, "workflows": workflows}
+        try:
+            self.airflow.trigger(execution.dag_id, conf, run_id=execution.run_id)
+        except (RigError, OSError) as error:
+            execution.note(f"not started: {error}")
+
+    def _look(self, flying: list[Execution]) -> None:
+        rows = self.rows()
+        for execution in flying:
+            if (row := rows.get(execution.run_id)) is not None:
+                execution.saw(row)
+            if execution.user_due and execution.user_due < time.time() and execution.row.state == "deferred":
+                execution.user_due = float("inf")
+                assert execution.fault.when_deferred is not None
+                self._pool.submit(execution.act, execution.fault.when_deferred)
+
+    def rows(self) -> dict[str, TaskRow]:
+        """Return the state of every task of the suite by DAG run."""
+        query = sqlalchemy.text(
+            "SELECT run_id, state, try_number, max_tries FROM task_instance WHERE task_id = :task"
+        )
+        with self._database.connect() as connection:
+            found = connection.execute(query, {"task": TASK}).fetchall()
+        return {row[0]: TaskRow(row[1], row[2], row[3]) for row in found}
+
+    def triggerer_of(self, execution: Execution) -> int | None:
+        """Return the job id of the triggerer that a deferred task's trigger is assigned to."""
+        query = sqlalchemy.text(
+            "SELECT triggerer_id FROM task_instance JOIN trigger ON trigger.id = task_instance.trigger_id "
+            "WHERE run_id = :run_id AND task_id = :task"
+        )
+        with self._database.connect() as connection:
+            found: int | None = connection.execute(query, {"run_id": execution.run_id, "task": TASK}).scalar()
+        return found
+
+    def attended(self, execution: Execution) -> bool:
+        """Tell, in the end, whether a triggerer lived on to hear what the user did to a deferred task."""
+        query = sqlalchemy.text("SELECT latest_heartbeat FROM job WHERE id = :id")
+        with self._database.connect() as connection:
+            last = connection.execute(query, {"id": execution.triggerer}).scalar()
+        return last is not None and bool(last.timestamp() > execution.clicked + HEARS_WITHIN)
+
+    def unreachable(self, execution: Execution) -> bool:
+        """Tell whether Skyvern was away in the seconds that Airflow leaves a killed task."""
+        clicked = execution.clicked
+        return any(began < clicked + KILL_SECONDS and clicked < ended for began, ended in self.outages)
+
+    def airflow_action(self, execution: Execution, action: UserAction) -> None:
+        """Do in Airflow what a user does there."""
+        dag_id, run_id = execution.dag_id, execution.run_id
+        if action == "clear":
+            self.airflow.clear(dag_id, run_id, TASK)
+        else:
+            self.airflow.mark(dag_id, run_id, TASK, action.removeprefix("mark_"))
+
+    async def on_request(self, exchange: Exchange) -> None:
+        """Hand a request to its execution."""
+        execution = self.executions.get(exchange.execution or "")
+        if execution is not None:
+            if exchange.kind in ("start", "cancel", "find"):
+                execution.note(f"{exchange.kind} {exchange.number} {exchange.run_id or ''} arrives")
+            await execution.on_request(exchange)
+
+    def is_worker(self, pid: int) -> bool:
+        """Tell whether a process is one of the scheduler's: with its LocalExecutor, that is every task."""
+        with contextlib.suppress(OSError):
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            return any(f"{MARK}={mark}".encode() in variables for mark in self._marks)
+        return False
+
+    def in_background(self, work: Awaitable[None]) -> None:
+        """Run a coroutine beside the request that is being handled."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # --- keys --------------------------------------------------------------------------------------------
+
+    def new_key(self, *, first: bool = False) -> None:
+        """Give Airflow another key, and refuse the old one."""
+        key = f"key-{secrets.token_hex(20)}"
+        old = set(self.proxy.keys)
+        self.leaks.keys.add(key)
+        self.proxy.keys.add(key)
+        body = {
+            "connection_id": CONNECTION,
+            "conn_type": "skyvern",
+            "host": self.proxy.url,
+            "password": key,
+            "extra": json.dumps({"timeout": CLIENT_TIMEOUT}),
+        }
+        if first:
+            self.airflow.create_connection(body)
+        else:
+            self.airflow.change_connection(body)
+        self.proxy.keys -= old
+
+    # --- events ------------------------------------------------------------------------------------------
+
+    def _happen(self, events: list[tuple[str, Event]], stop: threading.Event) -> None:
+        few = max(1, min(WITNESSES, len(self.executions) // (len(events) + 1) // 2))
+        for name, event in events:
+            if stop.wait(PAUSE):
+                return
+            patience = time.monotonic() + PATIENCE
+            while len(self._in_flight()) < few and time.monotonic() < patience and not stop.wait(0.5):
+                pass
+            hit = self._witnesses(name)
+            self.events_begun += 1
+            say(f"event: {name}, in flight: {hit}")
+            try:
+                event(self)
+            except Exception as error:  # noqa: BLE001  the report has to be printed nevertheless
+                say(f"event {name} went wrong: {error}")
+            self._witnesses(f"{name}, over")
+            self.event_log.append((name, hit))
+
+    def _witnesses(self, name: str) -> int:
+        found = self._in_flight()
+        for one in found:
+            one.note(f"event: {name}")
+            one.events.append(name)
+        return len(found)
+
+    def _in_flight(self) -> list[Execution]:
+        return [one for one in self.executions.values() if one.row.state in ("running", "deferred")]
+
+
+def triggerer_killed(driver: Driver) -> None:
+    """One triggerer dies and comes back; the other has taken over or it goes on itself."""
+    victim = driver.airflow.processes[driver.rng.choice(driver.airflow.triggerers)]
+    victim.kill()
+    time.sleep(3)
+    victim.start()
+    time.sleep(15)
+
+
+def triggerer_terminated(driver: Driver) -> None:
+    """One triggerer is shut down in order and comes back."""
+    victim = driver.airflow.processes[driver.rng.choice(driver.airflow.triggerers)]
+    victim.stop(20)
+    time.sleep(2)
+    victim.start()
+    time.sleep(10)
+
+
+def triggerer_stopped(driver: Driver) -> None:
+    """One triggerer stands still for 40 s, loses its triggers to the other, and wakes up."""
+    victim = driver.airflow.processes[driver.rng.choice(driver.airflow.triggerers)]
+    victim.signal(signal.SIGSTOP)
+    try:
+        time.sleep(40)
+    finally:
+        victim.signal(signal.SIGCONT)
+    time.sleep(10)
+
+
+def skyvern_killed(driver: Driver) -> None:
+    """The server dies; its runs stay active for ever."""
+    began = time.time()
+    driver.skyvern.kill()
+    time.sleep(1)
+    driver.skyvern.start()
+    driver.outages.append((began, time.time()))
+
+
+def connections_refused(driver: Driver) -> None:
+    """Nobody listens for some seconds."""
+    began = time.time()
+    driver.proxy.refuse(driver.rng.uniform(3, 8))
+    driver.outages.append((began, time.time()))
+
+
+def key_rotated(driver: Driver) -> None:
+    """Airflow gets another key, the old one is refused."""
+    driver.new_key()
+
+
+EVENTS: list[tuple[str, Event]] = [
+    ("triggerer SIGKILL", triggerer_killed),
+    ("Skyvern SIGKILL", skyvern_killed),
+    ("triggerer SIGSTOP 40 s", triggerer_stopped),
+    ("API key rotated", key_rotated),
+    ("triggerer SIGTERM", triggerer_terminated),
+    ("connections refused", connections_refused),
+]
+
+
+def say(text: str) -> None:
+    """Tell whoever waits how it goes."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+@contextlib.contextmanager
+def airflow_of_the_suite(
+    home: Path, postgres: PostgresServer, python_bin: Path, *, durable: bool
+) -> Iterator[AirflowServer]:
+    """Start the Airflow that the suite torments, with a copy of the package: it may be edited meanwhile."""
+    shutil.copytree(ROOT / "airflow_skyvern", home / "code" / "airflow_skyvern", dirs_exist_ok=True)
+    env: Mapping[str, Any] = {
+        **{f"AIRFLOW__{name}": value for name, value in SETTINGS.items()},
+        "PYTHONPATH": str(home.resolve() / "code"),
+        "FAULTS_DURABLE": str(int(durable)),
+        "FAULTS_TIMEOUT": str(OPERATOR_TIMEOUT),
+        "FAULTS_LOST_START_TIMEOUT": str(LOST_START_TIMEOUT),
+    }
+    with AirflowServer(home, DAGS.glob("*.py"), env, python_bin, postgres=postgres, triggerers=2) as airflow:
+        for way in ("deferred", "worker"):
+            airflow.wait_dag(f"faults_{way}", 120)
+        yield airflow

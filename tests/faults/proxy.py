@@ -1,0 +1,310 @@
+"""
+The road between Airflow and Skyvern, with holes that the driver digs.
+
+A small HTTP proxy on loopback in an event loop of its own. Each request is an :class:`Exchange`, which knows what
+kind of request it is and for which execution: a start says so itself (``x`` of its ``run_metadata``), everything
+else follows from the ids and keys of the starts. What happens to it is a coroutine that the driver provides;
+without one it is passed on. Connections are closed after each answer, so that no fault hits the next request.
+
+The proxy also is the place where API keys are made valid and refused: Airflow never learns the server's own one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from typing_extensions import Self
+
+HTML = b"<html><body><h1>Bad gateway</h1><p>The upstream server is not available.</p></body></html>"
+TELLING = re.compile(r"^/v1/(?:workflows/)?runs/([^/]+)(/cancel)?$")
+UPSTREAM_SECONDS = 60.0
+REFUSED = (403, b'{"detail":"Could not validate credentials"}', "application/json")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back to Airflow."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def document(self) -> Any:
+        """The decoded body, or None."""
+        with contextlib.suppress(ValueError):
+            return json.loads(self.body)
+        return None
+
+    def encoded(self) -> bytes:
+        lines = [
+            f"HTTP/1.1 {self.status} Status",
+            f"content-type: {self.content_type}",
+            f"content-length: {len(self.body)}",
+            "connection: close",
+            *(f"{name}: {value}" for name, value in self.headers.items()),
+        ]
+        return "\r\n".join([*lines, "", ""]).encode() + self.body
+
+
+class Exchange:
+    """One request, and what can be done to it."""
+
+    def __init__(
+        self, proxy: FaultProxy, writer: asyncio.StreamWriter, head: tuple[str, str, dict[str, str]], body: bytes
+    ) -> None:
+        self.method, self.target, self.headers = head
+        self.body = body
+        self.kind = "other"
+        self.execution: str | None = None
+        self.run_id: str | None = None
+        self.number = 0
+        self.answered = False
+        self._proxy = proxy
+        self._writer = writer
+
+    async def forward(self) -> Answer:
+        """Let the server act, and return its answer without passing it on."""
+        answer = await self._proxy.ask_server(self)
+        self._proxy.learn(self, answer)
+        return answer
+
+    async def reply(self, answer: Answer) -> None:
+        """Send an answer to Airflow; it may be gone."""
+        self.answered = True
+        with contextlib.suppress(OSError):
+            self._writer.write(answer.encoded())
+            await self._writer.drain()
+
+    async def half(self, answer: Answer) -> None:
+        """Send half of an answer and hang up."""
+        self.answered = True
+        whole = answer.encoded()
+        with contextlib.suppress(OSError):
+            self._writer.write(whole[: len(whole) - max(1, len(answer.body) // 2)])
+            await self._writer.drain()
+
+    def finish(self) -> None:
+        """End the connection, while this exchange goes on."""
+        self._writer.close()
+
+    def hang_up(self, *, reset: bool) -> None:
+        """End the connection without an answer, with a FIN or with an RST."""
+        self.answered = True
+        if reset and (connection := self._writer.get_extra_info("socket")) is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._writer.transport.abort()
+
+    def client_pid(self) -> int | None:
+        """Return the process that sent this request."""
+        host, port = self._writer.get_extra_info("peername")[:2]
+        return owner_of(host, port, self._proxy.port)
+
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+class FaultProxy:
+    """Start with `with FaultProxy(upstream, key, handler) as proxy:`."""
+
+    def __init__(self, upstream: str, api_key: str, handler: Handler) -> None:
+        self.port = 0
+        self.keys: set[str] = set()
+        self.requests: Counter[str] = Counter()
+        self.run_owner: dict[str, str] = {}
+        self.starts: list[tuple[float, str, str | None]] = []
+        self._key_owner: dict[str, str] = {}
+        self._seen: Counter[tuple[str, str]] = Counter()
+        self._upstream = upstream
+        self._api_key = api_key
+        self._handler = handler
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
+        self._server: asyncio.Server | None = None
+        self._busy: set[asyncio.Task[None]] = set()
+        self._client: httpx.AsyncClient | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.run(self._open())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def run(self, work: Any, timeout: float = 60) -> Any:
+        """Run a coroutine in the proxy's event loop, from another thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
+
+    def refuse(self, seconds: float) -> None:
+        """Refuse connections for some seconds."""
+        self.run(self._stop_listening())
+        time.sleep(seconds)
+        self.run(self._listen())
+
+    async def _open(self) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5)
+        self._client = httpx.AsyncClient(
+            base_url=self._upstream, timeout=UPSTREAM_SECONDS, trust_env=False, limits=limits
+        )
+        await self._listen()
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, backlog=256, reuse_address=True
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _close(self) -> None:
+        await self._stop_listening()
+        for task in list(self._busy):
+            task.cancel()
+        await asyncio.gather(*self._busy, return_exceptions=True)
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._busy.add(task)
+        try:
+            await self._exchange(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self._busy.discard(task)
+            with contextlib.suppress(OSError):
+                writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = _parsed((await reader.readuntil(b"\r\n\r\n")).decode("latin-1"))
+        body = await reader.readexactly(int(head[2].get("content-length", "0")))
+        exchange = Exchange(self, writer, head, body)
+        if exchange.headers.get("x-api-key", "") not in self.keys:
+            await exchange.reply(Answer(*REFUSED))
+            return
+        self._classify(exchange)
+        await self._handler(exchange)
+        if not exchange.answered:
+            await exchange.reply(await exchange.forward())
+
+    async def ask_server(self, exchange: Exchange) -> Answer:
+        """Pass a request on; a server that is down looks as it does behind a gateway."""
+        headers = {**exchange.headers, "x-api-key": self._api_key}
+        for name in ("host", "connection", "accept-encoding", "content-length"):
+            headers.pop(name, None)
+        assert self._client is not None
+        try:
+            response = await self._client.request(
+                exchange.method, exchange.target, content=exchange.body or None, headers=headers
+            )
+        except httpx.HTTPError:
+            return Answer(502, HTML, "text/html")
+        kept = {name: response.headers[name] for name in ("retry-after",) if name in response.headers}
+        return Answer(
+            response.status_code, response.content, response.headers.get("content-type", "text/plain"), kept
+        )
+
+    def learn(self, exchange: Exchange, answer: Answer) -> None:
+        """Remember whose run it is that a start has created."""
+        if exchange.kind != "start" or exchange.execution is None:
+            return
+        document = answer.document
+        run_id = document.get("run_id") if isinstance(document, dict) and answer.status < 400 else None
+        self.starts.append((time.time(), exchange.execution, run_id))
+        if run_id is not None:
+            self.run_owner[run_id] = exchange.execution
+            exchange.run_id = run_id
+
+    def _classify(self, exchange: Exchange) -> None:
+        url = urlsplit(exchange.target)
+        query = parse_qs(url.query)
+        if found := TELLING.match(url.path):
+            exchange.run_id = found[1]
+            exchange.kind = "cancel" if found[2] else "get"
+            exchange.execution = self.run_owner.get(found[1])
+        elif url.path == "/v1/run/workflows":
+            self._classify_start(exchange)
+        elif url.path == "/v1/runs" and "tags" in query:
+            exchange.kind = "find"
+            exchange.execution = self._first(self._key_owner, query["tags"])
+        elif url.path == "/v1/run-tags":
+            exchange.kind = "tags"
+            exchange.execution = self._first(self.run_owner, query.get("workflow_run_ids", [""])[0].split(","))
+        self.requests[exchange.kind] += 1
+        if exchange.execution is not None:
+            self._seen[exchange.execution, exchange.kind] += 1
+            exchange.number = self._seen[exchange.execution, exchange.kind]
+
+    def _classify_start(self, exchange: Exchange) -> None:
+        exchange.kind = "start"
+        metadata = json.loads(exchange.body).get("run_metadata") or {}
+        exchange.execution = metadata.get("x")
+        if exchange.execution is not None:
+            for key in ("airflow_key", "airflow_task_key"):
+                if key in metadata:
+                    self._key_owner[f"{key}:{metadata[key]}"] = exchange.execution
+
+    @staticmethod
+    def _first(owners: Mapping[str, str], names: Iterable[str]) -> str | None:
+        return next((owners[name] for name in names if name in owners), None)
+
+
+def _parsed(head: str) -> tuple[str, str, dict[str, str]]:
+    first, *lines = head.split("\r\n")
+    method, target, _ = first.split(" ")
+    headers = dict(line.split(":", 1) for line in lines if ":" in line)
+    return method, target, {name.strip().lower(): value.strip() for name, value in headers.items()}
+
+
+def owner_of(host: str, port: int, server_port: int) -> int | None:
+    """Return the process that holds the client's end of a TCP connection."""
+    local, remote = _as_in_proc(host, port), _as_in_proc(host, server_port)
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1] == local and fields[2] == remote:
+            return _holder(f"socket:[{fields[9]}]")
+    return None
+
+
+def _as_in_proc(host: str, port: int) -> str:
+    address = struct.unpack("<I", socket.inet_aton(host))[0]
+    return f"{address:08X}:{port:04X}"
+
+
+def _holder(link: str) -> int | None:
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if str(descriptor.readlink()) == link:
+                return int(descriptor.parts[2])
+    return None

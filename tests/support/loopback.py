@@ -1,0 +1,67 @@
+"""The fake behind a real loopback connection, so that hooks and tasks need only an Airflow connection."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from tests.support.fake_skyvern import FakeSkyvern
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one packet per answer: two would wait for each other's acknowledgement for 40 ms
+    disable_nagle_algorithm = True
+    server: Loopback
+
+    def do_GET(self) -> None:
+        length = int(self.headers.get("content-length") or 0)
+        request = httpx.Request(
+            self.command,
+            f"{self.server.url}{self.path}",
+            headers=list(self.headers.items()),
+            content=self.rfile.read(length),
+        )
+        try:
+            answer = self.server.fake.handle(request)
+        except httpx.HTTPError:
+            self.close_connection = True  # an answer that is lost: hang up without a word
+            return
+        self.send_response(answer.status_code)
+        for name, value in answer.headers.items():
+            if name not in ("content-length", "date", "server"):
+                self.send_header(name, value)
+        self.send_header("content-length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    do_POST = do_GET  # noqa: N815  the standard library's names
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+
+class Loopback(ThreadingHTTPServer):
+    """Serves whichever fake it holds, on a free port of 127.0.0.1."""
+
+    daemon_threads = True
+    request_queue_size = 100
+    fake: FakeSkyvern
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()

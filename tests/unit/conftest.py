@@ -1,0 +1,62 @@
+"""An Airflow connection that leads to the fake through a real socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.fake_skyvern import API_KEY, FakeSkyvern
+from tests.support.loopback import Loopback
+
+Connect = Callable[..., None]
+TaskLog = Callable[[], str]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A task's process ends with its hook, so operators need not close theirs; these tests live on.
+    config.addinivalue_line("filterwarnings", "ignore:unclosed:ResourceWarning")
+
+
+@pytest.fixture(scope="session")
+def loopback() -> Iterator[Loopback]:
+    with Loopback() as server:
+        yield server
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch, loopback: Loopback) -> Connect:
+    """Store the connection ``skyvern_default``, with other fields where they are given."""
+
+    def store(**fields: object) -> None:
+        given = {"conn_type": "skyvern", "host": loopback.url, "password": API_KEY, **fields}
+        monkeypatch.setenv("AIRFLOW_CONN_SKYVERN_DEFAULT", json.dumps(given))
+
+    return store
+
+
+@pytest.fixture
+def skyvern(fake: FakeSkyvern, loopback: Loopback, connect: Connect) -> FakeSkyvern:
+    """The fake, reachable through the Airflow connection ``skyvern_default``."""
+    loopback.fake = fake
+    connect()
+    return fake
+
+
+@pytest.fixture
+def task_log(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> TaskLog:
+    """What hooks and tasks have logged so far: to logging on Airflow 2, past it to a stream on Airflow 3."""
+    parts: list[str] = []
+
+    def read() -> str:
+        parts.extend(capfd.readouterr())
+        return "".join(parts) + caplog.text
+
+    return read
+
+
+@pytest.fixture(autouse=True)
+def no_wait_before_the_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the pause that spares Airflow's scheduler: there is none here."""
+    monkeypatch.setattr("airflow_skyvern.triggers.SkyvernRunTrigger.first_look", 0.0)

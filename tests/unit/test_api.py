@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from airflow_skyvern import api
+from airflow_skyvern.run_request import RunRequest
+
+REQUEST = RunRequest.of({"workflow_id": "wpid_1"})
+PAGED = {"page": 1, "page_size": 100}
+
+ENDPOINTS: list[tuple[api.Call[Any], str, Any]] = [
+    (api.run_workflow(REQUEST), "POST /v1/run/workflows", {"workflow_id": "wpid_1"}),
+    (api.get_run("wr_1"), "GET /v1/runs/wr_1", None),
+    (api.get_orphaned_run("wr_1"), "GET /v1/workflows/runs/wr_1", None),
+    (api.find_runs({"a": "1"}), "GET /v1/runs", None),
+    (api.get_run_tags(["wr_1"]), "GET /v1/run-tags", None),
+    (api.cancel_run("wr_1"), "POST /v1/runs/wr_1/cancel", None),
+    (api.cancel_runs(["wr_1", "wr_2"]), "POST /v1/runs/cancel", {"run_ids": ["wr_1", "wr_2"]}),
+    (api.retry_run("wr_1"), "POST /v1/workflows/runs/wr_1/retry", None),
+    (api.continue_run("wr_1"), "POST /v1/workflows/runs/wr_1/continue", None),
+    (api.list_runs(), "GET /v1/runs", None),
+    (api.list_workflow_runs("wpid_1"), "GET /v1/workflows/wpid_1/runs", None),
+    (api.get_run_timeline("wr_1"), "GET /v1/runs/wr_1/timeline", None),
+    (api.list_run_artifacts("wr_1"), "GET /v1/runs/wr_1/artifacts", None),
+    (api.get_artifact_content("a_1"), "GET /v1/artifacts/a_1/content", None),
+    (api.list_workflows(), "GET /v1/workflows", None),
+    (api.probe(), "GET /v1/workflows", None),
+    (api.get_workflow("wpid_1"), "GET /v1/workflows/wpid_1", None),
+    (api.upload_file(b"content"), "POST /v1/upload_file", None),
+    (api.retry_webhook("wr_1"), "POST /v1/runs/wr_1/retry_webhook", None),
+    (api.retry_webhook("wr_1", "https://x"), "POST /v1/runs/wr_1/retry_webhook", {"webhook_url": "https://x"}),
+    (api.get_version(), "GET /v1/version", None),
+]
+
+
+@pytest.mark.parametrize(("call", "request_line", "body"), ENDPOINTS, ids=lambda value: str(value)[:60])
+def test_every_endpoint_says_what_to_send(call: api.Call[Any], request_line: str, body: Any) -> None:
+    assert f"{call.method} {call.path}" == request_line
+    assert call.body == body
+
+
+def test_only_what_starts_or_sends_something_must_not_be_repeated() -> None:
+    once = {request_line for call, request_line, _ in ENDPOINTS if not call.repeatable}
+    assert once == {
+        "POST /v1/run/workflows",
+        "POST /v1/workflows/runs/wr_1/retry",
+        "POST /v1/workflows/runs/wr_1/continue",
+        "POST /v1/upload_file",
+        "POST /v1/runs/wr_1/retry_webhook",
+    }
+
+
+@pytest.mark.parametrize(
+    ("call", "query"),
+    [
+        (api.list_runs(), PAGED),
+        (
+            api.list_runs({"running", "paused"}, "wpid_1", "ACME", {"a": "1", "b": "2"}),
+            {
+                "status": ["paused", "running"],
+                "workflow_permanent_id": "wpid_1",
+                "search_key": "ACME",
+                "tags": ["a:1", "b:2"],
+                **PAGED,
+            },
+        ),
+        (
+            api.list_workflow_runs("wpid_1", ["running"], {"a": "1"}),
+            {"status": ["running"], "tags": ["a:1"], **PAGED},
+        ),
+        (api.list_workflows("invoice"), {"search_key": "invoice", **PAGED}),
+        (api.probe(), {"page_size": 1}),
+        (api.find_runs({"a": "1"}), {"tags": ["a:1"], "page_size": 100}),
+        (api.get_run_tags(["wr_1", "wr_2"]), {"workflow_run_ids": "wr_1,wr_2"}),
+    ],
+)
+def test_lists_ask_for_what_was_given(call: api.Call[Any], query: dict[str, Any]) -> None:
+    assert dict(call.query) == query
+
+
+def test_the_start_of_a_list_is_sent_in_utc() -> None:
+    moment = datetime(2026, 11, 22, 21, tzinfo=timezone(timedelta(hours=1)))
+    query = api.list_workflow_runs("wpid_1", created_at_start=moment).query
+    assert query["created_at_start"] == "2026-11-22T20:00:00+00:00"
+
+
+def test_ids_cannot_lead_to_another_path() -> None:
+    assert api.get_run("../a b?c").path == "/v1/runs/..%2Fa%20b%3Fc"
+
+
+def test_a_full_page_is_followed_by_the_next_and_a_short_one_by_none() -> None:
+    call = api.list_workflows("x")
+    following = call.next_page([0] * 100)
+    assert following is not None
+    assert following.query == {"search_key": "x", "page": 2, "page_size": 100}
+    assert following.next_page([0] * 99) is None
+    assert call.next_page([]) is None
+
+
+def test_no_page_is_asked_for_that_the_server_refuses() -> None:
+    last = dataclasses.replace(api.list_runs(), query={"page": 100})
+    assert last.next_page([0] * 100) is None
+
+
+@pytest.mark.parametrize("call", [api.probe(), api.find_runs({"a": "1"}), api.get_run("wr_1")])
+def test_what_is_no_paged_list_has_one_page(call: api.Call[Any]) -> None:
+    assert call.next_page([0] * 1000) is None
+
+
+def test_a_file_is_given_as_path_or_as_content(tmp_path: Path) -> None:
+    (tmp_path / "cv.pdf").write_bytes(b"%PDF")
+    assert api.upload_file(tmp_path / "cv.pdf").files == {"file": ("cv.pdf", b"%PDF")}
+    assert api.upload_file(str(tmp_path / "cv.pdf"), "other.pdf").files == {"file": ("other.pdf", b"%PDF")}
+    assert api.upload_file(b"x").files == {"file": ("file", b"x")}
+    assert api.upload_file(b"x").form is None
+    assert api.upload_file(b"x", retention_days=3).form == {"retention_days": "3"}
+
+
+def test_answers_become_models() -> None:
+    run = api.get_run("wr_1").parse(b'{"run_id": "wr_1", "status": "completed", "output": [1]}')
+    assert (run.run_id, run.output) == ("wr_1", [1])
+    assert api.cancel_run("wr_1").parse(b"null") is None
+    assert api.get_artifact_content("a_1").parse(b"\x00\xff") == b"\x00\xff"
+    with pytest.raises(ValidationError):
+        api.get_run("wr_1").parse(b'{"status": "completed"}')
+
+
+def test_a_call_is_a_value_that_cannot_change() -> None:
+    call = api.get_run("wr_1")
+    assert call == api.get_run("wr_1")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        call.path = "/elsewhere"  # type: ignore[misc]  # that is what must fail

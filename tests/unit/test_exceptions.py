@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from airflow_skyvern import exceptions
+from airflow_skyvern.exceptions import (
+    MAX_QUOTE,
+    SkyvernAPIError,
+    SkyvernAuthError,
+    SkyvernConnectionError,
+    SkyvernCreditError,
+    SkyvernError,
+    SkyvernNotFoundError,
+    SkyvernRateLimitError,
+    SkyvernRequestError,
+    SkyvernRunCanceled,
+    SkyvernRunError,
+    SkyvernRunFailed,
+    SkyvernRunTerminated,
+    SkyvernRunTimedOut,
+    SkyvernServerError,
+    detail_of,
+    error_of_answer,
+    error_of_ending,
+)
+from airflow_skyvern.models import Run
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "transient"),
+    [
+        (400, SkyvernRequestError, False),
+        (401, SkyvernAuthError, False),
+        (402, SkyvernCreditError, False),
+        (403, SkyvernAuthError, False),
+        (404, SkyvernNotFoundError, False),
+        (405, SkyvernAPIError, False),
+        (409, SkyvernAPIError, False),
+        (422, SkyvernRequestError, False),
+        (429, SkyvernRateLimitError, True),
+        (500, SkyvernServerError, True),
+        (501, SkyvernAPIError, False),
+        (502, SkyvernServerError, True),
+        (503, SkyvernServerError, True),
+        (599, SkyvernServerError, True),
+    ],
+)
+def test_every_status_has_its_error(status: int, kind: type[SkyvernAPIError], *, transient: bool) -> None:
+    error = error_of_answer("get run wr_1", status, "because")
+    assert type(error) is kind
+    assert error.transient is transient
+    assert (error.status_code, error.detail) == (status, "because")
+    assert str(error).startswith(f"Could not get run wr_1: Skyvern answered {status}: because")
+
+
+def test_a_message_tells_what_to_do_where_there_is_something_to_do() -> None:
+    assert "password field of the Airflow connection" in str(error_of_answer("x", 403, "Invalid credentials"))
+    assert "wpid_" in str(error_of_answer("x", 404, "Workflow not found."))
+    assert "Billing" in str(error_of_answer("x", 402, "no credit"))
+    assert "pool" in str(error_of_answer("x", 429, "too many"))
+
+
+def test_what_the_server_asked_to_wait_is_kept() -> None:
+    assert error_of_answer("x", 429, "", retry_after=7.0).retry_after == 7.0
+    assert error_of_answer("x", 429, "").retry_after is None
+
+
+def test_only_no_answer_may_have_arrived_unless_it_is_known_better() -> None:
+    assert SkyvernConnectionError.transient
+    assert not SkyvernConnectionError("x").never_sent
+    assert SkyvernConnectionError("x", never_sent=True).never_sent
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ('{"detail": "Task run not found wr_1"}', "Task run not found wr_1"),
+        ('{"error": "Database temporarily unavailable"}', "Database temporarily unavailable"),
+        ('{"detail": [{"loc": ["body", "agent_id"], "msg": "Field required"}]}', "agent_id: Field required"),
+        (
+            '{"detail": [{"loc": ["body"], "msg": "wrong"}, {"loc": ["query", "status", 0], "msg": "no"}]}',
+            "wrong; status.0: no",
+        ),
+        ('{"detail": ["odd"]}', "(no detail)"),
+        ('{"detail": {"odd": 1}}', "(no detail)"),
+        ('{"detail": ""}', "(no detail)"),
+        ("{}", "(no detail)"),
+        ("[1]", "(no detail)"),
+        ("null", "(no detail)"),
+        ("", "(empty body)"),
+        ("  \n", "(empty body)"),
+        ("<html>\n <h1>502   Bad Gateway</h1></html>", "(not JSON) <html> <h1>502 Bad Gateway</h1></html>"),
+    ],
+)
+def test_every_form_of_an_error_body_is_read(body: str, detail: str) -> None:
+    assert detail_of(body) == detail
+
+
+def test_the_echo_of_the_request_is_left_out() -> None:
+    item = {"loc": ["body", "parameters"], "msg": "wrong", "input": "s3cr3t", "ctx": {"given": "s3cr3t"}}
+    assert detail_of(json.dumps({"detail": [item]})) == "parameters: wrong"
+
+
+@pytest.mark.parametrize("body", ["x" * 10_000, json.dumps({"detail": "x" * 10_000})])
+def test_a_long_body_is_cut(body: str) -> None:
+    assert len(detail_of(body)) <= MAX_QUOTE + len("(not JSON) ")
+    assert detail_of(body).endswith("x…")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        ("failed", SkyvernRunFailed),
+        ("terminated", SkyvernRunTerminated),
+        ("timed_out", SkyvernRunTimedOut),
+        ("canceled", SkyvernRunCanceled),
+        ("vanished", SkyvernRunError),
+    ],
+)
+def test_every_bad_ending_has_its_error_which_carries_the_run(status: str, kind: type[SkyvernRunError]) -> None:
+    run = Run(run_id="wr_1", status=status, app_url="https://app/runs/wr_1")
+    error = error_of_ending(run)
+    assert type(error) is kind
+    assert error.run is run
+    assert str(error) == f"Skyvern run wr_1 ended as {status}. See https://app/runs/wr_1"
+
+
+def test_a_bad_ending_says_why() -> None:
+    fields: dict[str, Any] = {"run_id": "wr_1", "status": "terminated", "failure_reason": "  no\nstock. "}
+    run = Run(**fields, errors=[{"error_code": "OUT"}, {"error_code": "SOLD"}], app_url="https://app")
+    expected = "Skyvern run wr_1 ended as terminated: no stock. ; error codes OUT, SOLD. See https://app"
+    assert str(error_of_ending(run)) == expected
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
+    drawn: dict[str, str | None] = {}
+    path: list[str] = []
+    for line in (exceptions.__doc__ or "").splitlines():
+        if found := re.match(r"^ {4}([ │├└─]*)(Skyvern\w+)", line):
+            depth = len(found[1]) // 4
+            path[depth:] = [found[2]]
+            drawn[found[2]] = path[depth - 1] if depth else None
+    actual = {
+        kind.__name__: next((base.__name__ for base in kind.__bases__ if issubclass(base, SkyvernError)), None)
+        for kind in vars(exceptions).values()
+        if isinstance(kind, type) and issubclass(kind, SkyvernError)
+    }
+    assert drawn == actual
+
+
+def test_the_exported_names_are_the_errors() -> None:
+    assert exceptions.__all__ == sorted(
+        name for name, kind in vars(exceptions).items() if isinstance(kind, type) and issubclass(kind, SkyvernError)
+    )

@@ -1,0 +1,428 @@
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import inspect
+import json
+import socket
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, Connection
+
+from airflow_skyvern import api
+from airflow_skyvern.client import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, RetryPolicy, Settings
+from airflow_skyvern.exceptions import (
+    SkyvernAuthError,
+    SkyvernConfigError,
+    SkyvernConnectionError,
+    SkyvernNotFoundError,
+    SkyvernServerError,
+)
+from airflow_skyvern.hooks import SkyvernHook, settings_of
+from airflow_skyvern.provider_info import CONNECTION_TYPE
+from airflow_skyvern.run_request import RunRequest
+from tests.support.fake_skyvern import API_KEY, FakeSkyvern
+
+if TYPE_CHECKING:
+    from tests.support.loopback import Loopback
+    from tests.unit.conftest import Connect, TaskLog
+
+ENV = "AIRFLOW_CONN_SKYVERN_DEFAULT"
+
+
+# From a connection to settings.
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, Settings("k")),
+        ({"password": " k\n"}, Settings("k")),
+        ({"host": " https://skyvern.example.com/ "}, Settings("k", "https://skyvern.example.com")),
+        ({"host": "skyvern.example.com"}, Settings("k", "https://skyvern.example.com")),
+        ({"host": "skyvern.example.com", "schema": "http"}, Settings("k", "http://skyvern.example.com")),
+        ({"host": "skyvern.example.com", "port": 8443}, Settings("k", "https://skyvern.example.com:8443")),
+        ({"host": "https://x.example.com:8443", "port": 8443}, Settings("k", "https://x.example.com:8443")),
+        ({"host": "http://10.0.0.1:8000"}, Settings("k", "http://10.0.0.1:8000")),
+        ({"host": "http://[::1]:8000/"}, Settings("k", "http://[::1]:8000")),
+        ({"host": "https://x.example.com/skyvern/api/v1/"}, Settings("k", "https://x.example.com/skyvern")),
+        ({"host": "https://x.example.com/v1"}, Settings("k", "https://x.example.com")),
+        ({"port": 443}, Settings("k", "https://api.skyvern.com:443")),
+        ({"extra": {"timeout": 5, "verify": False}}, Settings("k", timeout=5, verify=False)),
+        ({"extra": {"timeout": "5.5", "verify": "false"}}, Settings("k", timeout=5.5, verify=False)),
+        ({"extra": {"timeout": None, "proxy": "", "verify": ""}}, Settings("k")),
+        ({"extra": {"verify": "True"}}, Settings("k")),
+        ({"extra": {"verify": "/etc/ca.pem"}}, Settings("k", verify="/etc/ca.pem")),
+        ({"extra": {"proxy": "http://u:p@proxy:3128"}}, Settings("k", proxy="http://u:p@proxy:3128")),
+        ({"extra": {"unknown": 1}}, Settings("k")),
+    ],
+    ids=str,
+)
+def test_a_connection_in_json_says_where_and_how(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], expected: Settings
+) -> None:
+    monkeypatch.setenv(ENV, json.dumps({"conn_type": "skyvern", "password": "k", **fields}))
+    assert settings_of(SkyvernHook.get_connection("skyvern_default")) == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("skyvern://:k@", Settings("k")),
+        ("skyvern://:k@skyvern.example.com", Settings("k", "https://skyvern.example.com")),
+        (
+            "skyvern://:k@skyvern.example.com:8443/prefix",
+            Settings("k", "https://skyvern.example.com:8443/prefix"),
+        ),
+        ("skyvern://https://:k@skyvern.example.com", Settings("k", "https://skyvern.example.com")),
+        ("skyvern://https://:k@x.example.com:8443/a/v1", Settings("k", "https://x.example.com:8443/a")),
+        ("skyvern://http://:k@10.0.0.1:8000", Settings("k", "http://10.0.0.1:8000")),
+        ("skyvern://:a%2Fb%40c@x.example.com", Settings("a/b@c", "https://x.example.com")),
+        (
+            "skyvern://:k@x.example.com?timeout=5&verify=false&proxy=http%3A%2F%2Fproxy%3A3128",
+            Settings("k", "https://x.example.com", 5, "http://proxy:3128", verify=False),
+        ),
+    ],
+)
+def test_a_connection_as_a_uri_says_the_same(monkeypatch: pytest.MonkeyPatch, uri: str, expected: Settings) -> None:
+    monkeypatch.setenv(ENV, uri)
+    assert settings_of(SkyvernHook.get_connection("skyvern_default")) == expected
+
+
+def test_a_connection_as_the_form_stores_it() -> None:
+    stored = Connection(
+        conn_id="prod",
+        conn_type="skyvern",
+        host="https://skyvern.example.com",
+        login="",
+        password="k",
+        schema="",
+        port=443,
+        extra='{"timeout": 60, "proxy": "", "verify": true}',
+    )
+    assert settings_of(stored) == Settings("k", "https://skyvern.example.com:443", 60)
+
+
+def test_what_is_not_said_has_a_default() -> None:
+    defaults = settings_of(Connection(conn_id="c", conn_type="skyvern", password="k"))
+    assert defaults == Settings("k", DEFAULT_BASE_URL, DEFAULT_TIMEOUT, None, verify=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"password": ""}, "the API key is missing; put it into the password field"),
+        ({"password": "a b\tc"}, "the API key \\(password field\\) holds characters"),
+        ({"password": "schlüssel"}, "the API key \\(password field\\) holds characters"),
+        ({"host": "ftp://x.example.com"}, "the base URL \\(host field\\) must look like"),
+        ({"host": "https://"}, "the base URL \\(host field\\) must look like"),
+        ({"host": "https://x.example.com?a=b"}, "the base URL \\(host field\\) must look like"),
+        ({"host": "https://x.example.com/#top"}, "the base URL \\(host field\\) must look like"),
+        ({"host": "https://u:p@x.example.com"}, "the base URL \\(host field\\) must not hold a password"),
+        ({"host": "https://x.example.com:port"}, "the base URL \\(host field\\) is not an address"),
+        ({"host": "https://[::1"}, "the base URL \\(host field\\) is not an address"),
+        ({"host": "https://x.example.com:80", "port": 81}, "the base URL says port 80, the port field 81"),
+        ({"port": 65536}, "the port must be between 1 and 65535"),
+        ({"port": -1}, "the port must be between 1 and 65535"),
+        ({"extra": "{nonsense"}, "the extra field is not JSON"),
+        ({"extra": "[1]"}, "the extra field must be a JSON object"),
+        ({"extra": '{"timeout": 0}'}, "timeout must be more than 0 seconds, not 0"),
+        ({"extra": '{"timeout": -1}'}, "timeout must be more than 0 seconds, not -1"),
+        ({"extra": '{"timeout": Infinity}'}, "timeout must be more than 0 seconds, not inf"),
+        ({"extra": '{"timeout": "soon"}'}, "timeout must be a number of seconds, not 'soon'"),
+        ({"extra": '{"timeout": [1]}'}, "timeout must be a number of seconds"),
+        ({"extra": '{"proxy": "proxy:3128"}'}, "proxy must be an address such as"),
+        ({"extra": '{"proxy": 3128}'}, "proxy must be an address such as"),
+        ({"extra": '{"verify": 1}'}, "verify must be true, false or the path"),
+    ],
+    ids=str,
+)
+def test_a_wrong_field_of_a_connection_names_itself(fields: dict[str, Any], complaint: str) -> None:
+    stored = Connection(**{"conn_id": "prod", "conn_type": "skyvern", "password": "s3cr3t", **fields})
+    with pytest.raises(SkyvernConfigError, match=f"Skyvern connection 'prod': {complaint}") as caught:
+        settings_of(stored)
+    assert "s3cr3t" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_missing_connection_is_reported_by_its_id() -> None:
+    with pytest.raises(AirflowNotFoundException, match="nowhere"):
+        SkyvernHook("nowhere").get_version()
+
+
+# Endpoints.
+
+MODES = ["sync", "async"]
+
+
+def call(hook: SkyvernHook, mode: str, name: str, *args: Any) -> Any:
+    if mode == "sync":
+        return getattr(hook, name)(*args)
+
+    async def acall() -> Any:
+        try:
+            return await getattr(hook, f"a{name}")(*args)
+        finally:
+            await hook.aclose()
+
+    return asyncio.run(acall())
+
+
+ENDPOINTS: list[tuple[str, tuple[Any, ...], str, Any]] = [
+    ("run_workflow", ("{request}",), "POST /v1/run/workflows", {"workflow_id": "{workflow}"}),
+    ("get_run", ("{run}",), "GET /v1/runs/{run}", None),
+    ("get_orphaned_run", ("{run}",), "GET /v1/workflows/runs/{run}", None),
+    ("find_runs", ({"a": "1"},), "GET /v1/runs", None),
+    ("get_run_tags", (["{run}"],), "GET /v1/run-tags", None),
+    ("cancel_run", ("{run}",), "POST /v1/runs/{run}/cancel", None),
+    ("cancel_runs", (["{run}"],), "POST /v1/runs/cancel", {"run_ids": ["{run}"]}),
+    ("retry_run", ("{ended}",), "POST /v1/workflows/runs/{ended}/retry", None),
+    ("continue_run", ("{paused}",), "POST /v1/workflows/runs/{paused}/continue", None),
+    ("list_runs", (), "GET /v1/runs", None),
+    ("list_workflow_runs", ("{workflow}",), "GET /v1/workflows/{workflow}/runs", None),
+    ("get_run_timeline", ("{run}",), "GET /v1/runs/{run}/timeline", None),
+    ("list_run_artifacts", ("{run}",), "GET /v1/runs/{run}/artifacts", None),
+    ("get_artifact_content", ("{artifact}",), "GET /v1/artifacts/{artifact}/content", None),
+    ("list_workflows", (), "GET /v1/workflows", None),
+    ("get_workflow", ("{workflow}",), "GET /v1/workflows/{workflow}", None),
+    ("upload_file", (b"content",), "POST /v1/upload_file", None),
+    (
+        "retry_webhook",
+        ("{ended}", "http://x/y"),
+        "POST /v1/runs/{ended}/retry_webhook",
+        {"webhook_url": "http://x/y"},
+    ),
+    ("get_version", (), "GET /v1/version", None),
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("name", "args", "request_line", "body"), ENDPOINTS, ids=[row[0] for row in ENDPOINTS])
+def test_every_endpoint_is_a_method_in_both_modes(
+    skyvern: FakeSkyvern, mode: str, *, name: str, args: tuple[Any, ...], request_line: str, body: Any
+) -> None:
+    workflow = skyvern.workflow()
+    ids: dict[str, Any] = {
+        "workflow": workflow,
+        "run": skyvern.run(artifacts={"report.txt": b"hello file\n"}),
+        "ended": skyvern.run(plan=("completed",)),
+        "paused": skyvern.run(plan=("paused", "completed")),
+    }
+    for moved in (ids["ended"], ids["paused"]):
+        skyvern.runs[moved].look()
+    [artifact] = SkyvernHook().list_run_artifacts(ids["run"])
+    ids["artifact"] = artifact.artifact_id
+
+    def filled(value: Any) -> Any:
+        if value == "{request}":
+            return RunRequest.of({"workflow_id": workflow})
+        if isinstance(value, str):
+            return value.format(**ids)
+        if isinstance(value, list | tuple):
+            return type(value)(filled(item) for item in value)
+        return {key: filled(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    call(SkyvernHook(), mode, name, *filled(args))
+    seen = skyvern.requests[-1]
+    assert f"{seen.method} {seen.path}" == filled(request_line)
+    assert (seen.json if body else None) == filled(body)
+
+
+def test_the_table_above_has_every_endpoint() -> None:
+    endpoints = {
+        name
+        for name, function in vars(api).items()
+        if inspect.isfunction(function) and function.__module__ == api.__name__ and not name.startswith("_")
+    }
+    assert {row[0] for row in ENDPOINTS} == endpoints - {"probe"}
+
+
+def test_methods_are_described_by_their_endpoints() -> None:
+    hook = SkyvernHook()
+    assert hook.get_run.__doc__ == hook.aget_run.__doc__ == api.get_run.__doc__
+    assert inspect.signature(hook.list_runs) == inspect.signature(api.list_runs)
+    assert SkyvernHook.get_run.endpoint is api.get_run
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_connection_is_read_once(skyvern: FakeSkyvern, connect: Connect, mode: str) -> None:
+    hook = SkyvernHook()
+
+    async def twice() -> None:
+        await hook.aget_version()
+        connect(password="", host="nonsense://")
+        await hook.aget_version()
+
+    if mode == "sync":
+        hook.get_version()
+        connect(password="", host="nonsense://")
+        hook.get_version()
+    else:
+        asyncio.run(twice())
+    assert len(skyvern.requests) == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_rotated_key_is_picked_up(skyvern: FakeSkyvern, connect: Connect, mode: str) -> None:
+    run_id = skyvern.run()
+    hook = SkyvernHook()
+
+    def rotate() -> None:
+        skyvern.api_key = "the-next-key"
+        connect(password="the-next-key")
+
+    async def around_a_rotation() -> str:
+        await hook.aget_run(run_id)
+        rotate()
+        return (await hook.aget_run(run_id)).run_id
+
+    if mode == "sync":
+        hook.get_run(run_id)
+        rotate()
+        assert hook.get_run(run_id).run_id == run_id
+    else:
+        assert asyncio.run(around_a_rotation()) == run_id
+    assert [seen.headers["x-api-key"] for seen in skyvern.requests] == [API_KEY, API_KEY, "the-next-key"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wrong_key_that_was_not_rotated_is_tried_once(skyvern: FakeSkyvern, connect: Connect, mode: str) -> None:
+    connect(password="wrong")
+    with pytest.raises(SkyvernAuthError, match="Could not validate credentials"):
+        call(SkyvernHook(), mode, "get_run", "wr_1")
+    assert len(skyvern.requests) == 1
+
+
+def test_how_often_a_request_is_repeated_can_be_set(skyvern: FakeSkyvern) -> None:
+    skyvern.next("GET", "/v1/version", httpx.Response(500))
+    with pytest.raises(SkyvernServerError):
+        SkyvernHook(retry=RetryPolicy(attempts=1)).get_version()
+    assert len(skyvern.requests) == 1
+
+
+def test_closing_a_hook_that_never_spoke_does_nothing() -> None:
+    hook = SkyvernHook()
+    hook.close()
+    asyncio.run(hook.aclose())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_look_sees_a_run_whose_workflow_was_deleted(skyvern: FakeSkyvern, mode: str) -> None:
+    run_id = skyvern.run(plan=("running", "completed"), output={"sum": 1})
+    assert call(SkyvernHook(), mode, "look", run_id).status == "running"
+    skyvern.runs[run_id].workflow.deleted = True
+    run = call(SkyvernHook(), mode, "look", run_id)
+    assert (run.run_id, run.status, run.output) == (run_id, "completed", {"sum": 1})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_look_at_a_run_that_never_was_says_so(skyvern: FakeSkyvern, mode: str) -> None:
+    with pytest.raises(SkyvernNotFoundError, match="Task run not found wr_123"):
+        call(SkyvernHook(), mode, "look", "wr_123")
+    assert len(skyvern.requests) == 1
+
+
+# A client for a signal handler.
+
+
+def test_a_signal_handler_gets_a_client_that_touches_nothing_of_the_hook(
+    skyvern: FakeSkyvern, connect: Connect
+) -> None:
+    run_id = skyvern.run(plan=("running",))
+    hook = SkyvernHook()
+    hook.get_run(run_id)
+    connect(password="", host="nonsense://")
+    client = hook.emergency_client(timeout=1.5)
+    assert client is not None
+    assert client is not hook.get_conn()
+    assert client.settings == hook.get_conn().settings.within(1.5)
+    with client:
+        client.send(api.cancel_run(run_id))
+    assert skyvern.status(run_id) == "canceled"
+
+
+def test_a_signal_handler_does_not_try_again(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("running",))
+    hook = SkyvernHook()
+    hook.get_run(run_id)
+    skyvern.next("POST", ".*/cancel", httpx.ReadTimeout("lost"))
+    client = hook.emergency_client()
+    assert client is not None
+    with client, pytest.raises(SkyvernConnectionError):
+        client.send(api.cancel_run(run_id))
+    assert len(skyvern.sent("POST", ".*/cancel")) == 1
+
+
+def test_a_hook_that_never_read_its_connection_has_nothing_to_cancel(skyvern: FakeSkyvern) -> None:
+    assert SkyvernHook().emergency_client() is None
+
+
+# The connection form.
+
+
+def test_the_test_button_proves_the_key(skyvern: FakeSkyvern, loopback: Loopback) -> None:
+    assert SkyvernHook().test_connection() == (
+        True,
+        f"The API key is valid. Server: {loopback.url}, version 1.0.56.",
+    )
+    assert [seen.path for seen in skyvern.requests] == ["/v1/workflows", "/v1/version"]
+
+
+def test_the_test_button_says_that_the_key_is_wrong(skyvern: FakeSkyvern, connect: Connect) -> None:
+    connect(password="wrong")
+    good, message = SkyvernHook().test_connection()
+    assert not good
+    assert "403: Could not validate credentials. Check the API key" in message
+
+
+def test_the_test_button_says_that_something_else_lives_there(
+    skyvern: FakeSkyvern, loopback: Loopback, connect: Connect
+) -> None:
+    connect(host=f"{loopback.url}/elsewhere")
+    good, message = SkyvernHook().test_connection()
+    assert not good
+    assert message.startswith("There is no Skyvern API at this base URL (the host field).")
+
+
+def test_the_test_button_says_that_nobody_answers(connect: Connect) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    connect(host=address)
+    good, message = SkyvernHook().test_connection()
+    assert not good
+    assert f"no answer from {address} (ConnectError" in message
+
+
+def test_the_test_button_says_which_field_is_wrong(connect: Connect) -> None:
+    connect(extra={"timeout": "soon"})
+    good, message = SkyvernHook().test_connection()
+    assert not good
+    assert message == "Skyvern connection 'skyvern_default': timeout must be a number of seconds, not 'soon'."
+
+
+def test_a_key_that_travels_unencrypted_is_warned_about(connect: Connect, task_log: TaskLog) -> None:
+    connect(host="http://skyvern.example.com")
+    hook = SkyvernHook()
+    hook.get_conn()
+    assert "sends its API key unencrypted to http://skyvern.example.com: use https" in task_log()
+
+
+def test_a_key_that_stays_on_the_machine_is_not_warned_about(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
+    SkyvernHook().get_version()
+    assert "unencrypted" not in task_log()
+
+
+def test_older_airflow_versions_get_the_form_from_the_hook() -> None:
+    behaviour = SkyvernHook.get_ui_field_behaviour()
+    assert behaviour["relabeling"]["password"] == "API key"
+    assert behaviour["hidden_fields"] == CONNECTION_TYPE["ui-field-behaviour"]["hidden-fields"]
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("flask_appbuilder"), reason="only Airflow 2 asks the hook for widgets"
+)
+def test_airflow_2_gets_a_widget_for_every_field() -> None:
+    assert list(SkyvernHook.get_connection_form_widgets()) == list(CONNECTION_TYPE["conn-fields"])

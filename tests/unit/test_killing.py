@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_skyvern.client import RetryPolicy, Settings, SkyvernClient
+from airflow_skyvern.killing import cancel_at_once
+from airflow_skyvern.run_request import GROUP_TAG, RunRequest
+from airflow_skyvern.submission import RunKey
+from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
+
+KEY = RunKey.of(
+    dag_id="d", run_id="r", task_id="t", map_index=-1, max_tries=0, request=RunRequest.of({"workflow_id": "w"})
+)
+
+
+class Lines:
+    def __init__(self) -> None:
+        self.text = ""
+
+    def info(self, msg: str, /, *args: Any) -> None:
+        self.text += f"{msg % args}\n"
+
+    warning = info
+
+
+@pytest.fixture
+def client(fake: FakeSkyvern) -> SkyvernClient:
+    transport = httpx.MockTransport(fake.handle)
+    return SkyvernClient(Settings(API_KEY), transport=transport, retry=RetryPolicy(attempts=1))
+
+
+@pytest.fixture
+def ours(fake: FakeSkyvern) -> str:
+    """A run that carries our key."""
+    run_id = fake.run(plan=("running",))
+    fake.runs[run_id].tags = KEY.tags
+    return run_id
+
+
+def test_a_known_run_is_canceled_and_seen_to_be(fake: FakeSkyvern, client: SkyvernClient, ours: str) -> None:
+    log = Lines()
+    cancel_at_once(client, ours, None, log)
+    assert [f"{seen.method} {seen.path}" for seen in fake.requests] == [
+        f"POST /v1/runs/{ours}/cancel",
+        f"GET /v1/runs/{ours}",
+    ]
+    assert log.text == f"Skyvern run {ours}: canceled, as the task was killed\n"
+
+
+def test_a_run_whose_start_is_under_way_is_found_by_its_key(
+    fake: FakeSkyvern, client: SkyvernClient, ours: str
+) -> None:
+    stranger = fake.run(plan=("running",))
+    cancel_at_once(client, None, KEY, Lines())
+    assert (fake.status(ours), fake.status(stranger)) == ("canceled", "created")
+
+
+def test_a_run_that_appears_a_moment_later_is_found(fake: FakeSkyvern, client: SkyvernClient, ours: str) -> None:
+    fake.next("GET", "/v1/runs", httpx.Response(200, json=[]))
+    cancel_at_once(client, None, KEY, Lines())
+    assert fake.status(ours) == "canceled"
+
+
+def test_a_run_with_another_key_is_not_canceled_though_the_server_shows_it(
+    fake: FakeSkyvern, client: SkyvernClient, ours: str
+) -> None:
+    stranger = fake.run(plan=("running",))
+    fake.runs[stranger].tags = {GROUP_TAG: "another"}
+    rows = [{"run_id": run_id, "status": "running"} for run_id in (stranger, ours)]
+    fake.next("GET", "/v1/runs", httpx.Response(200, json=rows))
+    cancel_at_once(client, None, KEY, Lines())
+    assert (fake.status(ours), fake.status(stranger)) == ("canceled", "created")
+
+
+def test_a_cancel_is_tried_again_within_the_seconds_there_are(
+    fake: FakeSkyvern, client: SkyvernClient, ours: str
+) -> None:
+    fake.next("POST", ".*/cancel", LOST, httpx.Response(503))
+    cancel_at_once(client, ours, None, Lines())
+    assert fake.status(ours) == "canceled"
+    assert len(fake.sent("POST", ".*/cancel")) == 3

@@ -1,0 +1,569 @@
+from __future__ import annotations
+
+import json
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+)
+
+from airflow_skyvern.client import RetryPolicy
+from airflow_skyvern.exceptions import (
+    SkyvernConfigError,
+    SkyvernConnectionError,
+    SkyvernError,
+    SkyvernRunCanceled,
+    SkyvernRunError,
+    SkyvernRunFailed,
+    SkyvernRunTerminated,
+    SkyvernRunTimedOut,
+    SkyvernStartUnknown,
+    SkyvernWaitTimeout,
+)
+from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.operators import DEFAULT_TIMEOUT, SkyvernRunWorkflowOperator
+from airflow_skyvern.outcome import BACKSTOP
+from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
+from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed, run_task
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import Connect, TaskLog
+
+START = "/v1/run/workflows"
+CANCEL = "/v1/runs/[^/]+/cancel"
+LOOK = "/v1/runs/wr_[^/]+"
+
+
+def make(workflow_id: str = "wpid_1", **more: Any) -> SkyvernRunWorkflowOperator:
+    given: dict[str, Any] = {"task_id": "t", "workflow_id": workflow_id, "poll_interval": 0.01, "timeout": 20, **more}
+    return SkyvernRunWorkflowOperator(**given)
+
+
+def execute(operator: SkyvernRunWorkflowOperator, ti: FakeTaskInstance | None = None) -> Any:
+    return operator.execute(context_of(ti or FakeTaskInstance()))
+
+
+@pytest.fixture(params=[False, True], ids=["on the worker", "deferred"])
+def deferrable(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+# When the DAG is parsed.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"workflow_id": ""}, "Task 't': workflow_id: String should have at least 1 character"),
+        ({"parameters": {"when": {1}}}, "Task 't': parameters.when"),
+        ({"parameters": "not json"}, "Task 't': parameters: must be a mapping"),
+        ({"run_options": {"ai_fallbck": True}}, "Task 't': run_options.ai_fallbck: no such option. Did you mean"),
+        ({"run_options": {"run_with": "magic"}}, "Task 't': run_options.run_with"),
+        ({"run_options": {"run_metadata": {"airflow_key": "x"}}}, "airflow_key is used by the provider"),
+        ({"skip_on": {"failed", "completed"}}, "Task 't': skip_on: completed is no ending; use failed"),
+        ({"poll_interval": 0}, "poll_interval must be a positive number"),
+        ({"timeout": "an hour"}, "timeout must be a positive number"),
+        ({"lost_start_timeout": -1}, "lost_start_timeout must be a positive number"),
+        ({"parameters": "{{ a }}", "run_options": {"run_with": "magic"}}, "run_options.run_with"),
+    ],
+)
+def test_a_mistake_is_found_when_the_dag_is_parsed(arguments: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SkyvernConfigError, match=complaint):
+        make(**arguments)
+
+
+def test_what_only_a_run_can_tell_is_not_checked_before() -> None:
+    with DAG("d", schedule=None):
+        first = BaseOperator(task_id="first")
+        for arguments in (
+            {"workflow_id": "{{ params.id }}", "parameters": "{{ params.parameters }}"},
+            {"parameters": {"a": "{{ ds }}", "b": first.output}},
+            {"parameters": first.output, "run_options": first.output},
+            {"run_options": {"max_elapsed_time_minutes": "{{ params.minutes }}", "ai_fallback": True}},
+            {"run_options": "{{ params.options }}"},
+            {"proxy_location": {"country": "{{ params.country }}"}},
+        ):
+            make(**arguments, task_id=f"t{id(arguments)}")
+
+
+def test_durations_may_be_timedeltas() -> None:
+    operator = make(poll_interval=timedelta(seconds=5), timeout=timedelta(hours=1))
+    assert (operator.poll_interval, operator.timeout) == (5.0, 3600.0)
+    assert SkyvernRunWorkflowOperator(task_id="t", workflow_id="w").timeout == DEFAULT_TIMEOUT.total_seconds()
+
+
+def test_a_task_can_be_mapped() -> None:
+    with DAG("d", schedule=None) as dag:
+        SkyvernRunWorkflowOperator.partial(task_id="t", workflow_id="wpid_1").expand(
+            parameters=[{"vendor": "ACME"}, {"vendor": "EMCA"}]
+        )
+    assert dag.task_ids == ["t"]
+
+
+def test_every_argument_that_is_sent_can_be_a_template() -> None:
+    sent = {"workflow_id", "parameters", "title", "proxy_location", "webhook_url", "browser_session_id"}
+    assert sent | {"browser_profile_id", "run_options", "skyvern_conn_id"} == set(make().template_fields)
+    assert isinstance(SkyvernRunWorkflowOperator.template_fields, tuple)
+
+
+# Parameters.
+
+
+def rendered(folder: Path, native: bool = False, **arguments: Any) -> SkyvernRunWorkflowOperator:  # noqa: FBT001, FBT002  a switch of Airflow's
+    with DAG("d", schedule=None, template_searchpath=[str(folder)], render_template_as_native_obj=native):
+        operator = make(**arguments)
+    operator.render_template_fields({"params": {"vendor": "ACME", "n": 3}})
+    return operator
+
+
+def test_parameters_may_be_a_json_file_which_is_a_template_too(skyvern: FakeSkyvern, tmp_path: Path) -> None:
+    (tmp_path / "invoices.json").write_text('{"vendor": "{{ params.vendor }}", "pages": [1, {{ params.n }}]}')
+    execute(rendered(tmp_path, workflow_id=skyvern.workflow(), parameters="invoices.json"))
+    [start] = skyvern.sent("POST", START)
+    assert start.json["parameters"] == {"vendor": "ACME", "pages": [1, 3]}
+
+
+def test_names_of_files_among_the_values_are_values(skyvern: FakeSkyvern, tmp_path: Path) -> None:
+    parameters = {"file": "report.json", "deep": ["{{ params.vendor }}.json"]}
+    execute(rendered(tmp_path, workflow_id=skyvern.workflow(), parameters=parameters))
+    assert skyvern.requests[0].json["parameters"] == {"file": "report.json", "deep": ["ACME.json"]}
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_parameters_may_be_rendered_from_one_template(skyvern: FakeSkyvern, tmp_path: Path, *, native: bool) -> None:
+    template = "{{ {'vendor': params.vendor, 'n': params.n} | tojson }}"
+    execute(rendered(tmp_path, native, workflow_id=skyvern.workflow(), parameters=template))
+    assert skyvern.requests[0].json["parameters"] == {"vendor": "ACME", "n": 3}
+
+
+def test_a_template_that_renders_to_nonsense_fails_without_a_retry(skyvern: FakeSkyvern, tmp_path: Path) -> None:
+    with pytest.raises(AirflowFailException, match="parameters: must be a mapping"):
+        execute(rendered(tmp_path, parameters="{{ params.vendor }}"))
+    with pytest.raises(AirflowFailException, match="max_elapsed_time_minutes"):
+        execute(rendered(tmp_path, run_options={"max_elapsed_time_minutes": "{{ params.vendor }}"}))
+    assert skyvern.requests == []
+
+
+def test_everything_that_was_given_is_sent(skyvern: FakeSkyvern) -> None:
+    arguments: dict[str, Any] = {
+        "parameters": {"vendor": "ACME"},
+        "title": "ACME in October",
+        "proxy_location": "RESIDENTIAL_DE",
+        "webhook_url": "https://example.com/hook",
+    }
+    options = {"max_elapsed_time_minutes": 30, "run_metadata": {"team": "ops"}}
+    workflow = skyvern.workflow()
+    execute(make(workflow, **arguments, run_options=options, durable=False))
+    assert skyvern.requests[0].json == {"workflow_id": workflow, **arguments, **options}
+
+
+# A run from its start to its end.
+
+
+def test_the_output_of_a_completed_run_is_returned(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
+    output = {"fetch_output": {"n": 42}, "extracted_information": []}
+    workflow = skyvern.workflow(plan=("queued", "running", "completed"), output=output)
+    assert run_task(lambda: make(workflow, deferrable=deferrable)) == output
+    assert len(skyvern.sent("POST", START)) == 1
+    assert skyvern.sent("POST", CANCEL) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        ("failed", SkyvernRunFailed),
+        ("terminated", SkyvernRunTerminated),
+        ("timed_out", SkyvernRunTimedOut),
+        ("canceled", SkyvernRunCanceled),
+    ],
+)
+def test_a_run_that_ends_badly_fails_the_task_with_the_run_in_the_error(
+    skyvern: FakeSkyvern, status: str, kind: type[SkyvernRunError], *, deferrable: bool
+) -> None:
+    errors = [{"error_code": "OUT"}]
+    workflow = skyvern.workflow(plan=("running", status), failure_reason="no stock", errors=errors)
+    with pytest.raises(kind) as caught:
+        run_task(lambda: make(workflow, deferrable=deferrable))
+    assert caught.value.run is not None
+    assert caught.value.run.status == status
+    assert f"ended as {status}" in str(caught.value)
+    assert str(caught.value.run.app_url) in str(caught.value)
+    assert skyvern.sent("POST", CANCEL) == []
+
+
+def test_a_run_that_skyvern_runs_again_is_waited_for(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
+    pending = {"status": "failed", "retry_pending": True}
+    workflow = skyvern.workflow(plan=("running", pending, {"status": "running", "attempt": 2}, "completed"))
+    assert run_task(lambda: make(workflow, deferrable=deferrable)) is not None
+
+
+def test_the_run_is_published_before_anything_is_waited_for(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
+    ti = FakeTaskInstance()
+    asked: dict[str, list[str]] = {}
+    ti.on_push = lambda key: asked.setdefault(key, [seen.method for seen in skyvern.requests])
+    run_task(lambda: make(skyvern.workflow(), deferrable=deferrable), ti)
+    assert list(asked.items()) == [("run_id", ["POST"]), ("app_url", ["POST"])]
+    [run_id] = skyvern.runs
+    assert ti.xcoms == {"run_id": run_id, "app_url": f"http://localhost:8080/runs/{run_id}"}
+
+
+def test_a_run_need_not_be_waited_for(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
+    ti = FakeTaskInstance()
+    operator = make(skyvern.workflow(), wait_for_completion=False, deferrable=deferrable)
+    run_id = execute(operator, ti)
+    assert list(skyvern.runs) == [run_id]
+    assert ti.xcoms["run_id"] == run_id
+    assert [seen.method for seen in skyvern.requests] == ["POST"]
+
+
+def test_a_run_whose_workflow_is_deleted_meanwhile_is_seen_to_its_end(
+    skyvern: FakeSkyvern, *, deferrable: bool
+) -> None:
+    workflow = skyvern.workflow(plan=("running", "running", "completed"), output={"sum": 1})
+    skyvern.next("GET", LOOK, lambda: setattr(skyvern.workflows[workflow], "deleted", True))
+    assert run_task(lambda: make(workflow, deferrable=deferrable)) == {"sum": 1}
+
+
+def test_a_person_who_is_awaited_is_told_where(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
+    ti = FakeTaskInstance()
+
+    def go_on(key: str) -> None:
+        if key == "awaiting_person":
+            SkyvernHook().continue_run(ti.xcoms["run_id"])
+
+    ti.on_push = go_on
+    run_task(lambda: make(skyvern.workflow(plan=("running", "paused", "completed")), deferrable=deferrable), ti)
+    [run_id] = skyvern.runs
+    assert ti.xcoms["awaiting_person"] == {"run_id": run_id, "app_url": f"http://localhost:8080/runs/{run_id}"}
+    assert len(skyvern.sent("POST", ".*/continue")) == 1
+
+
+@pytest.mark.parametrize("status", ["failed", "terminated"])
+def test_endings_can_skip_the_task(skyvern: FakeSkyvern, status: str, *, deferrable: bool) -> None:
+    workflow = skyvern.workflow(plan=("running", status), failure_reason="no stock")
+    expected = AirflowSkipException if status == "terminated" else SkyvernRunFailed
+    with pytest.raises(expected, match="no stock"):
+        run_task(lambda: make(workflow, deferrable=deferrable, skip_on=["terminated"]))
+
+
+# What no retry can cure.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer", "message"),
+    [
+        ({"workflow_id": "wpid_123"}, None, "404: Workflow not found. workflow_permanent_id=wpid_123"),
+        ({}, None, "400: Missing value for parameter vendor"),
+        ({"parameters": {"vendor": "A"}, "proxy_location": "MARS"}, None, "422: proxy_location"),
+        ({}, httpx.Response(402, json={"detail": "Out of credit"}), "402: Out of credit"),
+        ({}, httpx.Response(403, json={"detail": "Could not validate credentials"}), "403: Could not validate"),
+    ],
+)
+def test_what_no_retry_can_cure_fails_at_once(
+    skyvern: FakeSkyvern, arguments: dict[str, Any], answer: httpx.Response | None, message: str
+) -> None:
+    if answer is not None:
+        skyvern.next("POST", START, answer)
+    workflow = skyvern.workflow(parameters={"vendor": "string"})
+    with pytest.raises(AirflowFailException, match=message):
+        execute(make(**{"workflow_id": workflow, **arguments}))
+    assert len(skyvern.requests) == 1
+    assert skyvern.runs == {}
+
+
+def test_a_connection_that_is_wrong_fails_at_once_and_keeps_its_key(connect: Connect, task_log: TaskLog) -> None:
+    connect(password="s3cr3t", extra={"timeout": "soon"})
+    with pytest.raises(AirflowFailException, match="connection 'skyvern_default': timeout") as caught:
+        execute(make())
+    assert "s3cr3t" not in str(caught.value) + task_log()
+
+
+def test_errors_that_may_pass_keep_the_tasks_retries(skyvern: FakeSkyvern) -> None:
+    skyvern.next("POST", START, httpx.Response(429))
+    operator = make(skyvern.workflow())
+    operator.hook = SkyvernHook(retry=RetryPolicy(attempts=1))
+    with pytest.raises(SkyvernError) as caught:
+        execute(operator)
+    assert caught.value.transient
+
+
+# Once.
+
+
+def test_a_start_whose_answer_was_lost_is_found_and_never_sent_twice(
+    skyvern: FakeSkyvern, *, deferrable: bool
+) -> None:
+    skyvern.next("POST", START, LOST)
+    workflow = skyvern.workflow(output={"sum": 1})
+    assert run_task(lambda: make(workflow, deferrable=deferrable)) == {"sum": 1}
+    assert len(skyvern.sent("POST", START)) == 1
+    assert len(skyvern.runs) == 1
+
+
+def test_a_start_that_cannot_be_found_is_left_to_the_next_try(skyvern: FakeSkyvern) -> None:
+    skyvern.next("POST", START, httpx.ReadTimeout("lost on its way"))
+    with pytest.raises(SkyvernStartUnknown, match="The next try looks again before it starts anything"):
+        execute(make(skyvern.workflow(), lost_start_timeout=1e-6))
+    assert len(skyvern.sent("POST", START)) == 1
+
+
+def test_without_durable_a_lost_answer_is_an_error_and_nothing_is_tagged(skyvern: FakeSkyvern) -> None:
+    skyvern.next("POST", START, LOST)
+    with pytest.raises(SkyvernConnectionError, match="may have arrived"):
+        execute(make(skyvern.workflow(), durable=False))
+    [start] = skyvern.requests
+    assert "run_metadata" not in start.json
+
+
+def try_number(number: int, max_tries: int = 2) -> FakeTaskInstance:
+    ti = FakeTaskInstance()
+    ti.try_number, ti.max_tries = number, max_tries
+    return ti
+
+
+def test_a_retry_goes_on_with_the_run_of_the_try_before(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("running", "running", "completed"), output={"sum": 1})
+    deferral(make(workflow, retries=2, deferrable=True), try_number(1))
+    assert run_task(lambda: make(workflow, retries=2), try_number(2)) == {"sum": 1}
+    assert len(skyvern.runs) == 1
+
+
+def test_a_retry_takes_the_output_of_a_run_that_completed_meanwhile(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("completed",), output={"sum": 1})
+    deferral(make(workflow, retries=2, deferrable=True), try_number(1))
+    [run] = skyvern.runs.values()
+    run.look()
+    assert run_task(lambda: make(workflow, retries=2, deferrable=True), try_number(2)) == {"sum": 1}
+    assert len(skyvern.runs) == 1
+
+
+def test_a_retry_after_a_failed_run_starts_another(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("failed",))
+    for number in (1, 2):
+        with pytest.raises(SkyvernRunFailed):
+            run_task(lambda: make(workflow, retries=2), try_number(number))
+    assert len(skyvern.runs) == 2
+
+
+def test_a_cleared_task_starts_anew_and_cancels_what_it_had_started(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("running",))
+    deferral(make(workflow, deferrable=True), try_number(1, max_tries=0))
+    deferral(make(workflow, deferrable=True), try_number(2, max_tries=1))
+    before, after = skyvern.runs
+    assert (skyvern.status(before), skyvern.status(after)) == ("canceled", "created")
+
+
+def test_the_event_of_an_earlier_try_does_not_end_this_one(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("running", "completed"), output={"sum": 1})
+    stale = deferral(make(workflow, deferrable=True), try_number(1))
+    event = {"run_id": "wr_of_another_time", "reason": "ended", "status": "completed", "message": None}
+    assert resumed(make(workflow), stale, event, context_of(try_number(2))) == {"sum": 1}
+    assert len(skyvern.runs) == 1
+
+
+# A deferral.
+
+
+def test_a_deferral_says_what_the_trigger_needs_and_no_secret(skyvern: FakeSkyvern) -> None:
+    before = time.time()
+    deferred = deferral(make(skyvern.workflow(), deferrable=True, poll_interval=7, timeout=600))
+    [run_id] = skyvern.runs
+    _, kwargs = deferred.trigger.serialize()
+    assert (kwargs["run_id"], kwargs["poll_interval"]) == (run_id, 7.0)
+    assert before + 600 <= kwargs["deadline"] <= time.time() + 600
+    assert deferred.kwargs == {"deadline": kwargs["deadline"], "try_number": 1}
+    assert deferred.method_name == "execute_complete"
+    assert deferred.timeout is not None
+    assert timedelta(seconds=595) + BACKSTOP < deferred.timeout <= timedelta(seconds=600) + BACKSTOP
+    assert API_KEY not in json.dumps(kwargs)
+
+
+def test_the_deadline_leaves_time_before_the_execution_timeout(skyvern: FakeSkyvern) -> None:
+    operator = make(skyvern.workflow(), deferrable=True, timeout=3600, execution_timeout=timedelta(minutes=10))
+    _, kwargs = deferral(operator).trigger.serialize()
+    assert kwargs["deadline"] == pytest.approx(time.time() + 570, abs=5)
+
+
+@pytest.mark.parametrize("event", [None, {}, "ended", {"run_id": "wr_1", "reason": "success"}, {"reason": "ended"}])
+def test_a_missing_or_malformed_event_fails_loudly(skyvern: FakeSkyvern, event: Any) -> None:
+    workflow = skyvern.workflow(plan=("completed",))
+    deferred = deferral(make(workflow, deferrable=True))
+    with pytest.raises(SkyvernError, match="without a valid event"):
+        resumed(make(workflow), deferred, event, context_of(FakeTaskInstance()))
+
+
+def test_a_trigger_that_gave_up_is_replaced_by_the_worker(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("running", "completed"), output={"sum": 1})
+    deferred = deferral(make(workflow, deferrable=True))
+    [run_id] = skyvern.runs
+    event = {"run_id": run_id, "reason": "error", "status": None, "message": "the key did not work there"}
+    assert resumed(make(workflow), deferred, event, context_of(FakeTaskInstance())) == {"sum": 1}
+
+
+def test_the_result_of_a_run_that_is_over_is_fetched_with_patience(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("completed",), output={"sum": 1})
+    deferred = deferral(make(workflow, deferrable=True, timeout=0.001))
+    [run_id] = skyvern.runs
+    skyvern.next("GET", LOOK, *[httpx.Response(503)] * 6)
+    operator = make(workflow)
+    operator.hook = SkyvernHook(retry=RetryPolicy(attempts=2, base=0))
+    time.sleep(0.002)
+    event = {"run_id": run_id, "reason": "ended", "status": "completed", "message": None}
+    assert resumed(operator, deferred, event, context_of(FakeTaskInstance())) == {"sum": 1}
+
+
+# A deferral that ended without an event.
+
+
+def fail(operator: SkyvernRunWorkflowOperator, ti: FakeTaskInstance, error: str = "Trigger timeout") -> Any:
+    return operator.resume_execution("__fail__", {"error": error}, context_of(ti))
+
+
+@pytest.mark.parametrize("map_index", [-1, 2])
+@pytest.mark.parametrize("error", ["Trigger timeout", "Trigger failure"])
+def test_a_deferral_that_ended_without_an_event_cancels_the_run(
+    skyvern: FakeSkyvern, map_index: int, error: str
+) -> None:
+    workflow = skyvern.workflow(plan=("running",))
+    ti = FakeTaskInstance(map_index=map_index)
+    deferral(make(workflow, deferrable=True), ti)
+    with pytest.raises(SkyvernWaitTimeout, match="it is canceled now"):
+        fail(make(workflow), ti, error)
+    assert len(skyvern.sent("POST", CANCEL)) == 1
+
+
+def test_a_run_that_completed_without_an_event_is_not_lost(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("completed",), output={"sum": 1})
+    ti = FakeTaskInstance()
+    deferral(make(workflow, deferrable=True), ti)
+    assert fail(make(workflow), ti) == {"sum": 1}
+
+
+def test_a_deferral_of_nothing_fails_as_airflow_says(skyvern: FakeSkyvern) -> None:
+    with pytest.raises(AirflowException, match="Trigger timeout"):
+        fail(make(), FakeTaskInstance())
+    assert skyvern.requests == []
+
+
+# Out of time.
+
+
+def test_a_run_that_takes_too_long_is_canceled_once(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
+    workflow = skyvern.workflow(plan=("running",))
+    with pytest.raises(SkyvernWaitTimeout, match="did not end in time; it is canceled now") as caught:
+        run_task(lambda: make(workflow, deferrable=deferrable, timeout=0.1))
+    assert len(skyvern.sent("POST", CANCEL)) == 1
+    assert caught.value.run is not None
+    assert caught.value.run.status == "canceled"
+    assert str(caught.value.run.app_url) in str(caught.value)
+
+
+def test_a_run_that_completes_while_it_is_being_canceled_is_a_success(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("running", "running", "completed"), output={"sum": 1})
+    skyvern.next("POST", CANCEL, httpx.Response(200, content=b"null"))
+    assert execute(make(workflow, poll_interval=20, timeout=0.05)) == {"sum": 1}
+
+
+def test_a_cancel_that_is_refused_says_that_the_run_may_still_run(skyvern: FakeSkyvern) -> None:
+    skyvern.next("POST", CANCEL, httpx.Response(404, json={"detail": "Run not found"}))
+    with pytest.raises(SkyvernWaitTimeout, match=r"may still be running: .*Run not found.* See http://localhost"):
+        execute(make(skyvern.workflow(plan=("running",)), timeout=0.05))
+
+
+# Killed.
+
+
+def test_killing_a_waiting_task_cancels_its_run_once(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
+    operator = make(skyvern.workflow(plan=("running",)), poll_interval=60)
+    skyvern.next("GET", LOOK, operator.on_kill)
+    with pytest.raises(SkyvernRunCanceled):
+        execute(operator)
+    operator.on_kill()
+    [run_id] = skyvern.runs
+    assert skyvern.status(run_id) == "canceled"
+    assert len(skyvern.sent("POST", CANCEL)) == 1
+    assert f"Skyvern run {run_id}: canceled, as the task was killed" in task_log()
+
+
+def test_a_killed_task_never_succeeds_even_when_its_run_does(skyvern: FakeSkyvern) -> None:
+    operator = make(skyvern.workflow(plan=("completed",)))
+    skyvern.next("GET", LOOK, operator.on_kill)
+    with pytest.raises(SkyvernRunCanceled, match="must not succeed"):
+        execute(operator)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_killing_a_task_whose_start_is_not_answered_yet_cancels_the_run(
+    skyvern: FakeSkyvern, *, durable: bool
+) -> None:
+    operator = make(skyvern.workflow(plan=("running",)), durable=durable)
+    skyvern.next("POST", START, operator.on_kill)
+    with pytest.raises(SkyvernRunCanceled):
+        execute(operator)
+    [run_id] = skyvern.runs
+    assert skyvern.status(run_id) == "canceled"
+
+
+def test_killing_a_resumed_task_cancels_its_run(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("running",))
+    deferred = deferral(make(workflow, deferrable=True))
+    [run_id] = skyvern.runs
+    operator = make(workflow)
+    skyvern.next("GET", LOOK, operator.on_kill)
+    event = {"run_id": run_id, "reason": "error", "status": None, "message": ""}
+    with pytest.raises(SkyvernRunCanceled):
+        resumed(operator, deferred, event, context_of(FakeTaskInstance()))
+    assert len(skyvern.sent("POST", CANCEL)) == 1
+
+
+def test_a_task_that_is_killed_before_it_is_resumed_cancels_its_run(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("running",))
+    deferred = deferral(make(workflow, deferrable=True))
+    [run_id] = skyvern.runs
+    operator = make(workflow)
+    operator.on_kill()
+    event = {"run_id": run_id, "reason": "error", "status": None, "message": ""}
+    with pytest.raises(SkyvernRunCanceled):
+        resumed(operator, deferred, event, context_of(FakeTaskInstance()))
+    assert skyvern.status(run_id) == "canceled"
+    assert len(skyvern.sent("POST", CANCEL)) == 1
+
+
+def test_killing_a_task_that_has_started_nothing_asks_nothing(skyvern: FakeSkyvern) -> None:
+    make().on_kill()
+    assert skyvern.requests == []
+
+
+def test_killing_a_task_that_is_over_asks_nothing(skyvern: FakeSkyvern) -> None:
+    operator = make(skyvern.workflow())
+    execute(operator)
+    asked = len(skyvern.requests)
+    operator.on_kill()
+    assert len(skyvern.requests) == asked
+
+
+def test_a_cancel_whose_answer_is_lost_is_seen_to_by_looking(skyvern: FakeSkyvern) -> None:
+    operator = make(skyvern.workflow(plan=("running",)))
+    skyvern.next("GET", LOOK, operator.on_kill)
+    skyvern.next("POST", CANCEL, LOST)
+    with pytest.raises(SkyvernRunCanceled):
+        execute(operator)
+    [run_id] = skyvern.runs
+    assert skyvern.status(run_id) == "canceled"
+
+
+def test_a_run_can_be_left_alone_when_its_task_is_killed(skyvern: FakeSkyvern) -> None:
+    operator = make(skyvern.workflow(plan=("running",)), cancel_on_kill=False)
+    skyvern.next("GET", LOOK, operator.on_kill)
+    with pytest.raises(SkyvernRunCanceled, match="must not succeed"):
+        execute(operator)
+    assert skyvern.sent("POST", CANCEL) == []

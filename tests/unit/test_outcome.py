@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator
+
+from airflow_skyvern.exceptions import (
+    SkyvernAuthError,
+    SkyvernConfigError,
+    SkyvernConnectionError,
+    SkyvernCreditError,
+    SkyvernError,
+    SkyvernNotFoundError,
+    SkyvernRateLimitError,
+    SkyvernRequestError,
+    SkyvernResponseError,
+    SkyvernRunFailed,
+    SkyvernServerError,
+    SkyvernWaitTimeout,
+)
+from airflow_skyvern.models import Run
+from airflow_skyvern.outcome import (
+    deadline_after,
+    is_dynamic,
+    no_retry_when_useless,
+    publish,
+    published_run_id,
+    seconds_of,
+)
+from tests.support.tasks import FakeTaskInstance, context_of
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [SkyvernAuthError, SkyvernNotFoundError, SkyvernRequestError, SkyvernCreditError, SkyvernConfigError],
+)
+def test_what_no_retry_can_cure_fails_without_one(kind: type[SkyvernError]) -> None:
+    with pytest.raises(AirflowFailException, match="what happened") as caught, no_retry_when_useless():
+        raise kind("what happened")
+    assert isinstance(caught.value.__cause__, kind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        SkyvernConnectionError,
+        SkyvernRateLimitError,
+        SkyvernServerError,
+        SkyvernResponseError,
+        SkyvernRunFailed,
+        SkyvernWaitTimeout,
+        KeyError,
+    ],
+)
+def test_everything_else_keeps_its_type_and_its_retries(kind: type[Exception]) -> None:
+    with pytest.raises(kind) as caught, no_retry_when_useless():
+        raise kind("what happened")
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("timeout", "execution_timeout", "expected"),
+    [
+        (60, None, 60),
+        (timedelta(minutes=1), None, 60),
+        (60, timedelta(hours=1), 60),
+        (7200, timedelta(hours=1), 3570),
+        (7200, timedelta(seconds=40), 20),
+        (7200, timedelta(seconds=60), 30),
+    ],
+)
+def test_the_deadline_is_the_earlier_limit_with_time_left_to_cancel(
+    timeout: timedelta | float, execution_timeout: timedelta | None, expected: float
+) -> None:
+    assert deadline_after(1000.0, timeout, execution_timeout) == 1000.0 + expected
+
+
+@pytest.mark.parametrize("value", [1, 0.5, timedelta(seconds=3), timedelta(days=1)])
+def test_durations_are_seconds_or_timedeltas(value: Any) -> None:
+    expected = value.total_seconds() if isinstance(value, timedelta) else value
+    assert seconds_of("timeout", value) == expected
+    assert isinstance(seconds_of("timeout", value), float)
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "10", None, float("inf"), float("nan"), timedelta(0), timedelta(-1)])
+def test_other_durations_are_refused_by_name(value: Any) -> None:
+    with pytest.raises(SkyvernConfigError, match="poll_interval must be a positive number of seconds"):
+        seconds_of("poll_interval", value)
+
+
+def test_templates_and_xcoms_are_known_only_when_the_task_runs() -> None:
+    with DAG("d", schedule=None):
+        output: Any = BaseOperator(task_id="first").output
+    for value in (
+        "{{ ds }}",
+        "{% if a %}",
+        output,
+        output["a"],
+        [output],
+        {"a": ["{{ ds }}"]},
+        {"{{ k }}": 1},
+        (output,),
+    ):
+        assert is_dynamic(value), value
+    for value in ("plain", "{ not one }", 1, None, ["a"], {"a": {"b": ("c",)}}):
+        assert not is_dynamic(value), value
+
+
+def test_the_run_is_published_with_its_address_where_it_has_one() -> None:
+    ti = FakeTaskInstance()
+    publish(context_of(ti), Run(run_id="wr_1", status="created", app_url=None))
+    assert ti.xcoms == {"run_id": "wr_1"}
+    publish(context_of(ti), Run(run_id="wr_1", status="created", app_url="https://app"))
+    assert ti.xcoms == {"run_id": "wr_1", "app_url": "https://app"}
+
+
+@pytest.mark.parametrize("map_index", [-1, 0, 3])
+def test_a_task_finds_its_own_run_id_also_when_it_is_mapped(map_index: int) -> None:
+    ti = FakeTaskInstance(map_index=map_index)
+    assert published_run_id(context_of(ti)) is None
+    ti.xcom_push("run_id", "wr_1")
+    assert published_run_id(context_of(ti)) == "wr_1"

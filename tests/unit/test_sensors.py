@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import time
+from datetime import timedelta
+from typing import Any
+
+import airflow
+import httpx
+import pytest
+from airflow.exceptions import AirflowRescheduleException
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernRunFailed
+from airflow_skyvern.outcome import BACKSTOP
+from airflow_skyvern.sensors import SkyvernRunSensor
+from tests.support.fake_skyvern import API_KEY, FakeSkyvern
+from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed, run_task
+
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"mode": "poke"},
+    "reschedule": {"mode": "reschedule"},
+    "deferrable": {"deferrable": True},
+}
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return MODES[request.param]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _reschedules_can_be_stored() -> None:
+    """Airflow 2 asks its database when a sensor was first rescheduled."""
+    if airflow.__version__.startswith("2."):
+        from airflow.models.taskreschedule import TaskReschedule  # noqa: PLC0415  as above
+        from airflow.settings import engine  # noqa: PLC0415  as above
+
+        TaskReschedule.__table__.create(engine, checkfirst=True)
+
+
+def make(run_id: str = "wr_1", **more: Any) -> SkyvernRunSensor:
+    given: dict[str, Any] = {"task_id": "t", "run_id": run_id, "poke_interval": 0.01, "timeout": 20, **more}
+    return SkyvernRunSensor(**given)
+
+
+def wait(run_id: str, ti: FakeTaskInstance | None = None, **more: Any) -> Any:
+    """Run a sensor to its end; a rescheduled one is another object in another process."""
+    try:
+        return run_task(lambda: make(run_id, **more), ti)
+    except AirflowRescheduleException as rescheduled:
+        time.sleep(max(0.0, rescheduled.reschedule_date.timestamp() - time.time()))
+        return wait(run_id, ti, **more)
+
+
+def test_a_sensor_waits_for_a_run_and_returns_its_output(skyvern: FakeSkyvern, mode: dict[str, Any]) -> None:
+    pending = {"status": "failed", "retry_pending": True}
+    run_id = skyvern.run(plan=("queued", pending, "paused", "completed"), output={"sum": 1})
+    skyvern.runs[run_id].told_to_go_on = True
+    ti = FakeTaskInstance()
+    assert wait(run_id, ti, **mode) == {"sum": 1}
+    assert ti.xcoms == {"run_id": run_id, "app_url": f"http://localhost:8080/runs/{run_id}"}
+
+
+def test_the_run_is_published_at_the_first_look(skyvern: FakeSkyvern, mode: dict[str, Any]) -> None:
+    run_id = skyvern.run(plan=("running", "completed"))
+    ti = FakeTaskInstance()
+    asked: dict[str, int] = {}
+    ti.on_push = lambda key: asked.setdefault(key, len(skyvern.requests))
+    wait(run_id, ti, **mode)
+    assert asked == {"run_id": 1, "app_url": 1}
+
+
+@pytest.mark.parametrize("soft_fail", [False, True])
+@pytest.mark.parametrize(
+    ("situation", "hard", "soft"),
+    [
+        ("failed", AirflowFailException, AirflowSkipException),
+        ("timeout", AirflowSensorTimeout, AirflowSkipException),
+        ("wrong key", AirflowFailException, AirflowFailException),
+        ("unknown run", AirflowFailException, AirflowFailException),
+    ],
+)
+def test_what_soft_fail_skips_and_what_it_does_not(
+    skyvern: FakeSkyvern,
+    mode: dict[str, Any],
+    *,
+    soft_fail: bool,
+    situation: str,
+    hard: type[Exception],
+    soft: type[Exception],
+) -> None:
+    plan = ("running", "failed") if situation == "failed" else ("running",)
+    run_id = "wr_123" if situation == "unknown run" else skyvern.run(plan=plan, failure_reason="no stock")
+    skyvern.api_key = "another" if situation == "wrong key" else API_KEY
+    timeout = 1e-6 if situation == "timeout" else 20
+    with pytest.raises((AirflowFailException, AirflowSensorTimeout, AirflowSkipException)) as caught:
+        wait(run_id, soft_fail=soft_fail, timeout=timeout, **mode)
+    assert type(caught.value) is (soft if soft_fail else hard)
+    assert skyvern.sent("POST", ".*") == []
+
+
+def test_the_error_of_a_bad_ending_has_the_run_as_its_cause(skyvern: FakeSkyvern, mode: dict[str, Any]) -> None:
+    run_id = skyvern.run(plan=("running", "failed"), failure_reason="no stock")
+    with pytest.raises(AirflowFailException, match=r"ended as failed: no stock\. See http") as caught:
+        wait(run_id, **mode)
+    assert isinstance(caught.value.__cause__, SkyvernRunFailed)
+    assert caught.value.__cause__.run is not None
+    assert caught.value.__cause__.run.run_id == run_id
+
+
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_a_key_that_stops_working_while_the_sensor_is_deferred_fails_it(
+    skyvern: FakeSkyvern, *, soft_fail: bool
+) -> None:
+    run_id = skyvern.run(plan=("running",))
+    deferred = deferral(make(run_id, deferrable=True))
+    skyvern.api_key = "another"
+    event = {"run_id": run_id, "reason": "error", "status": "running", "message": "403"}
+    with pytest.raises(AirflowFailException, match="Could not validate credentials"):
+        resumed(make(run_id, soft_fail=soft_fail), deferred, event, context_of(FakeTaskInstance()))
+
+
+def test_errors_that_may_pass_do_not_end_the_wait(skyvern: FakeSkyvern, mode: dict[str, Any]) -> None:
+    run_id = skyvern.run(plan=("running", "completed"), output={"sum": 1})
+    skyvern.next("GET", "/v1/runs/.*", httpx.Response(429, headers={"retry-after": "0"}))
+    assert wait(run_id, **mode) == {"sum": 1}
+
+
+def test_a_look_that_fails_for_good_is_a_miss_and_not_the_end(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("completed",))
+    skyvern.next("GET", "/v1/runs/.*", httpx.Response(503, headers={"retry-after": "60"}))
+    sensor = make(run_id)
+    assert sensor.poke(context_of(FakeTaskInstance())) is False
+    assert sensor.poke(context_of(FakeTaskInstance()))
+
+
+def test_a_deferral_says_what_the_trigger_needs_and_no_secret(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("running",))
+    deferred = deferral(make(run_id, deferrable=True, poke_interval=7, timeout=600))
+    _, kwargs = deferred.trigger.serialize()
+    assert kwargs == {
+        "run_id": run_id,
+        "skyvern_conn_id": "skyvern_default",
+        "poll_interval": 7.0,
+        "deadline": pytest.approx(time.time() + 600, abs=5),
+        "cancel_on_kill": False,
+        "pause_known": None,
+    }
+    assert deferred.kwargs == {"deadline": kwargs["deadline"]}
+    assert deferred.timeout is not None
+    assert timedelta(seconds=595) + BACKSTOP < deferred.timeout <= timedelta(seconds=600) + BACKSTOP
+    assert API_KEY not in json.dumps(kwargs)
+
+
+@pytest.mark.parametrize("event", [None, {}, {"run_id": "wr_1", "reason": "success"}])
+def test_a_missing_or_malformed_event_fails_loudly(skyvern: FakeSkyvern, event: Any) -> None:
+    run_id = skyvern.run(plan=("running", "completed"))
+    deferred = deferral(make(run_id, deferrable=True))
+    with pytest.raises((AirflowFailException, SkyvernError), match="without a valid event"):
+        resumed(make(run_id), deferred, event, context_of(FakeTaskInstance()))
+
+
+def test_a_run_that_is_over_is_not_deferred_for(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("completed",), output={"sum": 1})
+    assert make(run_id, deferrable=True).execute(context_of(FakeTaskInstance())) == {"sum": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"run_id": ""}, "Task 't': run_id is empty"),
+        ({"poke_interval": 0}, "poke_interval must be a positive number"),
+        ({"poke_interval": timedelta(-1)}, "poke_interval must be a positive number"),
+    ],
+)
+def test_a_mistake_is_found_when_the_dag_is_parsed(arguments: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SkyvernConfigError, match=complaint):
+        make(**arguments)
+
+
+def test_durations_may_be_timedeltas() -> None:
+    sensor = make(poke_interval=timedelta(seconds=5), timeout=timedelta(minutes=1))
+    assert sensor.poke_interval == 5.0
+    assert sensor.template_fields == ("run_id", "skyvern_conn_id")

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from airflow_skyvern.exceptions import SkyvernError
+from airflow_skyvern.triggers import SkyvernRunTrigger, event_of
+from tests.support.fake_skyvern import API_KEY, FakeSkyvern
+from tests.support.tasks import first_event, rebuilt
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import Connect
+
+LOOK = "/v1/runs/[^/]+"
+
+
+def trigger(run_id: str, seconds: float = 10) -> SkyvernRunTrigger:
+    return SkyvernRunTrigger(run_id, "skyvern_default", 0.01, time.time() + seconds)
+
+
+def test_a_trigger_survives_the_database_and_takes_no_secret_there(skyvern: FakeSkyvern) -> None:
+    original = SkyvernRunTrigger("wr_1", "skyvern_default", 10.0, 1795377777.5)
+    path, kwargs = original.serialize()
+    assert path == "airflow_skyvern.triggers.SkyvernRunTrigger"
+    assert kwargs == {
+        "run_id": "wr_1",
+        "skyvern_conn_id": "skyvern_default",
+        "poll_interval": 10.0,
+        "deadline": 1795377777.5,
+        "cancel_on_kill": False,
+        "pause_known": None,
+    }
+    assert API_KEY not in json.dumps(kwargs)
+    assert rebuilt(original).serialize() == original.serialize()
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "terminated", "timed_out", "canceled"])
+async def test_the_event_says_that_the_run_is_over_and_how(skyvern: FakeSkyvern, status: str) -> None:
+    run_id = skyvern.run(plan=("queued", "running", status), output={"secret": "in the output"})
+    expected = {"run_id": run_id, "reason": "ended", "status": status, "message": None}
+    assert await first_event(trigger(run_id)) == expected
+
+
+async def test_the_wait_goes_on_while_a_retry_is_pending(skyvern: FakeSkyvern) -> None:
+    pending = {"status": "failed", "retry_pending": True, "attempt": 1}
+    run_id = skyvern.run(plan=("running", pending, "running", "completed"))
+    assert (await first_event(trigger(run_id)))["status"] == "completed"
+
+
+async def test_the_wait_goes_on_through_statuses_nobody_knows(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("thinking", "completed"))
+    assert (await first_event(trigger(run_id)))["status"] == "completed"
+
+
+async def test_the_deadline_ends_the_wait_but_not_the_run(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("running",))
+    event = await first_event(trigger(run_id, seconds=0.1))
+    assert event == {"run_id": run_id, "reason": "deadline", "status": "running", "message": None}
+    assert skyvern.sent("POST", ".*") == []
+
+
+async def test_a_deadline_that_passed_during_a_restart_still_gives_one_look(skyvern: FakeSkyvern) -> None:
+    assert (await first_event(trigger(skyvern.run(plan=("completed",)), seconds=-5)))["reason"] == "ended"
+    assert (await first_event(trigger(skyvern.run(plan=("running",)), seconds=-5)))["reason"] == "deadline"
+
+
+async def test_errors_that_may_pass_do_not_end_the_wait(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("running", "completed"))
+    skyvern.next("GET", "/v1/runs/.*", httpx.Response(503, json={"error": "Database temporarily unavailable"}))
+    assert (await first_event(trigger(run_id)))["reason"] == "ended"
+
+
+async def test_a_run_that_is_unknown_ends_the_wait_with_the_reason(skyvern: FakeSkyvern) -> None:
+    event = await first_event(trigger("wr_123"))
+    assert (event["run_id"], event["reason"], event["status"]) == ("wr_123", "error", None)
+    assert "Task run not found wr_123" in event["message"]
+
+
+async def test_a_key_that_stops_working_ends_the_wait_with_the_reason(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("running",))
+    skyvern.next("GET", LOOK, lambda: setattr(skyvern, "api_key", "another"))
+    event = await first_event(trigger(run_id))
+    assert (event["reason"], event["status"]) == ("error", "running")
+    assert "Could not validate credentials" in event["message"]
+    assert API_KEY not in event["message"]
+
+
+async def test_a_key_that_is_rotated_does_not_end_the_wait(skyvern: FakeSkyvern, connect: Connect) -> None:
+    run_id = skyvern.run(plan=("running", "completed"))
+
+    def rotate() -> None:
+        skyvern.api_key = "the-next-key"
+        connect(password="the-next-key")
+
+    skyvern.next("GET", LOOK, rotate)
+    assert (await first_event(trigger(run_id)))["reason"] == "ended"
+
+
+async def test_a_missing_or_wrong_connection_ends_the_wait_with_the_reason(
+    skyvern: FakeSkyvern, connect: Connect
+) -> None:
+    event = await first_event(SkyvernRunTrigger("wr_1", "nowhere", 0.01, time.time() + 5))
+    assert event["reason"] == "error"
+    assert "nowhere" in event["message"]
+    connect(extra={"timeout": "soon"})
+    event = await first_event(trigger("wr_1"))
+    assert event["reason"] == "error"
+    assert "timeout must be a number" in event["message"]
+
+
+async def test_a_trigger_that_is_stopped_leaves_the_run_alone(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("running",))
+    looked, loop = asyncio.Event(), asyncio.get_running_loop()
+    skyvern.next("GET", LOOK, lambda: loop.call_soon_threadsafe(looked.set))
+    waiting = asyncio.create_task(first_event(trigger(run_id)))
+    await looked.wait()
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    assert waiting.cancelled()
+    assert skyvern.sent("POST", ".*") == []
+    assert skyvern.status(run_id) == "running"
+
+
+async def test_many_waits_do_not_hold_each_other_up(skyvern: FakeSkyvern) -> None:
+    runs = [skyvern.run(plan=("running", "completed")) for _ in range(10)]
+    events = await asyncio.gather(*(first_event(trigger(run_id)) for run_id in runs))
+    assert [event["run_id"] for event in events] == runs
+    first_looks = {seen.path for seen in skyvern.requests[:10]}
+    assert first_looks == {f"/v1/runs/{run_id}" for run_id in runs}
+
+
+def test_an_event_is_taken_as_it_was_given() -> None:
+    event = {"run_id": "wr_1", "reason": "ended", "status": "completed", "message": None}
+    assert event_of(event) == event
+    assert event_of({"run_id": "wr_1", "reason": "deadline"})["status"] is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "completed",
+        {},
+        [],
+        {"run_id": "wr_1"},
+        {"reason": "ended"},
+        {"run_id": None, "reason": "ended"},
+        {"run_id": "wr_1", "reason": "completed"},
+        {"run_id": "wr_1", "reason": ["ended"]},
+    ],
+)
+def test_a_missing_or_malformed_event_is_an_error(value: Any) -> None:
+    with pytest.raises(SkyvernError, match="without a valid event"):
+        event_of(value)
+
+
+# A user who ends the deferred task, on Airflow 3.3: the trigger is told, and interrupted once a second.
+
+
+@pytest.mark.parametrize("cancel_on_kill", [True, False])
+async def test_a_user_who_ends_the_task_cancels_the_run_if_that_is_wanted(
+    skyvern: FakeSkyvern, *, cancel_on_kill: bool
+) -> None:
+    run_id = skyvern.run(plan=("running",))
+    killed = SkyvernRunTrigger(run_id, "skyvern_default", 0.01, time.time() + 10, cancel_on_kill=cancel_on_kill)
+    killed.task_instance = None
+    await killed.on_kill()
+    assert skyvern.status(run_id) == ("canceled" if cancel_on_kill else "created")
+
+
+async def test_a_cancellation_that_is_interrupted_is_finished_nevertheless(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("running",))
+    killed = SkyvernRunTrigger(run_id, "skyvern_default", 0.01, time.time() + 10, cancel_on_kill=True)
+    killed.task_instance = None
+    work = asyncio.create_task(killed.on_kill())
+    skyvern.next("POST", ".*/cancel", lambda: time.sleep(0.05))
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        work.cancel()
+    await work
+    assert skyvern.status(run_id) == "canceled"
+
+
+async def test_a_cancellation_that_fails_breaks_nothing(skyvern: FakeSkyvern) -> None:
+    killed = SkyvernRunTrigger("wr_123", "skyvern_default", 0.01, time.time() + 10, cancel_on_kill=True)
+    killed.task_instance = None
+    await killed.on_kill()
+    assert len(skyvern.sent("POST", ".*/cancel")) == 1
+
+
+# A run that waits for a person.
+
+
+@pytest.mark.parametrize(
+    ("pause_known", "plan", "reason"),
+    [
+        (False, ("running", "paused"), "paused"),
+        (True, ("paused", "completed"), "ended"),
+        (None, ("paused", "completed"), "ended"),
+        (True, ("paused", "running", "paused"), "paused"),
+    ],
+)
+async def test_a_new_pause_is_news_if_that_is_wanted(
+    skyvern: FakeSkyvern, *, pause_known: bool | None, plan: tuple[str, ...], reason: str
+) -> None:
+    run_id = skyvern.run(plan=plan)
+    skyvern.runs[run_id].told_to_go_on = True
+    waiting = SkyvernRunTrigger(run_id, "skyvern_default", 0.01, time.time() + 10, pause_known=pause_known)
+    event = await first_event(waiting)
+    assert event["reason"] == reason
+    assert event["message"] == (f"http://localhost:8080/runs/{run_id}" if reason == "paused" else None)
