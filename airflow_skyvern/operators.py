@@ -208,6 +208,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             deadline = max(deadline, time.time() + FETCH_GRACE)
         with no_retry_when_useless():
             if seen["reason"] == "paused":
+                self.log.info(
+                    "Skyvern run %s: paused, a person is awaited in %s", seen["run_id"], seen["message"] or "Skyvern"
+                )
                 publish_pause(context, seen["run_id"], seen["message"])
                 self._defer(context, seen["run_id"], deadline, pause_known=True)
             return self._wait(context, seen["run_id"], deadline)

@@ -46,6 +46,12 @@ class Rig:
             time.sleep(0.2)
         return time.monotonic() - began
 
+    def stays(self, run_id: str, status: str, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert self.run_status(run_id) == status
+            time.sleep(0.5)
+
     def cancel(self, run_id: str) -> None:
         status, body = self.skyvern.request("POST", f"/v1/runs/{run_id}/cancel")
         assert status == 200, body

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dev.process import wait_until
+from dev.skyvern_server import workflows
 
 if TYPE_CHECKING:
     from tests.system.conftest import Rig
@@ -228,6 +229,58 @@ def test_a_task_killed_while_it_waits_on_its_worker_cancels_its_run(rig: Rig) ->
     assert ended(rig, "ends_worker", "killed")["state"] == "failed"
 
 
+def deferred_run(rig: Rig, name: str, workflow: str) -> str:
+    """Start a task that defers, and return the id of its Skyvern run."""
+    rig.start(name, "ends_deferred", workflow)
+    rig.airflow.wait_task("ends_deferred", rig.started[name], "run", "deferred", timeout=SLOW)
+    return str(eventually_xcom(rig, "ends_deferred", name, "run_id"))
+
+
+def test_a_deferred_task_marked_failed_cancels_its_run_where_airflow_tells_the_trigger(rig: Rig) -> None:
+    run_id = deferred_run(rig, "killed_deferred", "long_wait")
+    rig.airflow.mark("ends_deferred", rig.started["killed_deferred"], "run", "failed")
+    if rig.airflow.version >= (3, 3):
+        rig.wait_run_status(run_id, "canceled", timeout=30)
+    else:
+        rig.stays(run_id, "running", seconds=5)
+        rig.cancel(run_id)
+
+
+def test_a_clear_of_a_deferred_task_ends_its_run_and_starts_one_other(rig: Rig) -> None:
+    old = deferred_run(rig, "cleared", "long_wait")
+    rig.airflow.clear("ends_deferred", rig.started["cleared"], "run")
+    rig.wait_run_status(old, "canceled", timeout=SLOW)
+    rig.airflow.wait_task("ends_deferred", rig.started["cleared"], "run", "deferred", timeout=SLOW, try_number=2)
+    new = eventually_xcom(rig, "ends_deferred", "cleared", "run_id")
+    assert new != old
+    assert rig.run_status(new) == "running"
+    rig.cancel(new)
+    assert ended(rig, "ends_deferred", "cleared")["state"] == "failed"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_paused_run_says_where_a_person_is_awaited(rig: Rig, way: str) -> None:
+    name, dag_id = f"paused_{way}", f"ends_{way}"
+    rig.start(name, dag_id, "human")
+    awaiting = eventually_xcom(rig, dag_id, name, "awaiting_person", timeout=SLOW)
+    run_id = xcom(rig, dag_id, name, key="run_id")
+    assert awaiting == {"run_id": run_id, "app_url": xcom(rig, dag_id, name, key="app_url")}
+    status, body = rig.skyvern.request("POST", f"/v1/workflows/runs/{run_id}/continue")
+    assert status == 200, body
+    assert ended(rig, dag_id, name)["state"] == "success"
+    assert "a person is awaited" in log_of(rig, dag_id, name)
+
+
+def test_a_run_whose_workflow_is_deleted_is_waited_for_to_its_real_end(rig: Rig) -> None:
+    workflow = rig.skyvern.create_workflow("short-lived", workflows(rig.skyvern.peer_url)["wait_30"])
+    rig.started["deleted"] = rig.airflow.trigger("ends_deferred", {"workflow_id": workflow}, run_id="test_deleted")
+    rig.airflow.wait_task("ends_deferred", rig.started["deleted"], "run", "deferred", timeout=SLOW)
+    status, body = rig.skyvern.request("POST", f"/v1/agents/{workflow}/delete")
+    assert status == 200, body
+    assert ended(rig, "ends_deferred", "deleted")["state"] == "success"
+    assert xcom(rig, "ends_deferred", "deleted")["pause_output"] == {"success": True}
+
+
 def test_the_test_button_proves_the_key_and_says_what_is_wrong(rig: Rig) -> None:
     address, port = rig.skyvern.base_url.rsplit(":", 1)
     form = {"connection_id": "from_form", "conn_type": "skyvern", "host": address, "port": int(port)}
@@ -265,8 +318,8 @@ def test_every_run_was_started_once(all_started: Rig) -> None:
     rig = all_started
     for way in WAYS:
         ended(rig, f"timeout_{way}", f"timeout_{way}")
-    # Two timeouts, two sensor timeouts, one execution_timeout; two canceled and one killed above.
-    assert len(rig.runs_of("long_wait")) == 5 + 3
+    # Two timeouts, two sensor timeouts, one execution_timeout; two canceled, two killed, one cleared above.
+    assert len(rig.runs_of("long_wait")) == 5 + 4 + 2
     assert len(rig.runs_of("terminate")) == len(WAYS)
 
 

@@ -22,34 +22,32 @@ AIRFLOW_2 = airflow.__version__.startswith("2.")
 DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "dags").glob("*.md"))]
 
-WITHOUT_AIRFLOW = "exceptions models run_request api client submission killing waiting provider_info"
+WITHOUT_AIRFLOW = "exceptions models run_request api client submission killing waiting"
+FRESH = {
+    "layers": "import " + ", ".join(f"airflow_skyvern.{name}" for name in WITHOUT_AIRFLOW.split()),
+    "parsing": "import airflow_skyvern.operators, airflow_skyvern.sensors",
+    "discovery": "import airflow_skyvern.provider_info",
+}
 
 
-def imported_by(statement: str) -> set[str]:
-    """Return what a fresh Python has loaded after this statement."""
-    code = f"import sys; {statement}; sys.stderr.write('\\n'.join(['', *sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    return set(done.stderr.splitlines())
+@pytest.fixture(scope="module", autouse=True)
+def fresh() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Fresh Pythons, at work while the other tests here run; each prints what it has loaded."""
+    started = {}
+    for name, statement in FRESH.items():
+        code = f"import sys; {statement}; sys.stderr.write('\\n'.join(['', *sys.modules]))"
+        started[name] = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+    yield started
+    for process in started.values():
+        process.communicate()
 
 
-def test_the_first_layers_do_without_airflow() -> None:
-    modules = [f"airflow_skyvern.{name}" for name in WITHOUT_AIRFLOW.split()]
-    loaded = imported_by(f"import {', '.join(modules)}")
-    assert loaded >= set(modules)
-    assert not {name for name in loaded if name == "airflow" or name.startswith("airflow.")}
-
-
-def test_parsing_a_dag_loads_neither_the_client_nor_the_models() -> None:
-    loaded = imported_by("import airflow_skyvern.operators, airflow_skyvern.sensors")
-    ours = {name for name in loaded if name.startswith("airflow_skyvern.")}
-    assert "airflow_skyvern.operators" in ours
-    assert not ours & {f"airflow_skyvern.{name}" for name in ("client", "models", "api", "hooks", "run_request")}
-
-
-def test_discovery_loads_nothing_but_itself() -> None:
-    loaded = imported_by("import airflow_skyvern.provider_info")
-    ours = {name for name in loaded if name.startswith("airflow_skyvern")}
-    assert ours == {"airflow_skyvern", "airflow_skyvern.provider_info"}
+def loaded_by(process: subprocess.Popen[str]) -> set[str]:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return set(errors.splitlines())
 
 
 def test_the_entry_point_leads_to_the_metadata() -> None:
@@ -125,3 +123,20 @@ def test_every_example_is_short_and_says_what_it_shows(path: Path) -> None:
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text))
     assert len(text.splitlines()) <= 45
+
+
+def test_the_first_layers_do_without_airflow(fresh: dict[str, subprocess.Popen[str]]) -> None:
+    loaded = loaded_by(fresh["layers"])
+    assert loaded >= {f"airflow_skyvern.{name}" for name in WITHOUT_AIRFLOW.split()}
+    assert not {name for name in loaded if name == "airflow" or name.startswith("airflow.")}
+
+
+def test_parsing_a_dag_loads_neither_the_client_nor_the_models(fresh: dict[str, subprocess.Popen[str]]) -> None:
+    loaded = loaded_by(fresh["parsing"])
+    assert loaded >= {"airflow_skyvern.operators", "airflow_skyvern.sensors"}
+    assert not loaded & {f"airflow_skyvern.{name}" for name in ("client", "models", "api", "hooks", "run_request")}
+
+
+def test_discovery_loads_nothing_but_itself(fresh: dict[str, subprocess.Popen[str]]) -> None:
+    ours = {name for name in loaded_by(fresh["discovery"]) if name.startswith("airflow")}
+    assert ours == {"airflow_skyvern", "airflow_skyvern.provider_info"}

@@ -26,7 +26,7 @@ from airflow_skyvern.models import FINAL_STATUSES, Run, RunSummary
 from airflow_skyvern.run_request import RunOptions, RunRequest
 from airflow_skyvern.triggers import Reason, event_of
 
-settings.register_profile("fast", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fast", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fast")
 
 SECRET = "s3cr3t-value"

@@ -15,7 +15,9 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
 )
 
+from airflow_skyvern.client import RetryPolicy
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernRunFailed
+from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.outcome import BACKSTOP
 from airflow_skyvern.sensors import SkyvernRunSensor
 from tests.support.fake_skyvern import API_KEY, FakeSkyvern
@@ -45,7 +47,9 @@ def _reschedules_can_be_stored() -> None:
 
 def make(run_id: str = "wr_1", **more: Any) -> SkyvernRunSensor:
     given: dict[str, Any] = {"task_id": "t", "run_id": run_id, "poke_interval": 0.01, "timeout": 20, **more}
-    return SkyvernRunSensor(**given)
+    sensor = SkyvernRunSensor(**given)
+    sensor.hook = SkyvernHook(retry=RetryPolicy(attempts=2, base=0))
+    return sensor
 
 
 def wait(run_id: str, ti: FakeTaskInstance | None = None, **more: Any) -> Any:
@@ -127,7 +131,7 @@ def test_a_key_that_stops_working_while_the_sensor_is_deferred_fails_it(
 
 def test_errors_that_may_pass_do_not_end_the_wait(skyvern: FakeSkyvern, mode: dict[str, Any]) -> None:
     run_id = skyvern.run(plan=("running", "completed"), output={"sum": 1})
-    skyvern.next("GET", "/v1/runs/.*", httpx.Response(429, headers={"retry-after": "0"}))
+    skyvern.next("GET", "/v1/runs/.*", *[httpx.Response(429)] * 2)
     assert wait(run_id, **mode) == {"sum": 1}
 
 
