@@ -21,18 +21,14 @@ with DAG(
     tags=["skyvern", "example"],
     doc_md=__doc__,
 ):
-    extract = SkyvernRunWorkflowOperator(
-        task_id="extract", workflow_id="{{ params.workflow_id }}", deferrable=True
-    )
+    extract = SkyvernRunWorkflowOperator(task_id="extract", workflow_id="{{ params.workflow_id }}", deferrable=True)
 
     @task
     def load(output: dict[str, Any], skyvern_run: str, params: dict[str, Any]) -> int:
         """Store one row per block. The key is the Skyvern run: loading it again changes nothing."""
         rows = [(skyvern_run, block, json.dumps(value)) for block, value in output.items()]
         with closing(sqlite3.connect(params["database"])) as db, db:
-            db.execute(
-                "CREATE TABLE IF NOT EXISTS extracted (run_id, block, value, PRIMARY KEY (run_id, block))"
-            )
+            db.execute("CREATE TABLE IF NOT EXISTS extracted (run_id, block, value, PRIMARY KEY (run_id, block))")
             db.executemany("INSERT OR REPLACE INTO extracted VALUES (?, ?, ?)", rows)
         return len(rows)
 

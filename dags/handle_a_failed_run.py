@@ -16,9 +16,7 @@ with DAG(
     tags=["skyvern", "example"],
     doc_md=__doc__,
 ):
-    attempt = SkyvernRunWorkflowOperator(
-        task_id="attempt", workflow_id="{{ params.workflow_id }}", deferrable=True
-    )
+    attempt = SkyvernRunWorkflowOperator(task_id="attempt", workflow_id="{{ params.workflow_id }}", deferrable=True)
 
     @task(trigger_rule="one_failed")
     def explain(ti: Any) -> dict[str, Any]:

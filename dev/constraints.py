@@ -32,9 +32,7 @@ def main(names: list[str]) -> None:
     for short, version in AIRFLOW.items():
         name = f"airflow-{short}"
         if not names or name in names:
-            compile_pins(
-                name, f"apache-airflow=={version}\n", "pyproject.toml", "--group", "dev", "--group", "test"
-            )
+            compile_pins(name, f"apache-airflow=={version}\n", "pyproject.toml", "--group", "dev", "--group", "test")
     if not names or "skyvern" in names:
         compile_pins("skyvern", f"{SKYVERN}\n")
 

@@ -64,9 +64,7 @@ def _echo(label: str, peer: str, keys: list[str]) -> dict[str, Any]:
     return _http(label, f"{peer}/echo", method="POST", parameter_keys=keys, body=body)
 
 
-def _workflow(
-    *blocks: dict[str, Any], parameters: tuple[dict[str, Any], ...] = (), **more: Any
-) -> dict[str, Any]:
+def _workflow(*blocks: dict[str, Any], parameters: tuple[dict[str, Any], ...] = (), **more: Any) -> dict[str, Any]:
     definition = {"parameters": list(parameters), "blocks": list(blocks), **more.pop("definition", {})}
     return {"workflow_definition": definition, **more}
 
@@ -103,9 +101,7 @@ def workflows(peer: str) -> dict[str, dict[str, Any]]:
         ),
         "slow_http": _workflow(_http("fetch", f"{peer}/slow?s=5")),
         "fail_http": _workflow(_http("refused", f"{peer}/status/500")),
-        "terminate": _workflow(
-            _wait(1), stop, parameters=(_parameter("why", "string", default_value="not today"),)
-        ),
+        "terminate": _workflow(_wait(1), stop, parameters=(_parameter("why", "string", default_value="not today"),)),
         "timeout_1min": _workflow(_wait(240), max_elapsed_time_minutes=1),
         "human": _workflow({**human, "timeout_seconds": 600}),
         "human_10s": _workflow({**human, "timeout_seconds": 10}),
@@ -119,9 +115,7 @@ def workflows(peer: str) -> dict[str, dict[str, Any]]:
         ),
         "webhook": _workflow(_wait(1), webhook_callback_url=f"{peer}/hook?from=workflow"),
         # The next one needs SkyvernServer(browser=True).
-        "code": _workflow(
-            {"block_type": "code", "label": "compute", "code": "return {'total': sum(range(10))}"}
-        ),
+        "code": _workflow({"block_type": "code", "label": "compute", "code": "return {'total': sum(range(10))}"}),
     }
 
 
@@ -160,9 +154,7 @@ class SkyvernServer:
             "ENV": "local",
             "PORT": str(self.port),
             "SKYVERN_BASE_URL": self.base_url,
-            "SKYVERN_ENV_FILE": str(
-                data / "server.env"
-            ),  # the server writes its API key here on the first start
+            "SKYVERN_ENV_FILE": str(data / "server.env"),  # the server writes its API key here on the first start
             "DATABASE_STRING": f"sqlite+aiosqlite:///{data / 'skyvern.db'}",
             "SECRET_KEY": "signing-key-of-a-test-server-on-loopback",
             "SKYVERN_TELEMETRY": "false",
@@ -225,9 +217,7 @@ class SkyvernServer:
             return False
 
     def _read_key(self) -> str:
-        found = re.search(
-            r"^SKYVERN_API_KEY='?([^'\n]+)", (self.data_dir / "server.env").read_text(), re.MULTILINE
-        )
+        found = re.search(r"^SKYVERN_API_KEY='?([^'\n]+)", (self.data_dir / "server.env").read_text(), re.MULTILINE)
         if found is None:
             raise RigError(f"the Skyvern server wrote no API key; see {self.log_path}")
         return found.group(1)

@@ -1,10 +1,10 @@
-"""The same questions for the fake and for a real Skyvern server: both have to answer alike."""
+"""The fake and a real Skyvern server on this machine, behind the same client: every question goes to both."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,110 +15,161 @@ import pytest
 from airflow_skyvern import api
 from airflow_skyvern.client import Settings, SkyvernClient
 from airflow_skyvern.run_request import RunRequest
-from dev.skyvern_server import SkyvernServer
-from tests.support.fake_skyvern import API_KEY, FakeSkyvern
+from dev.skyvern_server import SkyvernServer, workflows
+from tests.support.fake_skyvern import FakeSkyvern
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Run
 
 T = TypeVar("T")
+
 ROOT = Path(__file__).parents[2]
+SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
+REFUSED = {"body": {"error": "as you asked"}, "response_body": {"error": "as you asked"}, "status_code": 500}
+
+
+def _ended(label: str, value: Any) -> dict[str, Any]:
+    return {f"{label}_output": value, "extracted_information": []}
+
+
+def _fetched(body: Any) -> dict[str, Any]:
+    return _ended("fetch", {"status_code": 200, "body": body, "response_body": body})
+
+
+def _echo(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = {"count": 3, "flag": False, "ratio": 0.5, "items": ["a", "b"]}
+    got = {key: str(value) for key, value in {**defaults, **parameters}.items()}
+    return _ended("echo", {"status_code": 200, "body": {"got": got}, "response_body": {"got": got}})
+
+
+FAILED = "http_request block failed. failure reason: HTTP 500: {'error': 'as you asked'}"
+SIMULATED: dict[str, dict[str, Any]] = {
+    "ok_wait": {"plan": ("running", "completed"), "output": _ended("pause", {"success": True})},
+    "ok_http": {"plan": ("running", "completed"), "output": _fetched({"ok": True, "n": 42})},
+    "params_http": {
+        "plan": ("running", "completed"),
+        "output": _echo,
+        "parameters": {"name": "string", "count": "integer", "flag": "boolean", "ratio": "float", "items": "json"},
+        "defaults": {"count": 3, "flag": False, "ratio": 0.5, "items": ["a", "b"]},
+    },
+    "fail_http": {
+        "plan": ("running", "failed"),
+        "output": _ended("refused", REFUSED),
+        "failure_reason": FAILED,
+    },
+    "terminate": {
+        "plan": ("running", "terminated"),
+        "output": {
+            "pause_output": {"success": True},
+            "stop_output": {"reason": "not today"},
+            "extracted_information": [],
+        },
+        "failure_reason": "terminate block terminated. Reason: not today",
+        "errors": [{"error_code": "STOPPED", "reasoning": "not today", "confidence_float": 1.0}],
+        "labels": ("pause", "stop"),
+    },
+    "long_wait": {"plan": ("running",), "parameters": {"note": "string"}, "defaults": {"note": ""}},
+    "human": {"plan": ("running", "paused", "running", "completed"), "output": _ended("ask", {"success": True})},
+    "retry_policy": {
+        "plan": (
+            "running",
+            {"status": "failed", "retry_pending": True, "next_attempt_at": "2026-11-22T20:19:43.119691"},
+        ),
+        "output": _ended("refused", REFUSED),
+        "failure_reason": FAILED,
+    },
+    "file_out": {
+        "plan": ("running", "completed"),
+        "output": _ended("fetch", {"file_name": "report.txt", "file_size": 11, "file_path": "/report.txt"}),
+        "artifacts": {"report.txt": b"hello file\n"},
+    },
+}
 
 
 @dataclass
-class Skyvern:
-    """A server, fake or real."""
+class Side:
+    """One of the two, and what differs between them."""
 
     client: SkyvernClient
-    stranger: SkyvernClient
-    """The same server asked with a wrong key."""
-    workflow: Callable[[str], str]
-    delete_workflow: Callable[[str], object]
+    client_with_key: Callable[[str], SkyvernClient]
+    new_workflow: Callable[[str], str]
+    delete_workflow: Callable[[str], None]
+    hook_url: str
+    pause: float
+    known: dict[str, str]
+
+    def workflow(self, name: str) -> str:
+        if name not in self.known:
+            self.known[name] = self.new_workflow(name)
+        return self.known[name]
 
     def send(self, call: api.Call[T]) -> T:
         return self.client.send(call)
 
-    def start(self, workflow: str, parameters: Any = None, **options: Any) -> Run:
-        fields = {"workflow_id": self.workflow(workflow), "parameters": parameters}
+    def start(self, name: str, /, options: Mapping[str, Any] | None = None, **parameters: Any) -> Run:
+        fields = {"workflow_id": self.workflow(name), "parameters": parameters or None}
         return self.send(api.run_workflow(RunRequest.of(fields, options)))
 
-    def end(self, workflow: str, parameters: Any = None, **options: Any) -> Run:
-        """Run a workflow to its end."""
-        run = self.start(workflow, parameters, **options)
-        until = time.monotonic() + 60
-        while not (seen := self.send(api.get_run(run.run_id))).is_final:
-            assert time.monotonic() < until, f"{run.run_id} is {seen.status}"
-            time.sleep(0.1)
-        return seen
+    def see(self, run: Run, *statuses: str, when: Callable[[Run], object] = lambda run: True) -> Run:
+        """Look until the run is in one of these statuses, and as it should be."""
+        deadline = time.monotonic() + 60
+        while (run := self.send(api.get_run(run.run_id))).status not in statuses or not when(run):
+            assert time.monotonic() < deadline, f"{run.run_id} is {run.status}, not one of {statuses}"
+            time.sleep(self.pause)
+        return run
 
-    def status(self, run_id: str) -> str:
-        return self.send(api.get_run(run_id)).status
-
-
-FAKE_WORKFLOWS: dict[str, dict[str, Any]] = {
-    "ok_wait": {},
-    "wait_5": {},
-    "long_wait": {"plan": ["running"], "parameters": {"note": "string"}, "defaults": {"note": ""}},
-    "params_http": {
-        "parameters": {"name": "string", "count": "integer", "items": "json"},
-        "defaults": {"count": 3, "items": ["a", "b"]},
-        "output": lambda given: {"echo_output": {"body": {"got": given}}, "extracted_information": []},
-        "labels": ["echo"],
-    },
-    "fail_http": {
-        "plan": ["running", "failed"],
-        "failure_reason": "http_request block failed. failure reason: HTTP 500: {'error': 'as you asked'}",
-        "output": {"refused_output": {"status_code": 500}, "extracted_information": []},
-        "labels": ["refused"],
-    },
-    "terminate": {
-        "plan": ["running", "terminated"],
-        "failure_reason": "terminate block terminated. Reason: not today",
-        "errors": [{"error_code": "STOPPED", "reasoning": "not today", "confidence_float": 1.0}],
-        "output": {"stop_output": {"reason": "not today"}, "extracted_information": []},
-        "labels": ["stop"],
-    },
-    "human": {"plan": ["paused", "running", "completed"], "labels": ["ask"]},
-    "file_out": {"artifacts": {"report.txt": b"hello file\n"}, "labels": ["fetch"]},
-    "retry_policy": {"plan": ["running", {"status": "failed", "retry_pending": True, "next_attempt_at": None}]},
-}
+    def completed(self, name: str, /, **parameters: Any) -> Run:
+        return self.see(self.start(name, **parameters), "completed", "failed", "terminated")
 
 
-def of_fake() -> Skyvern:
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SkyvernServer]:
+    """A real server; its start takes some 15 seconds."""
+    with SkyvernServer(tmp_path_factory.mktemp("skyvern"), SKYVERN_VENV) as running:
+        yield running
+
+
+def _simulated() -> Side:
     fake = FakeSkyvern()
-    transport = httpx.MockTransport(fake.handle)
-    ids: dict[str, str] = {}
-
-    def workflow(name: str) -> str:
-        if name not in ids:
-            ids[name] = fake.workflow(f"rig {name}", **FAKE_WORKFLOWS[name])
-        return ids[name]
-
-    def delete(workflow_id: str) -> None:
-        fake.workflows[workflow_id].deleted = True
 
     def client(key: str) -> SkyvernClient:
-        return SkyvernClient(Settings(api_key=key), transport=transport, sleep=lambda _: None)
+        return SkyvernClient(Settings(key), transport=httpx.MockTransport(fake.handle))
 
-    return Skyvern(client(API_KEY), client("not-the-key"), workflow, delete)
+    return Side(
+        client=client(fake.api_key),
+        client_with_key=client,
+        new_workflow=lambda name: fake.workflow(f"rig {name}", **SIMULATED[name]),
+        delete_workflow=lambda workflow_id: setattr(fake.workflows[workflow_id], "deleted", True),
+        hook_url="http://127.0.0.1:1/hook",
+        pause=0,
+        known={},
+    )
 
 
-def of_real(server: SkyvernServer) -> Skyvern:
+def _real(server: SkyvernServer) -> Side:
     def client(key: str) -> SkyvernClient:
-        return SkyvernClient(Settings(api_key=key, base_url=server.base_url))
+        return SkyvernClient(Settings(key, base_url=server.base_url))
 
-    def delete(workflow_id: str) -> None:
+    def new_workflow(name: str) -> str:
+        return server.create_workflow(f"rig {name}", workflows(server.peer_url)[name])
+
+    def delete_workflow(workflow_id: str) -> None:
         status, body = server.request("POST", f"/v1/agents/{workflow_id}/delete")
         assert status == 200, body
 
-    return Skyvern(client(server.api_key), client("not-the-key"), server.workflow, delete)
+    return Side(
+        client=client(server.api_key),
+        client_with_key=client,
+        new_workflow=new_workflow,
+        delete_workflow=delete_workflow,
+        hook_url=f"{server.peer_url}/hook",
+        pause=0.1,
+        known={},
+    )
 
 
 @pytest.fixture(scope="session", params=["fake", "real"])
-def skyvern(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Skyvern]:
-    if request.param == "fake":
-        yield of_fake()
-        return
-    venv = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
-    with SkyvernServer(tmp_path_factory.mktemp("skyvern"), venv) as server:
-        yield of_real(server)
+def side(request: pytest.FixtureRequest) -> Iterator[Side]:
+    chosen = _simulated() if request.param == "fake" else _real(request.getfixturevalue("server"))
+    with chosen.client:
+        yield chosen

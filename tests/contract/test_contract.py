@@ -1,245 +1,465 @@
-"""What the client relies on, asked of the fake and of a real Skyvern server."""
+"""The fake answers as a real server does, so that what the other tests prove with the fake is true."""
 
 from __future__ import annotations
 
-import time
+import dataclasses
 import uuid
+from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_skyvern import api
-from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernAuthError, SkyvernNotFoundError, SkyvernRequestError
+from airflow_skyvern.exceptions import (
+    SkyvernAPIError,
+    SkyvernAuthError,
+    SkyvernNotFoundError,
+    SkyvernRequestError,
+)
 from airflow_skyvern.run_request import RunRequest
 
 if TYPE_CHECKING:
-    from tests.contract.conftest import Skyvern
+    from tests.contract.conftest import Side
 
 
-def refused(skyvern: Skyvern, call: api.Call[Any], error: type[SkyvernAPIError]) -> tuple[int, str]:
-    with pytest.raises(error) as raised:
-        skyvern.send(call)
-    return raised.value.status_code, raised.value.detail
+def refused(side: Side, call: api.Call[Any]) -> tuple[type[SkyvernAPIError], int, str]:
+    with pytest.raises(SkyvernAPIError) as caught:
+        side.send(call)
+    return type(caught.value), caught.value.status_code, caught.value.detail
 
 
-def tagged() -> dict[str, str]:
-    return {"airflow_key": uuid.uuid4().hex}
+# A run from its start to its end.
 
 
-def test_a_start_answers_with_a_run_that_is_not_over(skyvern: Skyvern) -> None:
-    run = skyvern.start("ok_wait")
+def test_a_started_run_is_created_and_has_an_address(side: Side) -> None:
+    run = side.start("ok_wait")
+    assert (run.status, run.output, run.failure_reason, run.is_final) == ("created", None, None, False)
+    assert (run.attempt, run.retry_pending, run.run_type) == (1, False, "workflow_run")
     assert run.run_id.startswith("wr_")
-    assert (run.status, run.is_final, run.output) == ("created", False, None)
-    assert run.app_url is not None
-    assert run.run_id in run.app_url
+    assert str(run.app_url).endswith(f"/runs/{run.run_id}")
     assert run.created_at is not None
-    assert run.created_at.tzinfo is not None
+    assert (run.started_at, run.finished_at, run.duration) == (None, None, None)
 
 
-def test_a_completed_run_has_its_output(skyvern: Skyvern) -> None:
-    run = skyvern.end("params_http", {"name": "Ann", "count": 7})
-    assert (run.status, run.succeeded, run.failure_reason) == ("completed", True, None)
-    assert run.output["echo_output"]["body"]["got"]["name"] == "Ann"
-    assert run.output["extracted_information"] == []
-    assert run.duration is not None
+def test_a_run_goes_through_known_statuses_to_its_end(side: Side) -> None:
+    run = side.start("ok_wait")
+    running = side.see(run, "running")
+    assert (running.output, running.finished_at) == (None, None)
+    assert running.started_at is not None
+    ended = side.see(run, "completed")
+    assert ended.succeeded
+    assert ended.output == {"pause_output": {"success": True}, "extracted_information": []}
+    assert ended.duration is not None
+    assert (ended.failure_reason, ended.errors, ended.error_codes) == (None, [], [])
 
 
-def test_a_failed_run_says_why(skyvern: Skyvern) -> None:
-    run = skyvern.end("fail_http")
-    assert (run.status, run.succeeded) == ("failed", False)
-    assert run.failure_reason == "http_request block failed. failure reason: HTTP 500: {'error': 'as you asked'}"
+def test_the_output_has_an_entry_for_every_block(side: Side) -> None:
+    run = side.completed("ok_http")
+    assert set(run.output) == {"fetch_output", "extracted_information"}
+    assert run.output["fetch_output"]["response_body"] == {"ok": True, "n": 42}
 
 
-def test_a_terminated_run_says_why_and_has_error_codes(skyvern: Skyvern) -> None:
-    run = skyvern.end("terminate")
-    assert (run.status, run.error_codes) == ("terminated", ["STOPPED"])
+def test_parameters_and_their_defaults_reach_the_blocks(side: Side) -> None:
+    run = side.completed("params_http", name="ACME", count=7)
+    got = run.output["echo_output"]["body"]["got"]
+    assert (got["name"], str(got["count"]), str(got["ratio"])) == ("ACME", "7", "0.5")
+
+
+def test_a_failed_run_says_why_and_keeps_its_output(side: Side) -> None:
+    run = side.completed("fail_http")
+    assert (run.status, run.is_final, run.succeeded) == ("failed", True, False)
+    expected = "http_request block failed. failure reason: HTTP 500: {'error': 'as you asked'}"
+    assert run.failure_reason == expected
+    assert run.output["refused_output"]["status_code"] == 500
+    assert run.errors == []
+
+
+def test_a_terminated_run_has_its_code_and_reason(side: Side) -> None:
+    run = side.completed("terminate")
+    assert (run.status, run.is_final) == ("terminated", True)
     assert run.failure_reason == "terminate block terminated. Reason: not today"
+    assert run.error_codes == ["STOPPED"]
+    assert run.output["stop_output"] == {"reason": "not today"}
 
 
-def test_a_run_that_will_be_tried_again_is_not_over(skyvern: Skyvern) -> None:
-    run = skyvern.start("retry_policy")
-    until = time.monotonic() + 30
-    while not (seen := skyvern.send(api.get_run(run.run_id))).retry_pending:
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    assert (seen.status, seen.is_final) == ("failed", False)
-    skyvern.send(api.cancel_run(run.run_id))
-    after = skyvern.send(api.get_run(run.run_id))
-    assert (after.status, after.retry_pending, after.is_final) == ("failed", False, True)
+def test_a_retry_of_skyvern_is_pending_until_it_is_canceled(side: Side) -> None:
+    run = side.see(side.start("retry_policy"), "failed", when=lambda run: run.next_attempt_at)
+    assert (run.retry_pending, run.is_final) == (True, False)
+    assert side.send(api.cancel_run(run.run_id)) is None
+    run = side.send(api.get_run(run.run_id))
+    assert (run.status, run.retry_pending, run.is_final) == ("failed", False, True)
 
 
-def test_a_cancel_ends_a_run_and_may_be_repeated(skyvern: Skyvern) -> None:
-    run = skyvern.start("long_wait")
-    skyvern.send(api.cancel_run(run.run_id))
-    assert skyvern.status(run.run_id) == "canceled"
-    skyvern.send(api.cancel_run(run.run_id))
-    assert skyvern.status(run.run_id) == "canceled"
+def test_a_paused_run_goes_on_when_it_is_told_to(side: Side) -> None:
+    run = side.see(side.start("human"), "paused")
+    assert not run.is_final
+    assert side.send(api.continue_run(run.run_id)) is None
+    assert side.see(run, "completed").succeeded
+    expected = (SkyvernNotFoundError, 404, f"Workflow run not found {run.run_id}")
+    assert refused(side, api.continue_run(run.run_id)) == expected
 
 
-def test_a_cancel_changes_nothing_about_a_completed_run(skyvern: Skyvern) -> None:
-    run = skyvern.end("ok_wait")
-    skyvern.send(api.cancel_run(run.run_id))
-    assert skyvern.status(run.run_id) == "completed"
+def test_a_run_whose_workflow_was_deleted_can_be_seen_and_canceled(side: Side) -> None:
+    workflow = side.new_workflow("long_wait")
+    run = side.send(api.run_workflow(RunRequest.of({"workflow_id": workflow})))
+    side.see(run, "running")
+    side.delete_workflow(workflow)
+    gone = (SkyvernNotFoundError, 404, f"Workflow not found. workflow_permanent_id={workflow}")
+    assert refused(side, api.get_run(run.run_id)) == gone
+    assert refused(side, api.run_workflow(RunRequest.of({"workflow_id": workflow}))) == gone
+    orphan = side.send(api.get_orphaned_run(run.run_id))
+    assert (orphan.run_id, orphan.status, orphan.retry_pending) == (run.run_id, "running", False)
+    assert side.send(api.cancel_run(run.run_id)) is None
+    orphan = side.send(api.get_orphaned_run(run.run_id))
+    assert (orphan.status, orphan.is_final, orphan.output) == ("canceled", True, None)
 
 
-def test_several_runs_are_canceled_at_once(skyvern: Skyvern) -> None:
-    run = skyvern.start("long_wait")
-    done = skyvern.send(api.cancel_runs([run.run_id, "wr_1"]))
-    assert (done.cancelled, done.failed) == ([run.run_id], ["wr_1"])
-    assert skyvern.status(run.run_id) == "canceled"
+# Cancel and retry.
 
 
-def test_a_retry_makes_another_run_with_the_same_tags(skyvern: Skyvern) -> None:
-    tags = tagged()
-    first = skyvern.end("fail_http", run_metadata=tags)
-    second = skyvern.send(api.retry_run(first.run_id))
+def test_a_running_run_is_canceled_at_once(side: Side) -> None:
+    run = side.see(side.start("long_wait"), "running")
+    assert side.send(api.cancel_run(run.run_id)) is None
+    canceled = side.send(api.get_run(run.run_id))
+    assert (canceled.status, canceled.is_final, canceled.output) == ("canceled", True, None)
+    assert side.send(api.cancel_run(run.run_id)) is None
+
+
+def test_a_run_can_be_canceled_before_it_was_looked_at(side: Side) -> None:
+    run = side.start("long_wait")
+    side.send(api.cancel_run(run.run_id))
+    assert side.send(api.get_run(run.run_id)).status == "canceled"
+
+
+def test_canceling_a_run_that_is_over_changes_nothing(side: Side) -> None:
+    run = side.completed("ok_http")
+    assert side.send(api.cancel_run(run.run_id)) is None
+    assert side.send(api.get_run(run.run_id)).status == "completed"
+
+
+def test_several_runs_are_canceled_at_once(side: Side) -> None:
+    ended, running = side.completed("ok_http"), side.start("long_wait")
+    result = side.send(api.cancel_runs([running.run_id, "wr_123", ended.run_id, running.run_id]))
+    assert sorted(result.cancelled) == sorted([ended.run_id, running.run_id])
+    assert result.failed == ["wr_123"]
+    assert side.send(api.get_run(running.run_id)).status == "canceled"
+    empty = side.send(api.cancel_runs([]))
+    assert (empty.cancelled, empty.failed) == ([], [])
+
+
+def test_a_run_that_is_over_can_be_started_once_more(side: Side) -> None:
+    key = uuid.uuid4().hex
+    first = side.see(side.start("fail_http", {"run_metadata": {"again": key}}), "failed")
+    second = side.send(api.retry_run(first.run_id))
+    assert second.status == "created"
     assert second.run_id != first.run_id
-    found = [row.run_id for row in skyvern.send(api.find_runs(tags))]
-    assert found == [second.run_id, first.run_id]
+    assert side.see(second, "failed").attempt == 1
+    rows = side.send(api.find_runs({"again": key}))
+    assert [row.run_id for row in rows] == [second.run_id, first.run_id]
 
 
-def test_a_paused_run_goes_on_when_it_is_told_to(skyvern: Skyvern) -> None:
-    run = skyvern.start("human")
-    until = time.monotonic() + 30
-    while skyvern.status(run.run_id) != "paused":
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    skyvern.send(api.continue_run(run.run_id))
-    while not (seen := skyvern.send(api.get_run(run.run_id))).is_final:
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    assert seen.status == "completed"
+def test_a_run_that_is_not_over_cannot_be_started_once_more(side: Side) -> None:
+    run = side.start("long_wait")
+    expected = (SkyvernRequestError, 400, "Only terminal workflow runs can be retried")
+    assert refused(side, api.retry_run(run.run_id)) == expected
+    side.send(api.cancel_run(run.run_id))
 
 
-def test_a_run_outlives_its_workflow(skyvern: Skyvern) -> None:
-    run = skyvern.start("wait_5")
-    skyvern.delete_workflow(skyvern.workflow("wait_5"))
-    gone = f"Workflow not found. workflow_permanent_id={skyvern.workflow('wait_5')}"
-    assert refused(skyvern, api.get_run(run.run_id), SkyvernNotFoundError) == (404, gone)
-    until = time.monotonic() + 30
-    while not (seen := skyvern.send(api.get_orphaned_run(run.run_id))).is_final:
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    assert (seen.run_id, seen.status) == (run.run_id, "completed")
-    assert seen.output["pause_output"] == {"success": True}
+# What is refused.
+
+Make = Callable[["Side"], "api.Call[Any]"]
 
 
-@pytest.mark.parametrize("first", [{"status": ["running"]}, {}])
-def test_runs_are_listed_with_their_status(skyvern: Skyvern, first: dict[str, Any]) -> None:
-    run = skyvern.start("long_wait")
-    until = time.monotonic() + 10
-    while skyvern.status(run.run_id) != "running":
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    rows = {row.run_id: row for row in skyvern.send(api.list_runs(**first))}
-    assert rows[run.run_id].status == "running"
-    assert rows[run.run_id].workflow_permanent_id == skyvern.workflow("long_wait")
-    if first:
-        assert {row.status for row in rows.values()} == {"running"}
-    skyvern.send(api.cancel_run(run.run_id))
+def start_of(name: str, options: dict[str, Any] | None = None, **fields: Any) -> Make:
+    return lambda side: api.run_workflow(RunRequest.of({"workflow_id": side.workflow(name), **fields}, options))
 
 
-def test_a_run_is_found_by_its_tags_and_by_nothing_else(skyvern: Skyvern) -> None:
-    tags = tagged()
-    run = skyvern.start("ok_wait", run_metadata={**tags, "airflow_dag_id": "dag with é: blank/colon"})
-    assert [row.run_id for row in skyvern.send(api.find_runs(tags))] == [run.run_id]
-    listed = skyvern.send(api.list_workflow_runs(skyvern.workflow("ok_wait"), tags=tags))
-    assert [row.run_id for row in listed] == [run.run_id]
-    assert skyvern.send(api.find_runs(tagged())) == []
-    assert skyvern.send(api.get_run_tags([run.run_id])).of(run.run_id)["airflow_key"] == tags["airflow_key"]
+def start_with(body: Any) -> Make:
+    """A start that our own checks would not let pass."""
+    return lambda side: dataclasses.replace(
+        start_of("ok_wait")(side),
+        body={"workflow_id": side.workflow("ok_wait"), **body} if isinstance(body, dict) else body,
+    )
 
 
-def test_an_unknown_workflow_has_no_runs(skyvern: Skyvern) -> None:
-    assert skyvern.send(api.list_workflow_runs("wpid_1")) == []
+def query(call: api.Call[Any], **more: Any) -> Make:
+    return lambda _: dataclasses.replace(call, query={**call.query, **more})
 
 
-def test_workflows_are_listed_and_read(skyvern: Skyvern) -> None:
-    workflow_id = skyvern.workflow("ok_wait")
-    listed = {row.workflow_permanent_id: row.title for row in skyvern.send(api.list_workflows())}
-    assert listed[workflow_id] == "rig ok_wait"
-    assert skyvern.send(api.get_workflow(workflow_id)).title == "rig ok_wait"
-
-
-def test_a_downloaded_file_is_an_artifact_that_can_be_read(skyvern: Skyvern) -> None:
-    run = skyvern.end("file_out")
-    assert [file.filename for file in run.downloaded_files] == ["report.txt"]
-    artifact_id = run.downloaded_files[0].artifact_id
-    assert artifact_id is not None
-    assert skyvern.send(api.get_artifact_content(artifact_id)) == b"hello file\n"
-    assert artifact_id in {artifact.artifact_id for artifact in skyvern.send(api.list_run_artifacts(run.run_id))}
-    assert skyvern.send(api.list_run_artifacts("wr_1")) == []
-
-
-def test_the_timeline_tells_the_blocks(skyvern: Skyvern) -> None:
-    run = skyvern.end("fail_http")
-    blocks = [item.block for item in skyvern.send(api.get_run_timeline(run.run_id)) if item.type == "block"]
-    assert [block["label"] for block in blocks if block] == ["refused"]
-
-
-def test_an_uploaded_file_gets_an_id(skyvern: Skyvern) -> None:
-    uploaded = skyvern.send(api.upload_file(b"content", "notes.txt"))
-    assert uploaded.file_id is not None
-    assert uploaded.file_id.startswith("file_")
-
-
-def test_the_version_is_told(skyvern: Skyvern) -> None:
-    assert skyvern.send(api.get_version()).version
-
-
-def test_a_wrong_key_is_refused_with_403(skyvern: Skyvern) -> None:
-    with pytest.raises(SkyvernAuthError) as raised:
-        skyvern.stranger.send(api.probe())
-    assert (raised.value.status_code, raised.value.detail) == (403, "Could not validate credentials")
+UNAVAILABLE = (
+    "These file ids are not available to attach — each must name a file uploaded by this organization that is not "
+    "deleted and not already attached to another run: file_1"
+)
 
 
 @pytest.mark.parametrize(
-    ("call", "detail"),
+    ("make", "status", "detail"),
     [
-        (api.get_run("wr_1"), "Task run not found wr_1"),
-        (api.cancel_run("wr_1"), "Run not found wr_1"),
-        (api.retry_run("wr_1"), "Workflow run not found wr_1"),
-        (api.get_run_timeline("wr_1"), "Run not found wr_1"),
-        (api.get_workflow("wpid_1"), "Workflow not found. workflow_permanent_id=wpid_1"),
+        (lambda _: api.get_run("wr_123"), 404, "Task run not found wr_123"),
+        (lambda _: api.get_run("garbage id é"), 404, "Task run not found garbage id é"),
+        (lambda _: api.get_run("wr_1/../wr_2"), 404, "Not Found"),
+        (lambda _: api.get_orphaned_run("wr_123"), 404, "Workflow not found for workflow run wr_123"),
+        (lambda _: api.cancel_run("wr_123"), 404, "Run not found wr_123"),
+        (lambda _: api.retry_run("wr_123"), 404, "Workflow run not found wr_123"),
+        (lambda _: api.continue_run("wr_123"), 404, "Workflow run not found wr_123"),
+        (lambda _: api.get_run_timeline("wr_123"), 404, "Run not found wr_123"),
+        (lambda _: api.retry_webhook("wr_123"), 404, "Run wr_123 not found"),
+        (lambda _: api.get_artifact_content("a_123"), 404, "Artifact not found a_123"),
+        (lambda _: api.get_workflow("wpid_123"), 404, "Workflow not found. workflow_permanent_id=wpid_123"),
+        (start_with({"workflow_id": "wpid_123"}), 404, "Workflow not found. workflow_permanent_id=wpid_123"),
+        (start_with({"workflow_id": None}), 422, "workflow_id: Input should be a valid string"),
+        (start_with({"parameters": "s3cr3t"}), 422, "parameters: Input should be a valid dictionary"),
         (
-            api.run_workflow(RunRequest.of({"workflow_id": "wpid_1"})),
-            "Workflow not found. workflow_permanent_id=wpid_1",
+            start_with({"max_elapsed_time_minutes": 481}),
+            422,
+            "max_elapsed_time_minutes: Input should be less than or equal to 480",
+        ),
+        (start_with({"run_metadata": {"a": 1}}), 422, "run_metadata.a: Input should be a valid string"),
+        (start_of("params_http"), 400, "Missing value for parameter name in workflow {params_http}"),
+        (
+            start_of("params_http", parameters={"name": None}),
+            400,
+            "Missing value for parameter name in workflow {params_http}",
+        ),
+        (
+            start_of("params_http", parameters={"name": "x", "count": "abc"}),
+            400,
+            "Invalid workflow parameter. Expected parameter type: integer. Value: abc.",
+        ),
+        (
+            start_of("ok_wait", webhook_url="not a url"),
+            400,
+            "Invalid webhook_url: malformed. Use an HTTP or HTTPS URL with at most 2083 characters.",
+        ),
+        (
+            start_of("ok_wait", webhook_url="ftp://x/y"),
+            400,
+            "Invalid webhook_url: unsupported scheme. Use an HTTP or HTTPS URL with at most 2083 characters.",
+        ),
+        (
+            start_of("ok_wait", browser_session_id="pbs_123"),
+            404,
+            "Browser session pbs_123 does not exist or is not live.",
+        ),
+        (start_of("ok_wait", {"file_ids": ["file_1"]}), 422, UNAVAILABLE),
+        (query(api.list_runs(), page=0), 422, "page: Input should be greater than or equal to 1"),
+        (query(api.list_runs(), page=101), 422, "page: Input should be less than or equal to 100"),
+        (query(api.list_runs(), page_size=101), 422, "page_size: Input should be less than or equal to 100"),
+        (
+            lambda _: api.list_runs(search_key="ab"),
+            422,
+            "search_key: String should have at least 3 characters",
+        ),
+        (
+            query(api.list_runs(), tags=[":x"]),
+            400,
+            "Invalid tag filter ':x'; expected 'label', 'key:*', or 'key:value'.",
+        ),
+        (lambda _: api.upload_file(b"x", retention_days=0), 422, "retention_days must be between 1 and 365"),
+        (
+            lambda _: api.cancel_runs(f"wr_{n}" for n in range(101)),
+            422,
+            "run_ids: List should have at most 100 items",
         ),
     ],
-    ids=lambda value: value.what if isinstance(value, api.Call) else "",
 )
-def test_what_does_not_exist_is_404(skyvern: Skyvern, call: api.Call[Any], detail: str) -> None:
-    assert refused(skyvern, call, SkyvernNotFoundError) == (404, detail)
+def test_what_is_wrong_is_refused_with_the_same_words(side: Side, make: Make, status: int, detail: str) -> None:
+    kinds = {400: SkyvernRequestError, 404: SkyvernNotFoundError, 422: SkyvernRequestError}
+    kind, actual_status, actual_detail = refused(side, make(side))
+    assert (kind, actual_status) == (kinds[status], status)
+    expected = detail.format(params_http=side.workflow("params_http")) if "{" in detail else detail
+    assert actual_detail.startswith(expected)
+    assert "s3cr3t" not in actual_detail
+    assert len(actual_detail) < len(expected) + 50
 
 
-def test_a_missing_parameter_is_400(skyvern: Skyvern) -> None:
-    workflow_id = skyvern.workflow("params_http")
-    call = api.run_workflow(RunRequest.of({"workflow_id": workflow_id}))
-    expected = f"Missing value for parameter name in workflow {workflow_id}"
-    assert refused(skyvern, call, SkyvernRequestError) == (400, expected)
+@pytest.mark.parametrize(
+    ("make", "detail"),
+    [
+        (start_of("ok_wait", proxy_location="MARS"), "proxy_location.str-enum[ProxyLocation]: Input should be 'RESI"),
+        (lambda _: api.list_runs(["bogus"]), "status.0: Input should be 'created', 'queued', 'running', 'paused'"),
+        (
+            lambda _: api.list_workflow_runs("wpid_123", ["bogus"]),
+            "status.0: Input should be 'created', 'queued', 'running', 'failed'",
+        ),
+    ],
+)
+def test_a_value_that_is_none_of_the_known_ones_is_answered_with_them(side: Side, make: Make, detail: str) -> None:
+    kind, status, actual_detail = refused(side, make(side))
+    assert (kind, status) == (SkyvernRequestError, 422)
+    assert actual_detail.startswith(detail)
 
 
-def test_a_parameter_of_the_wrong_type_is_400(skyvern: Skyvern) -> None:
-    fields = {"workflow_id": skyvern.workflow("params_http"), "parameters": {"name": "a", "count": "abc"}}
-    expected = "Invalid workflow parameter. Expected parameter type: integer. Value: abc."
-    assert refused(skyvern, api.run_workflow(RunRequest.of(fields)), SkyvernRequestError) == (400, expected)
+@pytest.mark.parametrize(
+    ("key", "detail"), [("", "Invalid credentials"), ("wrong", "Could not validate credentials")]
+)
+def test_a_key_that_is_missing_or_wrong_is_refused(side: Side, key: str, detail: str) -> None:
+    with side.client_with_key(key) as client:
+        for call in (api.probe(), api.get_run("wr_123"), start_of("ok_wait")(side)):
+            with pytest.raises(SkyvernAuthError) as caught:
+                client.send(call)
+            assert (caught.value.status_code, caught.value.detail) == (403, detail)
+        assert client.send(api.get_version()).version
 
 
-def test_a_refused_field_is_422_and_its_value_is_not_repeated(skyvern: Skyvern) -> None:
-    request = RunRequest.of({"workflow_id": skyvern.workflow("ok_wait"), "parameters": {"password": "hunter2"}})
-    spoiled = request.model_copy(update={"max_elapsed_time_minutes": 481})
-    status, detail = refused(skyvern, api.run_workflow(spoiled), SkyvernRequestError)
-    assert (status, detail) == (422, "max_elapsed_time_minutes: Input should be less than or equal to 480")
+# Lists.
 
 
-def test_only_runs_that_are_over_can_be_retried(skyvern: Skyvern) -> None:
-    run = skyvern.start("long_wait")
-    expected = (400, "Only terminal workflow runs can be retried")
-    assert refused(skyvern, api.retry_run(run.run_id), SkyvernRequestError) == expected
-    skyvern.send(api.cancel_run(run.run_id))
+def test_a_run_is_found_by_its_metadata_in_both_lists_at_once(side: Side) -> None:
+    key = uuid.uuid4().hex
+    run = side.start("ok_wait", {"run_metadata": {"key": key, "odd": "a b/c+é%*"}})
+    workflow = side.workflow("ok_wait")
+    found = [
+        side.send(api.list_runs(tags={"key": key})),
+        side.send(api.find_runs({"key": key})),
+        side.send(api.find_runs({"key": key, "odd": "a b/c+é%*"})),
+        side.send(api.list_workflow_runs(workflow, tags={"key": key})),
+    ]
+    assert [[row.run_id for row in rows] for rows in found] == [[run.run_id]] * 4
+    assert {row.workflow_permanent_id for rows in found for row in rows} == {workflow}
+    assert {row.title for rows in found for row in rows} == {"rig ok_wait"}
+    for tags in ({"key": "nope"}, {"key": key, "other": "x"}):
+        assert side.send(api.list_runs(tags=tags)) == []
+        assert side.send(api.list_workflow_runs(workflow, tags=tags)) == []
 
 
-def test_a_run_without_a_webhook_has_none_to_retry(skyvern: Skyvern) -> None:
-    run = skyvern.end("ok_wait")
-    expected = (400, "No webhook URL configured for the run")
-    status, detail = refused(skyvern, api.retry_webhook(run.run_id), SkyvernRequestError)
-    assert (status, detail.rstrip(".")) == expected
+def test_the_tags_of_runs_are_their_metadata(side: Side) -> None:
+    tagged, bare = side.start("ok_wait", {"run_metadata": {"a": "1", "b": "x y"}}), side.start("ok_wait")
+    tags = side.send(api.get_run_tags([tagged.run_id, bare.run_id, "wr_123"]))
+    own = {key: value for key, value in tags.of(tagged.run_id).items() if not key.startswith("skyvern.")}
+    assert own == {"a": "1", "b": "x y"}
+    assert "a" not in tags.of(bare.run_id)
+    assert tags.of("wr_123") == {}
+
+
+def test_lists_tell_the_status_that_the_run_tells(side: Side) -> None:
+    key = uuid.uuid4().hex
+    metadata = {"run_metadata": {"key": key}}
+    running = side.see(side.start("long_wait", metadata), "running")
+    failed = side.see(side.start("fail_http", metadata), "failed")
+    rows = {row.run_id: row for row in side.send(api.list_runs(tags={"key": key}))}
+    assert {run_id: row.status for run_id, row in rows.items()} == {
+        running.run_id: "running",
+        failed.run_id: "failed",
+    }
+    assert rows[failed.run_id].is_final
+    assert rows[failed.run_id].finished_at is not None
+    [row] = side.send(api.list_workflow_runs(side.workflow("fail_http"), tags={"key": key}))
+    assert row.failure_reason == failed.failure_reason
+    side.send(api.cancel_run(running.run_id))
+
+
+def test_lists_can_be_narrowed_to_statuses_workflows_and_times(side: Side) -> None:
+    key = uuid.uuid4().hex
+    running = side.see(side.start("long_wait", {"run_metadata": {"key": key}}, note=f"note-{key}"), "running")
+    failed = side.see(side.start("fail_http", {"run_metadata": {"key": key}}), "failed")
+    long_wait = side.workflow("long_wait")
+
+    def ids(call: api.Call[Any]) -> list[str]:
+        return [row.run_id for row in side.send(call)]
+
+    assert ids(api.list_runs(["failed", "completed"], tags={"key": key})) == [failed.run_id]
+    assert ids(api.list_runs(workflow_id=long_wait, tags={"key": key})) == [running.run_id]
+    assert ids(api.list_runs(search_key=f"note-{key}")) == [running.run_id]
+    assert ids(api.list_workflow_runs(long_wait, ["running"], tags={"key": key})) == [running.run_id]
+    assert ids(api.list_workflow_runs(long_wait, ["failed"], tags={"key": key})) == []
+    assert running.created_at is not None
+    early, late = (running.created_at + timedelta(seconds=seconds) for seconds in (-1, 3600))
+    assert running.run_id in ids(api.list_workflow_runs(long_wait, created_at_start=early))
+    assert ids(api.list_workflow_runs(long_wait, created_at_start=late)) == []
+    side.send(api.cancel_run(running.run_id))
+
+
+def test_pages_hold_every_run_once_newest_first(side: Side) -> None:
+    key = uuid.uuid4().hex
+    runs = [side.start("ok_http", {"run_metadata": {"key": key}}).run_id for _ in range(5)]
+    for call in (
+        api.list_runs(tags={"key": key}),
+        api.list_workflow_runs(side.workflow("ok_http"), tags={"key": key}),
+    ):
+        pages = [
+            side.send(dataclasses.replace(call, query={**call.query, "page": page, "page_size": 2}))
+            for page in (1, 2, 3, 4)
+        ]
+        assert [len(page) for page in pages] == [2, 2, 1, 0]
+        assert [row.run_id for page in pages for row in page] == runs[::-1]
+
+
+def test_an_unknown_workflow_has_no_runs_and_an_unknown_run_no_artifacts(side: Side) -> None:
+    assert side.send(api.list_workflow_runs("wpid_123")) == []
+    assert side.send(api.list_run_artifacts("wr_123")) == []
+
+
+def test_a_workflow_is_found_by_title_and_by_id(side: Side) -> None:
+    workflow = side.workflow("ok_http")
+    found = side.send(api.list_workflows("rig ok_http"))
+    assert workflow in {row.workflow_permanent_id for row in found}
+    assert {row.title for row in found} == {"rig ok_http"}
+    one = side.send(api.get_workflow(workflow))
+    assert (one.workflow_permanent_id, one.title, one.version) == (workflow, "rig ok_http", 1)
+    assert one.workflow_id.startswith("w_")
+    assert side.send(api.list_workflows("no such title")) == []
+    assert len(side.send(api.probe())) == 1
+
+
+# Files, timeline, webhook, version.
+
+
+def test_a_file_that_a_run_has_saved_can_be_downloaded(side: Side) -> None:
+    # A moment after its end, a run does not know the artifact of its file yet.
+    stored = side.start("file_out")
+    run = side.see(stored, "completed", when=lambda run: run.downloaded_files[0].artifact_id)
+    [file] = run.downloaded_files
+    assert (file.filename, file.file_size) == ("report.txt", 11)
+    artifacts = {item.artifact_id: item for item in side.send(api.list_run_artifacts(run.run_id))}
+    assert artifacts[str(file.artifact_id)].artifact_type == "download"
+    assert side.send(api.get_artifact_content(str(file.artifact_id))) == b"hello file\n"
+
+
+def test_the_timeline_tells_the_blocks_newest_first(side: Side) -> None:
+    run = side.completed("terminate")
+    timeline = side.send(api.get_run_timeline(run.run_id))
+    assert [item.type for item in timeline] == ["block", "block"]
+    assert [item.block["label"] for item in timeline if item.block] == ["stop", "pause"]
+    assert timeline[0].block is not None
+    assert timeline[0].block["status"] == "terminated"
+
+
+def test_a_webhook_can_be_sent_again_when_the_run_is_over(side: Side) -> None:
+    run = side.completed("ok_http")
+    expected = (SkyvernRequestError, 400, "No webhook URL configured for the run.")
+    assert refused(side, api.retry_webhook(run.run_id)) == expected
+    expected = (SkyvernRequestError, 400, "Invalid url: malformed.")
+    assert refused(side, api.retry_webhook(run.run_id, "not a url")) == expected
+    replay = side.send(api.retry_webhook(run.run_id, side.hook_url))
+    assert (replay.run_id, replay.target_webhook_url, replay.status_code) == (run.run_id, side.hook_url, 200)
+    running = side.see(side.start("long_wait"), "running")
+    expected = (
+        SkyvernRequestError,
+        400,
+        f"Run {running.run_id} has not reached a terminal state (status=running).",
+    )
+    assert refused(side, api.retry_webhook(running.run_id)) == expected
+    side.send(api.cancel_run(running.run_id))
+
+
+def test_a_file_can_be_uploaded_and_used_by_a_run(side: Side) -> None:
+    kept = side.send(api.upload_file(b"%PDF \x00", "cv.pdf"))
+    assert str(kept.file_id).startswith("file_")
+    assert kept.s3_uri.endswith("cv.pdf")
+    assert kept.expires_at is None
+    expiring = side.send(api.upload_file(b"x", "x.txt", retention_days=3))
+    assert expiring.expires_at is not None
+    run = side.start("ok_wait", {"file_ids": [kept.file_id]})
+    assert run.status == "created"
+
+
+def test_the_version_is_told(side: Side) -> None:
+    assert side.send(api.get_version()).version.count(".") == 2
+
+
+def test_times_are_utc(side: Side) -> None:
+    created = side.start("ok_wait").created_at
+    assert created is not None
+    assert created.utcoffset() == timedelta(0)

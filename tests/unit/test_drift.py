@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
@@ -112,12 +113,8 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("path", DAG_FILES, ids=lambda path: path.name)
 def test_every_example_is_a_dag_of_this_airflow(path: Path) -> None:
-    if find_spec("airflow.dag_processing.dagbag"):
-        from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415  the place depends on the version
-    else:
-        from airflow.models.dagbag import DagBag  # noqa: PLC0415  as above
-
-    bag = DagBag(dag_folder=str(path))
+    place = "dag_processing" if find_spec("airflow.dag_processing.dagbag") else "models"
+    bag = import_module(f"airflow.{place}.dagbag").DagBag(dag_folder=str(path))
     assert bag.import_errors == {}
     assert len(bag.dags) == 1
 

@@ -1,0 +1,147 @@
+"""What the server refuses, in its own words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+if TYPE_CHECKING:
+    from tests.support.fake_records import Seen, Workflow
+
+STATUSES = (
+    "created",
+    "queued",
+    "running",
+    "paused",
+    "timed_out",
+    "failed",
+    "terminated",
+    "completed",
+    "canceled",
+)
+STATUSES_OF_A_WORKFLOW = (
+    *("created", "queued", "running", "failed", "terminated", "canceled", "timed_out", "completed", "paused"),
+)
+
+PROXY_LOCATIONS = (
+    *("RESIDENTIAL", "US-CA", "US-NY", "US-TX", "US-FL", "US-WA", "RESIDENTIAL_ES", "RESIDENTIAL_IE"),
+    *(
+        "RESIDENTIAL_GB",
+        "RESIDENTIAL_IN",
+        "RESIDENTIAL_JP",
+        "RESIDENTIAL_FR",
+        "RESIDENTIAL_DE",
+        "RESIDENTIAL_NZ",
+    ),
+    *(
+        "RESIDENTIAL_ZA",
+        "RESIDENTIAL_AR",
+        "RESIDENTIAL_AU",
+        "RESIDENTIAL_BR",
+        "RESIDENTIAL_TR",
+        "RESIDENTIAL_CA",
+    ),
+    *(
+        "RESIDENTIAL_MX",
+        "RESIDENTIAL_IT",
+        "RESIDENTIAL_NL",
+        "RESIDENTIAL_PH",
+        "RESIDENTIAL_KR",
+        "RESIDENTIAL_SA",
+    ),
+    *("RESIDENTIAL_ISP", "NONE"),
+)
+
+
+class Refusal(Exception):
+    def __init__(self, status: int, body: Any) -> None:
+        super().__init__(status)
+        self.response = httpx.Response(status, json=body)
+
+
+def detail(status: int, detail: Any) -> Refusal:
+    return Refusal(status, {"detail": detail})
+
+
+def complaint(kind: str, loc: list[Any], msg: str, given: Any, **ctx: Any) -> Refusal:
+    """Answer 422 as FastAPI does, which repeats what it was given."""
+    item = {"type": kind, "loc": loc, "msg": msg, "input": given}
+    return detail(422, [{**item, "ctx": ctx} if ctx else item])
+
+
+def _choices(values: Sequence[str]) -> str:
+    quoted = [f"'{value}'" for value in values]
+    return f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+def checked_body(content: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(content)
+    except ValueError:
+        raise complaint("json_invalid", ["body", 0], "JSON decode error", {}, error="Expecting value") from None
+    if not isinstance(body, dict):
+        msg = "Input should be a valid dictionary or object to extract fields from"
+        raise complaint("model_attributes_type", ["body"], msg, body)
+    if "workflow_id" not in body:
+        raise complaint("missing", ["body", "agent_id"], "Field required", body)
+    if not isinstance(body["workflow_id"], str):
+        raise complaint("string_type", ["body", "workflow_id"], "Input should be a valid string", body["workflow_id"])
+    _check_fields(body)
+    return body
+
+
+def _check_fields(body: dict[str, Any]) -> None:
+    if not isinstance(parameters := body.get("parameters") or {}, dict):
+        raise complaint("dict_type", ["body", "parameters"], "Input should be a valid dictionary", parameters)
+    location = body.get("proxy_location")
+    if isinstance(location, str) and location not in PROXY_LOCATIONS:
+        where = ["body", "proxy_location", "str-enum[ProxyLocation]"]
+        raise complaint("enum", where, f"Input should be {_choices(PROXY_LOCATIONS)}", location, expected="…")
+    minutes = body.get("max_elapsed_time_minutes")
+    if minutes is not None and minutes > 480:
+        msg = "Input should be less than or equal to 480"
+        raise complaint("less_than_equal", ["body", "max_elapsed_time_minutes"], msg, minutes, le=480)
+    for key, value in (body.get("run_metadata") or {}).items():
+        if not isinstance(value, str):
+            raise complaint("string_type", ["body", "run_metadata", key], "Input should be a valid string", value)
+
+
+def check_parameters(workflow: Workflow, parameters: Mapping[str, Any]) -> None:
+    for key, kind in workflow.parameters.items():
+        value = parameters.get(key, workflow.defaults.get(key))
+        if value is None:
+            raise detail(400, f"Missing value for parameter {key} in workflow {workflow.workflow_id}")
+        if kind == "integer" and not str(value).lstrip("-").isdigit():
+            raise detail(400, f"Invalid workflow parameter. Expected parameter type: {kind}. Value: {value}.")
+
+
+def check_webhook(url: str | None, name: str, advice: str) -> None:
+    if url is None:
+        return
+    if re.search(r"\s", url) or url.endswith("://"):
+        raise detail(400, f"Invalid {name}: malformed. {advice}")
+    if "://" in url and not url.startswith(("http://", "https://")):
+        raise detail(400, f"Invalid {name}: unsupported scheme. {advice}")
+
+
+def check_statuses(seen: Seen, known: Sequence[str]) -> None:
+    for index, status in enumerate(seen.query.get("status") or []):
+        if status not in known:
+            msg = f"Input should be {_choices(known)}"
+            raise complaint("enum", ["query", "status", index], msg, status, expected=_choices(known))
+
+
+def page_of(seen: Seen, most_pages: int | None = None, most_rows: int | None = None) -> tuple[int, int]:
+    for name, most in (("page", most_pages), ("page_size", most_rows)):
+        value = int((seen.query.get(name) or ["1"])[0])
+        if value < 1:
+            msg = "Input should be greater than or equal to 1"
+            raise complaint("greater_than_equal", ["query", name], msg, str(value), ge=1)
+        if most is not None and value > most:
+            msg = f"Input should be less than or equal to {most}"
+            raise complaint("less_than_equal", ["query", name], msg, str(value), le=most)
+    return int((seen.query.get("page") or ["1"])[0]), int((seen.query.get("page_size") or ["10"])[0])

@@ -1,0 +1,170 @@
+"""What the server says about workflows and runs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from tests.support.fake_records import FINAL
+
+if TYPE_CHECKING:
+    from tests.support.fake_records import Run, Workflow
+
+ORGANIZATION = "o_599983462807843814"
+
+
+def stamp(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.replace(tzinfo=None).isoformat(timespec="microseconds")
+
+
+def view(run: Run) -> dict[str, Any]:
+    state, made = run.state, run.workflow
+    ended, looked = state["status"] in FINAL, run.step >= 0
+    output = None
+    if ended and state["status"] not in ("timed_out", "canceled"):
+        output = made.output(run.parameters) if callable(made.output) else made.output
+    files = [download(run, name) for name in made.artifacts] if ended else []
+    badly = ended and state["status"] not in ("completed", "canceled")
+    return {
+        "run_id": run.run_id,
+        "output": output,
+        "downloaded_files": files if looked else None,
+        "recording_url": None,
+        "recording_archived": False,
+        "screenshot_urls": None,
+        "failure_reason": made.failure_reason if badly else None,
+        **times(run),
+        "app_url": f"http://localhost:8080/runs/{run.run_id}",
+        "browser_session_id": None,
+        "browser_profile_id": None,
+        "max_screenshot_scrolls": None,
+        "script_run": None,
+        "errors": (list(made.errors) if badly else []) if looked else None,
+        "step_count": 0 if looked else None,
+        "run_type": "workflow_run",
+        "attempts": [attempt(run)] if looked else [],
+        "run_with": "agent",
+        "ai_fallback": None,
+        "script_id": None,
+        "browser_seed_source": "fresh",
+        "browser_settings_receipt": None,
+        "run_request": {"workflow_id": made.workflow_id, "parameters": run.parameters, "title": made.title},
+        **state,
+    }
+
+
+def times(run: Run) -> dict[str, str | None]:
+    state, looked = run.state, run.step >= 0
+    finished = run.created_at + timedelta(seconds=7) if state["status"] in FINAL else None
+    return {
+        "created_at": stamp(run.created_at),
+        "modified_at": stamp(run.created_at),
+        "queued_at": stamp(run.created_at) if looked else None,
+        "started_at": stamp(run.created_at) if looked and state["status"] != "queued" else None,
+        "finished_at": stamp(finished),
+    }
+
+
+def attempt(run: Run) -> dict[str, Any]:
+    state, when = run.state, times(run)
+    return {
+        "attempt_number": state["attempt"],
+        "status": state["status"],
+        "failure_reason": run.workflow.failure_reason if state["status"] in ("failed", "terminated") else None,
+        "error_codes": [],
+        "started_at": when["started_at"],
+        "finished_at": when["finished_at"],
+        "retry_decision": "retry" if state["retry_pending"] else None,
+        "decision_reason": None,
+        "next_attempt_at": state["next_attempt_at"],
+        "webhook_sent_at": None,
+    }
+
+
+def row(run: Run) -> dict[str, Any]:
+    when = times(run)
+    return {
+        "task_run_id": f"tr_{run.run_id[3:]}",
+        "run_id": run.run_id,
+        "task_run_type": "workflow_run",
+        "title": run.workflow.title,
+        "started_at": when["started_at"],
+        "finished_at": when["finished_at"],
+        "created_at": when["created_at"],
+        "workflow_permanent_id": run.workflow.workflow_id,
+        "workflow_deleted": run.workflow.deleted,
+        "script_run": False,
+        "trigger_type": "api",
+        "created_by": None,
+        **run.state,
+    }
+
+
+def workflow_row(run: Run) -> dict[str, Any]:
+    badly = run.state["status"] in ("failed", "terminated", "timed_out")
+    return {
+        "workflow_run_id": run.run_id,
+        "workflow_id": f"w_{run.workflow.workflow_id[5:]}",
+        "workflow_permanent_id": run.workflow.workflow_id,
+        "organization_id": ORGANIZATION,
+        "attempts": [],
+        "failure_reason": run.workflow.failure_reason if badly else None,
+        "workflow_title": run.workflow.title,
+        "trigger_type": "api",
+        **times(run),
+        **run.state,
+    }
+
+
+def workflow_view(made: Workflow) -> dict[str, Any]:
+    parameters = [
+        {"parameter_type": "workflow", "key": key, "workflow_parameter_type": kind}
+        for key, kind in made.parameters.items()
+    ]
+    return {
+        "workflow_id": f"w_{made.workflow_id[5:]}",
+        "organization_id": ORGANIZATION,
+        "title": made.title,
+        "workflow_permanent_id": made.workflow_id,
+        "version": 1,
+        "is_saved_task": False,
+        "description": None,
+        "workflow_definition": {
+            "version": 1,
+            "parameters": parameters,
+            "blocks": [{"label": made.labels[0]}],
+        },
+        "created_at": stamp(made.created_at),
+        "modified_at": stamp(made.created_at),
+    }
+
+
+def block(run: Run, label: str) -> dict[str, Any]:
+    block = {
+        "workflow_run_id": run.run_id,
+        "label": label,
+        "status": run.state["status"],
+        "error_codes": [],
+    }
+    times = {"created_at": stamp(run.created_at), "modified_at": stamp(run.created_at)}
+    return {"type": "block", "attempt": 1, "block": block, "thought": None, "children": [], **times}
+
+
+def artifact(run: Run, name: str) -> dict[str, Any]:
+    address = f"file:///artifacts/downloads/{run.run_id}/{name}"
+    return {
+        "created_at": stamp(run.created_at),
+        "artifact_id": f"a_{run.run_id[3:]}{list(run.workflow.artifacts).index(name)}",
+        "artifact_type": "download",
+        "uri": address,
+        "file_size": len(run.workflow.artifacts[name]),
+        "run_id": run.run_id,
+        "signed_url": address,
+        "archived": False,
+    }
+
+
+def download(run: Run, name: str) -> dict[str, Any]:
+    stored = artifact(run, name)
+    same = {key: stored[key] for key in ("artifact_id", "file_size")}
+    return {"url": stored["uri"], "filename": name, "checksum": None, "modified_at": None, **same}
