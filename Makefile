@@ -24,12 +24,14 @@ check: $(NEWEST)/.installed  ## formatting, lint, types, fast tests
 	$(NEWEST)/bin/python -m pytest -q tests/unit
 
 test: $(NEWEST)/.installed $(SKYVERN)  ## all tests on Airflow 3.3, with real servers
-	$(NEWEST)/bin/python -m pytest tests/unit tests/contract tests/system
+	$(NEWEST)/bin/python -m pytest -q tests/unit
+	$(NEWEST)/bin/python -m pytest -v tests/contract tests/system
 
 test-matrix: $(OLDER:=.tested)  ## fast and system tests on the older Airflow versions
 
 .venvs/%.tested: .venvs/%/.installed $(SKYVERN) FORCE
-	.venvs/$*/bin/python -m pytest tests/unit tests/system
+	.venvs/$*/bin/python -m pytest -q tests/unit
+	.venvs/$*/bin/python -m pytest -v tests/system
 
 faults: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## runs under faults and kills (SEED=, EXECUTIONS=, AIRFLOW=, DURABLE=0)
 	.venvs/airflow-$(or $(AIRFLOW),3.3)/bin/python -m tests.faults.run

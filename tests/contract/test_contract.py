@@ -29,9 +29,6 @@ def refused(side: Side, call: api.Call[Any]) -> tuple[type[SkyvernAPIError], int
     return type(caught.value), caught.value.status_code, caught.value.detail
 
 
-# A run from its start to its end.
-
-
 def test_a_started_run_is_created_and_has_an_address(side: Side) -> None:
     run = side.start("ok_wait")
     assert (run.status, run.output, run.failure_reason, run.is_final) == ("created", None, None, False)
@@ -115,9 +112,6 @@ def test_a_run_whose_workflow_was_deleted_can_be_seen_and_canceled(side: Side) -
     assert (orphan.status, orphan.is_final, orphan.output) == ("canceled", True, None)
 
 
-# Cancel and retry.
-
-
 def test_a_running_run_is_canceled_at_once(side: Side) -> None:
     run = side.see(side.start("long_wait"), "running")
     assert side.send(api.cancel_run(run.run_id)) is None
@@ -165,8 +159,6 @@ def test_a_run_that_is_not_over_cannot_be_started_once_more(side: Side) -> None:
     assert refused(side, api.retry_run(run.run_id)) == expected
     side.send(api.cancel_run(run.run_id))
 
-
-# What is refused.
 
 Make = Callable[["Side"], "api.Call[Any]"]
 
@@ -303,9 +295,6 @@ def test_a_key_that_is_missing_or_wrong_is_refused(side: Side, key: str, detail:
         assert client.send(api.get_version()).version
 
 
-# Lists.
-
-
 def test_a_run_is_found_by_its_metadata_in_both_lists_at_once(side: Side) -> None:
     key = uuid.uuid4().hex
     run = side.start("ok_wait", {"run_metadata": {"key": key, "odd": "a b/c+é%*"}})
@@ -401,9 +390,6 @@ def test_a_workflow_is_found_by_title_and_by_id(side: Side) -> None:
     assert one.workflow_id.startswith("w_")
     assert side.send(api.list_workflows("no such title")) == []
     assert len(side.send(api.probe())) == 1
-
-
-# Files, timeline, webhook, version.
 
 
 def test_a_file_that_a_run_has_saved_can_be_downloaded(side: Side) -> None:

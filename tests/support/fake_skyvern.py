@@ -79,8 +79,6 @@ class FakeSkyvern:
         self._last_id = 600_000_000_000_000_000
         self._now = datetime(2026, 11, 22, 20, 0, tzinfo=timezone.utc)
 
-    # What tests arrange and ask.
-
     def workflow(
         self, title: str = "a workflow", plan: Sequence[Step] = ("running", "completed"), **more: Any
     ) -> str:
@@ -112,8 +110,6 @@ class FakeSkyvern:
         return [
             f"{script.method} {script.path.pattern}: {left!r}" for script in self._scripts for left in script.outcomes
         ]
-
-    # The server.
 
     def handle(self, request: httpx.Request) -> httpx.Response:
         """Answer a request, as httpx.MockTransport and the loopback server want it."""
@@ -164,8 +160,6 @@ class FakeSkyvern:
             raise detail(403, "Invalid credentials")
         if key != self.api_key:
             raise detail(403, "Could not validate credentials")
-
-    # Runs.
 
     def _post_run(self, seen: Seen) -> Any:
         body = checked_body(seen.content)
@@ -287,8 +281,6 @@ class FakeSkyvern:
         answered = {"status_code": 200, "latency_ms": 3, "response_body": "{}", "error": None}
         return {**answer, "target_webhook_url": target, "payload": "{}", "headers": {}, **answered}
 
-    # Lists.
-
     def _list_runs(self, seen: Seen) -> Any:
         page, size = page_of(seen, MOST_PAGES, MOST_ROWS)
         check_statuses(seen, STATUSES)
@@ -339,8 +331,6 @@ class FakeSkyvern:
         if made is None or made.deleted:
             raise detail(404, f"Workflow not found. workflow_permanent_id={workflow_id}")
         return views.workflow_view(made)
-
-    # The rest.
 
     def _upload(self, seen: Seen) -> Any:
         head = f"content-type: {seen.headers['content-type']}\r\n\r\n".encode()

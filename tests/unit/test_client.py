@@ -145,9 +145,6 @@ def test_a_file_is_uploaded_with_its_name_and_days(client: Client, fake: FakeSky
     assert uploaded.expires_at is not None
 
 
-# Errors.
-
-
 @pytest.mark.parametrize(
     ("status", "body", "kind", "detail"),
     [
@@ -246,9 +243,6 @@ def test_how_often_is_a_setting(client: Client, fake: FakeSkyvern) -> None:
     assert len(fake.requests) == 1
 
 
-# Starting something happens once.
-
-
 @pytest.mark.parametrize(
     "outcome",
     [
@@ -319,9 +313,6 @@ def test_nothing_else_that_acts_is_repeated_after_a_lost_answer(
     assert len(fake.requests) == 1
 
 
-# Messages.
-
-
 def test_no_answer_says_who_did_not_answer_and_whether_the_request_left(client: Client, fake: FakeSkyvern) -> None:
     fake.next("POST", START, httpx.ReadTimeout("timed out"))
     with pytest.raises(SkyvernConnectionError) as caught:
@@ -384,9 +375,6 @@ def test_neither_reprs_nor_logs_show_the_key(
     assert fake.requests[0].headers["x-api-key"] == "s3cr3t-key"
 
 
-# Settings.
-
-
 @pytest.mark.parametrize(
     ("base_url", "exposes"),
     [
@@ -420,9 +408,6 @@ def test_a_certificate_file_that_cannot_be_read_is_named(tmp_path: Path) -> None
     (tmp_path / "wrong.pem").write_text("no certificate")
     with pytest.raises(SkyvernConfigError, match=r"verify: cannot read certificates from .*wrong\.pem"):
         AsyncSkyvernClient(Settings("k", verify=str(tmp_path / "wrong.pem")))
-
-
-# Many at once.
 
 
 async def test_waits_that_share_a_client_do_not_share_their_retries(fake: FakeSkyvern) -> None:

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 ENV = "AIRFLOW_CONN_SKYVERN_DEFAULT"
 
 
-# From a connection to settings.
-
-
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
@@ -151,8 +148,6 @@ def test_a_missing_connection_is_reported_by_its_id() -> None:
     with pytest.raises(AirflowNotFoundException, match="nowhere"):
         SkyvernHook("nowhere").get_version()
 
-
-# Endpoints.
 
 MODES = ["sync", "async"]
 
@@ -324,9 +319,6 @@ def test_a_look_at_a_run_that_never_was_says_so(skyvern: FakeSkyvern, mode: str)
     assert len(skyvern.requests) == 1
 
 
-# A client for a signal handler.
-
-
 def test_a_signal_handler_gets_a_client_that_touches_nothing_of_the_hook(
     skyvern: FakeSkyvern, connect: Connect
 ) -> None:
@@ -357,9 +349,6 @@ def test_a_signal_handler_does_not_try_again(skyvern: FakeSkyvern) -> None:
 
 def test_a_hook_that_never_read_its_connection_has_nothing_to_cancel(skyvern: FakeSkyvern) -> None:
     assert SkyvernHook().emergency_client() is None
-
-
-# The connection form.
 
 
 def test_the_test_button_proves_the_key(skyvern: FakeSkyvern, loopback: Loopback) -> None:

@@ -57,9 +57,6 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-# When the DAG is parsed.
-
-
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -115,9 +112,6 @@ def test_every_argument_that_is_sent_can_be_a_template() -> None:
     assert isinstance(SkyvernRunWorkflowOperator.template_fields, tuple)
 
 
-# Parameters.
-
-
 def rendered(folder: Path, native: bool = False, **arguments: Any) -> SkyvernRunWorkflowOperator:  # noqa: FBT001, FBT002  a switch of Airflow's
     with DAG("d", schedule=None, template_searchpath=[str(folder)], render_template_as_native_obj=native):
         operator = make(**arguments)
@@ -164,9 +158,6 @@ def test_everything_that_was_given_is_sent(skyvern: FakeSkyvern) -> None:
     workflow = skyvern.workflow()
     execute(make(workflow, **arguments, run_options=options, durable=False))
     assert skyvern.requests[0].json == {"workflow_id": workflow, **arguments, **options}
-
-
-# A run from its start to its end.
 
 
 def test_the_output_of_a_completed_run_is_returned(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
@@ -255,9 +246,6 @@ def test_endings_can_skip_the_task(skyvern: FakeSkyvern, status: str, *, deferra
         run_task(lambda: make(workflow, deferrable=deferrable, skip_on=["terminated"]))
 
 
-# What no retry can cure.
-
-
 @pytest.mark.parametrize(
     ("arguments", "answer", "message"),
     [
@@ -294,9 +282,6 @@ def test_errors_that_may_pass_keep_the_tasks_retries(skyvern: FakeSkyvern) -> No
     with pytest.raises(SkyvernError) as caught:
         execute(operator)
     assert caught.value.transient
-
-
-# Once.
 
 
 def test_a_start_whose_answer_was_lost_is_found_and_never_sent_twice(
@@ -370,9 +355,6 @@ def test_the_event_of_an_earlier_try_does_not_end_this_one(skyvern: FakeSkyvern)
     assert len(skyvern.runs) == 1
 
 
-# A deferral.
-
-
 def test_a_deferral_says_what_the_trigger_needs_and_no_secret(skyvern: FakeSkyvern) -> None:
     before = time.time()
     deferred = deferral(make(skyvern.workflow(), deferrable=True, poll_interval=7, timeout=600))
@@ -421,9 +403,6 @@ def test_the_result_of_a_run_that_is_over_is_fetched_with_patience(skyvern: Fake
     assert resumed(operator, deferred, event, context_of(FakeTaskInstance())) == {"sum": 1}
 
 
-# A deferral that ended without an event.
-
-
 def fail(operator: SkyvernRunWorkflowOperator, ti: FakeTaskInstance, error: str = "Trigger timeout") -> Any:
     return operator.resume_execution("__fail__", {"error": error}, context_of(ti))
 
@@ -454,9 +433,6 @@ def test_a_deferral_of_nothing_fails_as_airflow_says(skyvern: FakeSkyvern) -> No
     assert skyvern.requests == []
 
 
-# Out of time.
-
-
 def test_a_run_that_takes_too_long_is_canceled_once(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
     workflow = skyvern.workflow(plan=("running",))
     with pytest.raises(SkyvernWaitTimeout, match="did not end in time; it is canceled now") as caught:
@@ -468,18 +444,20 @@ def test_a_run_that_takes_too_long_is_canceled_once(skyvern: FakeSkyvern, *, def
 
 
 def test_a_run_that_completes_while_it_is_being_canceled_is_a_success(skyvern: FakeSkyvern) -> None:
-    workflow = skyvern.workflow(plan=("running", "running", "completed"), output={"sum": 1})
-    skyvern.next("POST", CANCEL, httpx.Response(200, content=b"null"))
-    assert execute(make(workflow, poll_interval=20, timeout=0.05)) == {"sum": 1}
+    plan = (*["running"] * 1000, "completed")
+
+    def complete() -> None:
+        for run in skyvern.runs.values():
+            run.step = len(plan) - 1
+
+    skyvern.next("POST", CANCEL, complete)
+    assert execute(make(skyvern.workflow(plan=plan, output={"sum": 1}), timeout=0.05)) == {"sum": 1}
 
 
 def test_a_cancel_that_is_refused_says_that_the_run_may_still_run(skyvern: FakeSkyvern) -> None:
     skyvern.next("POST", CANCEL, httpx.Response(404, json={"detail": "Run not found"}))
     with pytest.raises(SkyvernWaitTimeout, match=r"may still be running: .*Run not found.* See http://localhost"):
         execute(make(skyvern.workflow(plan=("running",)), timeout=0.05))
-
-
-# Killed.
 
 
 def test_killing_a_waiting_task_cancels_its_run_once(skyvern: FakeSkyvern, task_log: TaskLog) -> None:

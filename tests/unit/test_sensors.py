@@ -108,6 +108,14 @@ def test_what_soft_fail_skips_and_what_it_does_not(
     assert skyvern.sent("POST", ".*") == []
 
 
+def test_soft_fail_says_why_it_skips_also_when_the_run_was_over_before(
+    skyvern: FakeSkyvern, mode: dict[str, Any]
+) -> None:
+    run_id = skyvern.run(plan=("failed",), failure_reason="no stock")
+    with pytest.raises(AirflowSkipException, match="no stock"):
+        wait(run_id, soft_fail=True, **mode)
+
+
 def test_the_error_of_a_bad_ending_has_the_run_as_its_cause(skyvern: FakeSkyvern, mode: dict[str, Any]) -> None:
     run_id = skyvern.run(plan=("running", "failed"), failure_reason="no stock")
     with pytest.raises(AirflowFailException, match=r"ended as failed: no stock\. See http") as caught:

@@ -104,9 +104,6 @@ def starts(fake: FakeSkyvern) -> int:
     return len(fake.sent("POST", START))
 
 
-# The key.
-
-
 def test_a_first_try_starts_at_once_and_marks_its_run(fake: FakeSkyvern, task: Tries) -> None:
     run = task.first()
     assert [seen.path for seen in fake.requests] == [START]
@@ -147,9 +144,6 @@ def test_ids_of_any_length_and_alphabet_fit_into_tags() -> None:
     assert all(len(name) <= 64 and len(value) <= 256 and "," not in value for name, value in key.tags.items())
     assert key.tags["airflow_run_id"] == "scheduled__2026-11-22T00:00:00+00:00"
     assert all(key.tags.values())
-
-
-# A start that is not answered.
 
 
 @pytest.mark.parametrize("outcome", [LOST, lambda: httpx.Response(502), lambda: httpx.Response(200, html="<h1>")])
@@ -226,9 +220,6 @@ def test_only_some_errors_leave_it_open_whether_a_run_was_started(error: Skyvern
     assert may_have_started(error) is may
 
 
-# A retry.
-
-
 @pytest.mark.parametrize("state", ["running", "completed"])
 def test_a_retry_goes_on_with_the_run_of_the_try_before(fake: FakeSkyvern, state: str) -> None:
     task = Tries(fake, fake.workflow(plan=(state,)))
@@ -245,6 +236,15 @@ def test_a_retry_after_a_bad_ending_starts_anew(fake: FakeSkyvern, state: str) -
     fake.runs[run.run_id].look()
     assert task.retry(idle=300).run_id != run.run_id
     assert starts(fake) == 2
+
+
+def test_a_retry_whose_start_was_lost_does_not_take_the_run_that_failed_before(fake: FakeSkyvern) -> None:
+    task = Tries(fake, fake.workflow(plan=("failed",)))
+    run = task.first()
+    fake.runs[run.run_id].look()
+    fake.next("POST", START, httpx.ReadTimeout("lost on its way"))
+    with pytest.raises(SkyvernStartUnknown):
+        task.retry(idle=300)
 
 
 def test_a_retry_that_comes_soon_looks_as_long_as_a_lost_start_may_take(fake: FakeSkyvern, task: Tries) -> None:
@@ -318,9 +318,6 @@ def test_a_server_that_ignores_the_filter_is_not_believed(fake: FakeSkyvern, tas
     assert "The server ignores the filter" in task.log.text
     assert fake.status(stranger) == "created"
     assert starts(fake) == 0
-
-
-# A retry without tags.
 
 
 def test_without_tags_the_memory_knows_the_run(fake: FakeSkyvern, task: Tries) -> None:

@@ -163,9 +163,6 @@ def test_a_missing_or_malformed_event_is_an_error(value: Any) -> None:
         event_of(value)
 
 
-# A user who ends the deferred task, on Airflow 3.3: the trigger is told, and interrupted once a second.
-
-
 @pytest.mark.parametrize("cancel_on_kill", [True, False])
 async def test_a_user_who_ends_the_task_cancels_the_run_if_that_is_wanted(
     skyvern: FakeSkyvern, *, cancel_on_kill: bool
@@ -195,9 +192,6 @@ async def test_a_cancellation_that_fails_breaks_nothing(skyvern: FakeSkyvern) ->
     killed.task_instance = None
     await killed.on_kill()
     assert len(skyvern.sent("POST", ".*/cancel")) == 1
-
-
-# A run that waits for a person.
 
 
 @pytest.mark.parametrize(
