@@ -15,9 +15,8 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_skyvern.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.exceptions import (
-    BAD_ENDINGS,
-    SkyvernConfigError,
     SkyvernError,
     SkyvernRunCanceled,
     SkyvernWaitTimeout,
@@ -30,14 +29,12 @@ from airflow_skyvern.outcome import (
     airflow_address,
     deadline_after,
     ended_by_user,
-    is_dynamic,
     map_index_of,
     memory_of,
     no_retry_when_useless,
     publish,
     publish_pause,
     published_run_id,
-    seconds_of,
     started_at,
 )
 from airflow_skyvern.waiting import Wait, watch
@@ -150,7 +147,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_id = workflow_id
-        self.parameters = _included(parameters)
+        self.parameters = included(parameters)
         self.title = title
         self.proxy_location = proxy_location
         self.webhook_url = webhook_url
@@ -169,7 +166,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self._active_run_id: str | None = None
         self._key: RunKey | None = None
         self._killed = False
-        self._check_what_is_known()
+        fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
+        check_arguments(self.task_id, fields, run_options, skip_on=self.skip_on, durable=durable)
 
     @cached_property
     def hook(self) -> SkyvernHook:
@@ -386,40 +384,5 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         fields["parameters"] = decoded("parameters", self.parameters)
         return RunRequest.of(fields, decoded("run_options", self.run_options))
 
-    def _check_what_is_known(self) -> None:
-        """Check the arguments when the DAG is parsed, except for what only a run of it can tell."""
-        from airflow_skyvern.run_request import RunRequest, check_metadata, decoded  # noqa: PLC0415  keeps the import cheap
-
-        known = {name: getattr(self, name) for name in REQUEST_FIELDS if not is_dynamic(getattr(self, name))}
-        if unknown := sorted(self.skip_on - set(BAD_ENDINGS)):
-            raise SkyvernConfigError(
-                f"Task {self.task_id!r}: skip_on: {', '.join(unknown)} is no ending; use {', '.join(BAD_ENDINGS)}."
-            )
-        options = self.run_options
-        if isinstance(options, Mapping):
-            options = {name: value for name, value in options.items() if not is_dynamic(value)}
-        try:
-            known["parameters"] = decoded("parameters", known.get("parameters"))
-            request = RunRequest.of(
-                {"workflow_id": "known later", **known},
-                None if is_dynamic(options) else decoded("run_options", options),
-            )
-            if self.durable:
-                check_metadata(request.run_metadata)
-        except SkyvernConfigError as error:
-            raise SkyvernConfigError(f"Task {self.task_id!r}: {error}") from None
-
 
 REQUEST_FIELDS = SkyvernRunWorkflowOperator.template_fields[:7]
-
-
-def _included(parameters: Mapping[str, Any] | str | None) -> Any:
-    """
-    Let Jinja include a ``.json`` file.
-
-    ``template_ext`` would do that to every text that ends in ``.json``, also to file names and addresses among
-    the parameters' values.
-    """
-    if isinstance(parameters, str) and parameters.endswith(".json") and not is_dynamic(parameters):
-        return f"{{% include {parameters!r} %}}"
-    return parameters

@@ -11,7 +11,6 @@ from airflow.providers.common.compat.sdk import AirflowFailException, conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_skyvern.exceptions import (
-    SkyvernConfigError,
     SkyvernError,
     SkyvernRunError,
     SkyvernWaitTimeout,
@@ -126,26 +125,3 @@ def deadline_after(now: float, timeout: timedelta | float, execution_timeout: ti
     if execution_timeout is not None:
         limit = min(limit, execution_timeout - min(EXECUTION_MARGIN, execution_timeout / 2))
     return now + limit.total_seconds()
-
-
-def is_dynamic(value: Any) -> bool:
-    """Tell whether a value is, or holds, a template or an XCom: known only when the task runs."""
-    if isinstance(value, str):
-        return "{{" in value or "{%" in value
-    if isinstance(value, dict):
-        return any(is_dynamic(item) for pair in value.items() for item in pair)
-    if isinstance(value, list | tuple):
-        return any(is_dynamic(item) for item in value)
-    return hasattr(value, "iter_references")
-
-
-def seconds_of(name: str, value: Any) -> float:
-    """
-    Check a duration given in seconds or as a timedelta.
-
-    :raises SkyvernConfigError: it is not positive, or no duration at all.
-    """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-        raise SkyvernConfigError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}.")
-    return float(seconds)

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_skyvern.arguments import seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.outcome import (
@@ -25,7 +26,6 @@ from airflow_skyvern.outcome import (
     deadline_after,
     no_retry_when_useless,
     publish,
-    seconds_of,
 )
 from airflow_skyvern.waiting import Wait, watch
 

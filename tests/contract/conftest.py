@@ -118,6 +118,13 @@ class Side:
             time.sleep(self.pause)
         return run
 
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Ask until it is so."""
+        deadline = time.monotonic() + 10
+        while not holds():
+            assert time.monotonic() < deadline
+            time.sleep(self.pause)
+
     def completed(self, name: str, /, **parameters: Any) -> Run:
         return self.see(self.start(name, **parameters), "completed", "failed", "terminated")
 

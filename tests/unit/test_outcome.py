@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator
 
+from airflow_skyvern.arguments import is_dynamic, seconds_of
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
     SkyvernConfigError,
@@ -23,11 +24,9 @@ from airflow_skyvern.exceptions import (
 from airflow_skyvern.models import Run
 from airflow_skyvern.outcome import (
     deadline_after,
-    is_dynamic,
     no_retry_when_useless,
     publish,
     published_run_id,
-    seconds_of,
 )
 from tests.support.tasks import FakeTaskInstance, context_of
 
