@@ -8,6 +8,7 @@ both senders; only the sending itself is written twice. This is the only module 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import ssl
 import time
@@ -243,7 +244,14 @@ def _check_address(name: str, address: str) -> None:
         raise SkyvernConfigError(f"{name} is not an address: {error}") from None
 
 
+def _quiet() -> None:
+    """Keep httpx from logging a line per request into the task's log, unless somebody has set its level."""
+    if (log := logging.getLogger("httpx")).level == logging.NOTSET:
+        log.setLevel(logging.WARNING)
+
+
 def _options(settings: Settings) -> dict[str, Any]:
+    _quiet()
     _check_address("the base URL (host field)", settings.base_url)
     _check_address("proxy", settings.proxy or "")
     return {

@@ -434,3 +434,13 @@ def test_a_client_closes_its_connections_at_the_end_of_its_block(fake: FakeSkyve
         client.send(api.get_version())
     with pytest.raises(RuntimeError, match="closed"):
         client.send(api.get_version())
+
+
+def test_requests_leave_no_line_each_in_the_log_of_a_task(
+    fake: FakeSkyvern, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    transport = httpx.MockTransport(fake.handle)
+    with SkyvernClient(Settings(api_key=API_KEY), transport=transport) as client:
+        client.send(api.get_version())
+    assert "HTTP Request" not in caplog.text
