@@ -24,10 +24,10 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.outcome import (
-    BACKSTOP,
-    FETCH_GRACE,
     airflow_address,
+    backstop_of,
     deadline_after,
+    deadline_to_look,
     ended_by_user,
     map_index_of,
     memory_of,
@@ -200,10 +200,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             self.log.warning("Resumed with the event of try %d: starting over", try_number)
             return self.execute(context)
         seen = event_of(event)
-        if seen["reason"] == "error":
-            self.log.warning("The triggerer gave up, this worker looks itself. %s", seen["message"])
-        if seen["reason"] == "ended":
-            deadline = max(deadline, time.time() + FETCH_GRACE)
+        deadline = deadline_to_look(seen, deadline, self.log)
         with no_retry_when_useless():
             if seen["reason"] == "paused":
                 self.log.info(
@@ -308,7 +305,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             ),
             method_name="execute_complete",
             kwargs={"deadline": deadline, "try_number": context["ti"].try_number},
-            timeout=timedelta(seconds=max(0.0, deadline - time.time())) + BACKSTOP,
+            timeout=backstop_of(deadline),
         )
 
     def _wait(self, context: Context, run_id: str, deadline: float) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta, timezone
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_skyvern.models import Run
+    from airflow_skyvern.triggers import RunEvent
+    from airflow_skyvern.waiting import Log
 
 RUN_ID_KEY = "run_id"
 PAUSED_KEY = "awaiting_person"
@@ -64,9 +67,7 @@ def publish(context: Context, run: Run) -> None:
 def published_run_id(context: Context) -> str | None:
     """Return the run id that this task has pushed before it was deferred."""
     ti = context["ti"]
-    map_index = map_index_of(ti)
-    map_indexes = map_index if map_index >= 0 else None
-    run_id = ti.xcom_pull(task_ids=ti.task_id, key=RUN_ID_KEY, map_indexes=map_indexes)
+    run_id = ti.xcom_pull(task_ids=ti.task_id, key=RUN_ID_KEY, map_indexes=_place_of(ti))
     return run_id if isinstance(run_id, str) else None
 
 
@@ -85,8 +86,7 @@ def ended_by_user(context: Context) -> bool:
     try:
         if hasattr(ti, "current_state"):  # Airflow 2
             return ti.current_state() not in (None, "running")
-        place = map_index_of(ti) if map_index_of(ti) >= 0 else None
-        states = ti.get_task_states(ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=place)
+        states = ti.get_task_states(ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=_place_of(ti))
         return any(state not in (None, "running") for state in states.get(ti.run_id, {}).values())
     except Exception:  # noqa: BLE001  not to know is how it was without asking
         return False
@@ -95,6 +95,12 @@ def ended_by_user(context: Context) -> bool:
 def map_index_of(ti: Any) -> int:
     """Return the task's place among its mapped twins, or -1."""
     return -1 if ti.map_index is None else int(ti.map_index)
+
+
+def _place_of(ti: Any) -> int | None:
+    """Return the map index as Airflow's look-ups want it: None for a task that is not mapped."""
+    index = map_index_of(ti)
+    return index if index >= 0 else None
 
 
 def started_at(dag_run: Any) -> str:
@@ -125,3 +131,15 @@ def deadline_after(now: float, timeout: timedelta | float, execution_timeout: ti
     if execution_timeout is not None:
         limit = min(limit, execution_timeout - min(EXECUTION_MARGIN, execution_timeout / 2))
     return now + limit.total_seconds()
+
+
+def backstop_of(deadline: float) -> timedelta:
+    """Return Airflow's own timeout for a deferral whose trigger ends at this point in time."""
+    return timedelta(seconds=max(0.0, deadline - time.time())) + BACKSTOP
+
+
+def deadline_to_look(event: RunEvent, deadline: float, log: Log) -> float:
+    """Return how long a resumed worker may look; a run that is over has a result to fetch, whatever the time."""
+    if event["reason"] == "error":
+        log.warning("The triggerer gave up, this worker looks itself. %s", event["message"])
+    return max(deadline, time.time() + FETCH_GRACE) if event["reason"] == "ended" else deadline

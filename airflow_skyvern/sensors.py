@@ -21,9 +21,9 @@ from airflow_skyvern.arguments import seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.outcome import (
-    BACKSTOP,
-    FETCH_GRACE,
+    backstop_of,
     deadline_after,
+    deadline_to_look,
     no_retry_when_useless,
     publish,
 )
@@ -115,10 +115,7 @@ class SkyvernRunSensor(BaseSensorOperator):
         from airflow_skyvern.triggers import event_of  # noqa: PLC0415  see hook
 
         seen = event_of(event)
-        if seen["reason"] == "error":
-            self.log.warning("The triggerer gave up, this worker looks itself. %s", seen["message"])
-        if seen["reason"] == "ended":
-            deadline = max(deadline, time.time() + FETCH_GRACE)
+        deadline = deadline_to_look(seen, deadline, self.log)
         wait = self._first_wait(deadline)
         run = watch(wait, lambda: self.hook.look(seen["run_id"]), time.sleep)
         if run is None:
@@ -138,7 +135,7 @@ class SkyvernRunSensor(BaseSensorOperator):
             trigger=SkyvernRunTrigger(self.run_id, self.skyvern_conn_id, self.poke_interval, deadline),
             method_name="execute_complete",
             kwargs={"deadline": deadline},
-            timeout=timedelta(seconds=max(0.0, deadline - time.time())) + BACKSTOP,
+            timeout=backstop_of(deadline),
         )
 
     def _deadline(self) -> float:

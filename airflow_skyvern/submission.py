@@ -164,16 +164,16 @@ class Submission:
         """
         if not first_try:
             idle = math.inf if new_group else idle
-            if run := self._earlier(cancel_predecessor=cancel_predecessor, idle=idle):
-                return run
+            if earlier := self._earlier(cancel_predecessor=cancel_predecessor, idle=idle):
+                return earlier
         self._remember(None)
         try:
-            run = self._send(api.run_workflow(self._tagged_request()))
+            run: Run = self._send(api.run_workflow(self._tagged_request()))
         except SkyvernError as error:
             if not may_have_started(error):
                 self._forget()
                 raise
-            run = self._lost(error)
+            return self._lost(error)
         self._remember(run.run_id)
         return run
 

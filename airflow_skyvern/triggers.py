@@ -138,7 +138,6 @@ class SkyvernRunTrigger(BaseTrigger):
             pause_known=bool(self.pause_known),
         )
         try:
-            await hook.aget_conn()
             await asyncio.sleep(self.first_look)
             run = await awatch(wait, lambda: hook.alook(self.run_id))
             if run is not None:

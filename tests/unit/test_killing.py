@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import httpx
 import pytest
 
@@ -10,20 +8,11 @@ from airflow_skyvern.killing import cancel_at_once
 from airflow_skyvern.run_request import GROUP_TAG, RunRequest
 from airflow_skyvern.submission import RunKey
 from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
+from tests.support.lines import Lines
 
 KEY = RunKey.of(
     dag_id="d", run_id="r", task_id="t", map_index=-1, max_tries=0, request=RunRequest.of({"workflow_id": "w"})
 )
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.text = ""
-
-    def info(self, msg: str, /, *args: Any) -> None:
-        self.text += f"{msg % args}\n"
-
-    warning = info
 
 
 @pytest.fixture

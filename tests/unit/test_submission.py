@@ -24,6 +24,7 @@ from airflow_skyvern.exceptions import (
 from airflow_skyvern.run_request import OUR_TAGS, RunRequest
 from airflow_skyvern.submission import RunKey, Submission, may_have_started
 from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
+from tests.support.lines import Lines
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Run
@@ -47,16 +48,6 @@ def request_of(workflow_id: str, **parameters: Any) -> RunRequest:
 def key_of(request: RunRequest, max_tries: int = 0, map_index: int = -1, **ids: str) -> RunKey:
     names = {"dag_id": "d", "run_id": "r", "task_id": "t", **ids}
     return RunKey.of(**names, map_index=map_index, max_tries=max_tries, request=request)
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.text = ""
-
-    def info(self, msg: str, /, *args: Any) -> None:
-        self.text += f"{msg % args}\n"
-
-    warning = info
 
 
 class Tries:

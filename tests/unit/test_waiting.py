@@ -16,6 +16,7 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.models import Run
 from airflow_skyvern.waiting import LONGEST_BACKOFF, Wait, awatch, watch
+from tests.support.lines import Lines
 
 DEADLINE = 10_000.0
 
@@ -33,18 +34,6 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.naps.append(seconds)
         self.now += seconds
-
-
-class Lines:
-    """A log that keeps its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def info(self, msg: str, /, *args: Any) -> None:
-        self.lines.append(msg % args)
-
-    warning = info
 
 
 @pytest.fixture
