@@ -1,9 +1,10 @@
-"""Canceling the run of a task that is being killed, in the little time that Airflow leaves for it."""
+"""Canceling the run of a task that has ended, or is being killed in the little time that Airflow leaves for it."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern import api
 from airflow_skyvern.exceptions import SkyvernError
@@ -11,6 +12,8 @@ from airflow_skyvern.run_request import GROUP_TAG
 
 if TYPE_CHECKING:
     from airflow_skyvern.client import SkyvernClient
+    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.models import Run
     from airflow_skyvern.submission import RunKey
     from airflow_skyvern.waiting import Log
 
@@ -18,6 +21,32 @@ PATIENCE = 4.0
 """Airflow 3 kills the worker 5 s after it asked it to end."""
 
 PAUSE = 0.3
+
+PERSISTENCE = 300.0
+"""Seconds for which a cancel is sent again while Skyvern cannot be reached, where nobody waits for it."""
+
+BREATH = 1.0
+"""Seconds between two attempts where there is time."""
+
+
+def cancel_and_look(
+    hook: SkyvernHook, run_id: str, patience: float, sleep: Callable[[float], Any] = time.sleep
+) -> Run:
+    """
+    Cancel a run, also when Skyvern cannot be reached for a while, and return what became of it.
+
+    :param patience: Seconds after which an error that may pass is raised instead of trying again.
+    :raises SkyvernError: it could not be canceled, or not be looked at afterwards.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            hook.cancel_run(run_id)
+            return hook.look(run_id)
+        except SkyvernError as error:
+            if not error.transient or time.monotonic() > until:
+                raise
+        sleep(BREATH)
 
 
 def cancel_at_once(client: SkyvernClient, run_id: str | None, key: RunKey | None, log: Log) -> None:

@@ -333,10 +333,12 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     def _give_up(self, wait: Wait) -> Run:
         """Cancel the run at the deadline; return it only if it completed in that very moment."""
+        from airflow_skyvern.killing import cancel_and_look  # noqa: PLC0415  see hook
+
         self._active_run_id = None
         where = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
         try:
-            run = self._canceled(wait.run_id)
+            run = cancel_and_look(self.hook, wait.run_id, CANCEL_PATIENCE, self._sleep)
         except SkyvernError as error:
             raise SkyvernWaitTimeout(
                 f"Skyvern run {wait.run_id} did not end in time and may still be running: {error}{where}",
@@ -347,18 +349,6 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         raise SkyvernWaitTimeout(
             f"Skyvern run {wait.run_id} did not end in time; it is {run.status} now.{where}", run
         )
-
-    def _canceled(self, run_id: str) -> Run:
-        """Cancel a run, also when Skyvern cannot be reached for a minute, and return what became of it."""
-        until = time.monotonic() + CANCEL_PATIENCE
-        while True:
-            try:
-                self.hook.cancel_run(run_id)
-                return self.hook.look(run_id)
-            except SkyvernError as error:
-                if not error.transient or time.monotonic() > until:
-                    raise
-            self._sleep(LONGEST_NAP)
 
     def _sleep(self, seconds: float) -> None:
         """Sleep in short naps: after ``on_kill`` Airflow 3 lets this code run on, and it has to stop."""

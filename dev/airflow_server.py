@@ -388,6 +388,10 @@ class AirflowServer:
         path = self._ti_path(dag_id, run_id, task_id) + (f"/{map_index}" if map_index >= 0 else "")
         self._call("PATCH", path, {"new_state": state, **({} if self.is_3 else {"dry_run": False})})
 
+    def mark_run(self, dag_id: str, run_id: str, state: str) -> None:
+        """Set the state of a DAG run as a user does in the UI."""
+        self._call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", {"state": state})
+
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
         """
         Clear a task as a user does in the UI, so that it runs again.

@@ -49,9 +49,6 @@ PATIENCE = 10.0
 KILL_SECONDS = 10.0
 """Seconds after which a worker's task has heard of a kill, been asked to end, and been ended."""
 
-HEARS_WITHIN = 5.0
-"""Seconds after which a triggerer has told a trigger that its task was marked."""
-
 SETTLED = 3.0
 """Seconds for which a task has to stay as it is before it counts as over."""
 
@@ -93,7 +90,6 @@ class Execution:
     marked: UserAction | None = None
     cleared: bool = False
     marked_while: str | None = None
-    triggerer: int | None = None
     clicked: float = 0.0
     events: list[str] = field(default_factory=list)
     journal: list[str] = field(default_factory=list)
@@ -134,9 +130,9 @@ class Execution:
         self.busy += 1
         try:
             state = self.driver.rows()[self.run_id].state
-            self.triggerer, self.clicked = self.driver.triggerer_of(self), time.time()
+            self.clicked = time.time()
             self.driver.airflow_action(self, action)
-            self.note(f"{action} while {state}, in triggerer {self.triggerer}")
+            self.note(f"{action} while {state}")
             if action == "clear":
                 self.cleared = True
             else:
@@ -278,23 +274,6 @@ class Driver:
             found = connection.execute(query, {"task": TASK}).fetchall()
         return {row[0]: TaskRow(row[1], row[2], row[3]) for row in found}
 
-    def triggerer_of(self, execution: Execution) -> int | None:
-        """Return the job id of the triggerer that a deferred task's trigger is assigned to."""
-        query = sqlalchemy.text(
-            "SELECT triggerer_id FROM task_instance JOIN trigger ON trigger.id = task_instance.trigger_id "
-            "WHERE run_id = :run_id AND task_id = :task"
-        )
-        with self._database.connect() as connection:
-            found: int | None = connection.execute(query, {"run_id": execution.run_id, "task": TASK}).scalar()
-        return found
-
-    def attended(self, execution: Execution) -> bool:
-        """Tell, in the end, whether a triggerer lived on to hear what the user did to a deferred task."""
-        query = sqlalchemy.text("SELECT latest_heartbeat FROM job WHERE id = :id")
-        with self._database.connect() as connection:
-            last = connection.execute(query, {"id": execution.triggerer}).scalar()
-        return last is not None and bool(last.timestamp() > execution.clicked + HEARS_WITHIN)
-
     def unreachable(self, execution: Execution) -> bool:
         """Tell whether Skyvern was away in the seconds that Airflow leaves a killed task."""
         clicked = execution.clicked
@@ -332,7 +311,7 @@ class Driver:
     # --- keys --------------------------------------------------------------------------------------------
 
     def new_key(self, *, first: bool = False) -> None:
-        """Give Airflow another key, and refuse the old one."""
+        """Give Airflow another key, and refuse the old one as soon as a killed task can have no use for it."""
         key = f"key-{secrets.token_hex(20)}"
         old = set(self.proxy.keys)
         self.leaks.keys.add(key)
@@ -348,6 +327,7 @@ class Driver:
             self.airflow.create_connection(body)
         else:
             self.airflow.change_connection(body)
+            time.sleep(KILL_SECONDS)
         self.proxy.keys -= old
 
     # --- events ------------------------------------------------------------------------------------------
@@ -427,7 +407,7 @@ def connections_refused(driver: Driver) -> None:
 
 
 def key_rotated(driver: Driver) -> None:
-    """Airflow gets another key, the old one is refused."""
+    """Airflow gets another key; the old one is refused some seconds later."""
     driver.new_key()
 
 

@@ -8,9 +8,8 @@ flight. Then both servers are asked what happened (:mod:`tests.faults.verdict` d
 is printed. The exit status is 1 when anything of it is not as it has to be:
 
 - every column between `runs` and `gave up` is 0, except for orphans that are Airflow's limit (:class:`Limits`):
-  below 3.3, exactly the runs of tasks that were marked while deferred are left; since 3.3, those of tasks that were
-  marked while no triggerer had their trigger may be left; everywhere, those of running tasks that were marked
-  while Skyvern was away may be;
+  on Airflow 2, exactly the runs of tasks that were marked while deferred are left; everywhere, those of running
+  tasks that were marked while Skyvern was away may be;
 - no API key was found by :mod:`tests.faults.leaks`;
 - with DURABLE=0, which turns the operator's protection off, there *are* duplicates: the suite can see them.
 
@@ -96,10 +95,8 @@ class Limits:
     """
     Executions that Airflow lets leave their run behind, as it tells nobody that their task was marked.
 
-    :param must: Marked while deferred, on Airflow below 3.3.
-    :param may: Marked while deferred, on Airflow 3.3, when no triggerer had the trigger: it had just been deferred,
-        or its triggerer was dead and not yet replaced. Marked while running, when Skyvern could not be reached
-        in the five seconds that Airflow leaves.
+    :param must: Marked while deferred, on Airflow 2.
+    :param may: Marked while running, when Skyvern could not be reached in the five seconds that Airflow leaves.
     """
 
     must: frozenset[str]
@@ -111,10 +108,8 @@ class Limits:
         marked = [one for one in driver.executions.values() if one.marked]
         deferred = [one for one in marked if one.marked_while == "deferred"]
         running = [one.name for one in marked if one.marked_while != "deferred" and driver.unreachable(one)]
-        if driver.airflow.version < (3, 3):
-            return cls(frozenset(one.name for one in deferred), frozenset(running))
-        unheard = [one.name for one in deferred if not driver.attended(one)]
-        return cls(frozenset(), frozenset([*running, *unheard]))
+        told = driver.airflow.is_3
+        return cls(frozenset() if told else frozenset(one.name for one in deferred), frozenset(running))
 
     def kept(self, finding: Finding) -> bool:
         """Tell whether an execution did everything that it can be expected to do."""
@@ -170,9 +165,9 @@ def report(driver: Driver, *, durable: bool) -> int:
     print(f"events: {happened}")
     left = [one.execution.name for one in findings if one.counts.orphans]
     print(
-        f"orphans: {len(left)}; {len(limits.must)} expected (marked while deferred, below Airflow 3.3), "
-        f"{len(limits.may.intersection(left))} of {len(limits.may)} possible (marked while nobody could hear or "
-        f"do it); runs of nobody: {len(strays)}"
+        f"orphans: {len(left)}; {len(limits.must)} expected (marked while deferred, on Airflow 2), "
+        f"{len(limits.may.intersection(left))} of {len(limits.may)} possible (marked while running and "
+        f"Skyvern was away); runs of nobody: {len(strays)}"
     )
     for finding in findings:
         if finding.counts.orphans and limits.kept(finding):

@@ -236,11 +236,27 @@ def deferred_run(rig: Rig, name: str, workflow: str) -> str:
     return str(eventually_xcom(rig, "ends_deferred", name, "run_id"))
 
 
-def test_a_deferred_task_marked_failed_cancels_its_run_where_airflow_tells_the_trigger(rig: Rig) -> None:
-    run_id = deferred_run(rig, "killed_deferred", "long_wait")
-    rig.airflow.mark("ends_deferred", rig.started["killed_deferred"], "run", "failed")
-    if rig.airflow.version >= (3, 3):
-        rig.wait_run_status(run_id, "canceled", timeout=30)
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_a_deferred_task_that_a_user_marks_cancels_its_run_where_airflow_tells(rig: Rig, state: str) -> None:
+    name = f"marked_{state}"
+    run_id = deferred_run(rig, name, "long_wait")
+    rig.airflow.mark("ends_deferred", rig.started[name], "run", state)
+    canceled_where_airflow_tells(rig, run_id)
+
+
+def test_a_dag_run_marked_failed_cancels_what_it_waits_for_also_without_a_triggerer(rig: Rig) -> None:
+    run_id = deferred_run(rig, "marked_run", "long_wait")
+    rig.airflow.processes["triggerer"].kill()
+    try:
+        rig.airflow.mark_run("ends_deferred", rig.started["marked_run"], "failed")
+        canceled_where_airflow_tells(rig, run_id)
+    finally:
+        rig.airflow.processes["triggerer"].start()
+
+
+def canceled_where_airflow_tells(rig: Rig, run_id: str) -> None:
+    if rig.airflow.is_3:
+        rig.wait_run_status(run_id, "canceled", timeout=10)
     else:
         rig.stays(run_id, "running", seconds=5)
         rig.cancel(run_id)

@@ -4,7 +4,9 @@ import httpx
 import pytest
 
 from airflow_skyvern.client import RetryPolicy, Settings, SkyvernClient
-from airflow_skyvern.killing import cancel_at_once
+from airflow_skyvern.exceptions import SkyvernServerError
+from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.killing import cancel_and_look, cancel_at_once
 from airflow_skyvern.run_request import GROUP_TAG, RunRequest
 from airflow_skyvern.submission import RunKey
 from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
@@ -71,3 +73,23 @@ def test_a_cancel_is_tried_again_within_the_seconds_there_are(
     cancel_at_once(client, ours, None, Lines())
     assert fake.status(ours) == "canceled"
     assert len(fake.sent("POST", ".*/cancel")) == 2
+
+
+@pytest.fixture
+def hook(skyvern: FakeSkyvern) -> SkyvernHook:
+    return SkyvernHook(retry=RetryPolicy(attempts=1))
+
+
+def test_a_cancel_with_patience_goes_on_while_skyvern_is_away(skyvern: FakeSkyvern, hook: SkyvernHook) -> None:
+    run_id = skyvern.run(plan=("running",))
+    skyvern.next("POST", ".*/cancel", httpx.Response(503), LOST, httpx.Response(502))
+    naps: list[float] = []
+    assert cancel_and_look(hook, run_id, 60, naps.append).status == skyvern.status(run_id) == "canceled"
+    assert len(naps) == 3
+
+
+def test_a_cancel_with_patience_ends_with_its_patience(skyvern: FakeSkyvern, hook: SkyvernHook) -> None:
+    skyvern.next("POST", ".*/cancel", httpx.Response(503))
+    with pytest.raises(SkyvernServerError):
+        cancel_and_look(hook, skyvern.run(), -1)
+    assert len(skyvern.sent("POST", ".*/cancel")) == 1

@@ -27,6 +27,6 @@ for way, deferrable in WAYS.items():
             lost_start_timeout=float(os.environ["FAULTS_LOST_START_TIMEOUT"]),
             timeout=float(os.environ["FAULTS_TIMEOUT"]),
             poll_interval=2,
-            retries=2,
+            retries=4,
             retry_delay=timedelta(seconds=3),
         )
