@@ -34,6 +34,7 @@ from airflow_skyvern.outcome import (
     no_retry_when_useless,
     publish,
     publish_pause,
+    publish_what_to_cancel,
     published_run_id,
     started_at,
 )
@@ -242,10 +243,10 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         from airflow_skyvern.killing import cancel_at_once  # noqa: PLC0415  see hook
 
         with client:
-            cancel_at_once(client, run_id, self._key, self.log)
+            cancel_at_once(client, run_id, self._key.group if self._key else None, self.log)
 
     def _start(self, context: Context) -> Run:
-        run = self._start_once(context) if self.durable else self.hook.run_workflow(self._request())
+        run = self._start_once(context) if self.durable else self._start_anew(context)
         self._active_run_id, self._key = run.run_id, None
         self.log.info(
             "Skyvern run %s of workflow %s: started, see %s",
@@ -257,11 +258,20 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             self._stop()
         return run
 
+    def _start_anew(self, context: Context) -> Run:
+        request = self._request()
+        self._announce(context, None)
+        return self.hook.run_workflow(request)
+
+    def _announce(self, context: Context, group: str | None) -> None:
+        if self.cancel_on_kill and self.wait_for_completion:
+            publish_what_to_cancel(context, self.skyvern_conn_id, group)
+
     def _start_once(self, context: Context) -> Run:
         from airflow_skyvern.submission import RunKey, Submission  # noqa: PLC0415  see hook
 
         ti, request = context["ti"], self._request()
-        self._key = RunKey.of(
+        self._key = key = RunKey.of(
             dag_id=ti.dag_id,
             run_id=ti.run_id,
             task_id=ti.task_id,
@@ -271,10 +281,11 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             run_started=started_at(context["dag_run"]),
             airflow=airflow_address(),
         )
+        self._announce(context, key.group)
         submission = Submission(
             self.hook.send,
             request,
-            self._key,
+            key,
             log=self.log,
             memory=memory_of(context),
             settle=self.lost_start_timeout,

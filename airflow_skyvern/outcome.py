@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 RUN_ID_KEY = "run_id"
 PAUSED_KEY = "awaiting_person"
+ON_KILL_KEY = "cancel_on_kill"
 
 BACKSTOP = timedelta(minutes=5)
 """How long after our own deadline Airflow ends a deferral whose trigger said nothing."""
@@ -62,6 +63,18 @@ def publish(context: Context, run: Run) -> None:
     ti.xcom_push(key=RUN_ID_KEY, value=run.run_id)
     if run.app_url:
         ti.xcom_push(key=APP_URL_KEY, value=run.app_url)
+
+
+def publish_what_to_cancel(context: Context, skyvern_conn_id: str, group: str | None) -> None:
+    """
+    Push how the API server finds the task's run when a user marks the task, before anything is started.
+
+    Airflow 2 has nobody who would read it.
+
+    :param group: The tag of the task's attempt group; None where no tags are sent.
+    """
+    if AIRFLOW_V_3_0_PLUS:
+        context["ti"].xcom_push(key=ON_KILL_KEY, value={"skyvern_conn_id": skyvern_conn_id, "group": group})
 
 
 def published_run_id(context: Context) -> str | None:

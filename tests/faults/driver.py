@@ -275,7 +275,7 @@ class Driver:
         return {row[0]: TaskRow(row[1], row[2], row[3]) for row in found}
 
     def unreachable(self, execution: Execution) -> bool:
-        """Tell whether Skyvern was away in the seconds that Airflow leaves a killed task."""
+        """Tell whether Skyvern, or the key, was away in the seconds that Airflow leaves a killed task."""
         clicked = execution.clicked
         return any(began < clicked + KILL_SECONDS and clicked < ended for began, ended in self.outages)
 
@@ -311,7 +311,7 @@ class Driver:
     # --- keys --------------------------------------------------------------------------------------------
 
     def new_key(self, *, first: bool = False) -> None:
-        """Give Airflow another key, and refuse the old one as soon as a killed task can have no use for it."""
+        """Give Airflow another key, and refuse the old one."""
         key = f"key-{secrets.token_hex(20)}"
         old = set(self.proxy.keys)
         self.leaks.keys.add(key)
@@ -327,7 +327,6 @@ class Driver:
             self.airflow.create_connection(body)
         else:
             self.airflow.change_connection(body)
-            time.sleep(KILL_SECONDS)
         self.proxy.keys -= old
 
     # --- events ------------------------------------------------------------------------------------------
@@ -407,8 +406,10 @@ def connections_refused(driver: Driver) -> None:
 
 
 def key_rotated(driver: Driver) -> None:
-    """Airflow gets another key; the old one is refused some seconds later."""
+    """Airflow gets another key, the old one is refused; killed tasks have only the old one."""
+    began = time.time()
     driver.new_key()
+    driver.outages.append((began, time.time()))
 
 
 EVENTS: list[tuple[str, Event]] = [

@@ -7,8 +7,8 @@ Skyvern server through :mod:`tests.faults.proxy`. EXECUTIONS tasks run, each wit
 flight. Then both servers are asked what happened (:mod:`tests.faults.verdict` defines the columns), and one table
 is printed. The exit status is 1 when anything of it is not as it has to be:
 
-- every column between `runs` and `gave up` is 0, except for orphans that are Airflow's limit (:class:`Limits`):
-  on Airflow 2, exactly the runs of tasks that were marked while deferred are left; everywhere, those of running
+- every column between `runs` and `gave up` is 0, except for orphans that are the limit of Airflow 2
+  (:class:`Limits`): there, exactly the runs of tasks that were marked while deferred are left; those of running
   tasks that were marked while Skyvern was away may be;
 - no API key was found by :mod:`tests.faults.leaks`;
 - with DURABLE=0, which turns the operator's protection off, there *are* duplicates: the suite can see them.
@@ -93,9 +93,9 @@ def wait_for_the_last_cancels(driver: Driver) -> None:
 @dataclass(frozen=True)
 class Limits:
     """
-    Executions that Airflow lets leave their run behind, as it tells nobody that their task was marked.
+    Executions that Airflow 2 lets leave their run behind. Newer ones let nobody.
 
-    :param must: Marked while deferred, on Airflow 2.
+    :param must: Marked while deferred, of which nobody is told.
     :param may: Marked while running, when Skyvern could not be reached in the five seconds that Airflow leaves.
     """
 
@@ -105,11 +105,12 @@ class Limits:
     @classmethod
     def of(cls, driver: Driver) -> Limits:
         """Find them, now that all is over."""
+        if driver.airflow.is_3:
+            return cls(frozenset(), frozenset())
         marked = [one for one in driver.executions.values() if one.marked]
-        deferred = [one for one in marked if one.marked_while == "deferred"]
+        deferred = [one.name for one in marked if one.marked_while == "deferred"]
         running = [one.name for one in marked if one.marked_while != "deferred" and driver.unreachable(one)]
-        told = driver.airflow.is_3
-        return cls(frozenset() if told else frozenset(one.name for one in deferred), frozenset(running))
+        return cls(frozenset(deferred), frozenset(running))
 
     def kept(self, finding: Finding) -> bool:
         """Tell whether an execution did everything that it can be expected to do."""

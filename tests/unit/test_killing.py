@@ -6,7 +6,7 @@ import pytest
 from airflow_skyvern.client import RetryPolicy, Settings, SkyvernClient
 from airflow_skyvern.exceptions import SkyvernServerError
 from airflow_skyvern.hooks import SkyvernHook
-from airflow_skyvern.killing import cancel_and_look, cancel_at_once
+from airflow_skyvern.killing import cancel_and_look, cancel_at_once, cancel_what_is_left
 from airflow_skyvern.run_request import GROUP_TAG, RunRequest
 from airflow_skyvern.submission import RunKey
 from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
@@ -45,13 +45,13 @@ def test_a_run_whose_start_is_under_way_is_found_by_its_key(
     fake: FakeSkyvern, client: SkyvernClient, ours: str
 ) -> None:
     stranger = fake.run(plan=("running",))
-    cancel_at_once(client, None, KEY, Lines())
+    cancel_at_once(client, None, KEY.group, Lines())
     assert (fake.status(ours), fake.status(stranger)) == ("canceled", "created")
 
 
 def test_a_run_that_appears_a_moment_later_is_found(fake: FakeSkyvern, client: SkyvernClient, ours: str) -> None:
     fake.next("GET", "/v1/runs", httpx.Response(200, json=[]))
-    cancel_at_once(client, None, KEY, Lines())
+    cancel_at_once(client, None, KEY.group, Lines())
     assert fake.status(ours) == "canceled"
 
 
@@ -62,7 +62,7 @@ def test_a_run_with_another_key_is_not_canceled_though_the_server_shows_it(
     fake.runs[stranger].tags = {GROUP_TAG: "another"}
     rows = [{"run_id": run_id, "status": "running"} for run_id in (stranger, ours)]
     fake.next("GET", "/v1/runs", httpx.Response(200, json=rows))
-    cancel_at_once(client, None, KEY, Lines())
+    cancel_at_once(client, None, KEY.group, Lines())
     assert (fake.status(ours), fake.status(stranger)) == ("canceled", "created")
 
 
@@ -93,3 +93,22 @@ def test_a_cancel_with_patience_ends_with_its_patience(skyvern: FakeSkyvern, hoo
     with pytest.raises(SkyvernServerError):
         cancel_and_look(hook, skyvern.run(), -1)
     assert len(skyvern.sent("POST", ".*/cancel")) == 1
+
+
+def test_what_a_task_left_is_canceled_also_if_it_appears_late(skyvern: FakeSkyvern, hook: SkyvernHook) -> None:
+    run_id = skyvern.run(plan=("running",))
+    skyvern.runs[run_id].tags = KEY.tags
+    skyvern.next("GET", "/v1/runs", httpx.Response(200, json=[]), LOST)
+    left = cancel_what_is_left(hook, None, KEY.group, lambda _: None)
+    assert left is not None
+    assert (left.run_id, skyvern.status(run_id)) == (run_id, "canceled")
+
+
+@pytest.mark.parametrize("group", [None, "nobody's"])
+def test_a_task_that_left_nothing_cancels_nothing(
+    skyvern: FakeSkyvern, hook: SkyvernHook, monkeypatch: pytest.MonkeyPatch, group: str | None
+) -> None:
+    monkeypatch.setattr("airflow_skyvern.killing.LATE_START", 0.1)
+    skyvern.run(plan=("running",))
+    assert cancel_what_is_left(hook, None, group, lambda _: None) is None
+    assert skyvern.sent("POST", ".*") == []

@@ -1,78 +1,72 @@
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import Session
 
-from airflow_skyvern import listener, plugin
-from airflow_skyvern.triggers import SkyvernRunTrigger
+from airflow_skyvern import listener
+from airflow_skyvern.run_request import GROUP_TAG
 
 if TYPE_CHECKING:
     from tests.support.fake_skyvern import FakeSkyvern
+
+if not AIRFLOW_V_3_0_PLUS:
+    pytest.skip("Airflow 2 has no API server that would tell of marks", allow_module_level=True)
+
+from airflow.models.xcom import XComModel
 
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
 
 
 class Tasks:
-    """Deferred task instances in a database like Airflow's, and what the API server finds of them."""
+    """Task instances and their XComs in a database like Airflow's, as the API server finds them."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        times = dict.fromkeys(("data_interval_start", "data_interval_end", "run_after"), NOW)
+        run = {"dag_id": "d", "run_id": "r", "run_type": "manual", "state": "failed", "log_template_id": 1}
+        session.execute(insert(DagRun).values(**run, **times))
 
-    def deferred(self, state: str, classpath: str = listener.TRIGGER, **kwargs: Any) -> TaskInstance:
-        """Store a task with its trigger, as it is when a user has just marked it."""
-        trigger = Trigger(classpath=classpath, kwargs=kwargs)
-        self.session.add(trigger)
-        self.session.flush()
-        task_id = f"t{trigger.id}"
-        values = {"dag_id": "d", "run_id": "r", "task_id": task_id, "pool": "default_pool", "state": state}
-        self.session.execute(insert(TaskInstance).values(**values, trigger_id=trigger.id))
-        return self.session.query(TaskInstance).filter_by(task_id=task_id).one()
+    def add(self, state: str, task_id: str = "t", map_index: int = -1, **xcoms: Any) -> TaskInstance:
+        """Store a task as it is when a user has just marked it."""
+        task = {"dag_id": "d", "run_id": "r", "task_id": task_id, "map_index": map_index}
+        self.session.execute(insert(TaskInstance).values(**task, pool="default_pool", state=state))
+        for key, value in xcoms.items():
+            self.session.execute(insert(XComModel).values(**task, dag_run_id=1, key=key, value=value))
+        return self.session.query(TaskInstance).filter_by(task_id=task_id, map_index=map_index).one()
 
 
 @pytest.fixture
 def tasks() -> Iterator[Tasks]:
     engine = create_engine("sqlite://")
-    for model in (Trigger, TaskInstance, DagRun):
+    for model in (XComModel, TaskInstance, DagRun, Trigger):
         model.__table__.create(engine)
     with Session(engine) as session:
-        times = dict.fromkeys(("data_interval_start", "data_interval_end", "run_after"), NOW)
-        known = {name: time for name, time in times.items() if name in DagRun.__table__.columns}
-        run = {"dag_id": "d", "run_id": "r", "run_type": "manual", "state": "failed", "log_template_id": 1}
-        session.execute(insert(DagRun).values(**run, **known))
         yield Tasks(session)
 
 
-def waiting(skyvern: FakeSkyvern, *, cancel_on_kill: bool = True) -> dict[str, Any]:
-    """Return what a trigger of ours that waits for a run leaves in the database."""
-    trigger = SkyvernRunTrigger(
-        skyvern.run(plan=("running",)), "skyvern_default", 5.0, 0.0, cancel_on_kill=cancel_on_kill
-    )
-    return trigger.serialize()[1]
+def started(skyvern: FakeSkyvern, group: str = "g", status: str = "running") -> dict[str, Any]:
+    """Start a run, and return the XComs of the task that waits for it."""
+    run_id = skyvern.run(plan=(status,))
+    skyvern.runs[run_id].tags = {GROUP_TAG: group}
+    return {"run_id": run_id, "cancel_on_kill": {"skyvern_conn_id": "skyvern_default", "group": group}}
 
 
 def cancels(skyvern: FakeSkyvern) -> list[str]:
     """Return the runs that were canceled, once all threads are done."""
     for thread in threading.enumerate():
-        if thread.name.startswith("cancel "):
+        if thread.name == "cancel a Skyvern run":
             thread.join(10)
     return sorted(seen.path.split("/")[-2] for seen in skyvern.sent("POST", ".*/cancel"))
-
-
-def test_the_trigger_is_found_under_its_name() -> None:
-    path, kwargs = SkyvernRunTrigger("wr_1", "c", 5.0, 0.0).serialize()
-    assert path == listener.TRIGGER
-    assert {"run_id", "skyvern_conn_id", "cancel_on_kill"} <= kwargs.keys()
 
 
 @pytest.mark.parametrize(
@@ -83,47 +77,60 @@ def test_the_trigger_is_found_under_its_name() -> None:
         ("skipped", listener.on_task_instance_skipped),
     ],
 )
-def test_a_marked_task_cancels_the_run_it_waited_for_and_no_other(
-    skyvern: FakeSkyvern, tasks: Tasks, state: str, told: Callable[..., None]
+@pytest.mark.parametrize("map_index", [-1, 1])
+def test_a_marked_task_cancels_its_run_and_no_other(
+    skyvern: FakeSkyvern, tasks: Tasks, map_index: int, state: str, told: Callable[..., None]
 ) -> None:
-    ours, twins = waiting(skyvern), waiting(skyvern)
-    marked = tasks.deferred(state, **ours)
-    tasks.deferred(state, **twins)
+    ours = started(skyvern)
+    marked = tasks.add(state, "t", map_index, **ours)
+    tasks.add(state, "another", map_index, **started(skyvern))
+    tasks.add(state, "t", map_index + 1, **started(skyvern))
     told(task_instance=marked)
     assert cancels(skyvern) == [ours["run_id"]]
-    assert (skyvern.status(ours["run_id"]), skyvern.status(twins["run_id"])) == ("canceled", "created")
+    assert skyvern.status(ours["run_id"]) == "canceled"
 
 
 @pytest.mark.parametrize("told", [listener.on_dag_run_failed, listener.on_dag_run_success])
-def test_a_marked_dag_run_cancels_what_its_ended_tasks_waited_for(
+def test_a_marked_dag_run_cancels_the_runs_of_its_ended_tasks(
     skyvern: FakeSkyvern, tasks: Tasks, told: Callable[..., None]
 ) -> None:
-    ended, teardown = [waiting(skyvern), waiting(skyvern)], waiting(skyvern)
-    for kwargs in ended:
-        tasks.deferred("failed", **kwargs)
-    tasks.deferred("deferred", **teardown)
+    ended = [started(skyvern), started(skyvern)]
+    for number, xcoms in enumerate(ended):
+        tasks.add("failed", f"t{number}", **xcoms)
+    tasks.add("deferred", "teardown", **started(skyvern))
     told(dag_run=tasks.session.query(DagRun).one())
-    assert cancels(skyvern) == sorted(kwargs["run_id"] for kwargs in ended)
+    assert cancels(skyvern) == sorted(xcoms["run_id"] for xcoms in ended)
 
 
-@pytest.mark.parametrize(
-    ("state", "classpath", "cancel_on_kill"),
-    [
-        ("failed", listener.TRIGGER, False),
-        ("failed", "some.other.Trigger", True),
-        ("deferred", listener.TRIGGER, True),
-    ],
-)
-def test_nothing_else_cancels(
-    skyvern: FakeSkyvern, tasks: Tasks, state: str, classpath: str, *, cancel_on_kill: bool
+def test_a_run_whose_start_is_unanswered_is_found_by_the_group_of_its_task(
+    skyvern: FakeSkyvern, tasks: Tasks
 ) -> None:
-    kwargs = waiting(skyvern, cancel_on_kill=cancel_on_kill)
-    listener.on_task_instance_failed(task_instance=tasks.deferred(state, classpath, **kwargs))
+    ours, another = started(skyvern, "ours"), started(skyvern, "another")
+    run_id = ours.pop("run_id")
+    listener.on_task_instance_failed(task_instance=tasks.add("failed", **ours))
+    assert cancels(skyvern) == [run_id]
+    assert skyvern.status(another["run_id"]) == "created"
+
+
+def test_a_task_that_is_not_over_cancels_nothing(skyvern: FakeSkyvern, tasks: Tasks) -> None:
+    listener.on_task_instance_failed(task_instance=tasks.add("deferred", **started(skyvern)))
+    assert cancels(skyvern) == []
+
+
+def test_a_task_that_did_not_ask_for_it_cancels_nothing(skyvern: FakeSkyvern, tasks: Tasks) -> None:
+    run_id = started(skyvern)["run_id"]
+    listener.on_task_instance_failed(task_instance=tasks.add("failed", run_id=run_id))
+    assert cancels(skyvern) == []
+
+
+def test_a_run_that_is_over_is_not_canceled(skyvern: FakeSkyvern, tasks: Tasks) -> None:
+    marked = tasks.add("failed", **started(skyvern, status="completed"))
+    listener.on_task_instance_failed(task_instance=marked)
     assert cancels(skyvern) == []
 
 
 def test_a_task_that_is_in_no_session_is_left_alone(skyvern: FakeSkyvern, tasks: Tasks) -> None:
-    marked = tasks.deferred("failed", **waiting(skyvern))
+    marked = tasks.add("failed", **started(skyvern))
     tasks.session.expunge(marked)
     listener.on_task_instance_failed(task_instance=marked)
     assert cancels(skyvern) == []
@@ -132,7 +139,7 @@ def test_a_task_that_is_in_no_session_is_left_alone(skyvern: FakeSkyvern, tasks:
 def test_what_became_of_the_run_is_logged(skyvern: FakeSkyvern, caplog: pytest.LogCaptureFixture) -> None:
     run_id = skyvern.run(plan=("running",))
     with caplog.at_level("INFO"):
-        listener.cancel_marked(run_id, "skyvern_default")
+        listener.cancel_marked("skyvern_default", run_id, None)
     assert f"Skyvern run {run_id}: told to cancel, as a user ended its task; it is canceled" in caplog.text
 
 
@@ -140,18 +147,5 @@ def test_what_became_of_the_run_is_logged(skyvern: FakeSkyvern, caplog: pytest.L
 def test_a_run_that_cannot_be_canceled_is_told_of_and_raises_nothing(
     skyvern: FakeSkyvern, caplog: pytest.LogCaptureFixture, conn_id: str
 ) -> None:
-    listener.cancel_marked("wr_unknown", conn_id)
+    listener.cancel_marked(conn_id, "wr_unknown", None)
     assert "Skyvern run wr_unknown may still be running" in caplog.text
-
-
-def test_only_the_api_server_listens_as_listeners_elsewhere_forbid_end_from_trigger(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert plugin.SkyvernPlugin.listeners == plugin.listeners() == []
-    monkeypatch.setitem(sys.modules, "airflow.api_fastapi.main", object())
-    assert plugin.listeners() == [listener]
-
-
-def test_airflow_finds_the_plugin() -> None:
-    (found,) = [entry for entry in entry_points(group="airflow.plugins") if entry.name == "skyvern"]
-    assert found.load() is plugin.SkyvernPlugin

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     BaseOperator,
 )
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_skyvern.client import RetryPolicy
 from airflow_skyvern.exceptions import (
@@ -202,9 +203,22 @@ def test_the_run_is_published_before_anything_is_waited_for(skyvern: FakeSkyvern
     asked: dict[str, list[str]] = {}
     ti.on_push = lambda key: asked.setdefault(key, [seen.method for seen in skyvern.requests])
     run_task(lambda: make(skyvern.workflow(), deferrable=deferrable), ti)
+    told = ti.xcoms.pop("cancel_on_kill", None)  # only Airflow 3 has somebody who would read it
+    assert asked.pop("cancel_on_kill", []) == []
     assert list(asked.items()) == [("run_id", ["POST"]), ("app_url", ["POST"])]
     [run_id] = skyvern.runs
     assert ti.xcoms == {"run_id": run_id, "app_url": f"http://localhost:8080/runs/{run_id}"}
+    group = skyvern.runs[run_id].tags["airflow_key"]
+    assert told == ({"skyvern_conn_id": "skyvern_default", "group": group} if AIRFLOW_V_3_0_PLUS else None)
+
+
+@pytest.mark.parametrize("arguments", [{"cancel_on_kill": False}, {"wait_for_completion": False}], ids=str)
+def test_a_run_that_is_not_to_be_canceled_is_not_published_for_it(
+    skyvern: FakeSkyvern, arguments: dict[str, bool], *, deferrable: bool
+) -> None:
+    ti = FakeTaskInstance()
+    run_task(lambda: make(skyvern.workflow(), deferrable=deferrable, **arguments), ti)
+    assert "cancel_on_kill" not in ti.xcoms
 
 
 def test_a_run_need_not_be_waited_for(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
