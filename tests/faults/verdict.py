@@ -99,15 +99,20 @@ def server_runs(skyvern: SkyvernServer, workflows: Iterable[str]) -> list[Server
             ids = [str(row.get("workflow_run_id") or row["run_id"]) for row in rows]
             if ids:
                 tags = _tags(_ask(skyvern, f"/v1/run-tags?workflow_run_ids={','.join(ids)}"))
-                found += [_run(skyvern, run_id, tags.get(run_id, {})) for run_id in ids]
+                runs = [_run(skyvern, run_id, tags.get(run_id, {})) for run_id in ids]
+                found += [run for run in runs if run is not None]
             if len(rows) < PAGE:
                 break
             page += 1
     return found
 
 
-def _run(skyvern: SkyvernServer, run_id: str, tags: Mapping[str, str]) -> ServerRun:
-    body = _ask(skyvern, f"/v1/runs/{run_id}")
+def _run(skyvern: SkyvernServer, run_id: str, tags: Mapping[str, str]) -> ServerRun | None:
+    """Ask for a run; None for what a server leaves that is killed while it creates one: nothing ever runs it."""
+    status, body = skyvern.request("GET", f"/v1/runs/{run_id}")
+    if status == 404 and "Task run not found" in str(body):
+        return None
+    assert status == 200, f"{run_id}: {status} {body}"
     ends = [datetime.fromisoformat(body[name]) for name in ("created_at", "finished_at") if body.get(name)]
     seconds = (ends[1] - ends[0]).total_seconds() if len(ends) == 2 else None
     return ServerRun(run_id, body["status"], tags.get("x", "?"), tags.get("group", "?"), seconds, body["output"])
