@@ -79,7 +79,7 @@ class SkyvernRunSensor(BaseSensorOperator):
         self.run_id = run_id
         self.skyvern_conn_id = skyvern_conn_id
         self.deferrable = deferrable
-        self._wait: Wait | None = None
+        self._wait: Wait[Run] | None = None
         if not run_id:
             raise SkyvernConfigError(f"Task {self.task_id!r}: run_id is empty.")
 
@@ -141,7 +141,7 @@ class SkyvernRunSensor(BaseSensorOperator):
     def _deadline(self) -> float:
         return deadline_after(time.time(), self.timeout, self.execution_timeout)
 
-    def _first_wait(self, deadline: float) -> Wait:
+    def _first_wait(self, deadline: float) -> Wait[Run]:
         if self._wait is None:
             self._wait = Wait(self.run_id, poll_interval=self.poke_interval, deadline=deadline, log=self.log)
         return self._wait

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, ClassVar, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, get_args
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -14,7 +14,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.outcome import RUN_ID_KEY
-from airflow_skyvern.waiting import Wait, awatch
+from airflow_skyvern.waiting import Wait
+from airflow_skyvern.watcher import watcher_of
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import RunGlance
 
 _AT_WORK: set[asyncio.Task[None]] = set()
 """Cancellations under way; without a reference the event loop may drop them."""
@@ -103,11 +107,7 @@ class SkyvernRunTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one :class:`RunEvent`."""
-        hook = SkyvernHook(self.skyvern_conn_id)
-        try:
-            yield TriggerEvent(await self._event(hook))
-        finally:
-            await hook.aclose()
+        yield TriggerEvent(await self._event())
 
     async def on_kill(self) -> None:
         """
@@ -126,10 +126,10 @@ class SkyvernRunTrigger(BaseTrigger):
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(work)
 
-    async def _event(self, hook: SkyvernHook) -> RunEvent:
+    async def _event(self) -> RunEvent:
         reason: Reason = "deadline"
         message = None
-        wait = Wait(
+        wait: Wait[RunGlance] = Wait(
             self.run_id,
             poll_interval=self.poll_interval,
             deadline=self.deadline,
@@ -138,8 +138,9 @@ class SkyvernRunTrigger(BaseTrigger):
             pause_known=bool(self.pause_known),
         )
         try:
-            await asyncio.sleep(self.first_look)
-            run = await awatch(wait, lambda: hook.alook(self.run_id))
+            conn_id = self.skyvern_conn_id
+            watcher = watcher_of(conn_id, lambda: SkyvernHook(conn_id).asettings())
+            run = await watcher.wait(wait, first_look=self.first_look)
             if run is not None:
                 reason = "ended"
             elif wait.run is not None and not wait.expired:
