@@ -87,7 +87,7 @@ class Listing:
 
         Such a list says nothing of ends, so it is not asked for again for some minutes.
         """
-        if run_id not in self._ended or asked - self._ended[run_id] < STALE:
+        if asked < self._off_until or asked - self._ended.get(run_id, asked) < STALE:
             return False
         self._off_until = asked + DISTRUST
         return True
