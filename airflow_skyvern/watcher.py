@@ -237,7 +237,9 @@ class RunWatcher:
         if place.wait.over:
             self._settle(place)
         else:
-            self._places.put_back(place, self._loop.time() + place.wait.pause())
+            due = self._loop.time() + place.wait.pause()
+            place.asked = due - place.wait.poll_interval  # nor may a list have it asked for before
+            self._places.put_back(place, due)
 
     def _shall_list(self, due: list[Place]) -> bool:
         now = self._loop.time()
