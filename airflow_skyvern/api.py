@@ -21,9 +21,12 @@ from urllib.parse import quote
 from pydantic import TypeAdapter
 
 from airflow_skyvern.models import (
+    ACTIVE_STATUSES,
     Artifact,
     BulkCancel,
+    ListedRun,
     Run,
+    RunGlance,
     RunSummary,
     RunTags,
     ServerVersion,
@@ -98,6 +101,22 @@ def get_run(run_id: str) -> Call[Run]:
 def get_orphaned_run(run_id: str) -> Call[Run]:
     """Get a run whose workflow was deleted meanwhile: :func:`get_run` answers 404 for it."""
     return _get(f"/v1/workflows/runs/{_id(run_id)}", f"get run {run_id} of a deleted workflow", Run)
+
+
+def glance_at_run(run_id: str, *, orphaned: bool = False) -> Call[RunGlance]:
+    """
+    Get a run without keeping its output: what waits ask with.
+
+    :param orphaned: Whether its workflow was deleted meanwhile, see :func:`get_orphaned_run`.
+    """
+    call = get_orphaned_run(run_id) if orphaned else get_run(run_id)
+    return _get(call.path, call.what, RunGlance)
+
+
+def list_active_runs(page: int) -> Call[list[ListedRun]]:
+    """List one page of the organization's runs that are not over, newest first, for waits."""
+    query = {"status": sorted(ACTIVE_STATUSES), "page": page, "page_size": PAGE_SIZE}
+    return _get("/v1/runs", "list active runs", list[ListedRun], query)
 
 
 def cancel_run(run_id: str) -> Call[None]:

@@ -51,6 +51,7 @@ NOTHING_CREATED = "No run was created"
 """What the server says with a 503 when it turned a start away before doing anything."""
 
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, UnicodeError)
+HUNG_UP = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 NO_ANSWER = (httpx.HTTPError, UnicodeError)  # the latter for a host name that no resolver takes
 
 
@@ -181,6 +182,8 @@ class AsyncSkyvernClient:
 
     :param transport: What carries the requests; the network if not given.
     :param sleep: How to pause between repetitions.
+    :param keep: Seconds for which an idle connection is kept. Longer than httpx's 5 only for calls that may be
+        repeated: the server may close a connection in the moment it is used again.
     """
 
     def __init__(
@@ -190,9 +193,11 @@ class AsyncSkyvernClient:
         retry: RetryPolicy | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        keep: float = 5.0,
     ) -> None:
         self.settings = settings
-        self._http = httpx.AsyncClient(**_options(settings), transport=transport)
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=keep)
+        self._http = httpx.AsyncClient(**_options(settings), transport=transport, limits=limits)
         self._repeat = tenacity.AsyncRetrying(**_repeating(retry or RetryPolicy()), sleep=sleep)
 
     async def send(self, call: Call[T]) -> T:
@@ -324,6 +329,7 @@ def _no_answer(call: Call[Any], error: Exception, settings: Settings) -> Skyvern
         f"Could not {call.what}: no answer from {settings.base_url} ({reason}); {sure}. "
         "Check the base URL, the proxy and the network of this Airflow component.",
         never_sent=never_sent,
+        hung_up=isinstance(error, HUNG_UP),
     )
 
 

@@ -79,13 +79,16 @@ class SkyvernConnectionError(SkyvernError):
 
     :param never_sent: True when the request provably never reached the server, so that repeating it
         cannot do anything twice.
+    :param hung_up: True when the connection was closed before an answer came: often because it was kept open
+        for longer than the server likes.
     """
 
     transient: ClassVar[bool] = True
 
-    def __init__(self, message: str, *, never_sent: bool = False) -> None:
+    def __init__(self, message: str, *, never_sent: bool = False, hung_up: bool = False) -> None:
         super().__init__(message)
         self.never_sent = never_sent
+        self.hung_up = hung_up
 
 
 class SkyvernAPIError(SkyvernError):
@@ -124,6 +127,16 @@ class SkyvernNotFoundError(SkyvernAPIError):
         "Check the id, and that it belongs to the organization of this API key; workflow ids start with wpid_, "
         "not with w_."
     )
+
+    @property
+    def workflow_gone(self) -> bool:
+        """
+        Whether it is the workflow that is missing, and not the run that was asked for.
+
+        That is what the server says of a run whose workflow was deleted; of a run that never existed it says
+        "Task run not found".
+        """
+        return "Workflow not found" in self.detail
 
 
 class SkyvernRequestError(SkyvernAPIError):

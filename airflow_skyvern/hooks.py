@@ -41,9 +41,6 @@ LARGEST_PORT = 65535
 YES_AND_NO = {"true": True, "false": False, "y": True, "n": False}
 """How texts say it: URIs, and the connection form of Airflow 2."""
 
-WORKFLOW_GONE = "Workflow not found"
-"""What the server says of a run whose workflow was deleted; of a run that never existed it says "Task run"."""
-
 
 class _Method(Generic[P, T]):
     """A hook method made of an endpoint: ``hook.get_run("wr_1")`` sends ``api.get_run("wr_1")``."""
@@ -152,7 +149,7 @@ class SkyvernHook(BaseHook):
     async def aget_conn(self) -> AsyncSkyvernClient:
         """Return the client of this connection for the running event loop; it is made once."""
         if self._async_client is None:
-            self._async_client = AsyncSkyvernClient(await self._asettings(), retry=self.retry)
+            self._async_client = AsyncSkyvernClient(await self.asettings(), retry=self.retry)
         return self._async_client
 
     def send(self, call: api.Call[T]) -> T:
@@ -174,7 +171,7 @@ class SkyvernHook(BaseHook):
         try:
             return await client.send(call)
         except SkyvernAuthError:
-            if (settings := await self._asettings()) == client.settings:
+            if (settings := await self.asettings()) == client.settings:
                 raise
             self.log.info("The Skyvern connection %r has changed: trying its new key", self.skyvern_conn_id)
             await self.aclose()
@@ -186,7 +183,7 @@ class SkyvernHook(BaseHook):
         try:
             return self.get_run(run_id)
         except SkyvernNotFoundError as error:
-            if WORKFLOW_GONE not in error.detail:
+            if not error.workflow_gone:
                 raise
             return self.get_orphaned_run(run_id)
 
@@ -195,7 +192,7 @@ class SkyvernHook(BaseHook):
         try:
             return await self.aget_run(run_id)
         except SkyvernNotFoundError as error:
-            if WORKFLOW_GONE not in error.detail:
+            if not error.workflow_gone:
                 raise
             return await self.aget_orphaned_run(run_id)
 
@@ -263,7 +260,8 @@ class SkyvernHook(BaseHook):
     def _settings(self) -> Settings:
         return self._checked(self.get_connection(self.skyvern_conn_id))
 
-    async def _asettings(self) -> Settings:
+    async def asettings(self) -> Settings:
+        """Read the connection from an event loop, as it is now."""
         return self._checked(await get_async_connection(self.skyvern_conn_id))
 
     def _checked(self, connection: Connection) -> Settings:

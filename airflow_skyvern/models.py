@@ -16,6 +16,7 @@ from functools import cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from typing_extensions import NotRequired, TypedDict
 
 log = logging.getLogger(__name__)
 
@@ -122,23 +123,39 @@ class DownloadedFile(Answer):
     artifact_id: str | None = None
 
 
-class Run(RunState):
+class RunGlance(RunState):
+    """What a wait needs of a run: all but its output and its files, which may be large."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    failure_reason: str | None = None
+    created_at: UtcDatetime | None = None
+    finished_at: UtcDatetime | None = None
+    app_url: str | None = None
+
+    @property
+    def duration(self) -> timedelta | None:
+        """From the request to the end, or None while the run is not over."""
+        if self.created_at is None or self.finished_at is None:
+            return None
+        return self.finished_at - self.created_at
+
+
+class Run(RunGlance):
     """One run of a workflow, as ``GET /v1/runs/{run_id}`` tells it."""
+
+    model_config = ConfigDict(extra="allow")
 
     run_type: str | None = None
     output: Any = Field(default=None, validation_alias=AliasChoices("output", "outputs"))
     downloaded_files: Annotated[list[DownloadedFile], BeforeValidator(_list)] = []
     recording_url: str | None = None
     screenshot_urls: Annotated[list[str], BeforeValidator(_list)] = []
-    failure_reason: str | None = None
     errors: Annotated[list[dict[str, Any]], BeforeValidator(_list)] = []
     attempts: Annotated[list[RunAttempt], BeforeValidator(_list)] = []
-    created_at: UtcDatetime | None = None
     modified_at: UtcDatetime | None = None
     queued_at: UtcDatetime | None = None
     started_at: UtcDatetime | None = None
-    finished_at: UtcDatetime | None = None
-    app_url: str | None = None
     browser_session_id: str | None = None
     browser_profile_id: str | None = None
     step_count: int | None = None
@@ -148,13 +165,6 @@ class Run(RunState):
     def error_codes(self) -> list[str]:
         """The codes of the run's errors, as its workflow defines them."""
         return [str(error["error_code"]) for error in self.errors if error.get("error_code")]
-
-    @property
-    def duration(self) -> timedelta | None:
-        """From the request to the end, or None while the run is not over."""
-        if self.created_at is None or self.finished_at is None:
-            return None
-        return self.finished_at - self.created_at
 
 
 class RunSummary(RunState):
@@ -168,6 +178,19 @@ class RunSummary(RunState):
     created_at: UtcDatetime | None = None
     started_at: UtcDatetime | None = None
     finished_at: UtcDatetime | None = None
+
+
+class ListedRun(TypedDict):
+    """
+    What a wait reads of a row of a list of runs.
+
+    A mapping, not a model: thousands of rows are read every few seconds, and this is parsed in 2 µs.
+    """
+
+    run_id: str
+    status: str
+    attempt: NotRequired[int | None]
+    retry_pending: NotRequired[bool | None]
 
 
 class RunTag(Answer):

@@ -321,7 +321,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     def _wait(self, context: Context, run_id: str, deadline: float) -> Any:
         self._active_run_id = run_id
-        wait = Wait(
+        wait: Wait[Run] = Wait(
             run_id,
             poll_interval=self.poll_interval,
             deadline=deadline,
@@ -342,7 +342,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             raise AirflowSkipException(str(error)) from error
         raise error
 
-    def _give_up(self, wait: Wait) -> Run:
+    def _give_up(self, wait: Wait[Run]) -> Run:
         """Cancel the run at the deadline; return it only if it completed in that very moment."""
         from airflow_skyvern.killing import cancel_and_look  # noqa: PLC0415  see hook
 

@@ -56,6 +56,12 @@ class SkyvernRunSensor(BaseSensorOperator):
         ``[sensors] default_timeout``, which is 7 days.
     :param soft_fail: Skip instead of failing, when the time is up and when the run ended badly. A wrong key
         or an unknown run still fails.
+    :param start_from_trigger: Wait in the triggerer from the start, and use a worker only once, to push the output.
+        Needs Airflow 3.3; on older versions, and for mapped tasks, a worker starts the wait as with
+        ``deferrable=True``, and says so in the log. Default: False.
+    :param end_from_trigger: With ``start_from_trigger``: end the task in the triggerer, without any worker. Nothing
+        is pushed to XCom, and Airflow calls no ``on_success_callback`` and no ``on_skipped_callback``. A worker is
+        used only where the time is up or the run cannot be looked at. Default: False.
     :raises AirflowSensorTimeout: the run did not end in time.
     :raises AirflowFailException: the run ended badly (its cause is a
         :class:`~airflow_skyvern.exceptions.SkyvernRunError` that carries the run), or the key or the run id is
@@ -73,15 +79,26 @@ class SkyvernRunSensor(BaseSensorOperator):
         skyvern_conn_id: str = "skyvern_default",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poke_interval: timedelta | float = 10.0,
+        start_from_trigger: bool = False,
+        end_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=seconds_of("poke_interval", poke_interval), **kwargs)
         self.run_id = run_id
         self.skyvern_conn_id = skyvern_conn_id
         self.deferrable = deferrable
-        self._wait: Wait | None = None
+        self._wait: Wait[Run] | None = None
         if not run_id:
             raise SkyvernConfigError(f"Task {self.task_id!r}: run_id is empty.")
+        if end_from_trigger and not start_from_trigger:
+            raise SkyvernConfigError(f"Task {self.task_id!r}: end_from_trigger needs start_from_trigger=True.")
+        self._without_worker = start_from_trigger
+        if start_from_trigger:
+            from airflow_skyvern.starting import start_trigger_args  # noqa: PLC0415  few sensors need it
+
+            self.start_trigger_args = start_trigger_args(self, end_from_trigger=end_from_trigger)
+            self.start_from_trigger = self.start_trigger_args is not None
+            self.end_from_trigger = end_from_trigger and self.start_from_trigger
 
     @cached_property
     def hook(self) -> SkyvernHook:
@@ -93,7 +110,9 @@ class SkyvernRunSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Look; then wait as the mode says."""
         with no_retry_when_useless():
-            if not self.deferrable:
+            if self._without_worker:
+                self.log.info("start_from_trigger needs Airflow 3.3 and a task that is not mapped: starting here")
+            elif not self.deferrable:
                 return super().execute(context)
             result = self.poke(context)
             return result.xcom_value if isinstance(result, PokeReturnValue) else self._defer()
@@ -110,14 +129,19 @@ class SkyvernRunSensor(BaseSensorOperator):
         publish(context, wait.run)
         return PokeReturnValue(is_done=True, xcom_value=self._output(wait.run)) if wait.ended else False
 
-    def execute_complete(self, context: Context, event: Any = None, deadline: float = 0.0) -> Any:
+    def execute_complete(self, context: Context, event: Any = None, deadline: float | None = None) -> Any:
         """Take over from the trigger: look once more, and end the task accordingly."""
         from airflow_skyvern.triggers import event_of  # noqa: PLC0415  see hook
 
         seen = event_of(event)
+        if deadline is None:  # the wait was started by Airflow itself
+            began: Any = context["ti"].start_date
+            deadline = 0.0 if seen["reason"] == "deadline" else self._deadline(began.timestamp() if began else None)
         deadline = deadline_to_look(seen, deadline, self.log)
         wait = self._first_wait(deadline)
         run = watch(wait, lambda: self.hook.look(seen["run_id"]), time.sleep)
+        if wait.run is not None and self._without_worker:
+            publish(context, wait.run)
         if run is None:
             raise AirflowSensorTimeout(f"Skyvern run {self.run_id} did not end within {self.timeout} seconds.")
         return self._output(run)
@@ -138,10 +162,10 @@ class SkyvernRunSensor(BaseSensorOperator):
             timeout=backstop_of(deadline),
         )
 
-    def _deadline(self) -> float:
-        return deadline_after(time.time(), self.timeout, self.execution_timeout)
+    def _deadline(self, began: float | None = None) -> float:
+        return deadline_after(began or time.time(), self.timeout, self.execution_timeout)
 
-    def _first_wait(self, deadline: float) -> Wait:
+    def _first_wait(self, deadline: float) -> Wait[Run]:
         if self._wait is None:
             self._wait = Wait(self.run_id, poll_interval=self.poke_interval, deadline=deadline, log=self.log)
         return self._wait

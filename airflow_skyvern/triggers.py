@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, ClassVar, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, get_args
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -14,7 +14,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.outcome import RUN_ID_KEY
-from airflow_skyvern.waiting import Wait, awatch
+from airflow_skyvern.waiting import Wait
+from airflow_skyvern.watcher import watcher_of
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import RunGlance
 
 _AT_WORK: set[asyncio.Task[None]] = set()
 """Cancellations under way; without a reference the event loop may drop them."""
@@ -64,9 +68,10 @@ class SkyvernRunTrigger(BaseTrigger):
 
     first_look: ClassVar[float] = 8.0
     """
-    Seconds before the first look. Airflow 3 may notice up to 5 s late (``[workers] min_heartbeat_interval``) that
-    the process of a task that was deferred has ended; if the task is resumed before that, Airflow takes it for one
-    that has ended without a word, and fails it: measured 5 of 30 with 3 s, 0 of 45 with 8 s.
+    Seconds before the first look of a task that a worker has deferred. Airflow 3 may notice up to 5 s late
+    (``[workers] min_heartbeat_interval``) that the process of such a task has ended; if the task is resumed before
+    that, Airflow takes it for one that has ended without a word, and fails it: measured 5 of 30 with 3 s, 0 of 45
+    with 8 s.
     """
 
     def __init__(
@@ -103,11 +108,7 @@ class SkyvernRunTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one :class:`RunEvent`."""
-        hook = SkyvernHook(self.skyvern_conn_id)
-        try:
-            yield TriggerEvent(await self._event(hook))
-        finally:
-            await hook.aclose()
+        yield TriggerEvent(await self._event())
 
     async def on_kill(self) -> None:
         """
@@ -126,10 +127,10 @@ class SkyvernRunTrigger(BaseTrigger):
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(work)
 
-    async def _event(self, hook: SkyvernHook) -> RunEvent:
+    async def _event(self) -> RunEvent:
         reason: Reason = "deadline"
         message = None
-        wait = Wait(
+        wait: Wait[RunGlance] = Wait(
             self.run_id,
             poll_interval=self.poll_interval,
             deadline=self.deadline,
@@ -138,8 +139,9 @@ class SkyvernRunTrigger(BaseTrigger):
             pause_known=bool(self.pause_known),
         )
         try:
-            await asyncio.sleep(self.first_look)
-            run = await awatch(wait, lambda: hook.alook(self.run_id))
+            conn_id = self.skyvern_conn_id
+            watcher = watcher_of(conn_id, lambda: SkyvernHook(conn_id).asettings())
+            run = await watcher.wait(wait, first_look=self.first_look)
             if run is not None:
                 reason = "ended"
             elif wait.run is not None and not wait.expired:
@@ -149,6 +151,68 @@ class SkyvernRunTrigger(BaseTrigger):
             reason, message = "error", str(error)
         status = wait.run.status if wait.run else None
         return RunEvent(run_id=self.run_id, reason=reason, status=status, message=message)
+
+
+class SkyvernSensorTrigger(SkyvernRunTrigger):
+    """
+    The wait of a sensor that starts in the triggerer, without a worker before it. Needs Airflow 3.3.
+
+    :param timeout: Seconds after which to give up, counted from when Airflow has deferred the task.
+    :param backstop: Seconds between that and the moment when Airflow itself ends the deferral, which is what Airflow
+        tells the trigger; so a restart of the triggerer does not start the time anew.
+    :param end_from_trigger: Whether to end the task here instead of resuming it on a worker. A wait that cannot go on
+        resumes it nevertheless, as only there an error is final; so does one whose time is up.
+    :param soft_fail: Whether to skip instead of failing.
+    """
+
+    first_look: ClassVar[float] = 0.0
+    """There is no process of a worker whose end Airflow might notice late."""
+
+    def __init__(
+        self,
+        run_id: str,
+        skyvern_conn_id: str,
+        poll_interval: float,
+        timeout: float,
+        *,
+        backstop: float,
+        end_from_trigger: bool = False,
+        soft_fail: bool = False,
+    ) -> None:
+        super().__init__(run_id, skyvern_conn_id, poll_interval, deadline=0.0)
+        self.timeout = timeout
+        self.backstop = backstop
+        self.end_from_trigger = end_from_trigger
+        self.soft_fail = soft_fail
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what makes the same trigger elsewhere; no secret is in it."""
+        names = ("run_id", "skyvern_conn_id", "poll_interval", "timeout", "backstop", "end_from_trigger", "soft_fail")
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {name: getattr(self, name) for name in names},
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and yield one :class:`RunEvent`, or the end of the task."""
+        airflows_end = getattr(self, "timeout_after", None)
+        self.deadline = airflows_end.timestamp() - self.backstop if airflows_end else time.time() + self.timeout
+        event = await self._event()
+        yield (self._end(event) if self.end_from_trigger else None) or TriggerEvent(event)
+
+    def _end(self, event: RunEvent) -> TriggerEvent | None:
+        """Return the end of the task, or None if it is a worker's business."""
+        from airflow.triggers.base import (  # noqa: PLC0415  where start_from_trigger exists
+            TaskFailedEvent,
+            TaskSkippedEvent,
+            TaskSuccessEvent,
+        )
+
+        if event["reason"] == "ended" and event["status"] == "completed":
+            return TaskSuccessEvent()
+        if event["reason"] in ("ended", "deadline") and self.soft_fail:
+            return TaskSkippedEvent()
+        return TaskFailedEvent() if event["reason"] == "ended" else None
 
 
 async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:

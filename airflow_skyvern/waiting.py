@@ -7,19 +7,18 @@ a deferred task and a task that stays on its worker log the same and end the sam
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError
 
 if TYPE_CHECKING:
-    from airflow_skyvern.models import Run
+    from airflow_skyvern.models import Run, RunGlance
 
 SIGN_OF_LIFE = 240.0
-"""Seconds without any news after which a line says that the wait goes on."""
+"""Seconds without any news after which a line says that the wait goes on; up to a fifth less, to spread them."""
 
 LONGEST_BACKOFF = 60.0
 
@@ -37,7 +36,10 @@ class Log(Protocol):
         """Log something to look at."""
 
 
-class Wait:
+R = TypeVar("R", bound="RunGlance")
+
+
+class Wait(Generic[R]):
     """
     The state of one wait.
 
@@ -57,17 +59,18 @@ class Wait:
         poll_interval: float,
         deadline: float,
         log: Log,
-        on_pause: Callable[[Run], object] | None = None,
+        on_pause: Callable[[R], object] | None = None,
         pause_known: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.run_id = run_id
         self.poll_interval = poll_interval
         self.deadline = deadline
-        self.run: Run | None = None
+        self.run: R | None = None
         self._log = log
         self._clock = clock
         self._began = self._spoke = clock()
+        self._patience = SIGN_OF_LIFE * random.uniform(0.8, 1.0)  # noqa: S311  spreads log lines
         self._misses = 0
         self._asked_to_wait = 0.0
         self._on_pause = on_pause
@@ -89,24 +92,39 @@ class Wait:
         """Whether the deadline is past."""
         return self._clock() >= self.deadline
 
+    @property
+    def left(self) -> float:
+        """The seconds until the deadline."""
+        return self.deadline - self._clock()
+
     def stop(self) -> None:
         """End the wait before its time."""
         self._stopped = True
 
-    def saw(self, run: Run) -> None:
+    def saw(self, run: R) -> None:
         """Take note of the run as the server told it, and log what is new."""
         before, self.run = self.run, run
-        self._misses, self._asked_to_wait = 0, 0.0
         if run.is_final:
             self._say(ending(run))
             return
         if before is None or _news(before) != _news(run):
             self._say(_description(run))
-        elif self._clock() - self._spoke >= SIGN_OF_LIFE:
-            self._say(f"still {run.status} after {_duration(self._clock() - self._began)}")
+        self.confirmed()
         was_paused, self._paused = self._paused, run.status == PAUSED
         if self._paused and not was_paused and self._on_pause:
             self._on_pause(run)
+
+    def confirmed(self) -> None:
+        """Take note that the run is still as it was seen last."""
+        self._misses, self._asked_to_wait = 0, 0.0
+        if self.run is not None and self._silent_for_long():
+            self._say(f"still {self.run.status} after {_duration(self._clock() - self._began)}")
+
+    def held_up(self, error: SkyvernError) -> None:
+        """Take note that nobody looks for the time being, as looking at other runs has failed."""
+        if self._silent_for_long():
+            self._log.warning("Skyvern run %s: not looked at for some minutes. %s", self.run_id, error)
+            self._spoke = self._clock()
 
     def missed(self, error: SkyvernError) -> None:
         """
@@ -135,12 +153,15 @@ class Wait:
         pause = max(backoff, self._asked_to_wait) * random.uniform(1.0, 1.1)  # noqa: S311  spreads load
         return max(0.0, min(pause, self.deadline - self._clock()))
 
+    def _silent_for_long(self) -> bool:
+        return self._clock() - self._spoke >= self._patience
+
     def _say(self, news: str) -> None:
         self._log.info("Skyvern run %s: %s", self.run_id, news)
         self._spoke = self._clock()
 
 
-def watch(wait: Wait, look: Callable[[], Run], sleep: Callable[[float], None]) -> Run | None:
+def watch(wait: Wait[Run], look: Callable[[], Run], sleep: Callable[[float], None]) -> Run | None:
     """Look until the run is over and return it, or None when the wait is over, after one last look."""
     while True:
         try:
@@ -152,30 +173,18 @@ def watch(wait: Wait, look: Callable[[], Run], sleep: Callable[[float], None]) -
         sleep(wait.pause())
 
 
-async def awatch(wait: Wait, look: Callable[[], Awaitable[Run]]) -> Run | None:
-    """:func:`watch` for an event loop."""
-    while True:
-        try:
-            wait.saw(await look())
-        except SkyvernError as error:
-            wait.missed(error)
-        if wait.over:
-            return wait.run if wait.ended else None
-        await asyncio.sleep(wait.pause())
-
-
-def ending(run: Run) -> str:
+def ending(run: RunGlance) -> str:
     """Describe how a run ended, for the log."""
     duration = f" after {_duration(run.duration.total_seconds())}" if run.duration else ""
     reason = f": {run.failure_reason}" if run.failure_reason else ""
     return f"{run.status}{duration}{reason}"
 
 
-def _news(run: Run) -> tuple[object, ...]:
+def _news(run: RunGlance) -> tuple[object, ...]:
     return run.status, run.attempt, run.retry_pending
 
 
-def _description(run: Run) -> str:
+def _description(run: RunGlance) -> str:
     if run.retry_pending:
         when = f" at {run.next_attempt_at:%H:%M:%S} UTC" if run.next_attempt_at else ""
         return f"attempt {run.attempt} {run.status}; Skyvern tries again{when}"

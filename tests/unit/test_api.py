@@ -19,6 +19,9 @@ ENDPOINTS: list[tuple[api.Call[Any], str, Any]] = [
     (api.get_run("wr_1"), "GET /v1/runs/wr_1", None),
     (api.get_orphaned_run("wr_1"), "GET /v1/workflows/runs/wr_1", None),
     (api.find_runs({"a": "1"}), "GET /v1/runs", None),
+    (api.glance_at_run("wr_1"), "GET /v1/runs/wr_1", None),
+    (api.glance_at_run("wr_1", orphaned=True), "GET /v1/workflows/runs/wr_1", None),
+    (api.list_active_runs(2), "GET /v1/runs", None),
     (api.get_run_tags(["wr_1"]), "GET /v1/run-tags", None),
     (api.cancel_run("wr_1"), "POST /v1/runs/wr_1/cancel", None),
     (api.cancel_runs(["wr_1", "wr_2"]), "POST /v1/runs/cancel", {"run_ids": ["wr_1", "wr_2"]}),
@@ -73,6 +76,10 @@ def test_only_what_starts_or_sends_something_must_not_be_repeated() -> None:
         (
             api.list_workflow_runs("wpid_1", ["running"], {"a": "1"}),
             {"status": ["running"], "tags": ["a:1"], **PAGED},
+        ),
+        (
+            api.list_active_runs(2),
+            {"status": ["created", "paused", "queued", "running"], "page": 2, "page_size": 100},
         ),
         (api.list_workflows("invoice"), {"search_key": "invoice", **PAGED}),
         (api.probe(), {"page_size": 1}),

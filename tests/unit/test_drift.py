@@ -27,7 +27,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(
 RETRY_POLICIES = not AIRFLOW_2 and find_spec("airflow.sdk.definitions.retry_policy") is not None
 HARMLESS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.With)
 
-WITHOUT_AIRFLOW = "exceptions models run_request api client submission killing waiting"
+WITHOUT_AIRFLOW = "exceptions models run_request api client submission killing waiting pace listing watcher"
 FRESH = {
     "layers": "import " + ", ".join(f"airflow_skyvern.{name}" for name in WITHOUT_AIRFLOW.split()),
     "parsing": "import airflow_skyvern.operators, airflow_skyvern.sensors",

@@ -129,13 +129,14 @@ async def test_a_trigger_that_is_stopped_leaves_the_run_alone(skyvern: FakeSkyve
     assert skyvern.status(run_id) == "running"
 
 
-async def test_many_waits_do_not_hold_each_other_up(skyvern: FakeSkyvern) -> None:
-    runs = [skyvern.run(plan=("completed",)) for _ in range(10)]
-    together = threading.Barrier(10, timeout=10)
-    skyvern.next("GET", LOOK, *[together.wait] * 10)
+async def test_triggers_share_a_client_and_do_not_hold_each_other_up(skyvern: FakeSkyvern) -> None:
+    runs = [skyvern.run(plan=("completed",)) for _ in range(8)]
+    together = threading.Barrier(8, timeout=10)
+    skyvern.next("GET", LOOK, *[together.wait] * 8)
     events = await asyncio.gather(*(first_event(trigger(run_id)) for run_id in runs))
     assert [event["run_id"] for event in events] == runs
-    assert len(skyvern.requests) == 10
+    assert len(skyvern.sent("GET", LOOK)) == 8
+    assert len(skyvern.requests) <= 9
 
 
 def test_an_event_is_taken_as_it_was_given() -> None:
