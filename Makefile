@@ -9,7 +9,7 @@ SKYVERN_VENV ?= $(CURDIR)/.venvs/skyvern
 SKYVERN := $(SKYVERN_VENV)/.installed
 export UV SKYVERN_VENV
 
-.PHONY: help demo test test-matrix faults check format constraints clean
+.PHONY: help demo test test-matrix faults check format constraints clean bench bench-smoke bench-airflow
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,6 +36,15 @@ test-matrix: $(OLDER:=.tested)  ## fast and system tests on the older Airflow ve
 faults: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## runs under faults and kills (SEED=, EXECUTIONS=, AIRFLOW=, DURABLE=0)
 	.venvs/airflow-$(or $(AIRFLOW),3.3)/bin/python -m tests.faults.run
 
+bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 14 min (N=, PEERS=); writes docs/performance.md
+	@.venvs/bench/bin/python -m benchmarks.run
+
+bench-smoke: .venvs/bench/.installed  ## does the benchmark still work? half a minute
+	@.venvs/bench/bin/python -m benchmarks.run --smoke
+
+bench-airflow: $(NEWEST)/.installed $(SKYVERN)  ## worker seconds and requests of deferred runs, real Airflow and Skyvern (RUNS=)
+	@$(NEWEST)/bin/python -m benchmarks.airflow_runs
+
 format: $(NEWEST)/.installed  ## format and fix what can be fixed
 	$(NEWEST)/bin/ruff format .
 	$(NEWEST)/bin/ruff check --fix .
@@ -54,6 +63,11 @@ clean:  ## remove environments and caches
 .venvs/airflow-%/.installed: constraints/airflow-%.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) $(@D)
 	$(UV) pip install --quiet --python $(@D) --constraint $< --editable . --group dev
+	touch $@
+
+.venvs/bench/.installed: constraints/bench.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D) --constraint $< --editable . --group bench
 	touch $@
 
 $(SKYVERN): constraints/skyvern.txt | $(UV)
