@@ -35,7 +35,7 @@ FOLDER: Option = (
 )
 SINGLE_FILE: Option = (
     ("--single-file",),
-    {"nargs": "?", "const": "skyvern_schedules", "metavar": "NAME", "help": "new DAGs go into one file of this name"},
+    {"default": None, "metavar": "NAME", "help": "put new DAGs into one file NAME.py instead of one file each"},
 )
 OWNER: Option = (("--owner",), {"default": None, "help": "owner of the DAGs (default: Airflow's)"})
 MAX_ACTIVE: Option = (
@@ -102,6 +102,8 @@ def run_for_airflow(action: str, given: argparse.Namespace) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Run one command."""
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException  # noqa: PLC0415
+
     from airflow_skyvern.exceptions import SkyvernError  # noqa: PLC0415
     from airflow_skyvern.hooks import SkyvernHook  # noqa: PLC0415
     from airflow_skyvern.schedules.airflow_side import AirflowSide  # noqa: PLC0415
@@ -111,7 +113,7 @@ def run(given: argparse.Namespace) -> int:
         if given.action == "list":
             return show(hook, airflow)
         return change(given, hook, airflow)
-    except SkyvernError as error:
+    except (SkyvernError, AirflowNotFoundException) as error:
         complain(str(error))
         return 1
     finally:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,7 @@ class AirflowSide:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "exported_schedule.py"
             path.write_text(text)
-            bag = _dag_bag()(dag_folder=str(path), include_examples=False)
+            bag = dag_bag(path)
         if bag.import_errors:
             return "; ".join(str(error).strip().splitlines()[-1] for error in bag.import_errors.values())
         if not any(tag_of(schedule_id) in dag.tags for dag in bag.dags.values()):
@@ -111,6 +112,14 @@ class AirflowSide:
 def best(dags: Iterable[KnownDag]) -> KnownDag | None:
     """Return the DAG that fires, else one that is there, else any."""
     return max(dags, key=lambda dag: (dag.fires, dag.present), default=None)
+
+
+def dag_bag(path: Path) -> Any:
+    """Parse a DAG file, or a folder of them, as this Airflow does."""
+    place = "dag_processing" if find_spec("airflow.dag_processing.dagbag") else "models"  # the first: Airflow 3
+    kind = import_module(f"airflow.{place}.dagbag").DagBag
+    more = {"include_examples": False} if "include_examples" in signature(kind).parameters else {}
+    return kind(dag_folder=str(path), **more)
 
 
 def dags_folder() -> Path:
@@ -150,8 +159,3 @@ def _session() -> Iterator[Session]:
             "Airflow's database cannot be read: run this where Airflow runs, with its AIRFLOW_HOME and settings. "
             f"{type(error).__name__}: {str(error).splitlines()[0]}"
         ) from None
-
-
-def _dag_bag() -> Any:
-    place = "dag_processing" if find_spec("airflow.dag_processing.dagbag") else "models"  # the first: Airflow 3
-    return import_module(f"airflow.{place}.dagbag").DagBag

@@ -15,6 +15,11 @@ FIELDS = 5
 SHORTEST = timedelta(minutes=5)
 """The shortest interval that Skyvern allows."""
 
+LARGEST_CHANGE = timedelta(hours=3)
+"""More than clocks are ever changed by."""
+
+LOOK_BACK = (timedelta(hours=1), timedelta(days=1), timedelta(days=40), timedelta(days=800))
+
 SAMPLE = timedelta(hours=25)
 MOST_SAMPLES = 2000
 """How far and how many run times Skyvern looks at for the shortest interval."""
@@ -58,7 +63,7 @@ def skyvern_runs(expression: str, zone: str, after: datetime) -> Iterator[dateti
     leaves out in spring fires as if the clock had not been changed.
     """
     place = check_zone(zone)
-    earlier = (after.astimezone(place) - timedelta(days=1)).replace(tzinfo=None)
+    earlier = after.astimezone(place).replace(tzinfo=None) - LARGEST_CHANGE
     latest = after
     for wall in _walls(expression, earlier):
         moment = wall.replace(tzinfo=place).astimezone(timezone.utc)
@@ -69,9 +74,9 @@ def skyvern_runs(expression: str, zone: str, after: datetime) -> Iterator[dateti
 
 def last_skyvern_run(expression: str, zone: str, now: datetime) -> datetime | None:
     """Return the last moment at or before ``now`` at which Skyvern should have fired, if there was one lately."""
-    for days in (1, 40, 800):
+    for span in LOOK_BACK:
         last = None
-        for moment in skyvern_runs(expression, zone, now - timedelta(days=days)):
+        for moment in skyvern_runs(expression, zone, now - span):
             if moment > now:
                 break
             last = moment

@@ -248,7 +248,8 @@ def _doc(schedule: Schedule, title: str, variables: tuple[str, ...]) -> str:
 
 
 def _wrapped(text: str) -> str:
-    safe = text.replace("\\", "\\\\").replace('"', "'")
+    plain = "".join(mark if mark.isprintable() else " " for mark in text)
+    safe = plain.replace("\\", "\\\\").replace('"', "'")
     whole = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", "\0"), safe)
     filled = textwrap.fill(whole, WIDTH, initial_indent="    ", subsequent_indent="    ", break_long_words=False)
     return filled.replace("\0", " ")

@@ -1,10 +1,11 @@
 """
 A schedule changes hands: from Skyvern to Airflow, and back.
 
-The order makes it safe. Until the schedule is disabled in Skyvern, Skyvern fires it and the DAG's guard skips;
-from then on the DAG fires it. Disabling is one request and comes last, when Airflow knows the DAG, and at a moment at which
-no tick is under way. So a hand-over that is interrupted has either not happened or is complete, and the same command
-goes on with it. Giving back begins with enabling, from when on the guard skips; pausing the DAG is only tidying up.
+The order makes it safe. Until the schedule is disabled in Skyvern, Skyvern fires it and the DAG's guard skips; from
+then on the DAG fires it. Disabling is one request and comes last, when Airflow knows the DAG, and at a moment at
+which no tick is under way. So a hand-over that is interrupted has either not happened or is complete, and the same
+command goes on with it. Giving back begins with enabling, from when on the guard skips; pausing the DAG is only
+tidying up.
 """
 
 from __future__ import annotations
@@ -244,9 +245,9 @@ class Handover:
                 return dag
             if self.now() >= deadline:
                 raise SkyvernError(
-                    f"Airflow has not read {path} within {self.patience:.0f} s; "
-                    f"Skyvern goes on to fire {schedule_id}. Is this the folder of Airflow's DAGs, and is its DAG processor (2.11: scheduler) running? "
-                    "`airflow dags list-import-errors` may tell more. Then call this again."
+                    f"Airflow has not read {path} within {self.patience:.0f} s; Skyvern goes on to fire "
+                    f"{schedule_id}. Is this the folder of Airflow's DAGs, and is its DAG processor (on 2.11 its "
+                    "scheduler) running? `airflow dags list-import-errors` may tell more. Then call this again."
                 )
             if not told:
                 self.say(f"waiting until Airflow has read {path}")
