@@ -27,6 +27,7 @@ from airflow_skyvern.exceptions import (
     SkyvernNotFoundError,
 )
 from airflow_skyvern.provider_info import CONNECTION_TYPE
+from airflow_skyvern.schedules import endpoints as schedules
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -130,6 +131,14 @@ class SkyvernHook(BaseHook):
     upload_file, aupload_file = _both(api.upload_file)
     retry_webhook, aretry_webhook = _both(api.retry_webhook)
     get_version, aget_version = _both(api.get_version)
+    create_schedule, acreate_schedule = _both(schedules.create_schedule)
+    get_schedule, aget_schedule = _both(schedules.get_schedule)
+    list_schedules, alist_schedules = _both(schedules.list_schedules)
+    list_all_schedules, alist_all_schedules = _both(schedules.list_all_schedules)
+    update_schedule, aupdate_schedule = _both(schedules.update_schedule)
+    enable_schedule, aenable_schedule = _both(schedules.enable_schedule)
+    disable_schedule, adisable_schedule = _both(schedules.disable_schedule)
+    delete_schedule, adelete_schedule = _both(schedules.delete_schedule)
 
     def __init__(
         self, skyvern_conn_id: str = default_conn_name, *, retry: RetryPolicy | None = None, **kwargs: Any

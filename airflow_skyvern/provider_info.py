@@ -61,4 +61,5 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [{"integration-name": "Skyvern", "python-modules": ["airflow_skyvern.triggers"]}],
         "connection-types": [CONNECTION_TYPE],
         "extra-links": ["airflow_skyvern.links.SkyvernRunLink"],
+        "cli": ["airflow_skyvern.cli.get_cli_commands"],
     }

@@ -49,6 +49,7 @@ class Run:
     webhook_url: str | None
     created_at: datetime
     request: dict[str, Any]
+    schedule_id: str | None = None
     step: int = -1
     canceled: bool = False
     told_to_go_on: bool = False

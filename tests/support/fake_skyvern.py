@@ -34,6 +34,7 @@ from tests.support.fake_checks import (
     page_of,
 )
 from tests.support.fake_records import FINAL, Run, Seen, Step, Workflow
+from tests.support.fake_schedules import SCHEDULE_ROUTES, FakeSchedules
 
 API_KEY = "made-up-key-of-the-fake"
 VERSION = "1.0.56"
@@ -64,7 +65,7 @@ def _json(value: Any) -> httpx.Response:
     return httpx.Response(200, content=json.dumps(value), headers={"content-type": "application/json"})
 
 
-class FakeSkyvern:
+class FakeSkyvern(FakeSchedules):
     """See the module."""
 
     def __init__(self) -> None:
@@ -74,6 +75,7 @@ class FakeSkyvern:
         self.requests: list[Seen] = []
         self.uploads: dict[str, tuple[str, bytes]] = {}
         self.replays: list[str] = []
+        self.schedules = {}
         self._scripts: list[_Script] = []
         self._lock = threading.RLock()
         self._last_id = 600_000_000_000_000_000
@@ -389,6 +391,7 @@ _ROUTES = (
     ("GET", f"/v1/workflows/{_ID}", "_get_workflow"),
     ("POST", "/v1/upload_file", "_upload"),
     ("GET", "/v1/version", "_version"),
+    *SCHEDULE_ROUTES,
 )
 
 

@@ -94,7 +94,7 @@ def row(run: Run) -> dict[str, Any]:
         "workflow_permanent_id": run.workflow.workflow_id,
         "workflow_deleted": run.workflow.deleted,
         "script_run": False,
-        "trigger_type": "api",
+        "trigger_type": "scheduled" if run.schedule_id else "api",
         "created_by": None,
         **run.state,
     }
@@ -110,7 +110,8 @@ def workflow_row(run: Run) -> dict[str, Any]:
         "attempts": [],
         "failure_reason": run.workflow.failure_reason if badly else None,
         "workflow_title": run.workflow.title,
-        "trigger_type": "api",
+        "trigger_type": "scheduled" if run.schedule_id else "api",
+        "workflow_schedule_id": run.schedule_id,
         **times(run),
         **run.state,
     }

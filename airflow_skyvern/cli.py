@@ -1,0 +1,240 @@
+"""
+``airflow-skyvern schedules``: list, export, take over and release the schedules of Skyvern.
+
+On Airflow 3.3 the same commands are also there as ``airflow skyvern schedules``. Airflow imports this module for each
+of its own commands, so it imports nothing that is slow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.schedules.airflow_side import AirflowSide, KnownDag
+    from airflow_skyvern.schedules.handover import Handover
+    from airflow_skyvern.schedules.models import ListedSchedule
+
+Option = tuple[tuple[str, ...], dict[str, Any]]
+
+CONNECTION: Option = (
+    ("--conn-id",),
+    {"default": "skyvern_default", "help": "id of the connection to Skyvern (default: skyvern_default)"},
+)
+SCHEDULES: Option = (("schedule_ids",), {"nargs": "*", "metavar": "schedule", "help": "ids of schedules: wfs_…"})
+ALL: Option = (("--all",), {"action": "store_true", "help": "all schedules with a cron expression"})
+DRY_RUN: Option = (("--dry-run",), {"action": "store_true", "help": "only show what would be done"})
+FOLDER: Option = (
+    ("--dags-folder",),
+    {"default": None, "help": "where the DAG files are, or will be (default: Airflow's)"},
+)
+SINGLE_FILE: Option = (
+    ("--single-file",),
+    {"default": None, "metavar": "NAME", "help": "put new DAGs into one file NAME.py instead of one file each"},
+)
+OWNER: Option = (("--owner",), {"default": None, "help": "owner of the DAGs (default: Airflow's)"})
+MAX_ACTIVE: Option = (
+    ("--max-active-runs",),
+    {"type": int, "default": 1, "help": "how many runs of a DAG may go on at once (default: 1)"},
+)
+TIMEOUT: Option = (
+    ("--timeout",),
+    {"type": float, "default": 900.0, "help": "seconds to wait for Airflow, and for a quiet moment (default: 900)"},
+)
+WRITES = (SCHEDULES, ALL, SINGLE_FILE, FOLDER, OWNER, MAX_ACTIVE, DRY_RUN, CONNECTION)
+
+COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
+    "list": ("show all schedules, and who fires them", (CONNECTION,)),
+    "export": ("write schedules as DAG files; nothing else changes", WRITES),
+    "takeover": ("let Airflow fire schedules instead of Skyvern", (*WRITES, TIMEOUT)),
+    "release": ("let Skyvern fire schedules again", (SCHEDULES, ALL, DRY_RUN, CONNECTION)),
+}
+SUMMARY = "move schedules between Skyvern and Airflow"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, or 1 when something was not done."""
+    parser = argparse.ArgumentParser(prog="airflow-skyvern", description="Skyvern and Airflow.")
+    groups = parser.add_subparsers(required=True, metavar="command")
+    schedules = groups.add_parser("schedules", help=SUMMARY, description=SUMMARY)
+    actions = schedules.add_subparsers(required=True, metavar="action")
+    for name, (summary, options) in COMMANDS.items():
+        action = actions.add_parser(name, help=summary, description=summary)
+        action.set_defaults(action=name)
+        for flags, settings in options:
+            action.add_argument(*flags, **settings)
+    given = parser.parse_args(arguments)
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")  # Airflow would log to our output
+    os.environ.setdefault(
+        "_AIRFLOW_PROCESS_CONTEXT", "server"
+    )  # connections are in the database, as for Airflow's CLI
+    return run(given)
+
+
+def get_cli_commands() -> list[Any]:
+    """Return the commands for Airflow's own command line."""
+    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand  # noqa: PLC0415  there in Airflow's CLI only
+
+    actions = [
+        ActionCommand(
+            name=name,
+            help=summary,
+            func=functools.partial(run_for_airflow, name),
+            args=[Arg(flags=flags, **more) for flags, more in options],
+        )
+        for name, (summary, options) in COMMANDS.items()
+    ]
+    schedules = GroupCommand(name="schedules", help=SUMMARY, subcommands=actions)
+    return [GroupCommand(name="skyvern", help="Skyvern and Airflow", subcommands=[schedules])]
+
+
+def run_for_airflow(action: str, given: argparse.Namespace) -> None:
+    """Run a command for Airflow's command line."""
+    given.action = action
+    if status := run(given):
+        raise SystemExit(status)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Run one command."""
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException  # noqa: PLC0415
+
+    from airflow_skyvern.exceptions import SkyvernError  # noqa: PLC0415
+    from airflow_skyvern.hooks import SkyvernHook  # noqa: PLC0415
+    from airflow_skyvern.schedules.airflow_side import AirflowSide  # noqa: PLC0415
+
+    hook, airflow = SkyvernHook(given.conn_id), AirflowSide()
+    try:
+        if given.action == "list":
+            return show(hook, airflow)
+        return change(given, hook, airflow)
+    except (SkyvernError, AirflowNotFoundException) as error:
+        complain(str(error))
+        return 1
+    finally:
+        hook.close()
+
+
+def show(hook: SkyvernHook, airflow: AirflowSide) -> int:
+    """Print the table of schedules."""
+    from airflow_skyvern.schedules.airflow_side import best  # noqa: PLC0415
+
+    rows = hook.list_all_schedules()
+    dags = airflow.dags()
+    say(table(rows, {row.workflow_schedule_id: best(dags.get(row.workflow_schedule_id, ())) for row in rows}))
+    return 0
+
+
+def table(schedules: Iterable[ListedSchedule], dags: dict[str, KnownDag | None]) -> str:
+    """Write schedules as a table."""
+    from airflow_skyvern.schedules.handover import who_fires  # noqa: PLC0415
+
+    lines = [("SCHEDULE", "WORKFLOW", "NAME", "CRON", "ZONE", "ENABLED", "NEXT RUN (UTC)", "FIRED BY", "DAG")]
+    for schedule in schedules:
+        dag = dags[schedule.workflow_schedule_id]
+        next_run = schedule.next_run if schedule.enabled else dag.next_run if dag and dag.fires else None
+        lines.append(
+            (
+                schedule.workflow_schedule_id,
+                schedule.workflow_title,
+                schedule.name or "",
+                schedule.cadence,
+                schedule.timezone,
+                "yes" if schedule.enabled else "no",
+                next_run.strftime("%Y-%m-%d %H:%M") if next_run else "",
+                who_fires(schedule, dag),
+                f"{dag.dag_id}{' (paused)' if dag.paused else ''}{'' if dag.present else ' (gone)'}" if dag else "",
+            )
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def change(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowSide) -> int:
+    """Export, take over or release the chosen schedules, one after the other."""
+    handover = handover_of(given, hook, airflow)
+    actions: dict[str, Callable[[ListedSchedule], object]] = {
+        "export": handover.export,
+        "takeover": handover.takeover,
+        "release": handover.release,
+    }
+    return max((attempt(actions[given.action], one) for one in chosen(given, hook.list_all_schedules())), default=0)
+
+
+def attempt(action: Callable[[ListedSchedule], object], schedule: ListedSchedule) -> int:
+    """Do it, or say why not, so that the others have their turn."""
+    from airflow_skyvern.exceptions import SkyvernError  # noqa: PLC0415
+
+    try:
+        action(schedule)
+    except SkyvernError as error:
+        complain(str(error))
+        return 1
+    return 0
+
+
+def handover_of(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowSide) -> Handover:
+    """Make the hand-over that the options describe."""
+    from pathlib import Path  # noqa: PLC0415
+
+    from airflow_skyvern.schedules.airflow_side import dags_folder  # noqa: PLC0415
+    from airflow_skyvern.schedules.dagfile import Options  # noqa: PLC0415
+    from airflow_skyvern.schedules.folder import Folder  # noqa: PLC0415
+    from airflow_skyvern.schedules.handover import Handover  # noqa: PLC0415
+
+    folder = getattr(given, "dags_folder", None)
+    options = Options(
+        owner=getattr(given, "owner", None),
+        connection=given.conn_id,
+        max_active_runs=getattr(given, "max_active_runs", 1),
+    )
+    return Handover(
+        hook,
+        airflow,
+        Folder(Path(folder) if folder else dags_folder()),
+        options,
+        single_file=getattr(given, "single_file", None),
+        dry_run=given.dry_run,
+        patience=getattr(given, "timeout", 0.0),
+        say=say,
+    )
+
+
+def chosen(given: argparse.Namespace, schedules: list[ListedSchedule]) -> list[ListedSchedule]:
+    """
+    Return the schedules that were named, or with ``--all`` those that the action is for.
+
+    :raises SkyvernConfigError: a name is unknown, or none was given.
+    """
+    from airflow_skyvern.exceptions import SkyvernConfigError  # noqa: PLC0415
+
+    if given.all:
+        cron = [schedule for schedule in schedules if schedule.cron_expression is not None]
+        return (
+            cron if given.action == "export" else [one for one in cron if one.enabled is (given.action == "takeover")]
+        )
+    if not given.schedule_ids:
+        raise SkyvernConfigError("Name the schedules, or give --all; `airflow-skyvern schedules list` shows them.")
+    known = {schedule.workflow_schedule_id: schedule for schedule in schedules}
+    if unknown := [name for name in given.schedule_ids if name not in known]:
+        raise SkyvernConfigError(f"No such schedule in Skyvern: {', '.join(unknown)}.")
+    return [known[name] for name in dict.fromkeys(given.schedule_ids)]
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def complain(line: str) -> None:
+    """Print an error."""
+    sys.stderr.write(f"error: {line}\n")
+    sys.stderr.flush()

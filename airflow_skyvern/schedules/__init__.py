@@ -1,0 +1,1 @@
+"""Skyvern's own schedules: their endpoints, and how Airflow takes them over."""

@@ -1,0 +1,351 @@
+"""
+A schedule changes hands: from Skyvern to Airflow, and back.
+
+The order makes it safe. Until the schedule is disabled in Skyvern, Skyvern fires it and the DAG's guard skips; from
+then on the DAG fires it. Disabling is one request and comes last, when Airflow knows the DAG, and at a moment at
+which no tick is under way. So a hand-over that is interrupted has either not happened or is complete, and the same
+command goes on with it. Giving back begins with enabling, from when on the guard skips; pausing the DAG is only
+tidying up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernNotFoundError
+from airflow_skyvern.schedules.airflow_side import KnownDag, best
+from airflow_skyvern.schedules.cron import last_skyvern_run, skyvern_runs
+from airflow_skyvern.schedules.dagfile import Export, Options, dag_id_for, export
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import RunSummary
+    from airflow_skyvern.schedules.folder import Folder, Place
+    from airflow_skyvern.schedules.models import ListedSchedule, Schedule, ScheduleDetails
+
+BEFORE_A_RUN = timedelta(seconds=20)
+"""How long before a tick nothing is switched: clocks differ, and requests take time."""
+
+AFTER_A_RUN = timedelta(seconds=130)
+"""For how long after a tick Skyvern may still start its run: a server of one's own looks once a minute."""
+
+NAP = 2.0
+
+
+class SkyvernSide(Protocol):
+    """What is asked of Skyvern; :class:`~airflow_skyvern.hooks.SkyvernHook` does."""
+
+    @property
+    def get_schedule(self) -> Callable[[str, str], ScheduleDetails]:
+        """Get a schedule."""
+
+    @property
+    def enable_schedule(self) -> Callable[[str, str], ScheduleDetails]:
+        """Enable it."""
+
+    @property
+    def disable_schedule(self) -> Callable[[str, str], ScheduleDetails]:
+        """Disable it."""
+
+    @property
+    def list_workflow_runs(self) -> Callable[..., Iterable[RunSummary]]:
+        """List runs."""
+
+
+class AirflowKnows(Protocol):
+    """What is asked of Airflow; :class:`~airflow_skyvern.schedules.airflow_side.AirflowSide` does."""
+
+    def dags_of(self, schedule_id: str) -> list[KnownDag]:
+        """Find the DAGs that carry the tag of a schedule."""
+
+    def taken_ids(self) -> set[str]:
+        """Return the ids of all other DAGs."""
+
+    def pause(self, dag_id: str, *, paused: bool) -> None:
+        """Pause a DAG, or let it go on."""
+
+    def problems(self, text: str, schedule_id: str) -> str | None:
+        """Say what is wrong with a DAG file."""
+
+    def missing_variables(self, names: Iterable[str]) -> list[str]:
+        """Return the variables that are not set."""
+
+
+def utcnow() -> datetime:
+    """Return the time."""
+    return datetime.now(timezone.utc)
+
+
+@dataclass
+class Handover:
+    """
+    The hand-over of schedules, one at a time.
+
+    :param single_file: Name of the one file for all DAGs, without its ending; one file per schedule if None.
+    :param patience: Seconds to wait for Airflow to read the file, and for a quiet moment.
+    :param say: Where the steps are told.
+    """
+
+    skyvern: SkyvernSide
+    airflow: AirflowKnows
+    folder: Folder
+    options: Options = field(default_factory=Options)
+    single_file: str | None = None
+    dry_run: bool = False
+    patience: float = 900.0
+    say: Callable[[str], None] = print
+    now: Callable[[], datetime] = utcnow
+    sleep: Callable[[float], None] = time.sleep
+
+    def export(self, schedule: ListedSchedule, taken: Iterable[str] = ()) -> Export:
+        """
+        Write the DAG of a schedule, or with ``dry_run`` show it.
+
+        :raises SkyvernConfigError: it has no cron expression, or its file was changed by hand.
+        """
+        place, made = self._made(schedule, taken)
+        if not place.untouched:
+            raise SkyvernConfigError(
+                f"{place.path} was changed by hand and is left as it is; remove it to write anew."
+            )
+        self._write(place, made)
+        return made
+
+    def takeover(self, schedule: ListedSchedule) -> None:
+        """
+        Let Airflow fire a schedule instead of Skyvern. May be repeated, also after an interruption.
+
+        :raises SkyvernConfigError: it cannot be taken over as it is; the message says what to do.
+        :raises SkyvernError: it could not be finished; Skyvern goes on to fire it.
+        """
+        known = self._dag(schedule.workflow_schedule_id)
+        if not schedule.enabled:
+            return self._already(schedule, known)
+        path = self._file_of(schedule, known)
+        if self.dry_run:
+            return self.say(f"would disable {schedule.workflow_schedule_id} in Skyvern when Airflow knows the DAG")
+        dag = self._wait_known(schedule.workflow_schedule_id, path)
+        if dag.paused:
+            self.airflow.pause(dag.dag_id, paused=False)
+            self.say(f"DAG {dag.dag_id}: is no longer paused")
+        self._wait_quiet(schedule)
+        self.skyvern.disable_schedule(schedule.workflow_permanent_id, schedule.workflow_schedule_id)
+        self._check_taken(schedule, dag.dag_id)
+        return None
+
+    def release(self, schedule: ListedSchedule) -> None:
+        """Let Skyvern fire a schedule again, and pause its DAG. May be repeated, also after an interruption."""
+        schedule_id = schedule.workflow_schedule_id
+        dag = self._dag(schedule_id)
+        if self.dry_run:
+            return self.say(f"would enable {schedule_id} in Skyvern and pause DAG {dag.dag_id if dag else '(none)'}")
+        if schedule.enabled:
+            self.say(f"{schedule_id}: is enabled in Skyvern")
+        else:
+            self.skyvern.enable_schedule(schedule.workflow_permanent_id, schedule_id)
+            self.say(f"{schedule_id}: Skyvern fires it from now on, next at {self._next(schedule)}")
+        if dag is not None and not dag.paused:
+            self._pause(schedule_id, dag)
+        return None
+
+    def _made(self, schedule: ListedSchedule, taken: Iterable[str]) -> tuple[Place, Export]:
+        schedule_id, title = schedule.workflow_schedule_id, schedule.workflow_title
+        wanted = dag_id_for(schedule, title, {*taken, *self.folder.dag_ids})
+        place = self.folder.place(schedule_id, self.single_file or wanted)
+        old = place.block
+        made = export(
+            schedule,
+            title,
+            old.start if old else self._next_moment(schedule),
+            self.options,
+            old.dag_id if old else wanted,
+            paused=not schedule.enabled and (old is None or old.paused),
+        )
+        return place, made
+
+    def _write(self, place: Place, made: Export) -> None:
+        text = place.file.with_blocks([made.block]).text
+        if self.dry_run:
+            self.say(f"would write {place.path}:\n\n{text}")
+        elif self.folder.write(place.path, text):
+            self.say(f"{place.path}: written, DAG {made.block.dag_id}")
+        else:
+            self.say(f"{place.path}: is as it should be, DAG {made.block.dag_id}")
+        if made.variables:
+            self.say(f"secrets are read from Airflow Variables, which must be set: {', '.join(made.variables)}")
+
+    def _dag(self, schedule_id: str) -> KnownDag | None:
+        """Return the one DAG of a schedule: two of them would run it twice."""
+        dags = self.airflow.dags_of(schedule_id)
+        present = [dag for dag in dags if dag.present]
+        if len(present) > 1:
+            names = " and ".join(f"{dag.dag_id} ({dag.file})" for dag in present)
+            raise SkyvernConfigError(f"{schedule_id} has more than one DAG in Airflow: {names}. Remove all but one.")
+        return best(dags)
+
+    def _file_of(self, schedule: ListedSchedule, known: KnownDag | None) -> Path:
+        """Write the schedule's DAG, unless Airflow has it in another file, and return its file."""
+        self._tell_differences(schedule)
+        if known is not None and known.present:
+            place, _ = self._made(schedule, ())
+            if place.block is None or place.path.resolve() != Path(known.file).resolve():
+                self.say(f"DAG {known.dag_id} in {known.file} carries its tag: no other file is written")
+                return Path(known.file)
+        return self._exported(schedule).path
+
+    def _exported(self, schedule: ListedSchedule) -> Place:
+        place, made = self._made(schedule, self.airflow.taken_ids())
+        schedule_id = schedule.workflow_schedule_id
+        if place.block is None and not place.untouched:
+            raise SkyvernConfigError(f"{place.path} is in the way and was written by hand: move it, or name another.")
+        text = place.file.with_blocks([made.block]).text if place.untouched else place.path.read_text()
+        if problem := self.airflow.problems(text, schedule_id):
+            raise SkyvernConfigError(
+                f"{place.path.name} is no DAG file for this Airflow, nothing was done: {problem}"
+            )
+        missing = self.airflow.missing_variables(made.variables) if place.untouched else []
+        if missing and not self.dry_run:
+            commands = "; ".join(f"airflow variables set {name} '<value>'" for name in missing)
+            raise SkyvernConfigError(f"Set the secrets of {schedule_id} first, nothing was done: {commands}")
+        if place.untouched:
+            self._write(place, made)
+        else:
+            self.say(f"{place.path}: was changed by hand, stays as it is")
+        return place
+
+    def _tell_differences(self, schedule: Schedule) -> None:
+        from airflow_skyvern.schedules.runtimes import differences  # noqa: PLC0415  imports Airflow
+
+        for difference in differences(_cron_of(schedule), schedule.timezone, self.now()):
+            self.say(f"{schedule.workflow_schedule_id}: note: {difference}")
+
+    def _already(self, schedule: Schedule, dag: KnownDag | None) -> None:
+        schedule_id = schedule.workflow_schedule_id
+        if dag is not None and dag.fires:
+            return self.say(f"{schedule_id}: DAG {dag.dag_id} has taken it over already")
+        hint = f"DAG {dag.dag_id} is paused or gone" if dag else "no DAG has taken it over"
+        raise SkyvernConfigError(
+            f"{schedule_id} is disabled in Skyvern and {hint}: nothing fires it. To take it over, enable it first "
+            f"(`airflow-skyvern schedules release {schedule_id}`)."
+        )
+
+    def _wait_known(self, schedule_id: str, path: Path) -> KnownDag:
+        written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+        told = False
+        deadline = self.now() + timedelta(seconds=self.patience)
+        while True:
+            dag = self._dag(schedule_id)
+            if dag and dag.present and dag.next_run and dag.parsed_at and dag.parsed_at >= written:
+                self.say(f"DAG {dag.dag_id}: Airflow knows it")
+                return dag
+            if self.now() >= deadline:
+                raise SkyvernError(
+                    f"Airflow has not read {path} within {self.patience:.0f} s; Skyvern goes on to fire "
+                    f"{schedule_id}. Is this the folder of Airflow's DAGs, and is its DAG processor (on 2.11 its "
+                    "scheduler) running? `airflow dags list-import-errors` may tell more. Then call this again."
+                )
+            if not told:
+                self.say(f"waiting until Airflow has read {path}")
+                told = True
+            self.sleep(NAP)
+
+    def _wait_quiet(self, schedule: Schedule) -> None:
+        """Wait while a tick of the schedule is near or under way, and make sure that nobody changed it meanwhile."""
+        deadline = self.now() + timedelta(seconds=self.patience)
+        told = ""
+        while True:
+            self._check_unchanged(schedule)
+            if (reason := self._unquiet(schedule)) is None:
+                return
+            if self.now() >= deadline:
+                raise SkyvernError(
+                    f"{schedule.workflow_schedule_id}: no quiet moment within {self.patience:.0f} s ({reason}); "
+                    "Skyvern goes on to fire it. Call this again."
+                )
+            if reason != told:
+                self.say(f"waiting: {reason}")
+                told = reason
+            self.sleep(NAP)
+
+    def _unquiet(self, schedule: Schedule) -> str | None:
+        now, cron, zone = self.now(), _cron_of(schedule), schedule.timezone
+        coming = next(skyvern_runs(cron, zone, now))
+        if coming - now < BEFORE_A_RUN:
+            return f"Skyvern fires at {_clock(coming)}"
+        last = last_skyvern_run(cron, zone, now)
+        if last is None or last < schedule.modified_at or now - last > AFTER_A_RUN or self._has_run(schedule, last):
+            return None
+        return f"Skyvern may still start the run of {_clock(last)}"
+
+    def _has_run(self, schedule: Schedule, since: datetime) -> bool:
+        runs = self.skyvern.list_workflow_runs(schedule.workflow_permanent_id, created_at_start=since)
+        return any(run.workflow_schedule_id == schedule.workflow_schedule_id for run in runs)
+
+    def _check_unchanged(self, schedule: Schedule) -> None:
+        try:
+            new = self.skyvern.get_schedule(schedule.workflow_permanent_id, schedule.workflow_schedule_id).schedule
+        except SkyvernNotFoundError:
+            raise SkyvernError(f"{schedule.workflow_schedule_id} was deleted in Skyvern meanwhile.") from None
+        if new.modified_at != schedule.modified_at:
+            raise SkyvernError(f"{schedule.workflow_schedule_id} was changed in Skyvern meanwhile. Call this again.")
+
+    def _check_taken(self, schedule: Schedule, dag_id: str) -> None:
+        """Look once more, and give the schedule back if Airflow does not have its DAG any longer."""
+        schedule_id = schedule.workflow_schedule_id
+        dag = self._dag(schedule_id)
+        if dag is None or not dag.fires:
+            self.skyvern.enable_schedule(schedule.workflow_permanent_id, schedule_id)
+            raise SkyvernError(
+                f"DAG {dag_id} was paused or removed meanwhile: {schedule_id} is enabled in Skyvern again."
+            )
+        at = _clock(dag.next_run) if dag.next_run else "its next time"
+        self.say(f"{schedule_id}: disabled in Skyvern; DAG {dag.dag_id} fires it, next at {at}")
+
+    def _pause(self, schedule_id: str, dag: KnownDag) -> None:
+        """Pause a DAG that has nothing left to do; else it skips by itself until somebody pauses it."""
+        hint = f"it skips while {schedule_id} is enabled; pause it later with `airflow dags pause {dag.dag_id}`"
+        if _busy(dag, self.now()):
+            return self.say(f"DAG {dag.dag_id}: has a run to finish and stays as it is; {hint}")
+        self.airflow.pause(dag.dag_id, paused=True)
+        again = self._dag(schedule_id)
+        if again is not None and again.active_runs:
+            self.airflow.pause(dag.dag_id, paused=False)
+            return self.say(f"DAG {dag.dag_id}: has begun a run and stays as it is; {hint}")
+        return self.say(f"DAG {dag.dag_id}: paused; its file may be removed")
+
+    def _next(self, schedule: Schedule) -> str:
+        return _clock(self._next_moment(schedule)) if schedule.cron_expression else schedule.cadence
+
+    def _next_moment(self, schedule: Schedule) -> datetime:
+        if schedule.cron_expression is None:
+            return self.now()
+        return next(islice(skyvern_runs(schedule.cron_expression, schedule.timezone, self.now()), 1))
+
+
+def who_fires(schedule: Schedule, dag: KnownDag | None) -> str:
+    """Tell in a word who fires a schedule."""
+    if schedule.enabled:
+        return "Skyvern"
+    return "Airflow" if dag is not None and dag.fires else "nobody"
+
+
+def _busy(dag: KnownDag, now: datetime) -> bool:
+    return bool(dag.active_runs) or (dag.next_run is not None and dag.next_run <= now)
+
+
+def _cron_of(schedule: Schedule) -> str:
+    if schedule.cron_expression is None:
+        raise SkyvernConfigError(
+            f"Schedule {schedule.workflow_schedule_id} fires {schedule.cadence}: only schedules with a cron "
+            "expression can be taken over."
+        )
+    return schedule.cron_expression
+
+
+def _clock(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

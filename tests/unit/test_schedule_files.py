@@ -1,0 +1,262 @@
+"""From a schedule to a DAG file: what is in it, that Airflow reads it, and that nobody's changes are lost."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.schedules.airflow_side import AirflowSide, dag_bag
+from airflow_skyvern.schedules.dagfile import DagFile, Export, Options, dag_id_for, export, read_file, tag_of
+from airflow_skyvern.schedules.folder import Folder
+from airflow_skyvern.schedules.literals import literal
+from airflow_skyvern.schedules.models import Schedule
+from airflow_skyvern.schedules.secret_values import looks_secret
+
+START = datetime(2026, 11, 24, 1, 30, tzinfo=timezone.utc)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+AWKWARD = {
+    "vendor": "ACME",
+    "password": "hunter2",
+    "nested": {"limits": [1, 2.5, None, True], "apiToken": "t0ps3cret", "empty": {}, "none": []},
+    "quotes": "both ' and \"",
+    "double": 'say "hello"',
+    "template": "{{ dag }} {% if %}",
+    "raw": "{% endraw %} ' {{ x }}",
+    "path": "C:\\new\nline \x00 ü €",
+    "name": "files.json",
+    "long": "x" * 200,
+}
+
+
+def schedule(**fields: Any) -> Schedule:
+    given = {
+        "workflow_schedule_id": "wfs_1",
+        "workflow_permanent_id": "wpid_1",
+        "cron_expression": "30 2 * * *",
+        "timezone": "Europe/Berlin",
+        "enabled": True,
+        "name": "Fetch invoices",
+        "created_at": START - timedelta(days=30),
+        "modified_at": START - timedelta(days=30),
+    }
+    return Schedule.model_validate({**given, **fields})
+
+
+def exported(options: Options | None = None, dag_id: str = "skyvern_fetch_invoices", **fields: Any) -> Export:
+    return export(schedule(**fields), "Invoices", START, options or Options(), dag_id)
+
+
+def file_of(*exports: Export) -> DagFile:
+    return DagFile(tuple(one.block for one in exports))
+
+
+def dags_of(text: str, tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "made.py").write_text(text)
+    bag = dag_bag(tmp_path / "made.py")
+    assert bag.import_errors == {}
+    return dict(bag.dags)
+
+
+def test_the_dag_has_all_that_the_schedule_says(tmp_path: Path) -> None:
+    made = exported(
+        Options(owner="finance", connection="prod", max_active_runs=3, retries=1),
+        parameters={"vendor": "ACME"},
+        description="Every night",
+    )
+    (dag,) = dags_of(file_of(made).text, tmp_path).values()
+    assert dag.dag_id == "skyvern_fetch_invoices"
+    assert (dag.catchup, dag.max_active_runs, dag.start_date) == (False, 3, START)
+    assert set(dag.tags) == {"skyvern", "skyvern:wfs_1"}
+    assert dag.description == "Every night"
+    assert dag.doc_md.strip().startswith("Runs workflow 'Invoices' (wpid_1) of Skyvern, as its schedule wfs_1 does:")
+    assert "`30 2 * * *` in Europe/Berlin" in dag.doc_md
+    timetable = dag.timetable.serialize()
+    assert (timetable["expression"], timetable["timezone"]) == ("30 2 * * *", "Europe/Berlin")
+    guard, run = dag.get_task("is_it_airflows_turn"), dag.get_task("run")
+    assert run.upstream_task_ids == {"is_it_airflows_turn"}
+    assert (guard.workflow_id, guard.schedule_id, guard.skyvern_conn_id) == ("wpid_1", "wfs_1", "prod")
+    assert (run.workflow_id, run.parameters, run.deferrable) == ("wpid_1", {"vendor": "ACME"}, True)
+    assert (run.owner, run.retries, run.skyvern_conn_id) == ("finance", 1, "prod")
+
+
+def test_secrets_are_read_from_variables_and_stand_in_no_file() -> None:
+    made = exported(parameters=AWKWARD)
+    assert made.variables == ("skyvern_fetch_invoices_password", "skyvern_fetch_invoices_nested_apiToken")
+    text = file_of(made).text
+    assert "hunter2" not in text
+    assert "t0ps3cret" not in text
+    assert '"password": "{{ var.value.skyvern_fetch_invoices_password }}"' in text
+    assert "Secrets are read from Airflow Variables: skyvern_fetch_invoices_password" in text
+
+
+def test_parameters_reach_the_task_as_skyvern_had_them(tmp_path: Path) -> None:
+    made = exported(parameters=AWKWARD)
+    (dag,) = dags_of(file_of(made).text, tmp_path).values()
+    run = dag.get_task("run")
+    secrets = {
+        "skyvern_fetch_invoices_password": "hunter2",
+        "skyvern_fetch_invoices_nested_apiToken": "t0ps3cret",
+    }
+    assert run.render_template(run.parameters, {"var": {"value": secrets}}) == AWKWARD
+
+
+def formatted(text: str, tmp_path: Path) -> str:
+    (tmp_path / "formatted.py").write_text(text)
+    ruff = Path(sys.executable).parent / "ruff"
+    subprocess.run([ruff, "format", "--isolated", "--quiet", "formatted.py"], check=True, cwd=tmp_path)
+    return (tmp_path / "formatted.py").read_text()
+
+
+@pytest.mark.parametrize(
+    "exports",
+    [
+        [exported()],
+        [
+            exported(
+                Options(owner="it's me", connection="prod"), parameters=AWKWARD, description="a 'b' \"c\" \\d " * 20
+            )
+        ],
+        [exported(), exported(dag_id="skyvern_b", workflow_schedule_id="wfs_2", parameters={"a": 1}, name=None)],
+    ],
+    ids=["plain", "awkward", "two"],
+)
+def test_a_file_is_formatted_as_a_person_would(exports: list[Export], tmp_path: Path) -> None:
+    text = file_of(*exports).text
+    assert formatted(text, tmp_path) == text
+    assert len(dags_of(text, tmp_path)) == len(exports)
+
+
+@given(JSON)
+def test_every_value_is_written_so_that_python_reads_the_same(value: Any) -> None:
+    assert ast.literal_eval(literal(value)) == value
+
+
+@given(st.text(), st.dictionaries(st.text(max_size=8), JSON, max_size=3), st.text())
+def test_whatever_a_schedule_says_its_file_is_python_and_can_be_read_back(
+    name: str, parameters: dict[str, Any], description: str
+) -> None:
+    made = exported(name=name, parameters=parameters, description=description)
+    text = file_of(made).text
+    compile(text, "made.py", "exec")
+    assert read_file(text) == file_of(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("password", "x", True),
+        ("loginPassword", "x", True),
+        ("api_key", "x", True),
+        ("apiKey", "x", True),
+        ("client_secret", "x", True),
+        ("accessToken", "x", True),
+        ("pin", 1234, True),
+        ("note", "Bearer abcdef", True),
+        ("note", "sk-abcdefghijklmnop", True),
+        ("url", "https://user:pw@example.com", True),
+        ("note", "eyJhbGciOi.eyJzdWIi.x", True),
+        ("credential", "cred_123", False),
+        ("password", "", False),
+        ("password", None, False),
+        ("use_password", False, False),
+        ("vendor", "ACME", False),
+        ("shipping", "x", False),
+        ("keyboard", "x", False),
+        ("author", "x", False),
+        ("url", "https://example.com/a:b@c", False),
+    ],
+)
+def test_secrets_are_known_by_name_or_value(name: str, value: Any, secret: bool) -> None:  # noqa: FBT001  a table
+    assert looks_secret(name, value) is secret
+
+
+def test_a_schedule_without_cron_is_refused() -> None:
+    with pytest.raises(SkyvernConfigError, match="wfs_1 fires every 2:00:00: only schedules with a cron"):
+        exported(cron_expression=None, interval_seconds=7200)
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "taken", "dag_id"),
+    [
+        ("Fetch invoices!", "x", [], "skyvern_fetch_invoices"),
+        (None, "Größe & co", [], "skyvern_gr_e_co"),
+        (None, "発票", [], "skyvern_wfs_1"),
+        ("a", "x", ["skyvern_a"], "skyvern_a_wfs_1"),
+    ],
+)
+def test_a_dag_is_called_as_its_schedule(name: str | None, title: str, taken: list[str], dag_id: str) -> None:
+    assert dag_id_for(schedule(name=name), title, taken) == dag_id
+
+
+def test_a_file_of_several_can_be_taken_apart_and_put_together_again() -> None:
+    first, second = exported(), exported(dag_id="skyvern_b", workflow_schedule_id="wfs_2")
+    file = read_file(file_of(first, second).text)
+    assert file == file_of(first, second)
+    newer = exported(cron_expression="0 3 * * *")
+    assert file is not None
+    assert [block.schedule_id for block in file.with_blocks([newer.block]).blocks] == ["wfs_1", "wfs_2"]
+    assert file.with_blocks([newer.block]).blocks == (newer.block, second.block)
+
+
+def test_a_file_that_was_changed_is_known_as_such() -> None:
+    text = file_of(exported()).text
+    changed = read_file(text.replace("max_active_runs=1", "max_active_runs=2"))
+    assert changed is not None
+    assert changed.changed
+    assert [block.schedule_id for block in changed.blocks] == ["wfs_1"]
+    without_mark = read_file(text.split("\n", 1)[1])
+    assert without_mark is not None
+    assert without_mark.changed
+    assert read_file("print('something else')") is None
+
+
+def test_a_schedule_is_found_in_whatever_file_it_stands(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    assert folder.place("wfs_1", "skyvern_a").path == tmp_path / "skyvern_a.py"
+    (tmp_path / "team").mkdir()
+    assert folder.write(tmp_path / "team" / "all.py", file_of(exported()).text)
+    place = folder.place("wfs_1", "skyvern_a")
+    assert (place.path, place.block) == (tmp_path / "team" / "all.py", exported().block)
+    assert place.untouched
+    assert folder.dag_ids == {"skyvern_fetch_invoices"}
+    assert not folder.write(place.path, file_of(exported()).text)
+
+
+def test_a_file_of_somebody_else_is_never_written_over(tmp_path: Path) -> None:
+    (tmp_path / "skyvern_a.py").write_text("mine = True\n")
+    assert not Folder(tmp_path).place("wfs_1", "skyvern_a").untouched
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    folder, path = Folder(tmp_path), tmp_path / "skyvern_a.py"
+    folder.write(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        folder.write(path, "half \ud800")
+    assert path.read_text() == "old"
+    assert [found.name for found in tmp_path.iterdir()] == ["skyvern_a.py"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SkyvernConfigError, match=r"There is no folder .*nowhere"):
+        Folder(tmp_path / "nowhere")
+
+
+def test_airflow_says_what_is_wrong_with_a_file() -> None:
+    text = file_of(exported()).text
+    side = AirflowSide()
+    assert side.problems(text, "wfs_1") is None
+    assert side.problems(text, "wfs_2") == f"none of its DAGs has the tag {tag_of('wfs_2')}"
+    assert "no_such_module" in str(side.problems(f"import no_such_module\n{text}", "wfs_1"))
