@@ -1,0 +1,45 @@
+"""DAGs that are started by finished Skyvern runs; their workflows are named by the environment, as they are made first."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, task
+
+from airflow_skyvern.assets import runs_in, skyvern_runs
+
+WATCHED, HOOKED, BOTH = (os.environ[f"EVENTS_{name}"] for name in ("WATCHED", "HOOKED", "BOTH"))
+RECEIVER = os.environ["EVENTS_RECEIVER"]
+
+
+@task
+def note(triggering_asset_events: Any) -> list[str]:
+    return [run["run_id"] for run in runs_in(triggering_asset_events)]
+
+
+with DAG("watched", schedule=[skyvern_runs(WATCHED, watch=True, poll_interval=2)], catchup=False):
+    note()
+
+with DAG(
+    "watched_failures",
+    schedule=[skyvern_runs(WATCHED, statuses="failed", watch=True, poll_interval=2)],
+    catchup=False,
+):
+    note()
+
+with DAG("hooked", schedule=[skyvern_runs(HOOKED)], catchup=False):
+    note()
+
+both = skyvern_runs(BOTH, watch=True, poll_interval=2, redeliver_to=RECEIVER)
+with DAG("both", schedule=[both], catchup=False):
+    note()
+
+if AIRFLOW_V_3_3_PLUS:
+    from airflow.sdk import PartitionedAssetTimetable
+
+    for dag_id, asset in (("hooked_each", skyvern_runs(HOOKED)), ("both_each", both)):
+        with DAG(dag_id, schedule=PartitionedAssetTimetable(assets=asset), catchup=False, max_active_runs=100):
+            EmptyOperator(task_id="nothing")
