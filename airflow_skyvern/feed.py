@@ -167,6 +167,7 @@ class Feed:
         self._joined = asyncio.Event()
         self._failures = 0
         self._pages: str | None = None
+        self._asking = asyncio.Lock()
         self._work: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -188,12 +189,13 @@ class Feed:
         """Return the address of a run's page. Lists do not tell it, so one run is asked for it, and once only."""
         if isinstance(row, Run):
             return row.app_url
-        if self._pages is None:
-            try:
-                address = (await self.hook.alook(row.run_id)).app_url or ""
-            except SkyvernError:
-                return None
-            self._pages = address.removesuffix(row.run_id) if address.endswith(f"/{row.run_id}") else ""
+        async with self._asking:
+            if self._pages is None:
+                try:
+                    address = (await self.hook.alook(row.run_id)).app_url or ""
+                except SkyvernError:
+                    return None
+                self._pages = address.removesuffix(row.run_id) if address.endswith(f"/{row.run_id}") else ""
         return f"{self._pages}{row.run_id}" if self._pages else None
 
     async def _run(self) -> None:

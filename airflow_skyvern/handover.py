@@ -8,7 +8,8 @@ the asset is locked from the look to the commit, so two deliveries at the same m
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,34 +31,67 @@ SKEW = timedelta(days=1)
 """How far the clocks of Skyvern and Airflow may differ: an event is looked for from so long before the run's end."""
 
 
-def hand_over(conn_id: str, run: FinishedRun, ended: datetime, *, max_age: float) -> Outcome:
+@dataclass(frozen=True)
+class Finished:
     """
-    Make the events of a finished run, unless they have been made.
+    A finished run of a connection.
 
     :param ended: When the run ended, as Skyvern says.
-    :param max_age: Seconds since then after which a run is not taken: Airflow may have cleaned up its events.
+    """
+
+    conn_id: str
+    run: FinishedRun
+    ended: datetime
+
+
+def hand_over(batch: Sequence[Finished], *, max_age: float) -> list[Outcome]:
+    """
+    Make the events of finished runs, as far as they have not been made, and say for each what has become of it.
+
+    :param max_age: Seconds since its end after which a run is not taken: Airflow may have cleaned up its events.
     """
     now = datetime.now(timezone.utc)
-    if ended < now - timedelta(seconds=max_age):
-        return "too old"
-    if ended > now + SKEW:
-        return "of the future"
+    outcomes: dict[int, Outcome] = {}
+    to_do: dict[int, Finished] = {}
+    for place, finished in enumerate(batch):
+        if finished.ended < now - timedelta(seconds=max_age):
+            outcomes[place] = "too old"
+        elif finished.ended > now + SKEW:
+            outcomes[place] = "of the future"
+        else:
+            to_do[place] = finished
     with create_session() as session:
-        assets = _assets(session, conn_id, run["workflow_id"], run["status"])
-        if not assets:
-            return "nobody listens"
-        _lock(session, assets)
-        left = [asset for asset in assets if not _is_known(session, asset, run["run_id"], ended)]
-        for asset in left:
-            _register(session, asset, run)
-        return "handed over" if left else "already handed over"
+        outcomes.update(_hand_over(session, to_do))
+    return [outcomes[place] for place in range(len(batch))]
+
+
+def _hand_over(session: Session, batch: dict[int, Finished]) -> dict[int, Outcome]:
+    listening: dict[int, list[AssetModel]] = {
+        place: _assets(session, finished.conn_id, finished.run["workflow_id"], finished.run["status"])
+        for place, finished in batch.items()
+    }
+    assets = {asset.id: asset for found in listening.values() for asset in found}
+    _lock(session, assets)
+    fresh: dict[int, dict[str, FinishedRun]] = {asset_id: {} for asset_id in assets}
+    outcomes: dict[int, Outcome] = {}
+    for place, finished in batch.items():
+        run = finished.run
+        outcomes[place] = "already handed over" if listening[place] else "nobody listens"
+        for asset in listening[place]:
+            if run["run_id"] not in fresh[asset.id] and not _is_known(session, asset, run["run_id"], finished.ended):
+                fresh[asset.id][run["run_id"]] = run
+                outcomes[place] = "handed over"
+    for asset_id, runs in fresh.items():
+        if runs:
+            _register(session, assets[asset_id], list(runs.values()))
+    return outcomes
 
 
 def wake_all(conn_id: str, workflow_id: str) -> None:
     """Start DAGs for events that Airflow has passed over, on any asset of a workflow's runs."""
     with create_session() as session:
         assets = _assets(session, conn_id, workflow_id)
-        _lock(session, assets)
+        _lock(session, [asset.id for asset in assets])
         for asset in assets:
             wake(session, asset)
 
@@ -71,9 +105,9 @@ def _assets(session: Session, conn_id: str, workflow_id: str, status: str | None
     return [asset for asset in found if status is None or status in runs_named(asset.uri)[2]]
 
 
-def _lock(session: Session, assets: Iterable[AssetModel]) -> None:
+def _lock(session: Session, asset_ids: Iterable[int]) -> None:
     """Let nobody else do the same until the commit; SQLite locks by writing."""
-    ids = [asset.id for asset in assets]
+    ids = sorted(asset_ids)
     if session.get_bind().dialect.name == "sqlite":
         session.execute(
             sa.update(AssetModel).where(AssetModel.id.in_(ids)).values(id=AssetModel.id),
@@ -93,19 +127,23 @@ def _is_known(session: Session, asset: AssetModel, run_id: str, ended: datetime)
     return session.scalar(found.limit(1)) is not None
 
 
-def _register(session: Session, asset: AssetModel, run: FinishedRun) -> None:
+def _register(session: Session, asset: AssetModel, runs: Sequence[FinishedRun]) -> None:
     """
-    Make the event, and one of its own for DAGs with partitions (Airflow 3.3).
+    Make an event of all runs, and one of each run for DAGs with partitions (Airflow 3.3).
 
     An event with a partition key starts only such DAGs, one run per key; one without starts only the others.
     """
+
+    def register(some: Sequence[FinishedRun], **more: Any) -> None:
+        extra = {"from_webhook": True, "payload": {"runs": list(some)}}
+        asset_manager.register_asset_change(asset=asset, extra=extra, session=session, **more)
+
     partitioned = {bool(getattr(listener.dag, "timetable_partitioned", False)) for listener in asset.scheduled_dags}
-    keys: list[dict[str, Any]] = [{}] if partitioned != {True} else []
     if True in partitioned:
-        keys.append({"partition_key": run["run_id"]})
-    extra = {"from_webhook": True, "payload": {"runs": [run]}}
-    for key in keys:
-        asset_manager.register_asset_change(asset=asset, extra=extra, session=session, **key)
+        for run in runs:
+            register([run], partition_key=run["run_id"])
+    if partitioned != {True}:
+        register(runs)
     session.flush()
     wake(session, asset)
 

@@ -17,10 +17,10 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from airflow.configuration import conf
@@ -32,6 +32,7 @@ from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern import handover
 from airflow_skyvern.assets import FinishedRun
+from airflow_skyvern.handover import Finished, Outcome
 from airflow_skyvern.hooks import settings_of
 from airflow_skyvern.models import RunState, UtcDatetime
 
@@ -49,6 +50,9 @@ KEY_SECONDS = 30.0
 
 AFTERWARDS = 5.0
 """Seconds after which a DAG is started for events that Airflow has passed over; see handover.wake."""
+
+MOST_IN_BATCH = 100
+"""Runs that are handed over in one transaction."""
 
 LONGEST_ID = 200
 
@@ -183,24 +187,63 @@ def key_of(conn_id: str) -> bytes | None:
         return None
 
 
+HandOver = Callable[[Sequence[Finished]], list[Outcome]]
+
+
+class Queue:
+    """
+    Hands runs over, in a thread: one batch at a time, with all that have come in the meantime.
+
+    :param hand_over: Says for each run of a batch what has become of it.
+    """
+
+    def __init__(self, hand_over: HandOver) -> None:
+        self._hand_over = hand_over
+        self._waiting: list[tuple[Finished, asyncio.Future[Outcome]]] = []
+        self._work: asyncio.Task[None] | None = None
+
+    async def put(self, finished: Finished) -> Outcome:
+        """Hand over a run and return what has become of it."""
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((finished, answer))
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._drain())
+        return await answer
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:MOST_IN_BATCH], self._waiting[MOST_IN_BATCH:]
+            try:
+                outcomes = await run_in_threadpool(self._hand_over, [finished for finished, _ in batch])
+            except Exception as error:  # noqa: BLE001  it belongs to those who wait
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(error)
+                continue
+            for (_, answer), outcome in zip(batch, outcomes, strict=True):
+                if not answer.done():
+                    answer.set_result(outcome)
+
+
 class Receiver:
     """
     Takes webhooks.
 
-    :param hand_over: What to do with a finished run, in a thread; it returns the outcome in words.
+    :param read_key: Returns the API key of a connection, or None; it is called in a thread.
+    :param hand_over: See :class:`Queue`.
     """
 
     def __init__(
         self,
         limits: Limits,
         read_key: Callable[[str], bytes | None] = key_of,
-        hand_over: Callable[..., handover.Outcome] = handover.hand_over,
+        hand_over: HandOver | None = None,
     ) -> None:
         self.limits = limits
         self._keys = Keys(read_key)
         self._bucket = Bucket(limits.rate)
         self._held = 0
-        self._hand_over = hand_over
+        self._queue = Queue(hand_over or partial(handover.hand_over, max_age=limits.max_age))
         self._afterwards: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def receive(self, conn_id: str, request: Request) -> JSONResponse:
@@ -244,8 +287,7 @@ class Receiver:
             return _answer("not finished", delivery)
         if not delivery.workflow_id:
             return _answer("not of a workflow", delivery)
-        run, ended = delivery.run, delivery.ended
-        outcome = await run_in_threadpool(self._hand_over, conn_id, run, ended, max_age=self.limits.max_age)
+        outcome = await self._queue.put(Finished(conn_id, delivery.run, delivery.ended))
         log.info("Skyvern run %s (%s): webhook, %s", delivery.run_id, delivery.status, outcome)
         if outcome == "nobody listens":
             raise Refused(404, f"No DAG is scheduled on the runs of {delivery.workflow_id} of this connection")

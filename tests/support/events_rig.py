@@ -34,7 +34,7 @@ class EventsRig:
     def receiver(self) -> str:
         return f"{self.airflow.ui_url}{RECEIVER}"
 
-    def start_run(self, name: str, webhook: bool = False, **more: Any) -> str:
+    def start_run(self, name: str, *, webhook: bool = False, **more: Any) -> str:
         """Start a run past Airflow, as somebody else would."""
         body = {"workflow_id": self.workflows[name], **more}
         if webhook:
@@ -115,8 +115,8 @@ def events_rig(home: Path, skyvern_venv: Path, *, postgres: bool = False) -> Ite
         definition = workflows(skyvern.peer_url)
         made = {
             "watched": skyvern.create_workflow("watched", definition["ok_wait"]),
-            "failing": skyvern.create_workflow("failing", definition["fail_http"]),
             "hooked": skyvern.create_workflow("hooked", definition["ok_http"]),
+            "each": skyvern.create_workflow("each", definition["ok_http"]),
             "both": skyvern.create_workflow("both", definition["ok_http"]),
         }
         connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}

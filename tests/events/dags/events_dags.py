@@ -1,4 +1,4 @@
-"""DAGs that are started by finished Skyvern runs; their workflows are named by the environment, as they are made first."""
+"""DAGs that are started by finished Skyvern runs; the environment names the workflows, which are made before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow.sdk import DAG, task
 
 from airflow_skyvern.assets import runs_in, skyvern_runs
 
-WATCHED, HOOKED, BOTH = (os.environ[f"EVENTS_{name}"] for name in ("WATCHED", "HOOKED", "BOTH"))
+WATCHED, HOOKED, EACH, BOTH = (os.environ[f"EVENTS_{name}"] for name in ("WATCHED", "HOOKED", "EACH", "BOTH"))
 RECEIVER = os.environ["EVENTS_RECEIVER"]
 
 
@@ -40,6 +40,6 @@ with DAG("both", schedule=[both], catchup=False):
 if AIRFLOW_V_3_3_PLUS:
     from airflow.sdk import PartitionedAssetTimetable
 
-    for dag_id, asset in (("hooked_each", skyvern_runs(HOOKED)), ("both_each", both)):
+    for dag_id, asset in (("hooked_each", skyvern_runs(EACH)), ("both_each", both)):
         with DAG(dag_id, schedule=PartitionedAssetTimetable(assets=asset), catchup=False, max_active_runs=100):
             EmptyOperator(task_id="nothing")
