@@ -106,29 +106,35 @@ def sign(raw: bytes, key: str) -> str:
     return hmac.new(key.encode(), raw, hashlib.sha256).hexdigest()
 
 
+def make_workflows(skyvern: SkyvernServer) -> dict[str, str]:
+    """Make the workflows that the DAGs listen to, and return their ids."""
+    definition = workflows(skyvern.peer_url)
+    kinds = {"watched": "ok_wait", "hooked": "ok_http", "each": "ok_http", "both": "ok_http"}
+    return {name: skyvern.create_workflow(f"events {name}", definition[kind]) for name, kind in kinds.items()}
+
+
+def prepare(airflow: AirflowServer, made: dict[str, str]) -> None:
+    """Tell an Airflow that is not started yet of the workflows, and switch its webhooks on."""
+    settings = {
+        "AIRFLOW__SKYVERN__WEBHOOK_CONNECTIONS": "skyvern_default",
+        "EVENTS_RECEIVER": f"{airflow.ui_url}{RECEIVER}",
+        **{f"EVENTS_{name.upper()}": workflow for name, workflow in made.items()},
+    }
+    for env in (airflow.env, *(process.env for process in airflow.processes.values())):
+        env.update(settings)
+
+
 @contextmanager
 def events_rig(home: Path, skyvern_venv: Path, *, postgres: bool = False) -> Iterator[EventsRig]:
     with (
         SkyvernServer(home / "skyvern", skyvern_venv) as skyvern,
         PostgresServer() if postgres else nullcontext() as database,
     ):
-        definition = workflows(skyvern.peer_url)
-        made = {
-            "watched": skyvern.create_workflow("watched", definition["ok_wait"]),
-            "hooked": skyvern.create_workflow("hooked", definition["ok_http"]),
-            "each": skyvern.create_workflow("each", definition["ok_http"]),
-            "both": skyvern.create_workflow("both", definition["ok_http"]),
-        }
+        made = make_workflows(skyvern)
         connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
-        env = {
-            "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection),
-            "AIRFLOW__SKYVERN__WEBHOOK_CONNECTIONS": "skyvern_default",
-            **{f"EVENTS_{name.upper()}": workflow for name, workflow in made.items()},
-        }
+        env = {"AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection)}
         airflow = AirflowServer(home / "airflow", [DAGS], env, postgres=database)
-        for process in airflow.processes.values():
-            process.env["EVENTS_RECEIVER"] = f"{airflow.ui_url}{RECEIVER}"
-        airflow.env["EVENTS_RECEIVER"] = f"{airflow.ui_url}{RECEIVER}"
+        prepare(airflow, made)
         with airflow:
             for dag_id in ("watched", "watched_failures", "hooked", "both"):
                 airflow.wait_dag(dag_id)
