@@ -157,7 +157,8 @@ class _Memory:
         self._store = getattr(trigger, "asset_state_store", None)
         self._log = trigger.log
         self._settle = trigger.settle
-        identity = json.dumps(trigger.serialize()[1], sort_keys=True)
+        redelivers = trigger.redeliver_to is not None
+        identity = json.dumps([trigger.workflow_id, trigger.skyvern_conn_id, trigger.statuses, redelivers])
         self._key = f"skyvern_watermark_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         self._kept: Watermark | None = None
         self._later: deque[tuple[float, Watermark]] = deque()

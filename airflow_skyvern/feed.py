@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 LAST_PAGE = 10
 """Skyvern pages a list of chosen workflows no further than 1,000 runs; each workflow's own list has no such end."""
 
+MOST_WORKFLOWS = 100
+"""Workflows asked for in one request, as they stand in its address."""
+
 MOST_LOOKS = 50
 """Active runs that are looked at one by one in one poll; the others have their turn in the next."""
 
@@ -98,6 +101,10 @@ async def runs_of(hook: SkyvernHook, workflow_ids: Iterable[str], since: datetim
     workflows = sorted(set(workflow_ids))
     call = replace(api.list_runs(), last_page=None)
     rows: list[Row] = []
+    if len(workflows) > MOST_WORKFLOWS:
+        for start in range(0, len(workflows), MOST_WORKFLOWS):
+            rows += await runs_of(hook, workflows[start : start + MOST_WORKFLOWS], since)
+        return rows
     for page in range(1, LAST_PAGE + 1):
         query = {**call.query, "workflow_permanent_id": workflows, "page": page}
         found: list[RunSummary] = await hook.asend(replace(call, query=query))
@@ -112,10 +119,14 @@ async def runs_of(hook: SkyvernHook, workflow_ids: Iterable[str], since: datetim
 
 async def active_runs_of(hook: SkyvernHook, workflow_ids: Iterable[str]) -> list[Row]:
     """Return the runs of these workflows that go on."""
+    workflows = sorted(set(workflow_ids))
     call = replace(api.list_runs(status=ACTIVE_STATUSES), last_page=LAST_PAGE)
-    query = {**call.query, "workflow_permanent_id": sorted(set(workflow_ids))}
-    found: list[RunSummary] = await hook.asend(replace(call, query=query))
-    return [*found]
+    rows: list[Row] = []
+    for start in range(0, len(workflows), MOST_WORKFLOWS):
+        query = {**call.query, "workflow_permanent_id": workflows[start : start + MOST_WORKFLOWS]}
+        found: list[RunSummary] = await hook.asend(replace(call, query=query))
+        rows.extend(found)
+    return rows
 
 
 async def began(hook: SkyvernHook, workflow_id: str, ended_since: datetime | None = None) -> Watermark:
@@ -182,8 +193,9 @@ class Feed:
         finally:
             self._members.remove(member)
             if not self._members and self._work is not None:
-                self._work.cancel()
-                self._work = None
+                work, self._work = self._work, None
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
 
     async def app_url(self, row: Row) -> str | None:
         """Return the address of a run's page. Lists do not tell it, so one run is asked for it, and once only."""

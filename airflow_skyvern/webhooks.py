@@ -291,6 +291,10 @@ class Receiver:
         log.info("Skyvern run %s (%s): webhook, %s", delivery.run_id, delivery.status, outcome)
         if outcome == "nobody listens":
             raise Refused(404, f"No DAG is scheduled on the runs of {delivery.workflow_id} of this connection")
+        if outcome == "of the future":
+            raise Refused(
+                400, "The run ended in the future: the clocks of Skyvern and Airflow differ by a day or more"
+            )
         if outcome == "handed over":
             self._look_afterwards(conn_id, delivery.workflow_id)
         return _answer(outcome, delivery)

@@ -128,7 +128,7 @@ def test_no_run_is_lost_when_the_triggerer_is_killed_at_any_moment(rig: EventsRi
         watched.append(rig.start_run("watched"))
         triggerer.start()
         rig.airflow.wait_healthy()
-    wait_until("all handed over", lambda: set(watched) <= set(rig.handed_over("watched")), SLOW, interval=2)
+    wait_until("all handed over", lambda: set(watched) <= set(rig.handed_over("watched")), SLOW, interval=5)
     counts = Counter(run_id for run_id in rig.handed_over("watched") if run_id in watched)
     repeated = sum(number - 1 for number in counts.values())
     print(f"\n{KILLS} kills of the triggerer: {len(watched)} runs, 0 lost, {repeated} handed over again")

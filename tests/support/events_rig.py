@@ -59,17 +59,23 @@ class EventsRig:
         path = f"/dags/{dag_id}/dagRuns"
         found: dict[str, list[str]] = {}
         while True:
-            answer = self.airflow.request("GET", path, params={"limit": 100, "offset": len(found), "order_by": "id"})
-            page = answer.raise_for_status().json()["dag_runs"]
-            with ThreadPoolExecutor(8) as pool:
+            page = self._get(path, params={"limit": 100, "offset": len(found), "order_by": "id"})["dag_runs"]
+            with ThreadPoolExecutor(2) as pool:
                 found.update(zip([run["dag_run_id"] for run in page], pool.map(self._runs_of, page), strict=True))
             if len(page) < 100:
                 return found
 
     def _runs_of(self, dag_run: dict[str, Any]) -> list[str]:
         path = f"/dags/{dag_run['dag_id']}/dagRuns/{dag_run['dag_run_id']}/upstreamAssetEvents"
-        events = self.airflow.request("GET", path).raise_for_status().json()["asset_events"]
+        events = self._get(path)["asset_events"]
         return list(dict.fromkeys(run["run_id"] for event in events for run in event["extra"]["payload"]["runs"]))
+
+    def _get(self, path: str, **more: Any) -> Any:
+        """Ask Airflow; it cannot tell the events of a DAG run that is queued yet, and answers 500."""
+        until = time.monotonic() + 120
+        while (answer := self.airflow.request("GET", path, **more)).status_code == 500 and time.monotonic() < until:
+            time.sleep(1)
+        return answer.raise_for_status().json()
 
     def handed_over(self, dag_id: str) -> list[str]:
         """Return the Skyvern runs that DAG runs were started for, as often as they were."""

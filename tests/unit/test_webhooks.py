@@ -213,7 +213,8 @@ async def test_what_starts_nothing_is_accepted_all_the_same(
 
 
 @pytest.mark.parametrize(
-    ("outcome", "status"), [("already handed over", 200), ("too old", 200), ("nobody listens", 404)]
+    ("outcome", "status"),
+    [("already handed over", 200), ("too old", 200), ("nobody listens", 404), ("of the future", 400)],
 )
 async def test_the_answer_says_what_has_become_of_the_run(
     client: httpx.AsyncClient, desk: Desk, outcome: Outcome, status: int
