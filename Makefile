@@ -9,7 +9,7 @@ SKYVERN_VENV ?= $(CURDIR)/.venvs/skyvern
 SKYVERN := $(SKYVERN_VENV)/.installed
 export UV SKYVERN_VENV
 
-.PHONY: help demo test test-matrix faults check format constraints clean bench bench-smoke bench-airflow
+.PHONY: help demo test test-matrix test-events faults check format constraints clean bench bench-smoke bench-airflow
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -32,6 +32,9 @@ test-matrix: $(OLDER:=.tested)  ## fast and system tests on the older Airflow ve
 .venvs/%.tested: .venvs/%/.installed $(SKYVERN) FORCE
 	.venvs/$*/bin/python -m pytest -q tests/unit
 	.venvs/$*/bin/python -m pytest -v tests/system
+
+test-events: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## many events, and a triggerer that is killed (AIRFLOW=, SEED=, POSTGRES=0)
+	.venvs/airflow-$(or $(AIRFLOW),3.3)/bin/python -m pytest -v -rP tests/events
 
 faults: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## runs under faults and kills (SEED=, EXECUTIONS=, AIRFLOW=, DURABLE=0)
 	.venvs/airflow-$(or $(AIRFLOW),3.3)/bin/python -m tests.faults.run

@@ -41,6 +41,45 @@ CONNECTION_TYPE: dict[str, Any] = {
     },
 }
 
+CONFIG: dict[str, Any] = {
+    "skyvern": {
+        "description": "Settings of the Skyvern provider.",
+        "options": {
+            "webhook_connections": {
+                "description": "Ids of the Skyvern connections whose webhooks the API server takes, separated by "
+                "commas, at /skyvern/webhooks/<connection id>. Nothing is taken while this is empty. Airflow 3.",
+                "version_added": "0.1.0",
+                "type": "string",
+                "example": "skyvern_default",
+                "default": "",
+            },
+            "webhook_max_bytes": {
+                "description": "The largest webhook that is taken, in bytes. It holds the output of the run, twice.",
+                "version_added": "0.1.0",
+                "type": "integer",
+                "example": "16777216",
+                "default": "8388608",
+            },
+            "webhook_rate": {
+                "description": "Webhooks per second that one worker of the API server takes, twice as many at once; "
+                "the others are answered with 429.",
+                "version_added": "0.1.0",
+                "type": "float",
+                "example": "20",
+                "default": "100",
+            },
+            "webhook_max_age": {
+                "description": "Seconds after the end of a run for which its webhook is taken. Keep asset events "
+                "(airflow db clean) for at least as long: by them a repeated webhook is recognized.",
+                "version_added": "0.1.0",
+                "type": "float",
+                "example": "86400",
+                "default": "604800",
+            },
+        },
+    }
+}
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the metadata of this provider."""
@@ -59,6 +98,15 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": "Skyvern", "python-modules": ["airflow_skyvern.operators"]}],
         "sensors": [{"integration-name": "Skyvern", "python-modules": ["airflow_skyvern.sensors"]}],
         "triggers": [{"integration-name": "Skyvern", "python-modules": ["airflow_skyvern.triggers"]}],
+        "asset-uris": [
+            {
+                "schemes": ["skyvern"],
+                "handler": "airflow_skyvern.assets.sanitize_uri",
+                "factory": "airflow_skyvern.assets.create_asset",
+            }
+        ],
+        "plugins": [{"name": "skyvern", "plugin-class": "airflow_skyvern.plugin.SkyvernPlugin"}],
+        "config": CONFIG,
         "connection-types": [CONNECTION_TYPE],
         "extra-links": ["airflow_skyvern.links.SkyvernRunLink"],
         "cli": ["airflow_skyvern.cli.get_cli_commands"],

@@ -14,6 +14,7 @@ import pytest
 
 from dev.airflow_server import AirflowServer
 from dev.skyvern_server import SkyvernServer
+from tests.support import events_rig
 
 ROOT = Path(__file__).parents[2]
 SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
@@ -26,6 +27,7 @@ class Rig:
 
     airflow: AirflowServer
     skyvern: SkyvernServer
+    events: events_rig.EventsRig
     started: dict[str, str] = field(default_factory=dict)
 
     def start(self, name: str, dag_id: str, workflow: str, **conf: Any) -> None:
@@ -73,6 +75,9 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
             "SKYVERN_WRONG_KEY": {**good, "password": "not-the-key"},
         }
         env = {f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in connections.items()}
-        dags = [SYSTEM_DAGS, *(ROOT / "dags").glob("*.py")]
-        with AirflowServer(home / "airflow", dags, env) as airflow:
-            yield Rig(airflow, skyvern)
+        dags = [SYSTEM_DAGS, events_rig.DAGS, *(ROOT / "dags").glob("*.py")]
+        workflows = events_rig.make_workflows(skyvern)
+        airflow = AirflowServer(home / "airflow", dags, env)
+        events_rig.prepare(airflow, workflows)
+        with airflow:
+            yield Rig(airflow, skyvern, events_rig.EventsRig(airflow, skyvern, workflows))
