@@ -9,7 +9,7 @@ SKYVERN_VENV ?= $(CURDIR)/.venvs/skyvern
 SKYVERN := $(SKYVERN_VENV)/.installed
 export UV SKYVERN_VENV
 
-.PHONY: help demo test test-matrix faults check format constraints clean
+.PHONY: help demo test test-matrix faults scale check format constraints clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,6 +35,9 @@ test-matrix: $(OLDER:=.tested)  ## fast and system tests on the older Airflow ve
 
 faults: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## runs under faults and kills (SEED=, EXECUTIONS=, AIRFLOW=, DURABLE=0)
 	.venvs/airflow-$(or $(AIRFLOW),3.3)/bin/python -m tests.faults.run
+
+scale: $(NEWEST)/.installed $(SKYVERN)  ## a hundred deferred runs at once, every request counted (RUNS=, SECONDS=)
+	$(NEWEST)/bin/python -m tests.scale.run
 
 format: $(NEWEST)/.installed  ## format and fix what can be fixed
 	$(NEWEST)/bin/ruff format .
