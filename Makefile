@@ -9,7 +9,8 @@ SKYVERN_VENV ?= $(CURDIR)/.venvs/skyvern
 SKYVERN := $(SKYVERN_VENV)/.installed
 export UV SKYVERN_VENV
 
-.PHONY: help demo test test-matrix test-events faults check format constraints clean bench bench-smoke bench-airflow
+.PHONY: help demo test test-matrix test-events faults scale check format constraints clean
+.PHONY: bench bench-smoke bench-airflow
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,6 +48,9 @@ bench-smoke: .venvs/bench/.installed  ## does the benchmark still work? half a m
 
 bench-airflow: $(NEWEST)/.installed $(SKYVERN)  ## worker seconds and requests of deferred runs, real Airflow and Skyvern (RUNS=)
 	@$(NEWEST)/bin/python -m benchmarks.airflow_runs
+
+scale: $(NEWEST)/.installed $(SKYVERN)  ## a hundred deferred runs at once, every request counted (RUNS=, SECONDS=)
+	$(NEWEST)/bin/python -m tests.scale.run
 
 format: $(NEWEST)/.installed  ## format and fix what can be fixed
 	$(NEWEST)/bin/ruff format .

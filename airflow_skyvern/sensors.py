@@ -98,7 +98,6 @@ class SkyvernRunSensor(BaseSensorOperator):
 
             self.start_trigger_args = start_trigger_args(self, end_from_trigger=end_from_trigger)
             self.start_from_trigger = self.start_trigger_args is not None
-            self.end_from_trigger = end_from_trigger and self.start_from_trigger
 
     @cached_property
     def hook(self) -> SkyvernHook:

@@ -29,6 +29,7 @@ ENDINGS = {
     "fail_http": ("SkyvernRunFailed", "http_request block failed"),
     "terminate": ("SkyvernRunTerminated", "not today"),
 }
+EARLY = {"ok": "wait_5", "bad": "fail_http", "late": "long_wait"}
 EXAMPLES = {
     "skyvern_run_and_use_output": "invoices",
     "skyvern_start_and_wait_separately": "ok_wait",
@@ -53,6 +54,8 @@ def all_started(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Rig:
         rig.start(f"sensors_{ending}", f"sensors_{ending}", "fail_http")
         rig.start(f"sensors_timeout_{ending}", f"sensors_timeout_{ending}", "long_wait")
     rig.start("execution_timeout", "execution_timeout", "long_wait")
+    for name, workflow in EARLY.items():
+        rig.start(f"early_{name}", f"early_{name}", workflow)
     for dag_id, workflow in EXAMPLES.items():
         rig.start(dag_id, dag_id, workflow, database=database)
     return rig
@@ -190,6 +193,55 @@ def test_a_sensor_honours_its_timeout_and_never_cancels(all_started: Rig, mode: 
     if ending == "hard":
         assert "AirflowSensorTimeout" in log_of(rig, name, name, mode)
     assert rig.run_status(xcom(rig, name, name, "start")) == "running"
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "state", "without_worker"),
+    [
+        ("ok", "resumed", "success", False),
+        ("ok", "ended", "success", True),
+        ("bad", "resumed", "failed", False),
+        ("bad", "ended", "failed", True),
+        ("bad", "soft", "skipped", True),
+        ("late", "resumed", "failed", False),
+        ("late", "ended", "failed", False),
+        ("late", "soft", "skipped", True),
+    ],
+)
+def test_a_sensor_starts_and_ends_without_a_worker_where_airflow_can(
+    all_started: Rig, name: str, how: str, state: str, *, without_worker: bool
+) -> None:
+    rig, dag_id = all_started, f"early_{name}"
+    task = ended(rig, dag_id, dag_id, how)
+    assert (task["state"], task["try_number"]) == (state, 1)
+    log = log_of(rig, dag_id, dag_id, how)
+    starts_early = rig.airflow.version >= (3, 3)
+    assert ("starting here" in log) is not starts_early
+    if starts_early:
+        assert (task["pid"] is None) is without_worker
+    if not (starts_early and without_worker):
+        run_id = xcom(rig, dag_id, dag_id, "start")
+        assert xcom(rig, dag_id, dag_id, how, "run_id") == run_id
+        assert list(rig.airflow.links(dag_id, rig.started[dag_id], how)) == ["Skyvern run"]
+    if name == "late" and not without_worker:
+        assert "AirflowSensorTimeout" in log
+
+
+def test_a_sensor_that_starts_in_the_triggerer_gives_its_output_to_the_next_task(all_started: Rig) -> None:
+    rig = all_started
+    assert ended(rig, "early_ok", "early_ok", "use_resumed")["state"] == "success"
+    output = xcom(rig, "early_ok", "early_ok", "resumed")
+    assert output["pause_output"] == {"success": True}
+    assert xcom(rig, "early_ok", "early_ok", "use_resumed") == {"seen": output}
+
+
+def test_a_mapped_sensor_starts_on_a_worker_and_says_so(all_started: Rig) -> None:
+    rig = all_started
+    ended(rig, "early_ok", "early_ok", "resumed")
+    run_id = xcom(rig, "early_ok", "early_ok", "start")
+    rig.start("early_mapped", "early_mapped", "wait_5", vendors=[run_id])
+    assert ended(rig, "early_mapped", "early_mapped", "wait", 0)["state"] == "success"
+    assert xcom(rig, "early_mapped", "early_mapped", "wait", map_index=0)["pause_output"] == {"success": True}
 
 
 @pytest.mark.parametrize("dag_id", EXAMPLES)
@@ -334,8 +386,8 @@ def test_every_run_was_started_once(all_started: Rig) -> None:
     rig = all_started
     for way in WAYS:
         ended(rig, f"timeout_{way}", f"timeout_{way}")
-    # Two timeouts, two sensor timeouts, one execution_timeout; two canceled, two killed, one cleared above.
-    assert len(rig.runs_of("long_wait")) == 5 + 4 + 2
+    # Two timeouts, three sensor timeouts, one execution_timeout; two canceled, two killed, one cleared above.
+    assert len(rig.runs_of("long_wait")) == 6 + 4 + 2
     assert len(rig.runs_of("terminate")) == len(WAYS)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -367,6 +368,30 @@ def test_the_event_of_an_earlier_try_does_not_end_this_one(skyvern: FakeSkyvern)
     event = {"run_id": "wr_of_another_time", "reason": "ended", "status": "completed", "message": None}
     assert resumed(make(workflow), stale, event, context_of(try_number(2))) == {"sum": 1}
     assert len(skyvern.runs) == 1
+
+
+def test_both_visits_of_a_worker_cost_one_request_and_one_look_at_the_connection_each(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[str] = []
+
+    class Env(dict[str, str]):
+        def get(self, key: str, default: Any = None) -> Any:
+            looked_up.append(key)
+            return super().get(key, default)
+
+    ti, workflow = FakeTaskInstance(), skyvern.workflow(plan=("completed",), output={"sum": 1})
+    monkeypatch.setattr("os.environ", Env(os.environ))
+    deferred = deferral(make(workflow, deferrable=True), ti)
+    assert [(seen.method, seen.path) for seen in skyvern.requests] == [("POST", START)]
+    assert looked_up.count("AIRFLOW_CONN_SKYVERN_DEFAULT") == 1
+    skyvern.requests.clear()
+    looked_up.clear()
+    run_id = ti.xcoms["run_id"]
+    event = {"run_id": run_id, "reason": "ended", "status": "completed", "message": None}
+    assert resumed(make(workflow), deferred, event, context_of(ti)) == {"sum": 1}
+    assert [(seen.method, seen.path) for seen in skyvern.requests] == [("GET", f"/v1/runs/{run_id}")]
+    assert looked_up.count("AIRFLOW_CONN_SKYVERN_DEFAULT") == 1
 
 
 def test_a_deferral_says_what_the_trigger_needs_and_no_secret(skyvern: FakeSkyvern) -> None:

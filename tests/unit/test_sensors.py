@@ -2,26 +2,33 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
 
 import airflow
 import httpx
 import pytest
 from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import (
+    DAG,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
 )
+from airflow.triggers.base import BaseTrigger
 
 from airflow_skyvern.client import RetryPolicy
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernRunFailed
 from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.outcome import BACKSTOP
 from airflow_skyvern.sensors import SkyvernRunSensor
+from airflow_skyvern.triggers import SkyvernSensorTrigger
 from tests.support.fake_skyvern import API_KEY, FakeSkyvern
-from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed, run_task
+from tests.support.tasks import FakeTaskInstance, context_of, deferral, rebuilt, resumed, run_task
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import TaskLog
 
 MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke"},
@@ -199,3 +206,124 @@ def test_durations_may_be_timedeltas() -> None:
     sensor = make(poke_interval=timedelta(seconds=5), timeout=timedelta(minutes=1))
     assert sensor.poke_interval == 5.0
     assert sensor.template_fields == ("run_id", "skyvern_conn_id")
+
+
+def early(run_id: Any = "wr_1", **more: Any) -> SkyvernRunSensor:
+    return make(run_id, start_from_trigger=True, **more)
+
+
+needs_early_starts = pytest.mark.skipif(
+    not hasattr(BaseTrigger, "render_template_fields"), reason="Airflow 3.3 starts sensors in the triggerer"
+)
+
+
+@needs_early_starts
+def test_a_sensor_tells_airflow_how_to_start_it_in_the_triggerer() -> None:
+    sensor = early("{{ params.run }}", timeout=600, poke_interval=7, soft_fail=True, end_from_trigger=True)
+    assert sensor.start_from_trigger
+    started = sensor.start_trigger_args
+    assert started is not None
+    assert (started.trigger_cls, started.next_method) == (
+        "airflow_skyvern.triggers.SkyvernSensorTrigger",
+        "execute_complete",
+    )
+    assert started.timeout == timedelta(seconds=600) + BACKSTOP
+    assert started.trigger_kwargs == {
+        "run_id": "{{ params.run }}",
+        "skyvern_conn_id": "skyvern_default",
+        "poll_interval": 7.0,
+        "timeout": 600.0,
+        "backstop": 300.0,
+        "end_from_trigger": True,
+        "soft_fail": True,
+    }
+    json.dumps(started.trigger_kwargs)
+
+
+@needs_early_starts
+def test_a_sensor_that_starts_in_the_triggerer_ends_before_its_execution_timeout() -> None:
+    started = early(timeout=600, execution_timeout=timedelta(seconds=100)).start_trigger_args
+    assert started is not None
+    assert started.timeout == timedelta(seconds=100)
+    assert started.trigger_kwargs is not None
+    assert (started.trigger_kwargs["timeout"], started.trigger_kwargs["backstop"]) == (70.0, 30.0)
+
+
+@needs_early_starts
+def test_the_output_of_another_task_is_pulled_in_the_form_that_does_not_hang() -> None:
+    with DAG("d", schedule=None):
+        start = SkyvernRunWorkflowOperator(task_id="start", workflow_id="wpid_1", wait_for_completion=False)
+        sensor = early(start.output)
+        assert sensor.start_trigger_args is not None
+        assert sensor.start_trigger_args.trigger_kwargs is not None
+        assert sensor.start_trigger_args.trigger_kwargs["run_id"] == (
+            "{{ ti.xcom_pull(task_ids='start', key='return_value', map_indexes=-1) }}"
+        )
+        assert sensor.upstream_task_ids == {"start"}
+
+
+@needs_early_starts
+def test_a_run_id_that_a_trigger_cannot_render_is_waited_for_as_usual() -> None:
+    with DAG("d", schedule=None):
+        mapped = SkyvernRunWorkflowOperator.partial(task_id="s", wait_for_completion=False).expand(
+            workflow_id=["wpid_1", "wpid_2"]
+        )
+        assert not early(mapped.output).start_from_trigger
+        start = SkyvernRunWorkflowOperator(task_id="t1", workflow_id="wpid_1", wait_for_completion=False)
+        assert not early(start.output.map(str), task_id="t2").start_from_trigger
+
+
+def test_early_starts_are_checked_when_the_dag_is_parsed() -> None:
+    with pytest.raises(SkyvernConfigError, match="end_from_trigger needs start_from_trigger=True"):
+        make(end_from_trigger=True)
+    if hasattr(BaseTrigger, "render_template_fields"):
+        with pytest.raises(SkyvernConfigError, match="hangs at this xcom_pull"):
+            early("{{ ti.xcom_pull(task_ids='start') }}")
+        assert early("{{ ti.xcom_pull(task_ids='start', map_indexes=-1) }}").start_from_trigger
+
+
+def test_on_a_worker_such_a_sensor_defers_and_says_why(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
+    run_id = skyvern.run(plan=("running",))
+    deferral(early(run_id, end_from_trigger=True))
+    assert "start_from_trigger needs Airflow 3.3" in task_log()
+
+
+ENDS = [
+    ({}, "completed", "TriggerEvent"),
+    ({"end_from_trigger": True}, "completed", "TaskSuccessEvent"),
+    ({"end_from_trigger": True}, "failed", "TaskFailedEvent"),
+    ({"end_from_trigger": True, "soft_fail": True}, "failed", "TaskSkippedEvent"),
+    ({"end_from_trigger": True, "soft_fail": True}, "running", "TaskSkippedEvent"),
+    ({"end_from_trigger": True}, "running", "TriggerEvent"),
+    ({"end_from_trigger": True, "soft_fail": True}, "unknown", "TriggerEvent"),
+]
+
+
+@pytest.mark.parametrize(("more", "status", "kind"), ENDS)
+async def test_how_the_trigger_of_such_a_sensor_ends(
+    skyvern: FakeSkyvern, *, more: dict[str, bool], status: str, kind: str
+) -> None:
+    run_id = "wr_123" if status == "unknown" else skyvern.run(plan=(status,))
+    trigger = SkyvernSensorTrigger(run_id, "skyvern_default", 0.01, 60.0, backstop=300.0, **more)
+    again = rebuilt(trigger)
+    again.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=300.2 if status == "running" else 360)
+    events = [event async for event in again.run()]
+    assert [type(event).__name__ for event in events] == [kind]
+
+
+@pytest.mark.parametrize("reason", ["ended", "deadline", "error"])
+def test_a_worker_that_resumes_such_a_sensor_publishes_the_run(skyvern: FakeSkyvern, reason: str) -> None:
+    run_id = skyvern.run(plan=("completed",), output={"sum": 1})
+    ti = FakeTaskInstance()
+    event = {"run_id": run_id, "reason": reason, "status": None, "message": None}
+    assert early(run_id).execute_complete(context_of(ti), event) == {"sum": 1}
+    assert ti.xcoms == {"run_id": run_id, "app_url": f"http://localhost:8080/runs/{run_id}"}
+    assert len(skyvern.requests) == 1
+
+
+def test_time_that_is_up_is_up_for_the_worker_too(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("running",))
+    event = {"run_id": run_id, "reason": "deadline", "status": "running", "message": None}
+    with pytest.raises(AirflowSensorTimeout):
+        early(run_id).execute_complete(context_of(FakeTaskInstance()), event)
+    assert len(skyvern.requests) == 1

@@ -113,3 +113,34 @@ for ending, soft_fail in {"hard": False, "soft": True}.items():
                 soft_fail=soft_fail,
                 **way_to_wait,
             )
+
+EARLY: dict[str, dict[str, Any]] = {
+    "resumed": {},
+    "ended": {"end_from_trigger": True},
+    "soft": {"end_from_trigger": True, "soft_fail": True},
+}
+"""Sensors that start in the triggerer: how each of them ends."""
+
+for name, more in {"ok": {}, "bad": {}, "late": {"timeout": 8}}.items():
+    with dag(f"early_{name}"):
+        start = run("start", wait_for_completion=False)
+        for how, way_to_end in EARLY.items():
+            waiter = SkyvernRunSensor(
+                task_id=how,
+                run_id=start.output,
+                start_from_trigger=True,
+                poke_interval=3,
+                **{"timeout": 120, **way_to_end, **more},
+            )
+            if name == "ok":
+                use.override(task_id=f"use_{how}")(waiter.output)
+
+with dag("early_mapped"):
+
+    @task
+    def ids(params: dict[str, Any]) -> list[str]:
+        return params["vendors"]
+
+    SkyvernRunSensor.partial(
+        task_id="wait", start_from_trigger=True, end_from_trigger=True, poke_interval=3, timeout=120
+    ).expand(run_id=ids())
