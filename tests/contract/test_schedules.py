@@ -21,6 +21,7 @@ from tests.support.fake_skyvern import FakeSkyvern
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from airflow_skyvern.api import Call
     from airflow_skyvern.schedules.models import ScheduleDetails
     from tests.contract.conftest import Side
 
@@ -132,12 +133,13 @@ def test_a_server_without_schedules_says_so(side: Side, tmp_path: Path) -> None:
 
 def check_nothing_but_501(client: SkyvernClient, workflow_id: str) -> None:
     with client:
-        for call in (
+        calls: list[Call[Any]] = [
             endpoints.list_all_schedules(),
             endpoints.list_schedules(workflow_id),
             endpoints.create_schedule(workflow_id, "0 9 * * *"),
             endpoints.disable_schedule(workflow_id, "wfs_1"),
-        ):
+        ]
+        for call in calls:
             with pytest.raises(SkyvernAPIError) as caught:
                 client.send(call)
             assert (caught.value.status_code, caught.value.transient) == (501, False)
