@@ -6,13 +6,22 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
-from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernNotFoundError, SkyvernRequestError
+from airflow_skyvern.client import Settings, SkyvernClient
+from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernConfigError, SkyvernNotFoundError, SkyvernRequestError
 from airflow_skyvern.schedules import endpoints
+from dev.skyvern_server import SkyvernServer
+from tests.contract.conftest import SKYVERN_VENV
 from tests.contract.test_contract import refused
+from tests.support.fake_schedules import NO_SCHEDULES
+from tests.support.fake_skyvern import FakeSkyvern
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow_skyvern.api import Call
     from airflow_skyvern.schedules.models import ScheduleDetails
     from tests.contract.conftest import Side
 
@@ -102,6 +111,39 @@ def test_what_the_server_refuses_is_refused_here_first_in_its_words(
     assert refused(side, call) == (SkyvernRequestError, 400, words)
     with pytest.raises(SkyvernConfigError, match=words):
         endpoints.create_schedule("wpid_1", cron_expression, zone)
+
+
+def test_a_server_without_schedules_says_so(side: Side, tmp_path: Path) -> None:
+    """The real one takes some 15 seconds to start."""
+
+    class Without(SkyvernServer):
+        def _settings(self) -> dict[str, str]:
+            return {**super()._settings(), "ENABLE_WORKFLOW_SCHEDULES": "false"}
+
+    if side.pause:
+        with Without(tmp_path, SKYVERN_VENV) as server:
+            client = SkyvernClient(Settings(server.api_key, base_url=server.base_url))
+            check_nothing_but_501(client, server.workflow("ok_wait"))
+    else:
+        fake = FakeSkyvern()
+        fake.has_schedules = False
+        client = SkyvernClient(Settings(fake.api_key), transport=httpx.MockTransport(fake.handle))
+        check_nothing_but_501(client, fake.workflow())
+
+
+def check_nothing_but_501(client: SkyvernClient, workflow_id: str) -> None:
+    with client:
+        calls: list[Call[Any]] = [
+            endpoints.list_all_schedules(),
+            endpoints.list_schedules(workflow_id),
+            endpoints.create_schedule(workflow_id, "0 9 * * *"),
+            endpoints.disable_schedule(workflow_id, "wfs_1"),
+        ]
+        for call in calls:
+            with pytest.raises(SkyvernAPIError) as caught:
+                client.send(call)
+            assert (caught.value.status_code, caught.value.transient) == (501, False)
+            assert caught.value.detail == NO_SCHEDULES
 
 
 def test_an_unknown_workflow_or_schedule_is_named(side: Side) -> None:

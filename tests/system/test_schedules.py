@@ -140,6 +140,15 @@ def test_what_cannot_be_done_says_why(rig: Rig) -> None:
     assert (status, "answered 403" in complained, "Traceback" in complained) == (1, True, False)
 
 
+def test_a_connection_in_airflows_database_serves(rig: Rig) -> None:
+    skyvern = rig.skyvern
+    fields = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
+    rig.airflow.create_connection({"connection_id": "stored", **fields})
+    mine = Schedules(rig, "stored_connection")
+    status, said, complained = mine.call("list", "--conn-id", "stored")
+    assert (status, mine.schedule_id in said) == (0, True), complained
+
+
 def test_the_commands_are_airflows_too(rig: Rig) -> None:
     if rig.airflow.version < (3, 3):
         pytest.skip("providers can add commands since Airflow 3.3")

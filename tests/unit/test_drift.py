@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import airflow
 import pytest
 
 import airflow_skyvern
+from airflow_skyvern.cli import main
 from airflow_skyvern.provider_info import get_provider_info
 
 ROOT = Path(__file__).parents[2]
@@ -28,11 +29,15 @@ RETRY_POLICIES = not AIRFLOW_2 and find_spec("airflow.sdk.definitions.retry_poli
 PARTITIONS = not AIRFLOW_2 and hasattr(import_module("airflow.sdk"), "PartitionedAssetTimetable")
 HARMLESS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.With)
 
-WITHOUT_AIRFLOW = "exceptions models run_request api client submission killing waiting pace listing watcher watermark"
+WITHOUT_AIRFLOW = (
+    "exceptions models run_request api client submission killing waiting line places listing pace watcher watermark "
+    "cli schedules.models schedules.endpoints schedules.cron schedules.turn schedules.dagfile schedules.folder "
+    "schedules.airflow_side schedules.handover"
+)
 FRESH = {
     "layers": "import " + ", ".join(f"airflow_skyvern.{name}" for name in WITHOUT_AIRFLOW.split()),
-    "parsing": "import airflow_skyvern.operators, airflow_skyvern.sensors",
-    "discovery": "import airflow_skyvern.provider_info",
+    "parsing": "import airflow_skyvern.operators, airflow_skyvern.sensors, airflow_skyvern.schedules.guard",
+    "discovery": "import airflow_skyvern.provider_info, airflow_skyvern.cli",
 }
 
 
@@ -63,6 +68,11 @@ def test_the_entry_point_leads_to_the_metadata() -> None:
     assert found is not None
     assert EntryPoint("provider_info", found[1], "apache_airflow_provider").load() is get_provider_info
     assert f'name = "{get_provider_info()["package-name"]}"' in pyproject
+
+
+def test_the_console_script_leads_to_the_command_line() -> None:
+    (script,) = (found for found in entry_points(group="console_scripts") if found.name == "airflow-skyvern")
+    assert script.load() is main
 
 
 def test_the_changelog_begins_with_this_version() -> None:
@@ -151,4 +161,4 @@ def test_parsing_a_dag_loads_neither_the_client_nor_the_models(fresh: dict[str, 
 
 def test_discovery_loads_nothing_but_itself(fresh: dict[str, subprocess.Popen[str]]) -> None:
     ours = {name for name in loaded_by(fresh["discovery"]) if name.startswith("airflow")}
-    assert ours == {"airflow_skyvern", "airflow_skyvern.provider_info"}
+    assert ours == {"airflow_skyvern", "airflow_skyvern.provider_info", "airflow_skyvern.cli"}

@@ -1,0 +1,121 @@
+"""The command line: what it prints, what it refuses, and that Airflow can offer it too."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime, timezone
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_skyvern.cli import COMMANDS, get_cli_commands, main, table
+from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.provider_info import get_provider_info
+from airflow_skyvern.schedules.airflow_side import KnownDag
+
+if TYPE_CHECKING:
+    from tests.support.fake_skyvern import FakeSkyvern
+
+NEXT = datetime(2026, 11, 24, 1, 30, tzinfo=timezone.utc)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what the command line sets for its own process end with the test."""
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+    monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
+
+
+def known(dag_id: str, *, paused: bool = False, present: bool = True) -> KnownDag:
+    return KnownDag(dag_id, "/dags/x.py", paused, present, NEXT, NEXT, 0)
+
+
+def test_the_table_says_who_fires_what(skyvern: FakeSkyvern) -> None:
+    workflow_id = skyvern.workflow("Invoices")
+    names = ["Skyvern's", "Airflow's", "paused", "gone", "nobody's"]
+    for name in names:
+        skyvern.schedule(workflow_id, "30 2 * * *", name=name, enabled=name == "Skyvern's")
+    rows = SkyvernHook().list_all_schedules()
+    by_name = {row.name: row.workflow_schedule_id for row in rows}
+    dags = dict.fromkeys(by_name.values())
+    lines = table(
+        rows,
+        {
+            **dags,
+            by_name["Skyvern's"]: known("a"),
+            by_name["Airflow's"]: known("b"),
+            by_name["paused"]: known("c", paused=True),
+            by_name["gone"]: known("d", present=False),
+        },
+    ).splitlines()
+    assert lines[0].split("  ")[0] == "SCHEDULE"
+    words = {line.split()[0]: line for line in lines}
+    assert words[by_name["Skyvern's"]].split()[-2:] == ["Skyvern", "a"]
+    assert words[by_name["Airflow's"]].split()[-4:] == ["2026-11-24", "01:30", "Airflow", "b"]
+    assert words[by_name["paused"]].endswith("nobody    c (paused)")
+    assert words[by_name["gone"]].endswith("nobody    d (gone)")
+    assert words[by_name["nobody's"]].endswith("nobody")
+
+
+def test_an_export_goes_through_and_tells(
+    skyvern: FakeSkyvern, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workflow_id = skyvern.workflow("Invoices")
+    skyvern.schedule(workflow_id, name="nightly")
+    skyvern.schedule(workflow_id, name="every two hours", interval_seconds=7200)
+    arguments = ["schedules", "export", "--all", "--owner", "finance", "--dags-folder", str(tmp_path)]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert f"would write {tmp_path}/skyvern_nightly.py" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    assert main(arguments) == 0
+    assert '"owner": "finance"' in (tmp_path / "skyvern_nightly.py").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["skyvern_nightly.py"]
+
+
+def test_what_cannot_be_exported_does_not_keep_the_others_from_it(
+    skyvern: FakeSkyvern, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workflow_id = skyvern.workflow("Invoices")
+    first = skyvern.schedule(workflow_id, name="every two hours", interval_seconds=7200).schedule_id
+    second = skyvern.schedule(workflow_id, name="nightly").schedule_id
+    assert main(["schedules", "export", first, second, "--dags-folder", str(tmp_path)]) == 1
+    assert f"error: Schedule {first} fires every 2:00:00" in capsys.readouterr().err
+    assert (tmp_path / "skyvern_nightly.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["export"], "Name the schedules, or give --all"),
+        (["export", "wfs_1", "wfs_2"], "No such schedule in Skyvern: wfs_1, wfs_2."),
+        (["export", "--all", "--dags-folder", "/no/such/folder"], "There is no folder /no/such/folder"),
+        (["list", "--conn-id", "nowhere"], "nowhere"),
+        (["list"], "Airflow's database cannot be read: run this where Airflow runs"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_one_line(
+    skyvern: FakeSkyvern, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    more = ["--dags-folder", str(tmp_path)] if arguments[0] == "export" and "--dags-folder" not in arguments else []
+    assert main(["schedules", *arguments, *more]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert complaint in errors[0]
+
+
+def test_airflow_offers_the_same_commands() -> None:
+    (path,) = get_provider_info()["cli"]
+    module, _, name = path.rpartition(".")
+    assert EntryPoint("cli", f"{module}:{name}", "x").load() is get_cli_commands
+    (group,) = get_cli_commands()
+    (schedules,) = group.subcommands
+    assert [action.name for action in schedules.subcommands] == list(COMMANDS)
+    for action in schedules.subcommands:
+        parser = argparse.ArgumentParser()
+        for argument in action.args:
+            argument.add_to_parser(parser)
+        given = vars(parser.parse_args([]))
+        assert given["conn_id"] == "skyvern_default"
