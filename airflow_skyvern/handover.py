@@ -25,7 +25,11 @@ from airflow_skyvern.assets import FinishedRun, runs_named, runs_uri
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-Outcome = Literal["handed over", "already handed over", "too old", "of the future", "nobody listens"]
+Outcome = Literal[
+    "handed over", "already handed over", "left to the watcher", "too old", "of the future", "nobody listens"
+]
+
+WATCHER = "airflow_skyvern.events.SkyvernWorkflowRunsTrigger"
 
 SKEW = timedelta(days=1)
 """How far the clocks of Skyvern and Airflow may differ: an event is looked for from so long before the run's end."""
@@ -66,18 +70,20 @@ def hand_over(batch: Sequence[Finished], *, max_age: float) -> list[Outcome]:
 
 
 def _hand_over(session: Session, batch: dict[int, Finished]) -> dict[int, Outcome]:
-    listening: dict[int, list[AssetModel]] = {
-        place: _assets(session, finished.conn_id, finished.run["workflow_id"], finished.run["status"])
-        for place, finished in batch.items()
-    }
+    listening: dict[int, list[AssetModel]] = {}
+    outcomes: dict[int, Outcome] = {}
+    for place, finished in batch.items():
+        found = _assets(session, finished.conn_id, finished.run["workflow_id"], finished.run["status"])
+        listening[place] = [asset for asset in found if not _has_a_watcher(asset)]
+        outcomes[place] = "left to the watcher" if found else "nobody listens"
     assets = {asset.id: asset for found in listening.values() for asset in found}
     _lock(session, assets)
     fresh: dict[int, dict[str, FinishedRun]] = {asset_id: {} for asset_id in assets}
-    outcomes: dict[int, Outcome] = {}
     for place, finished in batch.items():
         run = finished.run
-        outcomes[place] = "already handed over" if listening[place] else "nobody listens"
         for asset in listening[place]:
+            if outcomes[place] != "handed over":
+                outcomes[place] = "already handed over"
             if run["run_id"] not in fresh[asset.id] and not _is_known(session, asset, run["run_id"], finished.ended):
                 fresh[asset.id][run["run_id"]] = run
                 outcomes[place] = "handed over"
@@ -103,6 +109,11 @@ def _assets(session: Session, conn_id: str, workflow_id: str, status: str | None
     active = sa.and_(AssetActive.name == AssetModel.name, AssetActive.uri == AssetModel.uri)
     found = session.scalars(sa.select(AssetModel).join(AssetActive, active).where(named).order_by(AssetModel.id))
     return [asset for asset in found if status is None or status in runs_named(asset.uri)[2]]
+
+
+def _has_a_watcher(asset: AssetModel) -> bool:
+    """Tell whether a watcher makes the events of the asset itself: each asset has one writer, or runs came twice."""
+    return any(trigger.classpath == WATCHER and not trigger.kwargs.get("redeliver_to") for trigger in asset.triggers)
 
 
 def _lock(session: Session, asset_ids: Iterable[int]) -> None:

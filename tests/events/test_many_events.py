@@ -1,7 +1,7 @@
 """
 Many finished runs, and a triggerer that is killed; `make test-events`. Prints its counts.
 
-POSTGRES=0 does the same on SQLite.
+POSTGRES=0 does the same on SQLite, KILLS=10 kills more often, SEED=2 at other moments.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
 SLOW = 300.0
 DELIVERIES, SECONDS = 200, 10.0
-KILLS = 4
+KILLS = int(os.environ.get("KILLS", "3"))
 
 
 @pytest.fixture(scope="module")

@@ -25,13 +25,17 @@ def events(rig: Rig) -> EventsRig:
 
 @pytest.fixture(scope="module")
 def watched(events: EventsRig) -> list[str]:
-    """Two runs that somebody else has started, one of them canceled; the watcher must be at work before they end."""
+    """
+    Two runs that somebody else has started, one of them canceled; the watcher must be at work before they end.
+
+    The first has a webhook, too: the receiver must leave it to the watcher.
+    """
     log = events.airflow.home / "triggerer.log"
     until = time.monotonic() + SLOW
     while log.read_text().count("watching for finished runs") < 3:
         assert time.monotonic() < until, "the watchers do not start"
         time.sleep(0.5)
-    completed, canceled = events.start_run("watched"), events.start_run("watched")
+    completed, canceled = events.start_run("watched", webhook=True), events.start_run("watched")
     status, body = events.skyvern.request("POST", f"/v1/runs/{canceled}/cancel")
     assert status == 200, body
     return [completed, canceled]

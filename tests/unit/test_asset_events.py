@@ -14,6 +14,7 @@ if airflow.__version__.startswith("2."):
     pytest.skip("assets came with Airflow 3", allow_module_level=True)
 
 import sqlalchemy as sa
+from airflow.models import asset as models
 from airflow.models import import_all_models
 from airflow.models.asset import (
     AssetActive,
@@ -26,11 +27,13 @@ from airflow.models.base import Base
 from airflow.models.dag import DagModel
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
+from airflow.models.trigger import Trigger
 from airflow.settings import engine
 from airflow.utils.session import create_session
 
 from airflow_skyvern.assets import FinishedRun, runs_uri
-from airflow_skyvern.handover import Finished, hand_over, wake_all
+from airflow_skyvern.events import SkyvernWorkflowRunsTrigger
+from airflow_skyvern.handover import WATCHER, Finished, hand_over, wake_all
 
 NOW = datetime.now(timezone.utc)
 WEEK = 7 * 86400.0
@@ -128,6 +131,38 @@ def test_what_a_watcher_handed_over_is_known() -> None:
         extra = {"from_trigger": True, "payload": {"runs": [{"run_id": "wr_1"}]}}
         session.add(AssetEvent(asset_id=asset_id, extra=extra))
     assert outcomes(finished()) == ["already handed over"]
+
+
+def add_watcher(uri: str, redeliver_to: str | None) -> None:
+    """Store what Airflow stores for the watcher of an asset, on 3.1 and on 3.3."""
+    trigger = Trigger(WATCHER, {"workflow_id": "wpid_1", "redeliver_to": redeliver_to})
+    with create_session() as session:
+        asset = session.scalar(sa.select(AssetModel).where(AssetModel.uri == uri))
+        assert asset is not None
+        if hasattr(models, "AssetWatcherModel"):
+            watcher = models.AssetWatcherModel(name="w", asset_id=asset.id)
+            watcher.trigger = trigger
+            asset.watchers.append(watcher)
+        else:
+            asset.triggers.append(trigger)
+
+
+def test_an_asset_whose_watcher_makes_events_is_left_to_it() -> None:
+    for name in ("watched", "redelivered"):
+        add_dag(name, runs_uri("wpid_1", name))
+    add_watcher(runs_uri("wpid_1", "watched"), None)
+    add_watcher(runs_uri("wpid_1", "redelivered"), "https://airflow.example.com/skyvern/webhooks/redelivered")
+    add_dag("completed", runs_uri("wpid_1", "watched", "completed"))
+    assert outcomes(finished(conn_id="redelivered")) == ["handed over"]
+    assert outcomes(finished(status="failed", conn_id="watched")) == ["left to the watcher"]
+    assert outcomes(finished(conn_id="watched")) == ["handed over"]
+    assert queued() == ["completed", "redelivered"]
+
+
+def test_the_watcher_is_where_it_is_looked_for() -> None:
+    trigger = SkyvernWorkflowRunsTrigger("wpid_1")
+    assert trigger.serialize()[0] == WATCHER
+    assert "redeliver_to" in trigger.serialize()[1]
 
 
 def test_a_replay_of_an_old_delivery_starts_nothing() -> None:
