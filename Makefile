@@ -36,7 +36,7 @@ test-matrix: $(OLDER:=.tested)  ## fast and system tests on the older Airflow ve
 faults: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## runs under faults and kills (SEED=, EXECUTIONS=, AIRFLOW=, DURABLE=0)
 	.venvs/airflow-$(or $(AIRFLOW),3.3)/bin/python -m tests.faults.run
 
-scale: $(NEWEST)/.installed $(SKYVERN)  ## a hundred deferred runs at once, every request counted (RUNS=, SECONDS=)
+scale: $(NEWEST)/.installed $(SKYVERN)  ## a hundred deferred runs at once, every request counted (RUNS=, RUN_SECONDS=)
 	$(NEWEST)/bin/python -m tests.scale.run
 
 format: $(NEWEST)/.installed  ## format and fix what can be fixed
