@@ -52,7 +52,7 @@ bench-smoke: .venvs/bench/.installed  ## does the benchmark still work? half a m
 bench-airflow: $(NEWEST)/.installed $(SKYVERN)  ## worker seconds and requests of deferred runs, real Airflow and Skyvern (RUNS=)
 	@$(NEWEST)/bin/python -m benchmarks.airflow_runs
 
-scale: $(NEWEST)/.installed $(SKYVERN)  ## a hundred deferred runs at once, every request counted (RUNS=, SECONDS=)
+scale: $(NEWEST)/.installed $(SKYVERN)  ## a hundred deferred runs at once, every request counted (RUNS=, RUN_SECONDS=)
 	$(NEWEST)/bin/python -m tests.scale.run
 
 format: $(NEWEST)/.installed  ## format and fix what can be fixed

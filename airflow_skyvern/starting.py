@@ -24,8 +24,10 @@ def start_trigger_args(sensor: SkyvernRunSensor, *, end_from_trigger: bool) -> S
 
     :raises SkyvernConfigError: ``run_id`` is a template that would never be rendered.
     """
+    if not hasattr(BaseTrigger, "render_template_fields"):  # before Airflow 3.3
+        return None
     run_id = _text_of(sensor)
-    if run_id is None or not hasattr(BaseTrigger, "render_template_fields"):  # before Airflow 3.3
+    if run_id is None:
         return None
     limit = deadline_after(0.0, sensor.timeout, sensor.execution_timeout)
     airflows_limit = timedelta(seconds=limit) + BACKSTOP

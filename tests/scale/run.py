@@ -1,7 +1,7 @@
 """
 A hundred concurrent deferred runs, through a real Airflow, on a real Skyvern server; every request is counted.
 
-``make scale`` (``RUNS=100 SECONDS=240``: how many, and how long each of them takes) prints what it has cost, and
+``make scale`` (``RUNS=100 RUN_SECONDS=240``: how many, and how long each of them takes) prints what it has cost, and
 fails if a task did not end as its run did, had more than one, or if waiting took more requests than it should.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
 RUNS = int(os.environ.get("RUNS", "100"))
-SECONDS = int(os.environ.get("SECONDS", "240"))
+RUN_SECONDS = int(os.environ.get("RUN_SECONDS", "240"))
 EVERY_NTH_FAILS = 5
 KEY = "made-up-key-of-the-scale-test"
 KINDS = {
@@ -39,7 +39,7 @@ KINDS = {
 
 
 def definition(*, fails: bool) -> dict[str, Any]:
-    blocks: list[dict[str, Any]] = [{"block_type": "wait", "label": "pause", "wait_sec": SECONDS}]
+    blocks: list[dict[str, Any]] = [{"block_type": "wait", "label": "pause", "wait_sec": RUN_SECONDS}]
     if fails:
         blocks.append({"block_type": "terminate", "label": "stop", "reason": "as planned", "error_code": "PLANNED"})
     return {"workflow_definition": {"parameters": [], "blocks": blocks}}
@@ -71,7 +71,7 @@ def main() -> int:
             "AIRFLOW__TRIGGERER__CAPACITY": str(2 * RUNS),
             "AIRFLOW__TRIGGERER__DEFAULT_CAPACITY": str(2 * RUNS),
         }
-        airflow = stack.enter_context(AirflowServer(home / "airflow", [Path(__file__).parent / "dags"], env))
+        airflow = stack.enter_context(AirflowServer(home / "airflow", Path(__file__).parent / "dags", env))
         good, bad = (skyvern.create_workflow(f"scale {fails}", definition(fails=fails)) for fails in (False, True))
         chosen = [bad if number % EVERY_NTH_FAILS == 0 else good for number in range(RUNS)]
         began = time.monotonic()
@@ -83,7 +83,7 @@ def main() -> int:
 
 def watched(airflow: AirflowServer, run_id: str) -> tuple[int, dict[int, str | None]]:
     """Wait for the end, and return how many were deferred at once and how each has ended."""
-    most, until = 0, time.monotonic() + 10 * SECONDS + 600
+    most, until = 0, time.monotonic() + 10 * RUN_SECONDS + 600
     while True:
         states: dict[int, str | None] = {}
         for offset in range(0, RUNS + 1, 100):
@@ -109,7 +109,7 @@ def verdict(skyvern: SkyvernServer, chosen: list[str], states: dict[int, str | N
     ends = Counter(row["status"] for row in rows)
     requests, took = tally.requests, tally.seconds
     asked = took / 5 * RUNS
-    print(f"{RUNS} tasks, each with a run of {SECONDS} s, interval 5 s: {took:.0f} s, {most} deferred at once")
+    print(f"{RUNS} tasks, each with a run of {RUN_SECONDS} s, interval 5 s: {took:.0f} s, {most} deferred at once")
     print(f"tasks: {dict(Counter(states.values()))}; runs: {dict(ends)}")
     print(f"requests: {dict(requests)}; a trigger that asks for its own run would have sent up to {asked:.0f}")
     wrong = [
@@ -120,7 +120,7 @@ def verdict(skyvern: SkyvernServer, chosen: list[str], states: dict[int, str | N
     complaints = [
         f"{len(wrong)} tasks did not end as their run did: {wrong[:5]}" if wrong else "",
         "not one run per task" if per_workflow != Counter(chosen) else "",
-        f"only {most} were deferred at once: raise SECONDS" if most < RUNS else "",
+        f"only {most} were deferred at once: raise RUN_SECONDS" if most < RUNS else "",
         "waiting took too many requests" if requests["list"] + requests["look"] > 4 * RUNS + took / 5 * 3 else "",
     ]
     for complaint in filter(None, complaints):

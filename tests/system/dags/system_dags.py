@@ -123,7 +123,7 @@ EARLY: dict[str, dict[str, Any]] = {
 
 for name, more in {"ok": {}, "bad": {}, "late": {"timeout": 8}}.items():
     with dag(f"early_{name}"):
-        start = run("start", wait_for_completion=False)
+        start = run("start", wait_for_completion=False, **PATIENT["default_args"])
         for how, way_to_end in EARLY.items():
             waiter = SkyvernRunSensor(
                 task_id=how,
