@@ -69,7 +69,7 @@ class Pace:
         if not self.held(now):  # several requests under way fail of the same cause
             self._pauses += 1
         self.error = error
-        pause = max(min(2.0**self._pauses, LONGEST_PAUSE), min(asked or 0.0, LONGEST_REQUESTED_PAUSE))
+        pause = max(min(2.0 ** min(self._pauses, 10), LONGEST_PAUSE), min(asked or 0.0, LONGEST_REQUESTED_PAUSE))
         self._until = max(self._until, now + pause * jitter())
 
 

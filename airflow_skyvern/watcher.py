@@ -199,11 +199,13 @@ class RunWatcher:
         """Look at one run itself."""
         place.will_be_asked(self._loop.time())
         try:
-            run, place.orphaned = await self._line.glance(place.wait.run_id, orphaned=place.orphaned)
-            self._pace.worked()
-            self._saw(place, run)
-        except SkyvernError as error:
-            self._missed(place, error)
+            try:
+                run, place.orphaned = await self._line.glance(place.wait.run_id, orphaned=place.orphaned)
+            except SkyvernError as error:
+                self._missed(place, error)
+            else:
+                self._pace.worked()
+                self._saw(place, run)
         except Exception as error:  # noqa: BLE001  such as a log that cannot be written; this wait must hear of it
             self._settle(place, error=error)
 

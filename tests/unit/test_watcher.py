@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernError, SkyvernNotFoundError
+from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConnectionError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.listing import DISTRUST
+from airflow_skyvern.pace import Pace
 from airflow_skyvern.places import RECHECK, Place
 from airflow_skyvern.triggers import SkyvernRunTrigger
 from airflow_skyvern.waiting import Wait
@@ -305,6 +306,15 @@ def test_a_failing_server_is_probed_by_one_request_and_nothing_is_lost(
         assert w.loop.time() - began <= 70
 
     play(fake, scenario)
+
+
+def test_a_server_that_is_away_for_days_is_still_probed_once_a_minute() -> None:
+    pace, now = Pace(), 0.0
+    for _ in range(5000):
+        pace.failed(SkyvernConnectionError("away"), now)
+        assert pace.held(now + 1)
+        now = pace.until
+    assert 5000 * 60 * 0.99 <= now <= 5000 * 66
 
 
 @pytest.mark.parametrize("asked", ["60", "100000"])
