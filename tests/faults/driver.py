@@ -22,7 +22,7 @@ import sqlalchemy
 
 from dev.airflow_server import DATABASE, AirflowServer
 from dev.process import MARK, RigError
-from tests.faults.catalogue import LONG, SHORT, Fault, Hook, UserAction, Way
+from tests.faults.catalogue import LONG, ROAD, SHORT, Fault, Hook, UserAction, Way
 from tests.faults.leaks import Leaks
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ PATIENCE = 10.0
 
 KILL_SECONDS = 10.0
 """Seconds after which a worker's task has heard of a kill, been asked to end, and been ended."""
+
+SPOILED_LISTS = 0.3
+"""The part of the lists of active runs, by which triggers wait, that meets a fault on the road."""
 
 SETTLED = 3.0
 """Seconds for which a task has to stay as it is before it counts as over."""
@@ -192,6 +195,7 @@ class Driver:
         self.window = window
         self.executions: dict[str, Execution] = {}
         self.leaks = Leaks(airflow, {skyvern.api_key})
+        self.lists = Execution("lists", "deferred", Fault("lists"), Random(rng.random()), self)
         self.events_begun = 0
         self.outages: list[tuple[float, float]] = []
         self.event_log: list[tuple[str, int]] = []
@@ -288,7 +292,10 @@ class Driver:
             self.airflow.mark(dag_id, run_id, TASK, action.removeprefix("mark_"))
 
     async def on_request(self, exchange: Exchange) -> None:
-        """Hand a request to its execution."""
+        """Hand a request to its execution; spoil some of the lists, which are of all that wait."""
+        if exchange.kind == "list" and self.lists.rng.random() < SPOILED_LISTS:
+            self.lists.hits += 1
+            await self.lists.rng.choice(list(ROAD.values()))(exchange, self.lists)
         execution = self.executions.get(exchange.execution or "")
         if execution is not None:
             if exchange.kind in ("start", "cancel", "find"):

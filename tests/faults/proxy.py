@@ -258,6 +258,8 @@ class FaultProxy:
         elif url.path == "/v1/runs" and "tags" in query:
             exchange.kind = "find"
             exchange.execution = self._first(self._key_owner, query["tags"])
+        elif url.path == "/v1/runs":
+            exchange.kind = "list"
         elif url.path == "/v1/run-tags":
             exchange.kind = "tags"
             exchange.execution = self._first(self.run_owner, query.get("workflow_run_ids", [""])[0].split(","))

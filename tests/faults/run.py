@@ -164,6 +164,7 @@ def report(driver: Driver, *, durable: bool) -> int:
             print(f"    {', '.join(one.events)}; {last_error(driver, one)}")
     happened = ", ".join(f"{name} ({hit} in flight)" for name, hit in driver.event_log)
     print(f"events: {happened}")
+    print(f"lists of active runs: {driver.proxy.requests['list']}, {driver.lists.hits} of them spoiled")
     left = [one.execution.name for one in findings if one.counts.orphans]
     print(
         f"orphans: {len(left)}; {len(limits.must)} expected (marked while deferred, on Airflow 2), "
