@@ -59,6 +59,11 @@ clean:  ## remove environments and caches
 	$(UV) pip install --quiet --python $(@D) --constraint $< --editable . --group dev
 	touch $@
 
+.venvs/bench/.installed: constraints/bench.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D) --constraint $< --editable . --group bench
+	touch $@
+
 $(SKYVERN): constraints/skyvern.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) $(@D)
 	$(UV) pip install --quiet --python $(@D) --requirement $<

@@ -1,4 +1,5 @@
-"""Regenerate `constraints/*.txt`: one pinned environment per Airflow version, one for the Skyvern server.
+"""Regenerate `constraints/*.txt`: one pinned environment per Airflow version, one for the Skyvern server, one for the
+benchmark.
 
 Run by `make constraints` (`python -m dev.constraints [NAME ...]`), with `uv` on PATH or named by $UV.
 """
@@ -14,6 +15,7 @@ REPO = Path(__file__).resolve().parent.parent
 FOLDER = REPO / "constraints"
 PYTHON_VERSION = "3.11"
 AIRFLOW = {"2.11": "2.11.2", "3.1": "3.1.8", "3.3": "3.3.2"}
+NEWEST = "3.3"
 SKYVERN = "skyvern[server]==1.0.56"
 
 
@@ -33,6 +35,8 @@ def main(names: list[str]) -> None:
         name = f"airflow-{short}"
         if not names or name in names:
             compile_pins(name, f"apache-airflow=={version}\n", "pyproject.toml", "--group", "dev", "--group", "test")
+    if not names or "bench" in names:
+        compile_pins("bench", f"apache-airflow=={AIRFLOW[NEWEST]}\n", "pyproject.toml", "--group", "bench")
     if not names or "skyvern" in names:
         compile_pins("skyvern", f"{SKYVERN}\n")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import http.server
+import ipaddress
 import json
 import socketserver
 import ssl
@@ -148,6 +149,8 @@ def write_certificate(path: Path) -> None:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = dt.datetime.now(dt.timezone.utc)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))])
+    builder = builder.add_extension(names, critical=False)
     builder = builder.not_valid_before(now - dt.timedelta(days=1))
     certificate = builder.not_valid_after(now + dt.timedelta(days=30)).sign(key, hashes.SHA256())
     pem = serialization.Encoding.PEM

@@ -1,0 +1,55 @@
+"""What importing the operators costs a DAG file: ``python -X importtime``, in a new interpreter each time."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+REPEAT = 4
+
+OPERATORS = {
+    "skyvern": "airflow_skyvern.operators",
+    "databricks": "airflow.providers.databricks.operators.databricks",
+    "dbt-cloud": "airflow.providers.dbt.cloud.operators.dbt",
+    "airbyte": "airflow.providers.airbyte.operators.airbyte",
+    "fivetran": "fivetran_provider_async.operators",
+}
+
+_MARK = "benchmarks"
+_CODE = f"from airflow.sdk import DAG, BaseOperator\nimport {_MARK}\nimport {{module}}\n"
+_LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \| +(\S+)")
+
+
+@dataclass(frozen=True)
+class Imports:
+    """
+    What an import loads that a DAG file has not loaded anyway.
+
+    :param milliseconds: The quickest of some repetitions: what else the machine does only adds to it.
+    """
+
+    milliseconds: float
+    modules: int
+
+
+def measured(module: str, repeat: int = REPEAT) -> Imports:
+    """Import a module again and again, behind what every DAG file imports; the first time does not count."""
+    runs = [_once(module) for _ in range(repeat + 1)][1:]
+    return Imports(min(time for time, _ in runs), runs[0][1])
+
+
+def _once(module: str) -> tuple[float, int]:
+    command = [sys.executable, "-X", "importtime", "-c", _CODE.format(module=module)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPO)
+    found = _LINE.findall(done.stderr)
+    begin = [name for _, name in found].index(_MARK) + 1
+    return sum(int(microseconds) for microseconds, _ in found[begin:]) / 1000, len(found) - begin
+
+
+if __name__ == "__main__":
+    for name, operators in OPERATORS.items():
+        print(name, measured(operators))

@@ -1,0 +1,218 @@
+"""
+One event loop with many triggers, as a triggerer has it; a process of its own for each measurement.
+
+Run as ``python -m benchmarks.loop HOST:PORT``. It prints ``{"idle_mb": …}`` when it has all that an idle triggerer
+has, reads a :class:`~benchmarks.plan.Plan` from its standard input, runs it, and prints what was observed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import selectors
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.contenders import contender
+from benchmarks.plan import PHASES, Plan
+from benchmarks.server import allow_many_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow.triggers.base import BaseTrigger
+
+LOOPBACK = ("127.0.0.1", "::1")
+MEGABYTE = 1e6
+
+
+class WatchedSelector(selectors.DefaultSelector):
+    """
+    Measures how long the loop was away: from one look at sockets and timers to the next.
+
+    While it is away it serves nobody, so that is a stall for everybody else. Nothing has to wake up for this.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._longest = self._longest_cpu = self._away = 0.0
+        self._back: tuple[float, float] | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Note how long it took to come back, then look."""
+        if self._back is not None:
+            self._note(time.perf_counter() - self._back[0])
+            self._longest_cpu = max(self._longest_cpu, time.thread_time() - self._back[1])
+        self._back = None
+        found = super().select(timeout)
+        self._back = (time.perf_counter(), time.thread_time())
+        return found
+
+    def take(self) -> dict[str, float]:
+        """
+        Return the longest stall (and the longest by CPU time alone) and all time away since the last call.
+
+        Called from another thread, so that it comes in time when the loop does not.
+        """
+        if (back := self._back) is not None:
+            self._note(time.perf_counter() - back[0])
+            self._back = (time.perf_counter(), back[1])
+        taken = {"stall": self._longest, "stall_cpu": self._longest_cpu, "away": self._away}
+        self._longest = self._longest_cpu = self._away = 0.0
+        return taken
+
+    def _note(self, away: float) -> None:
+        self._away += away
+        self._longest = max(self._longest, away)
+
+
+def memory_mb(entry: str = "VmRSS") -> float:
+    """Return the resident memory of this process, or its highest value so far (VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{entry}:")) * 1024 / MEGABYTE
+
+
+def forget_highest_memory() -> None:
+    """Let VmHWM begin anew."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def stay_on_loopback(strays: list[str]) -> None:
+    """Refuse every connection to somewhere else, whoever makes it, and remember it."""
+
+    def check(event: str, details: tuple[Any, ...]) -> None:
+        if event == "socket.connect" and isinstance(address := details[1], tuple) and address[0] not in LOOPBACK:
+            strays.append(str(address))
+            raise OSError(f"the benchmark stays on loopback: {address}")
+
+    sys.addaudithook(check)
+
+
+@dataclass
+class Observed:
+    """What happened in the loop."""
+
+    idle_mb: float
+    latencies: dict[int, float] = field(default_factory=dict)
+    early: int = 0
+    wrong: Counter[str] = field(default_factory=Counter)
+    phases: dict[str, dict[str, float]] = field(default_factory=dict)
+    strays: list[str] = field(default_factory=list)
+    most_mb: float = 0.0
+
+
+class Measurement:
+    """One plan, carried out."""
+
+    def __init__(self, plan: Plan, observed: Observed, selector: WatchedSelector) -> None:
+        self.plan = plan
+        self.observed = observed
+        self._selector = selector
+        self._make: Callable[[int, float], BaseTrigger] = contender(plan.contender).make
+        self._succeeded = contender(plan.contender).succeeded
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._left = plan.ending
+        self._all_seen = asyncio.Event()
+
+    async def run(self) -> Observed:
+        """Begin all waits, and stop when all ends were seen."""
+        await asyncio.sleep(max(0.0, self.plan.zero - time.time()))
+        phases = threading.Thread(target=self._note_phases, daemon=True)
+        phases.start()
+        for number in range(self.plan.waits):
+            await asyncio.sleep(0)  # as TriggerRunner.create_triggers does
+            self._begin(number)
+        await asyncio.sleep(self.plan.boundaries[-1] - time.time())
+        if self._left:
+            left = self.plan.boundaries[-1] + self.plan.grace - time.time()
+            await asyncio.wait([asyncio.ensure_future(self._all_seen.wait())], timeout=max(0.0, left))
+        phases.join()
+        self.observed.most_mb = memory_mb("VmHWM")
+        return self.observed
+
+    def _note_phases(self) -> None:
+        """Note what each phase cost; in a thread, as a loop that cannot keep up would be late."""
+        self._selector.take()
+        cpu, wall = time.process_time(), time.time()
+        for phase, moment in zip(PHASES, self.plan.boundaries[1:], strict=True):
+            time.sleep(max(0.0, moment - time.time()))
+            before, (cpu, wall) = (cpu, wall), (time.process_time(), time.time())
+            costs = {"cpu": cpu - before[0], "seconds": wall - before[1]}
+            self.observed.phases[phase] = {**costs, **self._selector.take()}
+
+    def _begin(self, number: int) -> None:
+        task = asyncio.create_task(self._wait(number))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _wait(self, number: int) -> None:
+        """Run one trigger as TriggerRunner.run_trigger does, and take note of its events."""
+        import greenback  # noqa: PLC0415  belongs to Airflow 3; only this process needs it
+
+        await greenback.ensure_portal()
+        events = 0
+        try:
+            trigger = self._make(number, self.plan.interval)
+            async for event in trigger.run():
+                events += 1
+                self._saw(number, event.payload)
+            await trigger.cleanup()
+        except Exception as error:  # noqa: BLE001  whatever a trigger raises is a result
+            self.observed.wrong[f"raised {type(error).__name__}: {error}"[:300]] += 1
+            return
+        if events != 1:
+            self.observed.wrong[f"{events} events of one trigger"] += 1
+        successor = self.plan.successors.get(number)
+        if successor is not None:
+            self._begin(successor)
+
+    def _saw(self, number: int, payload: Any) -> None:
+        latency = time.time() - self.plan.zero - self.plan.jobs[number].ends
+        if not self._succeeded(payload):
+            self.observed.wrong[f"event {payload}"[:300]] += 1
+        elif latency < 0:
+            self.observed.early += 1
+        else:
+            self.observed.latencies[number] = latency
+        self._left -= 1
+        if not self._left:
+            self._all_seen.set()
+
+
+def import_what_a_triggerer_has() -> None:
+    """Import what is in memory before the first trigger comes, and keep log lines below WARNING away."""
+    import airflow.jobs.triggerer_job_runner  # noqa: F401, PLC0415
+    from airflow.sdk.log import configure_logging  # noqa: PLC0415
+
+    configure_logging(log_level="WARNING", json_output=True, output=sys.stderr.buffer)
+
+
+def main(address: str) -> None:
+    """Be the process."""
+    allow_many_files()
+    strays: list[str] = []
+    stay_on_loopback(strays)
+    import_what_a_triggerer_has()
+    gc.collect()
+    forget_highest_memory()
+    observed = Observed(idle_mb=memory_mb(), strays=strays)
+    print(json.dumps({"idle_mb": observed.idle_mb}), flush=True)
+    plan = Plan.from_json(sys.stdin.readline())
+    contender(plan.contender).prepare(address)
+    selector = WatchedSelector()
+    loop = asyncio.SelectorEventLoop(selector)
+    asyncio.set_event_loop(loop)
+    found = loop.run_until_complete(Measurement(plan, observed, selector).run())
+    print(json.dumps(vars(found)), flush=True)
+    os._exit(0)  # thousands of waits are left; ending them is no part of this
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
