@@ -9,7 +9,7 @@ SKYVERN_VENV ?= $(CURDIR)/.venvs/skyvern
 SKYVERN := $(SKYVERN_VENV)/.installed
 export UV SKYVERN_VENV
 
-.PHONY: help demo test test-matrix faults scale check format constraints clean
+.PHONY: help demo test test-matrix faults scale check format constraints clean bench bench-smoke bench-airflow
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,6 +38,14 @@ faults: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## runs under
 
 scale: $(NEWEST)/.installed $(SKYVERN)  ## a hundred deferred runs at once, every request counted (RUNS=, RUN_SECONDS=)
 	$(NEWEST)/bin/python -m tests.scale.run
+bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 14 min (N=, PEERS=); writes docs/performance.md
+	@.venvs/bench/bin/python -m benchmarks.run
+
+bench-smoke: .venvs/bench/.installed  ## does the benchmark still work? half a minute
+	@.venvs/bench/bin/python -m benchmarks.run --smoke
+
+bench-airflow: $(NEWEST)/.installed $(SKYVERN)  ## worker seconds and requests of deferred runs, real Airflow and Skyvern (RUNS=)
+	@$(NEWEST)/bin/python -m benchmarks.airflow_runs
 
 format: $(NEWEST)/.installed  ## format and fix what can be fixed
 	$(NEWEST)/bin/ruff format .

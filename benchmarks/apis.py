@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from benchmarks.plan import Plan
 from tests.support.fake_checks import STATUSES, Refusal, check_statuses, page_of
 from tests.support.fake_records import Run, Seen, Workflow
 from tests.support.fake_skyvern import MOST_PAGES, MOST_ROWS
 from tests.support.fake_views import row, view
+
+if TYPE_CHECKING:
+    from benchmarks.plan import Plan
 
 FIRST_ID = 700_000_000
 """Id of the first job; every other one adds its number."""
@@ -96,7 +98,7 @@ def dbt_cloud(asked: Asked, jobs: Jobs) -> Answer:
     if found is None or (number := jobs.number(found[1])) is None:
         return NOT_FOUND
     over = jobs.over(number, asked.now)
-    data = {
+    data: dict[str, Any] = {
         **dict.fromkeys(_DBT_EMPTY),
         **dict.fromkeys(_DBT_DURATIONS, "00:00:07"),
         "id": FIRST_ID + number,
@@ -279,8 +281,8 @@ class SkyvernRuns:
     def _run(self, number: int, *, over: bool) -> Run:
         made = self._workflow
         run_id = f"wr_{FIRST_ID + number}"
-        request = {"workflow_id": made.workflow_id, "parameters": {"vendor": "ACME", "month": "2026-10"}}
-        return Run(run_id, made, request["parameters"], {}, None, made.created_at, request, step=1 if over else 0)
+        parameters = {"vendor": "ACME", "month": "2026-10"}
+        return Run(run_id, made, parameters, {}, None, made.created_at, request={}, step=1 if over else 0)
 
     def one(self, asked: Asked) -> Answer:
         """Answer GET /v1/runs/{run_id}."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.contenders import contender
 from benchmarks.plan import PHASES, Plan
-from benchmarks.server import allow_many_files
+from benchmarks.server import allow_many_files, end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +71,26 @@ class WatchedSelector(selectors.DefaultSelector):
     def _note(self, away: float) -> None:
         self._away += away
         self._longest = max(self._longest, away)
+
+
+class WatchedCollector:
+    """Measures how long Python's garbage collector stopped everything."""
+
+    def __init__(self) -> None:
+        self._longest = self._began = 0.0
+        gc.callbacks.append(self._note)
+
+    def _note(self, when: str, _: object) -> None:
+        now = time.perf_counter()
+        if when == "start":
+            self._began = now
+        else:
+            self._longest = max(self._longest, now - self._began)
+
+    def take(self) -> dict[str, float]:
+        """Return the longest run since the last call."""
+        taken, self._longest = self._longest, 0.0
+        return {"collector": taken}
 
 
 def memory_mb(entry: str = "VmRSS") -> float:
@@ -140,12 +160,13 @@ class Measurement:
     def _note_phases(self) -> None:
         """Note what each phase cost; in a thread, as a loop that cannot keep up would be late."""
         self._selector.take()
+        collector = WatchedCollector()
         cpu, wall = time.process_time(), time.time()
         for phase, moment in zip(PHASES, self.plan.boundaries[1:], strict=True):
             time.sleep(max(0.0, moment - time.time()))
             before, (cpu, wall) = (cpu, wall), (time.process_time(), time.time())
             costs = {"cpu": cpu - before[0], "seconds": wall - before[1]}
-            self.observed.phases[phase] = {**costs, **self._selector.take()}
+            self.observed.phases[phase] = {**costs, **self._selector.take(), **collector.take()}
 
     def _begin(self, number: int) -> None:
         task = asyncio.create_task(self._wait(number))
@@ -205,6 +226,7 @@ def main(address: str) -> None:
     observed = Observed(idle_mb=memory_mb(), strays=strays)
     print(json.dumps({"idle_mb": observed.idle_mb}), flush=True)
     plan = Plan.from_json(sys.stdin.readline())
+    end_with_parent()
     contender(plan.contender).prepare(address)
     selector = WatchedSelector()
     loop = asyncio.SelectorEventLoop(selector)

@@ -88,9 +88,7 @@ class Plan:
         places = [moments[place :: self.waits] for place in range(self.waits)]
         first_ones, later_ones = [], []
         for place, ends in enumerate(places):
-            chain = [
-                Job(place, born, end) for born, end in zip([0.0, *ends], [*ends, math.inf], strict=True)
-            ]
+            chain = [Job(place, born, end) for born, end in zip([0.0, *ends], [*ends, math.inf], strict=True)]
             first_ones.append(chain[0])
             later_ones += chain[1:]
         return (*first_ones, *later_ones)
@@ -98,7 +96,8 @@ class Plan:
     @cached_property
     def successors(self) -> dict[int, int]:
         """Tell which job takes the place of which."""
-        found, last = {}, {}
+        found: dict[int, int] = {}
+        last: dict[int, int] = {}
         for number, job in enumerate(self.jobs):
             if job.place in last:
                 found[last[job.place]] = number

@@ -12,26 +12,35 @@ import math
 import os
 import platform
 import queue
+import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from benchmarks import report
 from benchmarks.contenders import CONTENDERS, OURS, Contender, contender
+from benchmarks.imports import OPERATORS, Imports, measured
 from benchmarks.plan import AFTER_INTERVALS, Plan
 from benchmarks.verdict import Result, result
 from dev.peer import write_certificate
 from dev.process import RigError
 
 REPO = Path(__file__).resolve().parent.parent
+PAGE = REPO / "docs" / "performance.md"
+PLOT = REPO / "docs" / "images" / "bench.svg"
+RAW = REPO / "benchmarks" / "results.json"
 WAITS = (10, 100, 1000, 5000)
 INTERVAL = 5.0
 START_SECONDS = 90.0
@@ -109,7 +118,9 @@ class Bench:
             "SSL_CERT_FILE": str(certificate),  # all clients trust it as they trust a public authority
             "NO_PROXY": "*",
         }
-        self._server = Child("server", ["-m", "benchmarks.server", str(certificate)], self._env, folder / "server.log")
+        self._server = Child(
+            "server", ["-m", "benchmarks.server", str(certificate)], self._env, folder / "server.log"
+        )
         self._address = f"127.0.0.1:{self._server.line(START_SECONDS)}"
         self._ask = httpx.Client(
             base_url=f"https://{self._address}", verify=str(certificate), trust_env=False, timeout=60
@@ -118,13 +129,17 @@ class Bench:
     def close(self) -> None:
         """End the server; raises RigError if it was asked things that no service knows."""
         strays = self._ask.get("/_strays").raise_for_status().json()
-        self._ask.close()
-        self._server.end()
+        self.end()
         if strays:
             raise RigError(f"requests that belong to no service: {strays}")
 
-    def measure(self, plans: Iterable[Plan]) -> Iterator[tuple[Result, dict[str, Any]]]:
-        """Carry plans out at the same time, and return results with what they are made from."""
+    def end(self) -> None:
+        """End the server."""
+        self._ask.close()
+        self._server.end()
+
+    def measure(self, plans: Iterable[Plan]) -> Iterator[Result]:
+        """Carry plans out at the same time."""
         children = [(plan, self._loop(contender(plan.contender))) for plan in plans]
         try:
             for _, child in children:
@@ -148,10 +163,10 @@ class Bench:
         child.tell(plan.to_json())
         return plan
 
-    def _finish(self, plan: Plan, child: Child) -> tuple[Result, dict[str, Any]]:
+    def _finish(self, plan: Plan, child: Child) -> Result:
         observed = child.line(plan.boundaries[-1] + plan.grace + SLACK - time.time())
         seen = self._ask.get(f"/_seen/{plan.contender}").raise_for_status().json()
-        return result(plan, seen, observed), {"plan": json.loads(plan.to_json()), "seen": seen, "observed": observed}
+        return result(plan, seen, observed)
 
 
 @contextmanager
@@ -161,13 +176,144 @@ def bench() -> Iterator[Bench]:
     made = Bench(folder)
     try:
         yield made
-    finally:
-        made.close()
+    except BaseException:
+        made.end()
+        print(f"logs: {folder}", file=sys.stderr)
+        raise
+    made.close()
+    shutil.rmtree(folder)
 
 
-def plan_of(name: str, waits: int, *, interval: float = INTERVAL) -> Plan:
+def plan_of(name: str, waits: int) -> Plan:
     """Plan a measurement; few waits take longer, as they have few ends at a time."""
     ends = 60.0 if waits <= FEW // 10 else 25.0
-    chances = waits * math.floor(ends / (AFTER_INTERVALS * interval))
+    chances = waits * math.floor(ends / (AFTER_INTERVALS * INTERVAL))
     ending = min(max(ENOUGH_ENDS, waits // 5), chances)
-    return Plan(name, waits, interval, steady=25.0, ends=ends, ending=ending)
+    return Plan(name, waits, INTERVAL, steady=25.0, ends=ends, ending=ending)
+
+
+def smoke_plan(name: str, waits: int) -> Plan:
+    """Plan a measurement that only shows that everything still works."""
+    return Plan(name, waits, 1.0, steady=4.0, ends=5.0, ending=waits, warm_up=11.0, grace=5.0)
+
+
+def groups(chosen: Sequence[Contender], sizes: Sequence[int]) -> Iterator[tuple[list[Contender], int]]:
+    """Tell what is measured at the same time."""
+    for waits in sizes:
+        if waits <= FEW:
+            yield list(chosen), waits
+        else:
+            for one in chosen:
+                yield [one], waits
+
+
+def measure(
+    chosen: Sequence[Contender], sizes: Sequence[int], plan: Callable[[str, int], Plan]
+) -> tuple[dict[tuple[str, int], Result], list[str]]:
+    """Measure everybody at every size, and return results and what is wrong with them."""
+    results: dict[tuple[str, int], Result] = {}
+    faults: list[str] = []
+    with bench() as server:
+        for together, waits in groups(chosen, sizes):
+            print(f"{waits:,} waits: {', '.join(one.label for one in together)} …", flush=True)
+            for one in server.measure([plan(who.name, waits) for who in together]):
+                results[one.contender, waits] = one
+                faults += [f"{contender(one.contender).label} at {waits:,} waits: {fault}" for fault in one.faults]
+                print(f"  {one.line()}", flush=True)
+    return results, faults
+
+
+def machine() -> str:
+    """Describe this machine, as far as it matters."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return (
+        f"{os.cpu_count()} processors ({model}), {memory:.0f} GiB, Linux {platform.release()}, "
+        f"Python {platform.python_version()}, OpenSSL {ssl.OPENSSL_VERSION.split()[1]}"
+    )
+
+
+def raw(results: report.Results, imported: Mapping[str, Imports]) -> str:
+    """Write everything down, a line per measurement."""
+    lines = [
+        json.dumps({**vars(one), "latencies": [round(late, 3) for late in one.latencies]}) for one in results.values()
+    ]
+    head = {
+        "machine": machine(),
+        "versions": versions(report.names(results)),
+        "interval": INTERVAL,
+        "imports": {name: vars(one) for name, one in imported.items()},
+    }
+    return f'{{"about": {json.dumps(head)},\n"results": [\n' + ",\n".join(lines) + "\n]}\n"
+
+
+def versions(found: Iterable[str]) -> dict[str, str]:
+    """Return what was installed."""
+    return {
+        "apache-airflow": version("apache-airflow"),
+        **{contender(name).distribution: contender(name).version for name in found},
+    }
+
+
+def page(results: report.Results, imported: Mapping[str, Imports], minutes: float) -> str:
+    """Write the generated part of docs/performance.md."""
+    installed = ", ".join(f"{name} {number}" for name, number in versions(report.names(results)).items())
+    parts = [
+        f"`make bench` took {minutes:.0f} minutes on {machine()}.\n",
+        report.ratios(results),
+        report.bar_table(results, INTERVAL),
+        *(report.details(results, waits) for waits in report.sizes(results)),
+        report.imports_table(imported),
+        *(f"* {warning[0].upper()}{warning[1:]}.\n" for warning in report.warnings(results)),
+        f"Measured: {installed}.\n",
+    ]
+    return "\n".join(parts)
+
+
+def chosen_by(names: str | None) -> list[Contender]:
+    """Return the contenders that were asked for, ours always among them."""
+    wanted = [OURS, *(names or "").split(",")] if names else [one.name for one in CONTENDERS]
+    known = [one.name for one in CONTENDERS]
+    if unknown := set(filter(None, wanted)) - set(known):
+        raise SystemExit(f"PEERS={names}: no {', '.join(sorted(unknown))}; there are {', '.join(known[1:])}")
+    return [one for one in CONTENDERS if one.name in wanted]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the command line and the environment say."""
+    sizes = [int(size) for size in os.environ.get("N", "").split(",") if size] or list(WAITS)
+    chosen = chosen_by(os.environ.get("PEERS"))
+    begun = time.monotonic()
+    if "--smoke" in arguments:
+        results, faults = measure([contender(OURS), contender("databricks")], [10], smoke_plan)
+    else:
+        results, faults = measure(chosen, sizes, plan_of)
+    for warning in report.warnings(results):
+        print(f"note: {warning}")
+    if faults:
+        print("\n".join(["", "BROKEN, nothing is compared:", *faults]), file=sys.stderr)
+        return 1
+    if "--smoke" in arguments:
+        print("the benchmark works")
+        return 0
+    print(f"\n{report.ratios(results)}\n{report.bar_table(results, INTERVAL)}")
+    if sizes == list(WAITS) and chosen == list(CONTENDERS):
+        imported = {name: measured(operators) for name, operators in OPERATORS.items()}
+        RAW.write_text(raw(results, imported), encoding="utf-8")
+        plot = import_module("benchmarks.plot")  # matplotlib takes its time
+        plot.draw(results, PLOT)
+        text = page(results, imported, (time.monotonic() - begun) / 60)
+        report.Markers(PAGE, "make bench").put(text)
+        print(f"written: {', '.join(str(file.relative_to(REPO)) for file in (PAGE, PLOT, RAW))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

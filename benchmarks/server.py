@@ -16,6 +16,7 @@ import os
 import resource
 import ssl
 import sys
+import threading
 import time
 from collections import Counter
 from http import HTTPStatus
@@ -167,6 +168,16 @@ def allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def end_with_parent() -> None:
+    """End this process when whoever started it is gone, however that came about."""
+
+    def wait() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 async def serve(certificate: str) -> None:
     """Serve until the process is ended."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -182,5 +193,6 @@ async def serve(certificate: str) -> None:
 
 if __name__ == "__main__":
     allow_many_files()
+    end_with_parent()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(sys.argv[1]))

@@ -11,9 +11,10 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.plan import Plan
+if TYPE_CHECKING:
+    from benchmarks.plan import Plan
 
 OVERLOADED = 0.9
 """Share of the time beyond which an event loop that never rests counts as overloaded: it may be late then."""
@@ -35,6 +36,8 @@ class Result:
     :param requests: Requests per interval, while nothing ends.
     :param connections: Connections opened per interval, while nothing ends.
     :param stall: The longest time in seconds for which the loop served nobody, after the start.
+    :param stall_cpu: The same, counting CPU seconds alone.
+    :param collector: The longest run of Python's garbage collector, which is a stall, too.
     :param stall_start: The same while all waits begin.
     :param growth_mb: Most resident memory over that of an idle triggerer.
     :param looks: Looks at jobs as a share of those asked for.
@@ -53,6 +56,7 @@ class Result:
     connections_at_start: int
     stall: float
     stall_cpu: float
+    collector: float
     stall_start: float
     growth_mb: float
     idle_mb: float
@@ -74,6 +78,15 @@ class Result:
         ranked = [*self.latencies, *[math.inf] * self.missed]
         return ranked[max(0, math.ceil(percent / 100 * len(ranked)) - 1)] if ranked else math.nan
 
+    def line(self) -> str:
+        """Say it in one line."""
+        late = "/".join(f"{self.latency(percent):.1f}" for percent in (50, 95, 99))
+        return (
+            f"{self.contender:10} {self.cpu:7.3f} CPU s/min, {self.requests:7.1f} requests and "
+            f"{self.connections:6.1f} connections per tick, stall {self.stall * 1000:5.0f} ms, "
+            f"+{self.growth_mb:3.0f} MB, latency {late} s, {self.looks:.0%} of the looks"
+        )
+
 
 def result(plan: Plan, seen: Mapping[str, Any], observed: Mapping[str, Any]) -> Result:
     """Judge one measurement."""
@@ -92,6 +105,7 @@ def result(plan: Plan, seen: Mapping[str, Any], observed: Mapping[str, Any]) -> 
         connections_at_start=seen["connections"]["warm-up"],
         stall=max(steady["stall"], ends["stall"]),
         stall_cpu=max(steady["stall_cpu"], ends["stall_cpu"]),
+        collector=max(steady["collector"], ends["collector"]),
         stall_start=observed["phases"]["warm-up"]["stall"],
         growth_mb=observed["most_mb"] - observed["idle_mb"],
         idle_mb=observed["idle_mb"],
@@ -123,10 +137,8 @@ def _looks(found: Result, looks: Sequence[int], ticks: float) -> list[str]:
     least, fewest = max(1, math.floor(TOO_FEW * ticks)), min(looks)
     if fewest < least:
         late = sum(count < least for count in looks)
-        return [
-            f"stopped polling: {late} of {len(looks)} jobs were looked at less than {least} times in "
-            f"{ticks:g} intervals (fewest {fewest}, median {statistics.median(looks):g})"
-        ]
+        numbers = f"{ticks:g} intervals (fewest {fewest}, median {statistics.median(looks):g})"
+        return [f"stopped polling: {late} of {len(looks)} jobs were looked at less than {least} times in {numbers}"]
     if found.looks > TOO_MANY:
         return [f"polls more often than it is asked to: {found.looks:.0%} of the looks asked for"]
     return []
