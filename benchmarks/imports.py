@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-REPEAT = 4
+REPEAT = 3
 
 OPERATORS = {
     "skyvern": "airflow_skyvern.operators",

@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import queue
 import shutil
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -38,7 +36,6 @@ from dev.peer import write_certificate
 from dev.process import RigError
 
 REPO = Path(__file__).resolve().parent.parent
-PAGE = REPO / "docs" / "performance.md"
 PLOT = REPO / "docs" / "images" / "bench.svg"
 RAW = REPO / "benchmarks" / "results.json"
 WAITS = (10, 100, 1000, 5000)
@@ -223,30 +220,13 @@ def measure(
     return results, faults
 
 
-def machine() -> str:
-    """Describe this machine, as far as it matters."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return (
-        f"{os.cpu_count()} processors ({model}), {memory:.0f} GiB, Linux {platform.release()}, "
-        f"Python {platform.python_version()}, OpenSSL {ssl.OPENSSL_VERSION.split()[1]}"
-    )
-
-
 def raw(results: report.Results, imported: Mapping[str, Imports]) -> str:
     """Write everything down, a line per measurement."""
     lines = [
         json.dumps({**vars(one), "latencies": [round(late, 3) for late in one.latencies]}) for one in results.values()
     ]
     head = {
-        "machine": machine(),
+        "machine": report.machine(),
         "versions": versions(report.names(results)),
         "interval": INTERVAL,
         "imports": {name: vars(one) for name, one in imported.items()},
@@ -266,7 +246,7 @@ def page(results: report.Results, imported: Mapping[str, Imports], minutes: floa
     """Write the generated part of docs/performance.md."""
     installed = ", ".join(f"{name} {number}" for name, number in versions(report.names(results)).items())
     parts = [
-        f"`make bench` took {minutes:.0f} minutes on {machine()}.\n",
+        f"`make bench` took {minutes:.0f} minutes on {report.machine()}.\n",
         report.ratios(results),
         report.bar_table(results, INTERVAL),
         *(report.details(results, waits) for waits in report.sizes(results)),
@@ -310,8 +290,8 @@ def main(arguments: Sequence[str]) -> int:
         plot = import_module("benchmarks.plot")  # matplotlib takes its time
         plot.draw(results, PLOT)
         text = page(results, imported, (time.monotonic() - begun) / 60)
-        report.Markers(PAGE, "make bench").put(text)
-        print(f"written: {', '.join(str(file.relative_to(REPO)) for file in (PAGE, PLOT, RAW))}")
+        report.Markers(report.PAGE, "make bench").put(text)
+        print(f"written: {', '.join(str(file.relative_to(REPO)) for file in (report.PAGE, PLOT, RAW))}")
     return 0
 
 
