@@ -77,10 +77,10 @@ def sizes(results: Results) -> list[int]:
 def ratios(results: Results) -> str:
     """Tell how many times our CPU time every peer takes."""
     peers = [name for name in names(results) if name != OURS]
-    return table(
-        ["CPU time, as a multiple of ours", *(f"{waits:,} waits" for waits in sizes(results))],
-        [[contender(name).label, *(_ratio(results, name, waits) for waits in sizes(results))] for name in peers],
-    )
+    rows = [[contender(name).label, *(_ratio(results, name, waits) for waits in sizes(results))] for name in peers]
+    ours = [f"{results[OURS, waits].cpu:.2f} s/min" if (OURS, waits) in results else "—" for waits in sizes(results)]
+    head = ["CPU time, as a multiple of ours", *(f"{waits:,} waits" for waits in sizes(results))]
+    return table(head, [*rows, [contender(OURS).label, *ours]])
 
 
 def _ratio(results: Results, name: str, waits: int) -> str:
@@ -98,6 +98,7 @@ def details(results: Results, waits: int) -> str:
         "requests per tick",
         "connections per tick",
         "longest stall",
+        "stall at the start",
         "memory",
         "latency p50 / p95 / p99",
     ]
@@ -112,6 +113,7 @@ def _detail(found: Result) -> list[str]:
         f"{found.requests:,.1f}",
         f"{found.connections:,.1f}",
         f"{found.stall * 1000:,.0f} ms",
+        f"{found.stall_start * 1000:,.0f} ms",
         f"+{found.growth_mb:,.0f} MB",
         " / ".join(seconds(found.latency(percent)) for percent in (50, 95, 99)),
     ]

@@ -40,7 +40,7 @@ PLOT = REPO / "docs" / "images" / "bench.svg"
 RAW = REPO / "benchmarks" / "results.json"
 WAITS = (10, 100, 1000, 5000)
 INTERVAL = 5.0
-START_SECONDS = 90.0
+START_SECONDS = 240.0
 ENOUGH_ENDS = 100
 """Ends from which a 99th percentile can be told, where there are as many waits."""
 

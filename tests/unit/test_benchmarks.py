@@ -150,10 +150,10 @@ def of(name: str, waits: int, **more: Any) -> Result:
     return replace(result(PLAN, *good()), contender=name, waits=waits, **more)
 
 
-def test_ratios_come_first_and_ours_is_one() -> None:
+def test_ratios_say_how_many_times_our_cost_a_peer_has() -> None:
     results = {(OURS, 10): of(OURS, 10, cpu=0.5), ("airbyte", 10): of("airbyte", 10, cpu=12.0, busy=0.95)}
     assert "| Airbyte | > 24 |" in ratios(results)
-    assert "this package" not in ratios(results)
+    assert "| Skyvern (this package) | 0.50 s/min |" in ratios(results)
 
 
 def test_the_bar_is_compared_with_the_best_peer_that_keeps_up() -> None:
