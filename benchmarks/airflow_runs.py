@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from benchmarks.report import PAGE, Markers, machine, table
-from dev.airflow_server import AirflowServer
+from dev.airflow_server import RUN_FINAL, AirflowServer
 from dev.postgres import PostgresServer
-from dev.process import RigError
+from dev.process import RigError, wait_until
 from dev.skyvern_server import SkyvernServer
 from tests.faults.proxy import FaultProxy
 
@@ -39,7 +39,7 @@ KEY = "made-up-key-of-the-benchmark"
 SECONDS_PER_RUN = 2.0
 """How much longer a run lasts for each of its fellows, so that all are there when the first one ends."""
 
-_FINISHED = re.compile(r"Workload finished.*?duration=([\d.]+).*?final_state=(\w+)")
+_FINISHED = re.compile(r"Workload finished.*?duration=([\d.]+).*?final_state=(\w+).*?workload_id=(\S+)")
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -76,30 +76,56 @@ class Found:
     requests: Counter[str]
 
 
-def visits(airflow: AirflowServer) -> list[tuple[float, str]]:
-    """Return how long each visit to a worker took so far, and how it ended, as Airflow's supervisor logs it."""
-    log = _COLORS.sub("", airflow.processes["scheduler"].log_path.read_text(errors="replace"))
-    return [(float(seconds), state) for seconds, state in _FINISHED.findall(log)]
+@dataclass
+class DagRun:
+    """A DAG run and one of its tasks, mapped over the numbers of its ``conf``."""
 
+    airflow: AirflowServer
+    dag_id: str
+    task_id: str
+    conf: dict[str, Any]
+    most_deferred: int = 0
+    _run_id: str = ""
 
-def run_dag(airflow: AirflowServer, dag_id: str, task_id: str, conf: dict[str, Any], timeout: float) -> int:
-    """Run a DAG to its good end and return how many of its mapped tasks were deferred at once."""
-    run_id = airflow.trigger(dag_id, conf)
-    began, most = time.monotonic(), 0
-    while (state := airflow.run_state(dag_id, run_id)) not in ("success", "failed"):
-        states = [now for (task, _), now in airflow.task_states(dag_id, run_id).items() if task == task_id]
-        most = max(most, states.count("deferred"))
-        if time.monotonic() - began > timeout:
-            raise RigError(f"{dag_id}: {Counter(states)} after {timeout:.0f} s")
-        time.sleep(1)
-    states = [now for (task, _), now in airflow.task_states(dag_id, run_id).items() if task == task_id]
-    if state != "success" or set(states) - {"success"}:
-        raise RigError(f"{dag_id} ended as {state}: {Counter(states)}")
-    if task_id == "run":
-        for number in conf["numbers"]:
-            if "pause_output" not in airflow.xcom(dag_id, run_id, task_id, map_index=number):
-                raise RigError(f"{dag_id}: the task with index {number} has no output")
-    return most
+    def run(self, timeout: float) -> None:
+        """Run to the good end; RigError if it does not come."""
+        self._run_id = self.airflow.trigger(self.dag_id, self.conf)
+        began = time.monotonic()
+        while (state := self.airflow.run_state(self.dag_id, self._run_id)) not in RUN_FINAL:
+            states = Counter(row["state"] for row in self._rows())
+            self.most_deferred = max(self.most_deferred, states["deferred"])
+            if time.monotonic() - began > timeout:
+                raise RigError(f"{self.dag_id}: {states} after {timeout:.0f} s")
+            time.sleep(1)
+        states = Counter(row["state"] for row in self._rows())
+        if state != "success" or set(states) != {"success"}:
+            raise RigError(f"{self.dag_id} ended as {state}: {states}")
+
+    def visits(self, each: int) -> list[tuple[float, str]]:
+        """
+        Return how long each visit to a worker took, and how it ended, as Airflow's supervisor logs it.
+
+        :param each: How many visits each task has; the last ones are logged a little late.
+        """
+        ids = {row["id"] for row in self._rows()}
+        found: list[tuple[float, str]] = []
+
+        def all_logged() -> bool:
+            log = _COLORS.sub("", self.airflow.processes["scheduler"].log_path.read_text(errors="replace"))
+            found[:] = [(float(seconds), state) for seconds, state, ti in _FINISHED.findall(log) if ti in ids]
+            return len(found) == each * len(ids)
+
+        wait_until(f"{each * len(ids)} visits of {self.task_id} in the scheduler's log", all_logged, 30)
+        return found
+
+    def output(self, number: int) -> Any:
+        """Return what the task with a map index returned."""
+        return self.airflow.xcom(self.dag_id, self._run_id, self.task_id, map_index=number)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        path = f"/dags/{self.dag_id}/dagRuns/{self._run_id}/taskInstances/{self.task_id}/listMapped"
+        rows = self.airflow.request("GET", path, params={"limit": ALL}).raise_for_status().json()["task_instances"]
+        return list(rows)
 
 
 def ended(skyvern: SkyvernServer, workflow: str) -> Counter[str]:
@@ -132,20 +158,20 @@ def measure(runs: int) -> str:
         postgres = stack.enter_context(PostgresServer())
         airflow = stack.enter_context(AirflowServer(home / "airflow", DAGS, env, postgres=postgres))
         numbers = list(range(runs))
-        run_dag(airflow, "bench_nothing", "nothing", {"numbers": numbers[:20]}, 120)
-        empty = [took for took, _ in visits(airflow)[1:]]  # the first one makes the list
+        nothing = DagRun(airflow, "bench_nothing", "nothing", {"numbers": numbers[:20]})
+        nothing.run(300)
         block = {"block_type": "wait", "label": "pause", "wait_sec": seconds}
         workflow = skyvern.create_workflow(
             "bench wait", {"workflow_definition": {"parameters": [], "blocks": [block]}}
         )
-        seen = len(visits(airflow))
-        conf = {"workflow_id": workflow, "numbers": numbers}
-        most = run_dag(airflow, "bench_runs", "run", conf, 3 * seconds + 240)
-        held = visits(airflow)[seen + 1 :]
-        statuses = ended(skyvern, workflow)
-    if statuses != {"completed": runs}:
-        raise RigError(f"{runs} tasks made {dict(statuses)} runs")
-    return text(Found(runs, seconds, most, empty, held, counted.requests))
+        waiting = DagRun(airflow, "bench_runs", "run", {"workflow_id": workflow, "numbers": numbers})
+        waiting.run(3 * seconds + 300)
+        if missing := [number for number in numbers if "pause_output" not in waiting.output(number)]:
+            raise RigError(f"the tasks with the indexes {missing} have no output")
+        if (statuses := ended(skyvern, workflow)) != {"completed": runs}:
+            raise RigError(f"{runs} tasks made {dict(statuses)} runs")
+        empty = [took for took, _ in nothing.visits(1)]
+        return text(Found(runs, seconds, waiting.most_deferred, empty, waiting.visits(2), counted.requests))
 
 
 def text(found: Found) -> str:
@@ -153,8 +179,7 @@ def text(found: Found) -> str:
     first = [took for took, state in found.held if state == "deferred"]
     last = [took for took, state in found.held if state == "success"]
     if not len(first) == len(last) == found.runs:
-        visited = Counter(state for _, state in found.held)
-        raise RigError(f"{found.runs} runs, but workers were visited like this: {visited}")
+        raise RigError(f"{found.runs} runs, but {len(first)} visits deferred and {len(last)} succeeded")
     both = (sum(first) + sum(last)) / found.runs
     rows = [
         ["start the run, defer", *_spread(first)],
