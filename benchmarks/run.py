@@ -249,12 +249,17 @@ def page(results: report.Results, imported: Mapping[str, Imports], minutes: floa
         f"`make bench` took {minutes:.0f} minutes on {report.machine()}.\n",
         report.ratios(results),
         report.bar_table(results, INTERVAL),
+        f"![How the triggers grow with the number of waits]({_from_page(PLOT)})\n",
         *(report.details(results, waits) for waits in report.sizes(results)),
         report.imports_table(imported),
         *(f"* {warning[0].upper()}{warning[1:]}.\n" for warning in report.warnings(results)),
-        f"Measured: {installed}.\n",
+        f"Measured: {installed}. All numbers: [{RAW.name}]({_from_page(RAW)}).\n",
     ]
     return "\n".join(parts)
+
+
+def _from_page(file: Path) -> str:
+    return os.path.relpath(file, report.PAGE.parent)
 
 
 def chosen_by(names: str | None) -> list[Contender]:
