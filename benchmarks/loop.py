@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from benchmarks.contenders import contender
 from benchmarks.plan import PHASES, Plan
@@ -126,6 +126,7 @@ class Observed:
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
     strays: list[str] = field(default_factory=list)
     most_mb: float = 0.0
+    begun: int = 0
 
 
 class Measurement:
@@ -139,26 +140,20 @@ class Measurement:
         self._succeeded = contender(plan.contender).succeeded
         self._tasks: set[asyncio.Task[None]] = set()
         self._left = plan.ending
-        self._all_seen = asyncio.Event()
+        self._all_seen = threading.Event()
 
-    async def run(self) -> Observed:
-        """Begin all waits, and stop when all ends were seen."""
+    async def run(self) -> NoReturn:
+        """Begin all waits; the thread that notes the phases ends the process."""
         await asyncio.sleep(max(0.0, self.plan.zero - time.time()))
-        phases = threading.Thread(target=self._note_phases, daemon=True)
-        phases.start()
+        threading.Thread(target=self._note_phases, daemon=True).start()
         for number in range(self.plan.waits):
             await asyncio.sleep(0)  # as TriggerRunner.create_triggers does
             self._begin(number)
-        await asyncio.sleep(self.plan.boundaries[-1] - time.time())
-        if self._left:
-            left = self.plan.boundaries[-1] + self.plan.grace - time.time()
-            await asyncio.wait([asyncio.ensure_future(self._all_seen.wait())], timeout=max(0.0, left))
-        phases.join()
-        self.observed.most_mb = memory_mb("VmHWM")
-        return self.observed
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
 
-    def _note_phases(self) -> None:
-        """Note what each phase cost; in a thread, as a loop that cannot keep up would be late."""
+    def _note_phases(self) -> NoReturn:
+        """Note what each phase cost and print it, also when the loop does not find the time to do anything."""
         self._selector.take()
         collector = WatchedCollector()
         cpu, wall = time.process_time(), time.time()
@@ -167,8 +162,15 @@ class Measurement:
             before, (cpu, wall) = (cpu, wall), (time.process_time(), time.time())
             costs = {"cpu": cpu - before[0], "seconds": wall - before[1]}
             self.observed.phases[phase] = {**costs, **self._selector.take(), **collector.take()}
+        if self._left:
+            self._all_seen.wait(self.plan.grace)
+        self.observed.most_mb = memory_mb("VmHWM")
+        seen = {**vars(self.observed), "latencies": dict(self.observed.latencies), "wrong": dict(self.observed.wrong)}
+        print(json.dumps(seen), flush=True)
+        os._exit(0)  # thousands of waits are left; ending them is no part of this
 
     def _begin(self, number: int) -> None:
+        self.observed.begun += 1
         task = asyncio.create_task(self._wait(number))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -231,9 +233,7 @@ def main(address: str) -> None:
     selector = WatchedSelector()
     loop = asyncio.SelectorEventLoop(selector)
     asyncio.set_event_loop(loop)
-    found = loop.run_until_complete(Measurement(plan, observed, selector).run())
-    print(json.dumps(vars(found)), flush=True)
-    os._exit(0)  # thousands of waits are left; ending them is no part of this
+    loop.run_until_complete(Measurement(plan, observed, selector).run())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ OVERLOADED = 0.9
 TOO_FEW, TOO_MANY = 0.5, 1.3
 """How often each job is looked at, at least, and all jobs together, at most; as a share of what was asked for."""
 
-STOPPED = 0.1
+STOPPED = 0.02
 """An overloaded trigger that looks less often than this share has stopped."""
 
 
@@ -44,6 +44,7 @@ class Result:
     :param busy: Share of the time for which the loop served nobody else.
     :param server_busy: CPU share of the API server, of one processor.
     :param others_busy: CPU share of everything else on the machine, of one processor.
+    :param begun: How many of the waits had begun at all in the end.
     :param latencies: Sorted seconds from a job's end to the trigger's event.
     """
 
@@ -65,6 +66,7 @@ class Result:
     server_busy: float
     others_busy: float
     missed: int
+    begun: int
     latencies: tuple[float, ...]
     faults: tuple[str, ...] = ()
 
@@ -114,6 +116,7 @@ def result(plan: Plan, seen: Mapping[str, Any], observed: Mapping[str, Any]) -> 
         server_busy=max(seen["server_cpu"]["steady"] / plan.steady, seen["server_cpu"]["ends"] / plan.ends),
         others_busy=(seen["machine_cpu"]["steady"] - seen["server_cpu"]["steady"] - steady["cpu"]) / plan.steady,
         missed=plan.ending - len(latencies),
+        begun=min(observed["begun"], plan.waits),
         latencies=latencies,
     )
     faults = [*_wrong(seen, observed), *_looks(found, first_ones, ticks), *_ends(found)]

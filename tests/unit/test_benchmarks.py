@@ -42,6 +42,7 @@ def good(plan: Plan = PLAN) -> tuple[dict[str, Any], dict[str, Any]]:
         "idle_mb": 130.0,
         "most_mb": 150.0,
         "latencies": {str(number): 0.1 * at for at, number in enumerate(ending)},
+        "begun": plan.waits,
         "early": 0,
         "wrong": {},
         "strays": [],
@@ -138,12 +139,14 @@ def test_a_broken_trigger_never_passes(fault: str, seen: dict[str, Any], observe
 def test_a_loop_that_never_rests_may_be_late_but_not_silent(looks: int, faults: int) -> None:
     seen, observed = good()
     observed["phases"]["steady"]["away"] = 19.9
-    observed["latencies"] = {"0": 3.0}
+    observed |= {"latencies": {"0": 3.0}, "begun": 3}
     found = result(PLAN, seen | {"looks": {"steady": [looks] * 4}}, observed)
     assert found.overloaded
     assert len(found.faults) == faults
     assert (found.missed, found.latency(5), found.latency(50)) == (7, 3.0, math.inf)
-    assert any("cannot keep up with 4 waits" in line for line in warnings({("skyvern", 4): found}))
+    said = warnings({("skyvern", 4): found})
+    assert "cannot keep up with 4 waits" in said[0]
+    assert "only 3 waits had begun" in said[0]
 
 
 def of(name: str, waits: int, **more: Any) -> Result:
