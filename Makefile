@@ -38,6 +38,7 @@ faults: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## runs under
 
 scale: $(NEWEST)/.installed $(SKYVERN)  ## a hundred deferred runs at once, every request counted (RUNS=, RUN_SECONDS=)
 	$(NEWEST)/bin/python -m tests.scale.run
+
 bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 14 min (N=, PEERS=); writes docs/performance.md
 	@.venvs/bench/bin/python -m benchmarks.run
 
