@@ -22,9 +22,6 @@ OVERLOADED = 0.9
 TOO_FEW, TOO_MANY = 0.5, 1.3
 """How often each job is looked at, at least, and all jobs together, at most; as a share of what was asked for."""
 
-STOPPED = 0.02
-"""An overloaded trigger that looks less often than this share has stopped."""
-
 
 @dataclass(frozen=True)
 class Result:
@@ -134,9 +131,7 @@ def _wrong(seen: Mapping[str, Any], observed: Mapping[str, Any]) -> list[str]:
 
 def _looks(found: Result, looks: Sequence[int], ticks: float) -> list[str]:
     if found.overloaded:
-        if found.looks < STOPPED:
-            return [f"stopped polling: {found.looks:.0%} of the looks asked for, with a loop that never rests"]
-        return []
+        return [] if found.looks else ["stopped polling: not one look, with a loop that never rests"]
     least, fewest = max(1, math.floor(TOO_FEW * ticks)), min(looks)
     if fewest < least:
         late = sum(count < least for count in looks)
