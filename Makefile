@@ -9,7 +9,7 @@ SKYVERN_VENV ?= $(CURDIR)/.venvs/skyvern
 SKYVERN := $(SKYVERN_VENV)/.installed
 export UV SKYVERN_VENV
 
-.PHONY: help demo test test-matrix test-schedules test-events faults scale check format constraints clean
+.PHONY: help demo test test-matrix test-schedules test-events faults faults-older scale check format constraints clean
 .PHONY: bench bench-smoke bench-airflow
 
 help:  ## show this list
@@ -42,6 +42,11 @@ test-events: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## many 
 
 faults: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## runs under faults and kills (SEED=, EXECUTIONS=, AIRFLOW=, DURABLE=0)
 	.venvs/airflow-$(or $(AIRFLOW),3.3)/bin/python -m tests.faults.run
+
+faults-older: $(OLDER:=.faults)  ## the same, shortened, on the older Airflow versions, with their limits
+
+.venvs/airflow-%.faults: .venvs/airflow-%/.installed $(SKYVERN) FORCE
+	AIRFLOW=$* SEED=$(or $(SEED),6) EXECUTIONS=$(or $(EXECUTIONS),24) .venvs/airflow-$*/bin/python -m tests.faults.run
 
 bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 14 min (N=, PEERS=); writes docs/performance.md
 	@.venvs/bench/bin/python -m benchmarks.run

@@ -3,8 +3,8 @@ The receiver of Skyvern's webhooks in Airflow's API server: ``POST /skyvern/webh
 
 It is off unless ``[skyvern] webhook_connections`` names connections. Airflow puts neither authentication nor
 limits before it, so they are here, in this order: a bound on the rate, on the size and on the time of a request,
-then the signature over the raw bytes. Only then is the body understood, and only :mod:`airflow_skyvern.handover` does
-anything.
+then the signature over the raw bytes. Only then is the body understood, and only
+:mod:`airflow_skyvern.asset_events` does anything.
 
 https://www.skyvern.com/docs/developers/webhooks
 """
@@ -30,9 +30,9 @@ from fastapi.responses import JSONResponse
 from pydantic import AliasChoices, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from airflow_skyvern import handover
+from airflow_skyvern import asset_events
+from airflow_skyvern.asset_events import Finished, Outcome
 from airflow_skyvern.assets import FinishedRun
-from airflow_skyvern.handover import Finished, Outcome
 from airflow_skyvern.hooks import settings_of
 from airflow_skyvern.models import RunState, UtcDatetime
 
@@ -49,7 +49,7 @@ KEY_SECONDS = 30.0
 """Seconds for which a key is kept. One that no longer fits is read again at once, but once a second at the most."""
 
 AFTERWARDS = 5.0
-"""Seconds after which a DAG is started for events that Airflow has passed over; see handover.wake."""
+"""Seconds after which a DAG is started for events that Airflow has passed over; see asset_events.wake."""
 
 MOST_IN_BATCH = 100
 """Runs that are handed over in one transaction."""
@@ -243,7 +243,7 @@ class Receiver:
         self._keys = Keys(read_key)
         self._bucket = Bucket(limits.rate)
         self._held = 0
-        self._queue = Queue(hand_over or partial(handover.hand_over, max_age=limits.max_age))
+        self._queue = Queue(hand_over or partial(asset_events.hand_over, max_age=limits.max_age))
         self._afterwards: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def receive(self, conn_id: str, request: Request) -> JSONResponse:
@@ -309,7 +309,7 @@ class Receiver:
     async def _later(self, key: tuple[str, str]) -> None:
         await asyncio.sleep(AFTERWARDS)
         try:
-            await run_in_threadpool(handover.wake_all, *key)
+            await run_in_threadpool(asset_events.wake_all, *key)
         except Exception:  # the next delivery looks again
             log.exception("Skyvern webhooks: could not look after the events of %s", key)
         self._afterwards.pop(key, None)

@@ -31,9 +31,9 @@ from airflow.models.trigger import Trigger
 from airflow.settings import engine
 from airflow.utils.session import create_session
 
+from airflow_skyvern.asset_events import WATCHER, Finished, hand_over, wake_all
 from airflow_skyvern.assets import FinishedRun, runs_uri
 from airflow_skyvern.events import SkyvernWorkflowRunsTrigger
-from airflow_skyvern.handover import WATCHER, Finished, hand_over, wake_all
 
 NOW = datetime.now(timezone.utc)
 WEEK = 7 * 86400.0

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
 
 from airflow_skyvern.cli import COMMANDS, get_cli_commands, main, table
 from airflow_skyvern.hooks import SkyvernHook
@@ -92,7 +94,6 @@ def test_what_cannot_be_exported_does_not_keep_the_others_from_it(
         (["export", "wfs_1", "wfs_2"], "No such schedule in Skyvern: wfs_1, wfs_2."),
         (["export", "--all", "--dags-folder", "/no/such/folder"], "There is no folder /no/such/folder"),
         (["list", "--conn-id", "nowhere"], "nowhere"),
-        (["list"], "Airflow's database cannot be read: run this where Airflow runs"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
 )
@@ -104,6 +105,16 @@ def test_what_is_wrong_is_one_line(
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert complaint in errors[0]
+
+
+def test_a_database_that_cannot_be_read_is_told_of_in_one_line(
+    skyvern: FakeSkyvern, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "airflow.settings.Session", sessionmaker(create_engine("sqlite:////no/such/folder/airflow.db"))
+    )
+    assert main(["schedules", "list"]) == 1
+    assert "error: Airflow's database cannot be read: run this where Airflow runs" in capsys.readouterr().err
 
 
 def test_airflow_offers_the_same_commands() -> None:

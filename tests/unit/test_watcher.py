@@ -632,7 +632,7 @@ def test_ten_thousand_waits_leave_nothing_behind(fake: FakeSkyvern) -> None:
         await asyncio.sleep(1)
         assert len(asyncio.all_tasks()) == 1
         gc.collect()
-        assert not [thing for thing in gc.get_objects() if isinstance(thing, Place)]
+        assert not [thing for thing in gc.get_objects() if type(thing) is Place]
         w.sent.clear()
         await asyncio.sleep(60)
         assert w.sent == []

@@ -24,7 +24,7 @@ from airflow_skyvern.provider_info import CONFIG
 from airflow_skyvern.webhooks import Bucket, Keys, Limits, Receiver, app
 
 if TYPE_CHECKING:
-    from airflow_skyvern.handover import Finished, Outcome
+    from airflow_skyvern.asset_events import Finished, Outcome
 
 KEY = "made-up-key"
 BODY = {
