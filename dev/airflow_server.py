@@ -214,7 +214,7 @@ class AirflowServer:
         if self.postgres is not None and not self._migrated:
             self.postgres.create(DATABASE)
         if not self._migrated:
-            self.cli("db", "migrate")
+            self.cli("db", "migrate", timeout=400)
             self._migrated = True
         start_and_wait(list(self.processes.values()), self._healthy, START_SECONDS)
         return self

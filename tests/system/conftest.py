@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dev.airflow_server import AirflowServer
+from dev.postgres import PostgresServer
 from dev.skyvern_server import SkyvernServer
 from tests.support import events_rig
 
@@ -68,7 +69,7 @@ class Rig:
 @pytest.fixture(scope="session")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     home = tmp_path_factory.mktemp("system")
-    with SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern:
+    with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern:
         good = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
         connections = {
             "SKYVERN_DEFAULT": good,
@@ -77,7 +78,8 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         env = {f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in connections.items()}
         dags = [SYSTEM_DAGS, events_rig.DAGS, *(ROOT / "dags").glob("*.py")]
         workflows = events_rig.make_workflows(skyvern)
-        airflow = AirflowServer(home / "airflow", dags, env)
+        # Not SQLite: Airflow 3.3 waits for itself there, half a minute at a time, when much is written at once.
+        airflow = AirflowServer(home / "airflow", dags, env, postgres=postgres)
         events_rig.prepare(airflow, workflows)
         with airflow:
             yield Rig(airflow, skyvern, events_rig.EventsRig(airflow, skyvern, workflows))

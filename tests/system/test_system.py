@@ -6,13 +6,13 @@ Everything is started at once and then looked at, since most of the time is wait
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dev.airflow_server import DATABASE
 from dev.process import wait_until
 from dev.skyvern_server import workflows
 
@@ -366,7 +366,7 @@ def test_the_test_button_proves_the_key_and_says_what_is_wrong(rig: Rig) -> None
 def test_a_connection_stored_as_the_form_does_can_be_used_and_tested(rig: Rig) -> None:
     address, port = rig.skyvern.base_url.rsplit(":", 1)
     stored = {
-        "connection_id": "stored",
+        "connection_id": "stored_by_form",
         "conn_type": "skyvern",
         "host": address,
         "port": int(port),
@@ -386,8 +386,8 @@ def test_every_run_was_started_once(all_started: Rig) -> None:
     rig = all_started
     for way in WAYS:
         ended(rig, f"timeout_{way}", f"timeout_{way}")
-    # Two timeouts, three sensor timeouts, one execution_timeout; two canceled, two killed, one cleared above.
-    assert len(rig.runs_of("long_wait")) == 6 + 4 + 2
+    # Two timeouts, three sensor timeouts, one execution_timeout; two canceled, four killed, one cleared above.
+    assert len(rig.runs_of("long_wait")) == 6 + 6 + 2
     assert len(rig.runs_of("terminate")) == len(WAYS)
 
 
@@ -396,6 +396,8 @@ def test_the_api_key_is_in_no_database_and_no_log(all_started: Rig) -> None:
     needle = rig.skyvern.api_key.encode()
     holders = [path for path in rig.airflow.home.rglob("*") if path.is_file() and needle in path.read_bytes()]
     assert holders == []
-    with closing(sqlite3.connect(f"file:{rig.airflow.db_path}?mode=ro", uri=True)) as db:
-        assert db.execute("select count(*) from xcom").fetchone()[0] > 0
+    assert rig.airflow.postgres is not None
+    dump = rig.airflow.postgres.dump(DATABASE)
+    assert xcom(rig, "run_deferred", "ok_deferred", key="run_id") in dump
+    assert rig.skyvern.api_key not in dump
     assert any(Path(rig.airflow.home).glob("logs/**/*.log"))
