@@ -156,6 +156,8 @@ def report(driver: Driver, *, durable: bool) -> int:
         print(f"API key in {place}")
     total = sum((finding.counts for finding in findings), Counts())
     strays = [run for run in runs if run.execution not in driver.executions]
+    for run in strays:
+        print(f"run of nobody: {run}")
     print(table(findings))
     for finding in findings:
         if finding.counts.gave_up:

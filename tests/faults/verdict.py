@@ -113,6 +113,8 @@ def _run(skyvern: SkyvernServer, run_id: str, tags: Mapping[str, str]) -> Server
     if status == 404 and "Task run not found" in str(body):
         return None
     assert status == 200, f"{run_id}: {status} {body}"
+    if not tags and body["status"] == "created":
+        return None
     ends = [datetime.fromisoformat(body[name]) for name in ("created_at", "finished_at") if body.get(name)]
     seconds = (ends[1] - ends[0]).total_seconds() if len(ends) == 2 else None
     return ServerRun(run_id, body["status"], tags.get("x", "?"), tags.get("group", "?"), seconds, body["output"])
