@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from dev.postgres import PostgresServer
 
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 DATABASE = "airflow"
 _SIMPLE_AUTH_MANAGER = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
 RUN_FINAL = ("success", "failed")

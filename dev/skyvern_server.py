@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 TITLE_PREFIX = "rig "
 
 # email_validator would look recipients of human_interaction blocks up in the public DNS.
