@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from airflow_skyvern.api import LAST_RUNS_PAGE, PAGE_SIZE
 from airflow_skyvern.models import RunGlance
-from airflow_skyvern.pace import jitter
+from airflow_skyvern.waiting import jitter
 
 if TYPE_CHECKING:
     from airflow_skyvern.exceptions import SkyvernError

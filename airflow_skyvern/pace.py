@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
-
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
     SkyvernConnectionError,
     SkyvernError,
     SkyvernRateLimitError,
 )
+from airflow_skyvern.waiting import jitter
 
 LONGEST_PAUSE = 60.0
 """Seconds between two probes of a server in trouble."""
@@ -71,8 +70,3 @@ class Pace:
         self.error = error
         pause = max(min(2.0 ** min(self._pauses, 10), LONGEST_PAUSE), min(asked or 0.0, LONGEST_REQUESTED_PAUSE))
         self._until = max(self._until, now + pause * jitter())
-
-
-def jitter() -> float:
-    """Return what pauses are multiplied with, so that not everybody comes back at once."""
-    return random.uniform(1.0, 1.1)  # noqa: S311  spreads load

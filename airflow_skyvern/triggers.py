@@ -13,6 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.killing import BREATH, PERSISTENCE
 from airflow_skyvern.outcome import RUN_ID_KEY
 from airflow_skyvern.waiting import Wait
 from airflow_skyvern.watcher import watcher_of
@@ -25,9 +26,6 @@ _AT_WORK: set[asyncio.Task[None]] = set()
 
 CONFIRMATIONS = 10
 """How often, once a second, a canceled run is looked at until it is canceled."""
-
-PERSISTENCE = 300.0
-"""Seconds for which a cancel is sent again while Skyvern cannot be reached."""
 
 Reason = Literal["ended", "deadline", "paused", "error"]
 
@@ -233,7 +231,7 @@ async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:
             if (await hook.alook(run_id)).is_final:
                 log.info("Skyvern run %s: is canceled", run_id)
                 return
-            await asyncio.sleep(1)
+            await asyncio.sleep(BREATH)
     except (SkyvernError, AirflowNotFoundException) as error:
         log.error("Skyvern run %s may still be running. %s", run_id, error)  # noqa: TRY400  it says all
     finally:
@@ -249,7 +247,7 @@ async def _canceled(hook: SkyvernHook, run_id: str) -> None:
         except SkyvernError as error:
             if not error.transient or time.monotonic() > until:
                 raise
-        await asyncio.sleep(1)
+        await asyncio.sleep(BREATH)
 
 
 async def _goes_on_elsewhere(trigger: SkyvernRunTrigger) -> bool:

@@ -150,7 +150,7 @@ class Wait(Generic[R]):
         backoff: float = min(
             self.poll_interval * 2 ** min(self._misses, 10), max(LONGEST_BACKOFF, self.poll_interval)
         )
-        pause = max(backoff, self._asked_to_wait) * random.uniform(1.0, 1.1)  # noqa: S311  spreads load
+        pause = max(backoff, self._asked_to_wait) * jitter()
         return max(0.0, min(pause, self.deadline - self._clock()))
 
     def _silent_for_long(self) -> bool:
@@ -159,6 +159,11 @@ class Wait(Generic[R]):
     def _say(self, news: str) -> None:
         self._log.info("Skyvern run %s: %s", self.run_id, news)
         self._spoke = self._clock()
+
+
+def jitter() -> float:
+    """Return what pauses are multiplied with, so that not everybody comes back at once."""
+    return random.uniform(1.0, 1.1)  # noqa: S311  spreads load
 
 
 def watch(wait: Wait[Run], look: Callable[[], Run], sleep: Callable[[float], None]) -> Run | None:

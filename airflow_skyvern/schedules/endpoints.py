@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
-
 from airflow_skyvern.api import PAGE_SIZE, Call, _get, _id, _parser, _post
 from airflow_skyvern.schedules.cron import check_cron, check_zone
 from airflow_skyvern.schedules.models import Deleted, ListedSchedule, ScheduleDetails, SchedulePage, Schedules
@@ -148,4 +146,5 @@ def _path(workflow_id: str, schedule_id: str | None = None) -> str:
 
 
 def _rows_of_page(content: bytes) -> list[ListedSchedule]:
-    return TypeAdapter(SchedulePage).validate_json(content).schedules
+    page: SchedulePage = _parser(SchedulePage)(content)
+    return page.schedules
