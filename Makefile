@@ -26,16 +26,16 @@ check: $(NEWEST)/.installed  ## formatting, lint, types, fast tests
 
 test: $(NEWEST)/.installed $(SKYVERN)  ## all tests on Airflow 3.3, with real servers
 	$(NEWEST)/bin/python -m pytest -q tests/unit
-	$(NEWEST)/bin/python -m pytest -v tests/contract tests/system --ignore=tests/system/test_ticks.py
+	$(NEWEST)/bin/python -m pytest -v tests/contract tests/system
 
 test-matrix: $(OLDER:=.tested)  ## fast and system tests on the older Airflow versions
 
 .venvs/%.tested: .venvs/%/.installed $(SKYVERN) FORCE
 	.venvs/$*/bin/python -m pytest -q tests/unit
-	.venvs/$*/bin/python -m pytest -v tests/system --ignore=tests/system/test_ticks.py
+	.venvs/$*/bin/python -m pytest -v tests/system
 
 test-schedules: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## schedules change hands while they fire: nine minutes of real ticks (AIRFLOW=)
-	.venvs/airflow-$(or $(AIRFLOW),3.3)/bin/python -m pytest -v -s tests/system/test_ticks.py
+	.venvs/airflow-$(or $(AIRFLOW),3.3)/bin/python -m pytest -v -s tests/system/ticks.py
 
 test-events: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## many events, and a triggerer that is killed (AIRFLOW=, SEED=, POSTGRES=0)
 	.venvs/airflow-$(or $(AIRFLOW),3.3)/bin/python -m pytest -v -rP tests/events

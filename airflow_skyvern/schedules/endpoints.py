@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from airflow_skyvern.api import PAGE_SIZE, Call, _get, _id, _parser, _post
-from airflow_skyvern.schedules.cron import check_cron, check_zone
 from airflow_skyvern.schedules.models import Deleted, ListedSchedule, ScheduleDetails, SchedulePage, Schedules
 
 
@@ -133,6 +132,11 @@ def _body(
     name: str | None,
     description: str | None,
 ) -> dict[str, Any]:
+    from airflow_skyvern.schedules.cron import (  # noqa: PLC0415  every worker loads the hook, few make schedules
+        check_cron,
+        check_zone,
+    )
+
     check_cron(cron_expression)
     check_zone(timezone)
     given = {"parameters": parameters, "name": name, "description": description}
