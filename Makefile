@@ -22,16 +22,16 @@ check: $(NEWEST)/.installed  ## formatting, lint, types, fast tests
 	$(NEWEST)/bin/ruff format --check .
 	$(NEWEST)/bin/ruff check .
 	$(NEWEST)/bin/mypy
-	$(NEWEST)/bin/python -m pytest -q tests/unit
+	$(NEWEST)/bin/python -m pytest -q -n auto tests/unit
 
 test: $(NEWEST)/.installed $(SKYVERN)  ## all tests on Airflow 3.3, with real servers
-	$(NEWEST)/bin/python -m pytest -q tests/unit
+	$(NEWEST)/bin/python -m pytest -q -n auto tests/unit
 	$(NEWEST)/bin/python -m pytest -v tests/contract tests/system
 
 test-matrix: $(OLDER:=.tested)  ## fast and system tests on the older Airflow versions
 
 .venvs/%.tested: .venvs/%/.installed $(SKYVERN) FORCE
-	.venvs/$*/bin/python -m pytest -q tests/unit
+	.venvs/$*/bin/python -m pytest -q -n auto tests/unit
 	.venvs/$*/bin/python -m pytest -v tests/system
 
 test-schedules: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## schedules change hands while they fire: nine minutes of real ticks (AIRFLOW=)
@@ -48,7 +48,7 @@ faults-older: $(OLDER:=.faults)  ## the same, shortened, on the older Airflow ve
 .venvs/airflow-%.faults: .venvs/airflow-%/.installed $(SKYVERN) FORCE
 	AIRFLOW=$* SEED=$(or $(SEED),6) EXECUTIONS=$(or $(EXECUTIONS),24) .venvs/airflow-$*/bin/python -m tests.faults.run
 
-bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 14 min (N=, PEERS=); writes docs/performance.md
+bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 17 min (N=, PEERS=); writes docs/performance.md
 	@.venvs/bench/bin/python -m benchmarks.run
 
 bench-smoke: .venvs/bench/.installed  ## does the benchmark still work? half a minute

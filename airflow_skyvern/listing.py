@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from airflow_skyvern.api import LAST_RUNS_PAGE, PAGE_SIZE
 from airflow_skyvern.models import RunGlance
-from airflow_skyvern.waiting import jitter
+from airflow_skyvern.waiting import ON_TIME, jitter
 
 if TYPE_CHECKING:
     from airflow_skyvern.exceptions import SkyvernError
@@ -108,7 +108,7 @@ class Sweep:
         self.checks = checks
         self.pages = 0
         self.complete = False
-        self.jitter = jitter()
+        self.jitter = jitter(ON_TIME)
         self._limit = len(sought)
 
     def goes_on(self, expected: int) -> bool:

@@ -81,7 +81,8 @@ class Places:
     All who wait, queued by when they are due.
 
     A place has one entry in the queue. That it is due later than its entry says is found out when the entry's time
-    has come, so that a list that is news of thousands of runs moves none of their entries.
+    has come, so that a list that is news of thousands of runs moves none of their entries. An entry is two numbers:
+    of those Python's garbage collector keeps no account, and so has less reason to stop the event loop.
 
     :param clock: The time of the event loop.
     """
@@ -91,7 +92,8 @@ class Places:
         self._all: set[Place] = set()
         self._ready: dict[str, list[Place]] = {}
         self._intervals: Counter[float] = Counter()
-        self._queue: list[tuple[float, int, Place]] = []
+        self._queue: list[tuple[float, int]] = []
+        self._queued: dict[int, Place] = {}
         self._turns = itertools.count()
 
     def __contains__(self, place: Place) -> bool:
@@ -125,6 +127,7 @@ class Places:
         self._ready.clear()
         self._intervals.clear()
         self._queue.clear()
+        self._queued.clear()
         return left
 
     def of(self, run_id: str) -> list[Place]:
@@ -147,7 +150,8 @@ class Places:
         """Take those out of the queue who are due now."""
         now, due = self._clock(), []
         while self._queue and self._queue[0][0] <= now:
-            _, turn, place = heapq.heappop(self._queue)
+            _, turn = heapq.heappop(self._queue)
+            place = self._queued.pop(turn)
             if place.turn != turn or place not in self._all:
                 continue
             if place.due > now:
@@ -184,4 +188,5 @@ class Places:
 
     def _enqueue(self, place: Place) -> None:
         place.turn = next(self._turns)
-        heapq.heappush(self._queue, (place.due, place.turn, place))
+        self._queued[place.turn] = place
+        heapq.heappush(self._queue, (place.due, place.turn))

@@ -132,7 +132,7 @@ class SkyvernRunTrigger(BaseTrigger):
             self.run_id,
             poll_interval=self.poll_interval,
             deadline=self.deadline,
-            log=self.log,
+            log=self.logger(),  # one for all of the class: a bound logger takes more memory than the wait
             on_pause=None if self.pause_known is None else lambda _: wait.stop(),
             pause_known=bool(self.pause_known),
         )

@@ -22,6 +22,9 @@ SIGN_OF_LIFE = 240.0
 
 LONGEST_BACKOFF = 60.0
 
+ON_TIME = 0.02
+"""What is added to an interval at the most while all goes well: every such share makes ends known later."""
+
 PAUSED = "paused"
 """The status of a run that waits for a person."""
 
@@ -147,10 +150,11 @@ class Wait(Generic[R]):
 
     def pause(self) -> float:
         """Return the seconds until the next look: longer after failures, never beyond the deadline."""
-        backoff: float = min(
-            self.poll_interval * 2 ** min(self._misses, 10), max(LONGEST_BACKOFF, self.poll_interval)
-        )
-        pause = max(backoff, self._asked_to_wait) * jitter()
+        pause = self.poll_interval * jitter(ON_TIME)
+        if self._misses:
+            longest = max(LONGEST_BACKOFF, self.poll_interval)
+            backoff = min(self.poll_interval * 2.0 ** min(self._misses, 10), longest)
+            pause = max(backoff, self._asked_to_wait) * jitter()
         return max(0.0, min(pause, self.deadline - self._clock()))
 
     def _silent_for_long(self) -> bool:
@@ -161,9 +165,9 @@ class Wait(Generic[R]):
         self._spoke = self._clock()
 
 
-def jitter() -> float:
-    """Return what pauses are multiplied with, so that not everybody comes back at once."""
-    return random.uniform(1.0, 1.1)  # noqa: S311  spreads load
+def jitter(most: float = 0.1) -> float:
+    """Return what pauses are multiplied with, so that not everybody comes back at once; never less than 1."""
+    return random.uniform(1.0, 1.0 + most)  # noqa: S311  spreads load
 
 
 def watch(wait: Wait[Run], look: Callable[[], Run], sleep: Callable[[float], None]) -> Run | None:

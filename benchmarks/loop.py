@@ -140,6 +140,7 @@ class Measurement:
         self._succeeded = contender(plan.contender).succeeded
         self._tasks: set[asyncio.Task[None]] = set()
         self._left = plan.ending
+        self._successors = plan.successors  # found now: that makes thousands of objects, which are not the triggers'
         self._all_seen = threading.Event()
 
     async def run(self) -> NoReturn:
@@ -192,7 +193,7 @@ class Measurement:
             return
         if events != 1:
             self.observed.wrong[f"{events} events of one trigger"] += 1
-        successor = self.plan.successors.get(number)
+        successor = self._successors.get(number)
         if successor is not None:
             self._begin(successor)
 

@@ -183,7 +183,7 @@ def bench() -> Iterator[Bench]:
 
 def plan_of(name: str, waits: int) -> Plan:
     """Plan a measurement; few waits take longer, as they have few ends at a time."""
-    ends = 60.0 if waits <= FEW // 10 else 25.0
+    ends = 150.0 if waits <= FEW // 10 else 25.0
     chances = waits * math.floor(ends / (AFTER_INTERVALS * INTERVAL))
     ending = min(max(ENOUGH_ENDS, waits // 5), chances)
     return Plan(name, waits, INTERVAL, steady=25.0, ends=ends, ending=ending)

@@ -44,6 +44,9 @@ MOST_PAGES = MOST_ROWS = MOST_CANCELED = 100
 class _Lost:
     """Do what was asked, and lose the answer."""
 
+    def __repr__(self) -> str:
+        return "LOST"
+
 
 LOST = _Lost()
 Outcome = httpx.Response | Exception | _Lost | Callable[[], object]

@@ -117,7 +117,7 @@ def test_an_end_is_noticed_within_the_interval_and_its_jitter(fake: FakeSkyvern,
             seen = await task
             assert seen is not None
             assert seen.status == "completed"
-            assert w.loop.time() - ended <= 5.5 + 10 * w.latency
+            assert w.loop.time() - ended <= 5.1 + 10 * w.latency
 
     play(fake, scenario)
 
@@ -401,7 +401,7 @@ def test_a_deadline_ends_the_wait_after_one_last_look_if_there_is_a_server(fake:
             w.instead = everything(httpx.Response(503, headers={"retry-after": "300"}))
         assert await task is None
         assert 42 <= w.loop.time() - began <= 42 + 2 * w.latency
-        assert (w.looks(runs[0])[-1] - began >= 42) is not away
+        assert any(look - began >= 42 for look in w.looks(runs[0])) is not away
 
     play(fake, scenario)
 
