@@ -21,6 +21,8 @@ Results = Mapping[tuple[str, int], Result]
 BUSY_MACHINE = 0.2
 """CPU share of other programs, of one processor, beyond which numbers are to be taken with care."""
 
+STOLEN = 0.1
+"""CPU share that the machine's host may keep from it, of one processor; with more, a measurement is repeated."""
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 
@@ -215,6 +217,12 @@ def warnings(results: Results) -> list[str]:
             f"other programs took up to {most:.0%} of a processor: take stalls and latencies with care, "
             "and run it again on a quiet machine"
         )
+    found += [
+        f"{contender(one.contender).label} at {one.waits:,} waits: the host of this virtual machine kept "
+        f"{one.stolen:.0%} of a processor from it, so stalls and latencies are its as well"
+        for one in results.values()
+        if one.stolen > STOLEN
+    ]
     found += [
         f"{contender(one.contender).label} at {one.waits:,} waits: the API server was {one.server_busy:.0%} busy"
         for one in results.values()

@@ -40,7 +40,7 @@ class Seen:
         self.connections: Counter[str | None] = Counter()
         self.refused: Counter[str] = Counter()
         self.looks: dict[str, list[int]] = {phase: [0] * len(self.jobs) for phase in PHASES}
-        self._busy: dict[str, tuple[float, float]] = {}
+        self._busy: dict[str, tuple[float, float, float]] = {}
         loop = asyncio.get_running_loop()
         for phase, moment in zip((*PHASES, "end"), plan.boundaries, strict=True):
             loop.call_later(moment - time.time(), self._note_cpu, phase)
@@ -60,9 +60,11 @@ class Seen:
                 looks[number] += 1
 
     def to_json(self) -> bytes:
-        """Tell everything, CPU seconds of this server and of the whole machine included."""
+        """Tell everything, CPU seconds of this server, of the whole machine and of its host included."""
         busy = [self._busy.get(boundary, busy_seconds()) for boundary in (*PHASES, "end")]
-        own, machine = ([after - before for before, after in pairwise(kind)] for kind in zip(*busy, strict=True))
+        own, machine, stolen = (
+            [after - before for before, after in pairwise(kind)] for kind in zip(*busy, strict=True)
+        )
         return json.dumps(
             {
                 "requests": {phase: self.requests[phase] for phase in PHASES},
@@ -71,6 +73,7 @@ class Seen:
                 "looks": self.looks,
                 "server_cpu": dict(zip(PHASES, own, strict=True)),
                 "machine_cpu": dict(zip(PHASES, machine, strict=True)),
+                "stolen_cpu": dict(zip(PHASES, stolen, strict=True)),
             }
         ).encode()
 
@@ -156,10 +159,11 @@ def _header(line: str) -> tuple[str, str]:
     return name.strip().lower(), value.strip()
 
 
-def busy_seconds() -> tuple[float, float]:
-    """Return the CPU seconds that this process, and the whole machine, have used so far."""
+def busy_seconds() -> tuple[float, float, float]:
+    """Return the CPU seconds so far of this process, of this whole machine, and those that its host kept from it."""
     user, nice, system, _, _, irq, softirq, steal, *_ = map(int, Path("/proc/stat").read_text().split()[1:11])
-    return time.process_time(), (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    ticks = os.sysconf("SC_CLK_TCK")
+    return time.process_time(), (user + nice + system + irq + softirq) / ticks, steal / ticks
 
 
 def allow_many_files() -> None:

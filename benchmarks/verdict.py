@@ -41,6 +41,7 @@ class Result:
     :param busy: Share of the time for which the loop served nobody else.
     :param server_busy: CPU share of the API server, of one processor.
     :param others_busy: CPU share of everything else on the machine, of one processor.
+    :param stolen: What the host of a virtual machine kept from it, as a share of one processor, in the worst phase.
     :param begun: How many of the waits had begun at all in the end.
     :param latencies: Sorted seconds from a job's end to the trigger's event.
     """
@@ -62,6 +63,7 @@ class Result:
     busy: float
     server_busy: float
     others_busy: float
+    stolen: float
     missed: int
     begun: int
     latencies: tuple[float, ...]
@@ -112,6 +114,7 @@ def result(plan: Plan, seen: Mapping[str, Any], observed: Mapping[str, Any]) -> 
         busy=max(steady["away"] / steady["seconds"], ends["away"] / ends["seconds"]),
         server_busy=max(seen["server_cpu"]["steady"] / plan.steady, seen["server_cpu"]["ends"] / plan.ends),
         others_busy=(seen["machine_cpu"]["steady"] - seen["server_cpu"]["steady"] - steady["cpu"]) / plan.steady,
+        stolen=max(seen["stolen_cpu"]["steady"] / plan.steady, seen["stolen_cpu"]["ends"] / plan.ends),
         missed=plan.ending - len(latencies),
         begun=min(observed["begun"], plan.waits),
         latencies=latencies,

@@ -35,6 +35,7 @@ def good(plan: Plan = PLAN) -> tuple[dict[str, Any], dict[str, Any]]:
         "looks": dict.fromkeys(PHASES, looks),
         "server_cpu": dict.fromkeys(PHASES, 0.1),
         "machine_cpu": dict.fromkeys(PHASES, 0.5),
+        "stolen_cpu": dict.fromkeys(PHASES, 0.0),
     }
     costs = {"cpu": 0.2, "seconds": 20.0, "stall": 0.01, "stall_cpu": 0.01, "collector": 0.0, "away": 0.3}
     ending = [number for number, job in enumerate(plan.jobs) if math.isfinite(job.ends)]
