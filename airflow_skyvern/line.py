@@ -6,11 +6,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from airflow_skyvern import api
 from airflow_skyvern.client import AsyncSkyvernClient, RetryPolicy, tls_context
-from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConnectionError, SkyvernError, SkyvernNotFoundError
+from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConnectionError, SkyvernNotFoundError
 
 if TYPE_CHECKING:
     from airflow_skyvern.client import Settings
@@ -29,18 +29,9 @@ KEEP = 60.0
 """Seconds for which idle connections are kept, so that the next look needs no handshake."""
 
 
-class OnceMore(RetryPolicy):
-    """Send a call again, once and at once, if the server has hung up: most often the connection was too old."""
-
-    def delay(self, call: api.Call[Any], attempt: int, error: SkyvernError) -> float | None:
-        """Return 0 or None, see :meth:`RetryPolicy.delay`."""
-        again = attempt == 1 and call.repeatable and isinstance(error, SkyvernConnectionError) and error.hung_up
-        return 0.0 if again else None
-
-
 def patient_client(settings: Settings) -> AsyncSkyvernClient:
     """Make a client for those who repeat a failed look themselves, later."""
-    return AsyncSkyvernClient(settings, retry=OnceMore(), keep=KEEP)
+    return AsyncSkyvernClient(settings, retry=RetryPolicy(attempts=1), keep=KEEP)
 
 
 class Line:
@@ -84,12 +75,12 @@ class Line:
         client = self._client
         assert client is not None
         try:
-            return await client.send(call)
+            return await _sent(client, call)
         except SkyvernAuthError:
             if not await self._renewed(client):
                 raise
         assert self._client is not None
-        return await self._client.send(call)
+        return await _sent(self._client, call)
 
     async def glance(self, run_id: str, *, orphaned: bool = False) -> tuple[RunGlance, bool]:
         """
@@ -126,6 +117,16 @@ class Line:
             self._retired.append(refused)
             self._client = self._make_client(settings)
             return True
+
+
+async def _sent(client: AsyncSkyvernClient, call: api.Call[T]) -> T:
+    """Send a call; again, once and at once, if the server has hung up: most often the connection was too old."""
+    try:
+        return await client.send(call)
+    except SkyvernConnectionError as error:
+        if not (error.hung_up and call.repeatable):
+            raise
+    return await client.send(call)
 
 
 def _prepare(settings: Settings) -> None:

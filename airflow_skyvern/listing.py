@@ -132,6 +132,11 @@ class Sweep:
         self.complete = self.complete or len(rows) < PAGE_SIZE
 
 
+def nothing_new(row: ListedRun, wait: Wait[RunGlance]) -> bool:
+    """Tell whether a wait need not take note of a row, as nearly always when thousands of rows are read."""
+    return wait.content and wait.run is not None and _same(row, wait.run)
+
+
 def confirms(row: ListedRun, wait: Wait[RunGlance]) -> bool:
     """
     Let a wait take note of a row of a list, and tell whether the row says enough.
@@ -144,8 +149,7 @@ def confirms(row: ListedRun, wait: Wait[RunGlance]) -> bool:
         enough = status in PLAIN and not row.get("retry_pending")
         further = True
     else:
-        same = status == known.status and attempt == (known.attempt or 1)
-        if same and bool(row.get("retry_pending")) == known.retry_pending:
+        if _same(row, known):
             wait.confirmed()
             return True
         before = known.attempt or 1
@@ -156,3 +160,11 @@ def confirms(row: ListedRun, wait: Wait[RunGlance]) -> bool:
     elif enough:
         wait.confirmed()
     return enough
+
+
+def _same(row: ListedRun, known: RunGlance) -> bool:
+    return (
+        row["status"] == known.status
+        and (row.get("attempt") or 1) == (known.attempt or 1)
+        and bool(row.get("retry_pending")) == known.retry_pending
+    )

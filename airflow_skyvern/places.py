@@ -90,7 +90,7 @@ class Places:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._all: set[Place] = set()
-        self._ready: dict[str, list[Place]] = {}
+        self._ready: dict[str, tuple[Place, ...]] = {}
         self._intervals: Counter[float] = Counter()
         self._queue: list[tuple[float, int]] = []
         self._queued: dict[int, Place] = {}
@@ -113,10 +113,10 @@ class Places:
             return False
         self._all.discard(place)
         if place.ready:
-            twins = self._ready[place.wait.run_id]
-            twins.remove(place)
-            if not twins:
-                del self._ready[place.wait.run_id]
+            run_id = place.wait.run_id
+            self._ready[run_id] = tuple(twin for twin in self._ready[run_id] if twin is not place)
+            if not self._ready[run_id]:
+                del self._ready[run_id]
             self._intervals[place.wait.poll_interval] -= place.listed
         return not self._all
 
@@ -130,13 +130,13 @@ class Places:
         self._queued.clear()
         return left
 
-    def of(self, run_id: str) -> list[Place]:
+    def of(self, run_id: str) -> tuple[Place, ...]:
         """Return those who wait for this run and have had their first look, or are having it."""
-        return list(self._ready.get(run_id, ()))
+        return self._ready.get(run_id, ())
 
     def sought(self) -> set[str]:
         """Return the runs that a list can be expected to hold."""
-        return {run_id for run_id, places in self._ready.items() if any(place.listed for place in places)}
+        return {run_id for run_id, places in self._ready.items() for place in places if place.listed}
 
     def within(self, interval: float) -> int:
         """Return how many of them are to be looked at as often as this, or more often."""
@@ -160,7 +160,7 @@ class Places:
             place.turn = None
             if not place.ready:
                 place.ready = True
-                self._ready.setdefault(place.wait.run_id, []).append(place)
+                self._ready[place.wait.run_id] = (*self.of(place.wait.run_id), place)
                 self._intervals[place.wait.poll_interval] += place.listed
             due.append(place)
         return due
@@ -169,8 +169,9 @@ class Places:
         """Queue up, or be due later than the queue says; at the deadline at the latest."""
         if place not in self._all:
             return
+        left = place.wait.left
         now = self._clock()
-        place.due = max(now, min(due, now + place.wait.left))
+        place.due = min(due, now + left) if left > 0.0 and due > now else now
         if place.turn is None:
             place.asking = False
             self._enqueue(place)

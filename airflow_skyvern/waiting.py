@@ -100,6 +100,11 @@ class Wait(Generic[R]):
         """The seconds until the deadline."""
         return self.deadline - self._clock()
 
+    @property
+    def content(self) -> bool:
+        """Whether :meth:`confirmed` would change nothing and say nothing."""
+        return not self._misses and self._clock() - self._spoke < self._patience
+
     def stop(self) -> None:
         """End the wait before its time."""
         self._stopped = True

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from airflow_skyvern import api
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.line import Connect, Line, MakeClient, patient_client
-from airflow_skyvern.listing import Listing, Sweep, confirms
+from airflow_skyvern.listing import Listing, Sweep, confirms, nothing_new
 from airflow_skyvern.pace import Pace
 from airflow_skyvern.places import RECHECK, Place, Places
 
@@ -153,8 +153,9 @@ class RunWatcher:
                 if place.wait.expired:  # the last look is at the run itself
                     self._will_ask(place)
             by_list = [place for place in due if place.out]
-            if by_list and self._shall_list(by_list):
-                await self._list(by_list)
+            interval = min((place.wait.poll_interval for place in by_list), default=math.inf)
+            if by_list and self._shall_list(by_list, interval):
+                await self._list(interval)
         left = [place for place in due if place.out and place in self._places]
         if self._pace.held(self._loop.time()):
             self._hold(left)
@@ -243,18 +244,16 @@ class RunWatcher:
             place.asked = due - place.wait.poll_interval  # nor may a list have it asked for before
             self._places.put_back(place, due)
 
-    def _shall_list(self, due: list[Place]) -> bool:
+    def _shall_list(self, due: list[Place], interval: float) -> bool:
         now = self._loop.time()
         if self._listing.has_aged(now):
             self._places.mark_all_listed()
-        interval = min(place.wait.poll_interval for place in due)
         expected = sum(place.listed for place in due)
         near = self._places.within(2 * interval)
         return self._listing.worth(now, due=expected, near=near, interval=interval)
 
-    async def _list(self, due: list[Place]) -> None:
+    async def _list(self, interval: float) -> None:
         """Look at as many runs as possible by listing the active ones; who is missing has to be asked for."""
-        interval = min(place.wait.poll_interval for place in due)
         checks = math.ceil(1.4 * len(self._places) * interval / RECHECK)
         sweep = Sweep(asked=self._loop.time(), sought=self._places.sought(), checks=checks)
         try:
@@ -288,11 +287,12 @@ class RunWatcher:
     async def _read_rows(self, rows: list[ListedRun], sweep: Sweep) -> None:
         began = self._loop.time()
         for row in rows:
-            places = self._places.of(row["run_id"])
-            if not places and self._listing.contradicts(row["run_id"], sweep.asked):
-                log.warning("Skyvern's list of active runs is stale: %s is over.", row["run_id"])
+            run_id = row["run_id"]
+            places = self._places.of(run_id)
             if places:
-                sweep.unseen.discard(row["run_id"])
+                sweep.unseen.discard(run_id)
+            elif self._listing.contradicts(run_id, sweep.asked):
+                log.warning("Skyvern's list of active runs is stale: %s is over.", run_id)
             for place in places:
                 if not place.asking:
                     self._seen(place, row, sweep)
@@ -308,7 +308,7 @@ class RunWatcher:
         if sweep.asked >= place.check and sweep.checks > 0:
             sweep.checks -= 1
             self._will_ask(place)
-        elif self._tell(place, confirms, row, wait):
+        elif nothing_new(row, wait) or self._tell(place, confirms, row, wait):
             self._places.put_back(place, sweep.asked + wait.poll_interval * sweep.jitter)
         elif place.may_ask(sweep.asked):
             self._will_ask(place)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from airflow_skyvern.client import AsyncSkyvernClient, Settings
-from airflow_skyvern.line import OnceMore
+from airflow_skyvern.client import AsyncSkyvernClient, RetryPolicy, Settings
 from airflow_skyvern.waiting import Wait
 from airflow_skyvern.watcher import RunWatcher
 from tests.support.fake_skyvern import API_KEY, FakeSkyvern
@@ -84,7 +83,9 @@ class Watching:
         return Settings(self.key, "http://127.0.0.1:1")
 
     def _client(self, settings: Settings) -> AsyncSkyvernClient:
-        client = AsyncSkyvernClient(settings, retry=OnceMore(), transport=httpx.MockTransport(self._answer))
+        client = AsyncSkyvernClient(
+            settings, retry=RetryPolicy(attempts=1), transport=httpx.MockTransport(self._answer)
+        )
         self.clients.append(client)
         return client
 
