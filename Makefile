@@ -48,7 +48,7 @@ faults-older: $(OLDER:=.faults)  ## the same, shortened, on the older Airflow ve
 .venvs/airflow-%.faults: .venvs/airflow-%/.installed $(SKYVERN) FORCE
 	AIRFLOW=$* SEED=$(or $(SEED),6) EXECUTIONS=$(or $(EXECUTIONS),24) .venvs/airflow-$*/bin/python -m tests.faults.run
 
-bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 17 min (N=, PEERS=); writes docs/performance.md
+bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=); writes docs/performance.md
 	@.venvs/bench/bin/python -m benchmarks.run
 
 bench-smoke: .venvs/bench/.installed  ## does the benchmark still work? half a minute

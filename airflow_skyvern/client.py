@@ -173,7 +173,7 @@ class SkyvernClient:
 
     def _send_once(self, call: Call[T]) -> T:
         try:
-            response = self._http.request(call.method, _url(self.settings, call), **_request(call))
+            response = self._http.request(call.method, **_request(self.settings, call))
         except NO_ANSWER as error:
             raise _no_answer(call, error, self.settings) from error
         return _result(call, response)
@@ -224,14 +224,14 @@ class AsyncSkyvernClient:
         await self.aclose()
 
     async def _repeated(self, call: Call[T]) -> T:
-        if self._repeat is None:
+        if self._repeat is None:  # tenacity takes a twentieth of a request
             return await self._send_once(call)
         # A copy, as tenacity keeps the state of the call in it and many waits share this client.
         return await self._repeat.copy()(self._send_once, call)
 
     async def _send_once(self, call: Call[T]) -> T:
         try:
-            response = await self._http.request(call.method, _url(self.settings, call), **_request(call))
+            response = await self._http.request(call.method, **_request(self.settings, call))
         except NO_ANSWER as error:
             raise _no_answer(call, error, self.settings) from error
         return _result(call, response)
@@ -289,12 +289,13 @@ def _repeating(policy: RetryPolicy) -> dict[str, Any]:
     return {"retry": lambda state: delay(state) is not None, "wait": jittered, "reraise": True}
 
 
-def _request(call: Call[Any]) -> dict[str, Any]:
-    return {"json": call.body, "files": call.files, "data": call.form}
-
-
-def _url(settings: Settings, call: Call[Any]) -> httpx.URL:
-    return _parsed(settings.base_url.rstrip("/") + call.path, str(httpx.QueryParams(call.query)))
+def _request(settings: Settings, call: Call[Any]) -> dict[str, Any]:
+    return {
+        "url": _parsed(settings.base_url.rstrip("/") + call.path, str(httpx.QueryParams(call.query))),
+        "json": call.body,
+        "files": call.files,
+        "data": call.form,
+    }
 
 
 @lru_cache(maxsize=128)

@@ -103,7 +103,7 @@ class Wait(Generic[R]):
     @property
     def content(self) -> bool:
         """Whether :meth:`confirmed` would change nothing and say nothing."""
-        return not self._misses and self._clock() - self._spoke < self._patience
+        return not self._misses and not self._silent_for_long()
 
     def stop(self) -> None:
         """End the wait before its time."""
