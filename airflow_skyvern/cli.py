@@ -14,11 +14,13 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_skyvern import compat
+
 if TYPE_CHECKING:
     from airflow_skyvern.hooks import SkyvernHook
-    from airflow_skyvern.schedules.airflow_side import AirflowSide, KnownDag
+    from airflow_skyvern.models import ListedSchedule
+    from airflow_skyvern.schedules.airflow_db import AirflowDatabase, KnownDag
     from airflow_skyvern.schedules.handover import Handover
-    from airflow_skyvern.schedules.models import ListedSchedule
 
 Option = tuple[tuple[str, ...], dict[str, Any]]
 
@@ -70,15 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             action.add_argument(*flags, **settings)
     given = parser.parse_args(arguments)
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")  # Airflow would log to our output
-    os.environ.setdefault(
-        "_AIRFLOW_PROCESS_CONTEXT", "server"
-    )  # connections are in the database, as for Airflow's CLI
+    compat.read_connections_from_database()
     return run(given)
 
 
 def get_cli_commands() -> list[Any]:
     """Return the commands for Airflow's own command line."""
-    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand  # noqa: PLC0415  there in Airflow's CLI only
+    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
     actions = [
         ActionCommand(
@@ -102,13 +102,13 @@ def run_for_airflow(action: str, given: argparse.Namespace) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Run one command."""
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException  # noqa: PLC0415
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-    from airflow_skyvern.exceptions import SkyvernError  # noqa: PLC0415
-    from airflow_skyvern.hooks import SkyvernHook  # noqa: PLC0415
-    from airflow_skyvern.schedules.airflow_side import AirflowSide  # noqa: PLC0415
+    from airflow_skyvern.exceptions import SkyvernError
+    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.schedules.airflow_db import AirflowDatabase
 
-    hook, airflow = SkyvernHook(given.conn_id), AirflowSide()
+    hook, airflow = SkyvernHook(given.conn_id), AirflowDatabase()
     try:
         if given.action == "list":
             return show(hook, airflow)
@@ -120,9 +120,9 @@ def run(given: argparse.Namespace) -> int:
         hook.close()
 
 
-def show(hook: SkyvernHook, airflow: AirflowSide) -> int:
+def show(hook: SkyvernHook, airflow: AirflowDatabase) -> int:
     """Print the table of schedules."""
-    from airflow_skyvern.schedules.airflow_side import best  # noqa: PLC0415
+    from airflow_skyvern.schedules.airflow_db import best
 
     rows = hook.list_all_schedules()
     dags = airflow.dags()
@@ -132,7 +132,7 @@ def show(hook: SkyvernHook, airflow: AirflowSide) -> int:
 
 def table(schedules: Iterable[ListedSchedule], dags: dict[str, KnownDag | None]) -> str:
     """Write schedules as a table."""
-    from airflow_skyvern.schedules.handover import who_fires  # noqa: PLC0415
+    from airflow_skyvern.schedules.handover import who_fires
 
     lines = [("SCHEDULE", "WORKFLOW", "NAME", "CRON", "ZONE", "ENABLED", "NEXT RUN (UTC)", "FIRED BY", "DAG")]
     for schedule in schedules:
@@ -157,7 +157,7 @@ def table(schedules: Iterable[ListedSchedule], dags: dict[str, KnownDag | None])
     )
 
 
-def change(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowSide) -> int:
+def change(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowDatabase) -> int:
     """Export, take over or release the chosen schedules, one after the other."""
     handover = handover_of(given, hook, airflow)
     actions: dict[str, Callable[[ListedSchedule], object]] = {
@@ -170,7 +170,7 @@ def change(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowSide) -
 
 def attempt(action: Callable[[ListedSchedule], object], schedule: ListedSchedule) -> int:
     """Do it, or say why not, so that the others have their turn."""
-    from airflow_skyvern.exceptions import SkyvernError  # noqa: PLC0415
+    from airflow_skyvern.exceptions import SkyvernError
 
     try:
         action(schedule)
@@ -180,14 +180,14 @@ def attempt(action: Callable[[ListedSchedule], object], schedule: ListedSchedule
     return 0
 
 
-def handover_of(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowSide) -> Handover:
+def handover_of(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowDatabase) -> Handover:
     """Make the hand-over that the options describe."""
-    from pathlib import Path  # noqa: PLC0415
+    from pathlib import Path
 
-    from airflow_skyvern.schedules.airflow_side import dags_folder  # noqa: PLC0415
-    from airflow_skyvern.schedules.dagfile import Options  # noqa: PLC0415
-    from airflow_skyvern.schedules.folder import Folder  # noqa: PLC0415
-    from airflow_skyvern.schedules.handover import Handover  # noqa: PLC0415
+    from airflow_skyvern.schedules.airflow_db import dags_folder
+    from airflow_skyvern.schedules.dag_file import Options
+    from airflow_skyvern.schedules.dag_folder import DagFolder
+    from airflow_skyvern.schedules.handover import Handover
 
     folder = getattr(given, "dags_folder", None)
     options = Options(
@@ -198,7 +198,7 @@ def handover_of(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowSi
     return Handover(
         hook,
         airflow,
-        Folder(Path(folder) if folder else dags_folder()),
+        DagFolder(Path(folder) if folder else dags_folder()),
         options,
         single_file=getattr(given, "single_file", None),
         dry_run=given.dry_run,
@@ -213,7 +213,7 @@ def chosen(given: argparse.Namespace, schedules: list[ListedSchedule]) -> list[L
 
     :raises SkyvernConfigError: a name is unknown, or none was given.
     """
-    from airflow_skyvern.exceptions import SkyvernConfigError  # noqa: PLC0415
+    from airflow_skyvern.exceptions import SkyvernConfigError
 
     if given.all:
         cron = [schedule for schedule in schedules if schedule.cron_expression is not None]

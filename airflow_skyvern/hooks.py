@@ -11,27 +11,17 @@ from urllib.parse import urlsplit
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_skyvern import api
-from airflow_skyvern.client import (
-    DEFAULT_BASE_URL,
-    DEFAULT_TIMEOUT,
-    AsyncSkyvernClient,
-    RetryPolicy,
-    Settings,
-    SkyvernClient,
-)
-from airflow_skyvern.exceptions import (
-    SkyvernAuthError,
-    SkyvernConfigError,
-    SkyvernError,
-    SkyvernNotFoundError,
-)
+from airflow_skyvern import compat
+from airflow_skyvern.client import api, schedule_api
+from airflow_skyvern.client.sender import AsyncSkyvernClient, RetryPolicy, SkyvernClient
+from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, Settings
+from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.provider_info import CONNECTION_TYPE
-from airflow_skyvern.schedules import endpoints as schedules
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
+    from airflow_skyvern.client.calls import Call
     from airflow_skyvern.models import Run
 
 P = ParamSpec("P")
@@ -46,7 +36,7 @@ YES_AND_NO = {"true": True, "false": False, "y": True, "n": False}
 class _Method(Generic[P, T]):
     """A hook method made of an endpoint: ``hook.get_run("wr_1")`` sends ``api.get_run("wr_1")``."""
 
-    def __init__(self, endpoint: Callable[P, api.Call[T]]) -> None:
+    def __init__(self, endpoint: Callable[P, Call[T]]) -> None:
         self.endpoint = endpoint
 
     @overload
@@ -67,7 +57,7 @@ class _Method(Generic[P, T]):
 class _AsyncMethod(Generic[P, T]):
     """The same for an event loop: ``await hook.aget_run("wr_1")``."""
 
-    def __init__(self, endpoint: Callable[P, api.Call[T]]) -> None:
+    def __init__(self, endpoint: Callable[P, Call[T]]) -> None:
         self.endpoint = endpoint
 
     @overload
@@ -85,7 +75,7 @@ class _AsyncMethod(Generic[P, T]):
         return method
 
 
-def _both(endpoint: Callable[P, api.Call[T]]) -> tuple[_Method[P, T], _AsyncMethod[P, T]]:
+def _both(endpoint: Callable[P, Call[T]]) -> tuple[_Method[P, T], _AsyncMethod[P, T]]:
     return _Method(endpoint), _AsyncMethod(endpoint)
 
 
@@ -93,7 +83,7 @@ class SkyvernHook(BaseHook):
     """
     Talk to Skyvern with the API key and address of an Airflow connection.
 
-    Every endpoint is a method, with the parameters of its namesake in :mod:`airflow_skyvern.api`, and has a
+    Every endpoint is a method, with the parameters of its namesake in :mod:`airflow_skyvern.client.api`, and has a
     twin with an ``a`` before its name for event loops. Requests have timeouts, reuse connections and are
     repeated where that is safe; a key that was rotated is picked up by reading the connection again.
 
@@ -114,7 +104,7 @@ class SkyvernHook(BaseHook):
 
     run_workflow, arun_workflow = _both(api.run_workflow)
     get_run, aget_run = _both(api.get_run)
-    get_orphaned_run, aget_orphaned_run = _both(api.get_orphaned_run)
+    get_run_of_deleted_workflow, aget_run_of_deleted_workflow = _both(api.get_run_of_deleted_workflow)
     cancel_run, acancel_run = _both(api.cancel_run)
     cancel_runs, acancel_runs = _both(api.cancel_runs)
     retry_run, aretry_run = _both(api.retry_run)
@@ -131,14 +121,14 @@ class SkyvernHook(BaseHook):
     upload_file, aupload_file = _both(api.upload_file)
     retry_webhook, aretry_webhook = _both(api.retry_webhook)
     get_version, aget_version = _both(api.get_version)
-    create_schedule, acreate_schedule = _both(schedules.create_schedule)
-    get_schedule, aget_schedule = _both(schedules.get_schedule)
-    list_schedules, alist_schedules = _both(schedules.list_schedules)
-    list_all_schedules, alist_all_schedules = _both(schedules.list_all_schedules)
-    update_schedule, aupdate_schedule = _both(schedules.update_schedule)
-    enable_schedule, aenable_schedule = _both(schedules.enable_schedule)
-    disable_schedule, adisable_schedule = _both(schedules.disable_schedule)
-    delete_schedule, adelete_schedule = _both(schedules.delete_schedule)
+    create_schedule, acreate_schedule = _both(schedule_api.create_schedule)
+    get_schedule, aget_schedule = _both(schedule_api.get_schedule)
+    list_schedules, alist_schedules = _both(schedule_api.list_schedules)
+    list_all_schedules, alist_all_schedules = _both(schedule_api.list_all_schedules)
+    update_schedule, aupdate_schedule = _both(schedule_api.update_schedule)
+    enable_schedule, aenable_schedule = _both(schedule_api.enable_schedule)
+    disable_schedule, adisable_schedule = _both(schedule_api.disable_schedule)
+    delete_schedule, adelete_schedule = _both(schedule_api.delete_schedule)
 
     def __init__(
         self, skyvern_conn_id: str = default_conn_name, *, retry: RetryPolicy | None = None, **kwargs: Any
@@ -161,8 +151,8 @@ class SkyvernHook(BaseHook):
             self._async_client = AsyncSkyvernClient(await self.asettings(), retry=self.retry)
         return self._async_client
 
-    def send(self, call: api.Call[T]) -> T:
-        """Send any call of :mod:`airflow_skyvern.api` and return its result."""
+    def send(self, call: Call[T]) -> T:
+        """Send any call of :mod:`airflow_skyvern.client.api` and return its result."""
         client = self.get_conn()
         try:
             return client.send(call)
@@ -174,8 +164,8 @@ class SkyvernHook(BaseHook):
             self._client = SkyvernClient(settings, retry=self.retry)
             return self._client.send(call)
 
-    async def asend(self, call: api.Call[T]) -> T:
-        """Send any call of :mod:`airflow_skyvern.api` from an event loop and return its result."""
+    async def asend(self, call: Call[T]) -> T:
+        """Send any call of :mod:`airflow_skyvern.client.api` from an event loop and return its result."""
         client = await self.aget_conn()
         try:
             return await client.send(call)
@@ -194,7 +184,7 @@ class SkyvernHook(BaseHook):
         except SkyvernNotFoundError as error:
             if not error.workflow_gone:
                 raise
-            return self.get_orphaned_run(run_id)
+            return self.get_run_of_deleted_workflow(run_id)
 
     async def alook(self, run_id: str) -> Run:
         """:meth:`look` for an event loop."""
@@ -203,7 +193,7 @@ class SkyvernHook(BaseHook):
         except SkyvernNotFoundError as error:
             if not error.workflow_gone:
                 raise
-            return await self.aget_orphaned_run(run_id)
+            return await self.aget_run_of_deleted_workflow(run_id)
 
     def emergency_client(self, timeout: float = 3.5) -> SkyvernClient | None:
         """
@@ -254,17 +244,7 @@ class SkyvernHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the fields of the connection form, for Airflow versions that ask the hook (below 3.2)."""
-        from flask_appbuilder.fieldwidgets import (  # noqa: PLC0415  only where Airflow has it
-            BS3TextFieldWidget,
-        )
-        from wtforms import BooleanField, StringField  # noqa: PLC0415
-
-        def widget(name: str, field: dict[str, Any]) -> Any:
-            if name == "verify":
-                return BooleanField(field["label"], description=field["description"], default=True)
-            return StringField(field["label"], description=field["description"], widget=BS3TextFieldWidget())
-
-        return {name: widget(name, field) for name, field in CONNECTION_TYPE["conn-fields"].items()}
+        return compat.connection_form_widgets(CONNECTION_TYPE["conn-fields"])
 
     def _settings(self) -> Settings:
         return self._checked(self.get_connection(self.skyvern_conn_id))

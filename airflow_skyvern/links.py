@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
+from airflow_skyvern.task.outcome import APP_URL_KEY
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
-
-APP_URL_KEY = "app_url"
 
 
 class SkyvernRunLink(BaseOperatorLink):

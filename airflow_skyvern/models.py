@@ -63,6 +63,10 @@ def _list(value: Any) -> Any:
     return [] if value is None else value
 
 
+def _mapping(value: Any) -> Any:
+    return {} if value is None else value
+
+
 Status = Annotated[str, AfterValidator(_known_or_noted)]
 UtcDatetime = Annotated[datetime, AfterValidator(_aware)]
 
@@ -73,7 +77,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
 
-class RunState(Answer):
+class RunBase(Answer):
     """
     What every view of a run tells: its id and how far it is.
 
@@ -123,7 +127,7 @@ class DownloadedFile(Answer):
     artifact_id: str | None = None
 
 
-class RunGlance(RunState):
+class RunSnapshot(RunBase):
     """What a wait needs of a run: all but its output and its files, which may be large."""
 
     model_config = ConfigDict(extra="ignore")
@@ -141,7 +145,7 @@ class RunGlance(RunState):
         return self.finished_at - self.created_at
 
 
-class Run(RunGlance):
+class Run(RunSnapshot):
     """One run of a workflow, as ``GET /v1/runs/{run_id}`` tells it."""
 
     model_config = ConfigDict(extra="allow")
@@ -167,7 +171,7 @@ class Run(RunGlance):
         return [str(error["error_code"]) for error in self.errors if error.get("error_code")]
 
 
-class RunSummary(RunState):
+class RunSummary(RunBase):
     """One row of a list of runs: no output, but light."""
 
     title: str | None = Field(default=None, validation_alias=AliasChoices("title", "workflow_title"))
@@ -274,3 +278,67 @@ class ServerVersion(Answer):
     """The version of the server."""
 
     version: str
+
+
+class Schedule(Answer):
+    """
+    A schedule of a workflow.
+
+    It fires by a cron expression, each so many seconds (``interval_seconds``), or once (``run_at``).
+    ``parameters`` may hold secrets, which is why its representation leaves them out.
+    """
+
+    workflow_schedule_id: str
+    workflow_permanent_id: str
+    cron_expression: str | None = None
+    interval_seconds: int | None = None
+    first_fire_at: UtcDatetime | None = None
+    run_at: UtcDatetime | None = None
+    timezone: str = "UTC"
+    enabled: bool
+    parameters: Annotated[dict[str, Any], BeforeValidator(_mapping)] = Field(default={}, repr=False)
+    name: str | None = None
+    description: str | None = None
+    created_at: UtcDatetime
+    modified_at: UtcDatetime
+
+    @property
+    def cadence(self) -> str:
+        """When it fires, in words of one column."""
+        if self.cron_expression is not None:
+            return self.cron_expression
+        if self.interval_seconds is not None:
+            return f"every {timedelta(seconds=self.interval_seconds)}"
+        return f"once at {self.run_at:%Y-%m-%d %H:%M} UTC" if self.run_at else "unknown"
+
+
+class ListedSchedule(Schedule):
+    """A schedule as the organization's list shows it, with its workflow's title."""
+
+    workflow_title: str = ""
+    next_run: UtcDatetime | None = None
+
+
+class ScheduleDetails(Answer):
+    """A schedule, and when it will fire next (also said of a disabled one, as if it were enabled)."""
+
+    schedule: Schedule
+    next_runs: tuple[UtcDatetime, ...] = ()
+
+
+class Schedules(Answer):
+    """The schedules of a workflow."""
+
+    schedules: list[Schedule]
+
+
+class SchedulePage(Answer):
+    """One page of the organization's schedules."""
+
+    schedules: list[ListedSchedule]
+
+
+class Deleted(Answer):
+    """Whether it was deleted."""
+
+    ok: bool

@@ -15,38 +15,32 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_skyvern.arguments import check_arguments, included, seconds_of
-from airflow_skyvern.exceptions import (
-    SkyvernError,
-    SkyvernRunCanceled,
-    SkyvernWaitTimeout,
-    error_of_ending,
-)
+from airflow_skyvern import compat
+from airflow_skyvern.exceptions import SkyvernError, SkyvernRunCanceled, SkyvernWaitTimeout, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.outcome import (
-    airflow_address,
+from airflow_skyvern.runs.wait import Wait, watch
+from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
+from airflow_skyvern.task.outcome import (
     backstop_of,
     deadline_after,
     deadline_to_look,
     ended_by_user,
     map_index_of,
-    memory_of,
-    no_retry_when_useless,
+    no_retry_for_permanent_errors,
     publish,
     publish_pause,
     publish_what_to_cancel,
     published_run_id,
     started_at,
 )
-from airflow_skyvern.waiting import Wait, watch
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
-    from airflow_skyvern.run_request import RunRequest
-    from airflow_skyvern.submission import RunKey
+    from airflow_skyvern.runs.key import RunKey
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
 """An hour more than the longest run that Skyvern allows (480 minutes)."""
@@ -173,13 +167,13 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     @cached_property
     def hook(self) -> SkyvernHook:
         """The hook of this task's connection."""
-        from airflow_skyvern.hooks import SkyvernHook  # noqa: PLC0415  HTTP is not needed to parse a DAG
+        from airflow_skyvern.hooks import SkyvernHook
 
         return SkyvernHook(self.skyvern_conn_id)
 
     def execute(self, context: Context) -> Any:
         """Start the run, publish it, and wait for its end or hand the wait over."""
-        with no_retry_when_useless():
+        with no_retry_for_permanent_errors():
             run = self._start(context)
             publish(context, run)
             if not self.wait_for_completion:
@@ -195,14 +189,14 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self, context: Context, event: Any = None, deadline: float = 0.0, try_number: int | None = None
     ) -> Any:
         """Take over from the trigger: look once more, and end the task accordingly."""
-        from airflow_skyvern.triggers import event_of  # noqa: PLC0415  see hook
+        from airflow_skyvern.runs.event import event_of
 
         if try_number is not None and try_number != context["ti"].try_number:
             self.log.warning("Resumed with the event of try %d: starting over", try_number)
             return self.execute(context)
         seen = event_of(event)
         deadline = deadline_to_look(seen, deadline, self.log)
-        with no_retry_when_useless():
+        with no_retry_for_permanent_errors():
             if seen["reason"] == "paused":
                 self.log.info(
                     "Skyvern run %s: paused, a person is awaited in %s", seen["run_id"], seen["message"] or "Skyvern"
@@ -225,7 +219,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             if run_id is None:
                 raise
             self.log.error("The deferral ended without an event: %s", error)  # noqa: TRY400  Airflow logged it
-            with no_retry_when_useless():
+            with no_retry_for_permanent_errors():
                 return self._wait(context, run_id, deadline=0.0)
 
     def on_kill(self) -> None:
@@ -240,7 +234,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             self.log.info("The task was killed; no Skyvern run is known to be active")
             return
         self._active_run_id = None
-        from airflow_skyvern.killing import cancel_at_once  # noqa: PLC0415  see hook
+        from airflow_skyvern.runs.cancel import cancel_at_once
 
         with client:
             cancel_at_once(client, run_id, self._key.group if self._key else None, self.log)
@@ -268,7 +262,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             publish_what_to_cancel(context, self.skyvern_conn_id, group)
 
     def _start_once(self, context: Context) -> Run:
-        from airflow_skyvern.submission import RunKey, Submission  # noqa: PLC0415  see hook
+        from airflow_skyvern.runs.key import RunKey
+        from airflow_skyvern.runs.submission import Submission
 
         ti, request = context["ti"], self._request()
         self._key = key = RunKey.of(
@@ -279,7 +274,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             max_tries=ti.max_tries,
             request=request,
             run_started=started_at(context["dag_run"]),
-            airflow=airflow_address(),
+            airflow=compat.airflow_base_url(),
         )
         self._announce(context, key.group)
         submission = Submission(
@@ -287,7 +282,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             request,
             key,
             log=self.log,
-            memory=memory_of(context),
+            memory=compat.task_state_store(context),
             settle=self.lost_start_timeout,
             sleep=self._sleep,
         )
@@ -299,7 +294,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         )
 
     def _defer(self, context: Context, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:
-        from airflow_skyvern.triggers import SkyvernRunTrigger  # noqa: PLC0415  see hook
+        from airflow_skyvern.triggers import SkyvernRunTrigger
 
         if ended_by_user(context):
             self._killed = True
@@ -344,7 +339,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     def _give_up(self, wait: Wait[Run]) -> Run:
         """Cancel the run at the deadline; return it only if it completed in that very moment."""
-        from airflow_skyvern.killing import cancel_and_look  # noqa: PLC0415  see hook
+        from airflow_skyvern.runs.cancel import cancel_and_look
 
         self._active_run_id = None
         where = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
@@ -376,7 +371,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     def _request(self) -> RunRequest:
         """Build the request from the rendered arguments."""
-        from airflow_skyvern.run_request import RunRequest, decoded  # noqa: PLC0415  keeps the import cheap
+        from airflow_skyvern.client.run_request import RunRequest, decoded
 
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         fields["parameters"] = decoded("parameters", self.parameters)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
+
+from airflow_skyvern import compat
 
 
 class Webhooks:
@@ -14,7 +15,7 @@ class Webhooks:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request."""
-        from airflow_skyvern.webhooks import receiver  # noqa: PLC0415  the other processes do not need it
+        from airflow_skyvern.finished_runs.webhooks import receiver
 
         await receiver()(scope, receive, send)
 
@@ -26,21 +27,11 @@ def fastapi_apps() -> list[dict[str, Any]]:
     return [{"app": Webhooks(), "url_prefix": "/skyvern", "name": "Skyvern webhooks"}]
 
 
-def in_api_server() -> bool:
-    """
-    Tell whether this process is Airflow's API server.
-
-    A listener anywhere else would forbid ``end_from_trigger=True`` to every DAG of the installation: Airflow
-    refuses it where the DAG processor has listeners.
-    """
-    return "airflow.api_fastapi.main" in sys.modules
-
-
 def listeners() -> list[Any]:
     """Return what listens to Airflow in this process."""
-    if not in_api_server():
+    if not compat.in_api_server():
         return []
-    from airflow_skyvern import listener  # noqa: PLC0415  the other processes do not need it
+    from airflow_skyvern.task import listener
 
     return [listener]
 

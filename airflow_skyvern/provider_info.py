@@ -95,7 +95,12 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [{"integration-name": "Skyvern", "python-modules": ["airflow_skyvern.hooks"]}],
-        "operators": [{"integration-name": "Skyvern", "python-modules": ["airflow_skyvern.operators"]}],
+        "operators": [
+            {
+                "integration-name": "Skyvern",
+                "python-modules": ["airflow_skyvern.operators", "airflow_skyvern.schedules.guard"],
+            }
+        ],
         "sensors": [{"integration-name": "Skyvern", "python-modules": ["airflow_skyvern.sensors"]}],
         "triggers": [{"integration-name": "Skyvern", "python-modules": ["airflow_skyvern.triggers"]}],
         "asset-uris": [

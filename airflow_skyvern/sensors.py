@@ -17,17 +17,17 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_skyvern.arguments import seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.outcome import (
+from airflow_skyvern.runs.wait import Wait, watch
+from airflow_skyvern.task.arguments import seconds_of
+from airflow_skyvern.task.outcome import (
     backstop_of,
     deadline_after,
     deadline_to_look,
-    no_retry_when_useless,
+    no_retry_for_permanent_errors,
     publish,
 )
-from airflow_skyvern.waiting import Wait, watch
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -94,21 +94,23 @@ class SkyvernRunSensor(BaseSensorOperator):
             raise SkyvernConfigError(f"Task {self.task_id!r}: end_from_trigger needs start_from_trigger=True.")
         self._without_worker = start_from_trigger
         if start_from_trigger:
-            from airflow_skyvern.starting import start_trigger_args  # noqa: PLC0415  few sensors need it
+            from airflow_skyvern.task.start_in_trigger import start_trigger_args
 
-            self.start_trigger_args = start_trigger_args(self, end_from_trigger=end_from_trigger)
+            self.start_trigger_args = start_trigger_args(
+                self, run_id, skyvern_conn_id, end_from_trigger=end_from_trigger
+            )
             self.start_from_trigger = self.start_trigger_args is not None
 
     @cached_property
     def hook(self) -> SkyvernHook:
         """The hook of this task's connection."""
-        from airflow_skyvern.hooks import SkyvernHook  # noqa: PLC0415  HTTP is not needed to parse a DAG
+        from airflow_skyvern.hooks import SkyvernHook
 
         return SkyvernHook(self.skyvern_conn_id)
 
     def execute(self, context: Context) -> Any:
         """Look; then wait as the mode says."""
-        with no_retry_when_useless():
+        with no_retry_for_permanent_errors():
             if self._without_worker:
                 self.log.info("start_from_trigger needs Airflow 3.3 and a task that is not mapped: starting here")
             elif not self.deferrable:
@@ -130,7 +132,7 @@ class SkyvernRunSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any = None, deadline: float | None = None) -> Any:
         """Take over from the trigger: look once more, and end the task accordingly."""
-        from airflow_skyvern.triggers import event_of  # noqa: PLC0415  see hook
+        from airflow_skyvern.runs.event import event_of
 
         seen = event_of(event)
         if deadline is None:  # the wait was started by Airflow itself
@@ -147,11 +149,11 @@ class SkyvernRunSensor(BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; a wrong key fails the task also with ``soft_fail``."""
-        with no_retry_when_useless():
+        with no_retry_for_permanent_errors():
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _defer(self) -> NoReturn:
-        from airflow_skyvern.triggers import SkyvernRunTrigger  # noqa: PLC0415  see hook
+        from airflow_skyvern.triggers import SkyvernRunTrigger
 
         deadline = self._deadline()
         self.defer(

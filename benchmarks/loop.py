@@ -178,7 +178,7 @@ class Measurement:
 
     async def _wait(self, number: int) -> None:
         """Run one trigger as TriggerRunner.run_trigger does, and take note of its events."""
-        import greenback  # noqa: PLC0415  belongs to Airflow 3; only this process needs it
+        import greenback
 
         await greenback.ensure_portal()
         events = 0
@@ -212,8 +212,8 @@ class Measurement:
 
 def import_what_a_triggerer_has() -> None:
     """Import what is in memory before the first trigger comes, and keep log lines below WARNING away."""
-    import airflow.jobs.triggerer_job_runner  # noqa: F401, PLC0415
-    from airflow.sdk.log import configure_logging  # noqa: PLC0415
+    import airflow.jobs.triggerer_job_runner  # noqa: F401
+    from airflow.sdk.log import configure_logging
 
     configure_logging(log_level="WARNING", json_output=True, output=sys.stderr.buffer)
 

@@ -1,1 +1,1 @@
-"""Skyvern's own schedules: their endpoints, and how Airflow takes them over."""
+"""Take over Skyvern's schedules and give them back: DAG files, the handover, the guard."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
+from airflow_skyvern import compat
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernNotFoundError
-from airflow_skyvern.outcome import no_retry_when_useless
-from airflow_skyvern.schedules.turn import NO_SCHEDULES, skyvern_fires
+from airflow_skyvern.schedules.ownership import NO_SCHEDULES, skyvern_fires
+from airflow_skyvern.task.outcome import no_retry_for_permanent_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -53,7 +54,7 @@ class SkyvernScheduleGuard(BaseOperator):
         if tick is None:
             self.log.info("Not started by the DAG's schedule: goes on")
             return
-        with no_retry_when_useless():
+        with no_retry_for_permanent_errors():
             reason = self._skyvern_fires(tick)
         if reason is not None:
             raise AirflowSkipException(f"Skyvern schedule {self.schedule_id}: {reason}")
@@ -72,14 +73,14 @@ class SkyvernScheduleGuard(BaseOperator):
         return skyvern_fires(schedule, tick, lambda: hook.list_workflow_runs(self.workflow_id, created_at_start=tick))
 
     def _hook(self) -> SkyvernHook:
-        from airflow_skyvern.hooks import SkyvernHook  # noqa: PLC0415  keeps the import cheap
+        from airflow_skyvern.hooks import SkyvernHook
 
         return SkyvernHook(self.skyvern_conn_id)
 
 
 def _tick_of(context: Context) -> datetime | None:
     """Return the moment for which the DAG's schedule has started this run."""
-    if str(getattr(context["dag_run"].run_type, "value", context["dag_run"].run_type)) != "scheduled":
+    if compat.run_type_of(context["dag_run"]) != "scheduled":
         return None
     tick = context.get("data_interval_end") or context["logical_date"]
     assert isinstance(tick, datetime)

@@ -18,15 +18,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from airflow_skyvern.client.cron import last_skyvern_run, skyvern_runs
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernNotFoundError
-from airflow_skyvern.schedules.airflow_side import KnownDag, best
-from airflow_skyvern.schedules.cron import last_skyvern_run, skyvern_runs
-from airflow_skyvern.schedules.dagfile import Export, Options, dag_id_for, export
+from airflow_skyvern.schedules.airflow_db import KnownDag, best
+from airflow_skyvern.schedules.dag_file import Export, Options, dag_id_for, export
 
 if TYPE_CHECKING:
-    from airflow_skyvern.models import RunSummary
-    from airflow_skyvern.schedules.folder import Folder, Place
-    from airflow_skyvern.schedules.models import ListedSchedule, Schedule, ScheduleDetails
+    from airflow_skyvern.models import ListedSchedule, RunSummary, Schedule, ScheduleDetails
+    from airflow_skyvern.schedules.dag_folder import DagFileSlot, DagFolder
 
 BEFORE_A_RUN = timedelta(seconds=20)
 """How long before a tick nothing is switched: clocks differ, and requests take time."""
@@ -58,7 +57,7 @@ class SkyvernSide(Protocol):
 
 
 class AirflowKnows(Protocol):
-    """What is asked of Airflow; :class:`~airflow_skyvern.schedules.airflow_side.AirflowSide` does."""
+    """What is asked of Airflow; :class:`~airflow_skyvern.schedules.airflow_db.AirflowDatabase` does."""
 
     def dags_of(self, schedule_id: str) -> list[KnownDag]:
         """Find the DAGs that carry the tag of a schedule."""
@@ -93,7 +92,7 @@ class Handover:
 
     skyvern: SkyvernSide
     airflow: AirflowKnows
-    folder: Folder
+    folder: DagFolder
     options: Options = field(default_factory=Options)
     single_file: str | None = None
     dry_run: bool = False
@@ -153,7 +152,7 @@ class Handover:
             self._pause(schedule_id, dag)
         return None
 
-    def _made(self, schedule: ListedSchedule, taken: Iterable[str]) -> tuple[Place, Export]:
+    def _made(self, schedule: ListedSchedule, taken: Iterable[str]) -> tuple[DagFileSlot, Export]:
         schedule_id, title = schedule.workflow_schedule_id, schedule.workflow_title
         wanted = dag_id_for(schedule, title, {*taken, *self.folder.dag_ids})
         place = self.folder.place(schedule_id, self.single_file or wanted)
@@ -168,7 +167,7 @@ class Handover:
         )
         return place, made
 
-    def _write(self, place: Place, made: Export) -> None:
+    def _write(self, place: DagFileSlot, made: Export) -> None:
         text = place.file.with_blocks([made.block]).text
         if self.dry_run:
             self.say(f"would write {place.path}:\n\n{text}")
@@ -198,7 +197,7 @@ class Handover:
                 return Path(known.file)
         return self._exported(schedule).path
 
-    def _exported(self, schedule: ListedSchedule) -> Place:
+    def _exported(self, schedule: ListedSchedule) -> DagFileSlot:
         place, made = self._made(schedule, self.airflow.taken_ids())
         schedule_id = schedule.workflow_schedule_id
         if place.block is None and not place.untouched:
@@ -219,7 +218,7 @@ class Handover:
         return place
 
     def _tell_differences(self, schedule: Schedule) -> None:
-        from airflow_skyvern.schedules.runtimes import differences  # noqa: PLC0415  imports Airflow
+        from airflow_skyvern.schedules.clock_changes import differences
 
         for difference in differences(_cron_of(schedule), schedule.timezone, self.now()):
             self.say(f"{schedule.workflow_schedule_id}: note: {difference}")

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 import pytest
 
-from airflow_skyvern import api
-from airflow_skyvern.client import Settings, SkyvernClient
-from airflow_skyvern.run_request import RunRequest
+from airflow_skyvern.client import api
+from airflow_skyvern.client.run_request import RunRequest
+from airflow_skyvern.client.sender import SkyvernClient
+from airflow_skyvern.client.settings import Settings
 from dev.skyvern_server import SkyvernServer, workflows
 from tests.support.fake_skyvern import FakeSkyvern
 
 if TYPE_CHECKING:
+    from airflow_skyvern.client.calls import Call
     from airflow_skyvern.models import Run
 
 T = TypeVar("T")
@@ -103,7 +105,7 @@ class Side:
             self.known[name] = self.new_workflow(name)
         return self.known[name]
 
-    def send(self, call: api.Call[T]) -> T:
+    def send(self, call: Call[T]) -> T:
         return self.client.send(call)
 
     def start(self, name: str, /, options: Mapping[str, Any] | None = None, **parameters: Any) -> Run:

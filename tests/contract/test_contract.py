@@ -10,20 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_skyvern import api
-from airflow_skyvern.exceptions import (
-    SkyvernAPIError,
-    SkyvernAuthError,
-    SkyvernNotFoundError,
-    SkyvernRequestError,
-)
-from airflow_skyvern.run_request import RunRequest
+from airflow_skyvern.client import api
+from airflow_skyvern.client.run_request import RunRequest
+from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernAuthError, SkyvernNotFoundError, SkyvernRequestError
 
 if TYPE_CHECKING:
+    from airflow_skyvern.client.calls import Call
     from tests.contract.conftest import Side
 
 
-def refused(side: Side, call: api.Call[Any]) -> tuple[type[SkyvernAPIError], int, str]:
+def refused(side: Side, call: Call[Any]) -> tuple[type[SkyvernAPIError], int, str]:
     with pytest.raises(SkyvernAPIError) as caught:
         side.send(call)
     return type(caught.value), caught.value.status_code, caught.value.detail
@@ -105,10 +101,10 @@ def test_a_run_whose_workflow_was_deleted_can_be_seen_and_canceled(side: Side) -
     gone = (SkyvernNotFoundError, 404, f"Workflow not found. workflow_permanent_id={workflow}")
     assert refused(side, api.get_run(run.run_id)) == gone
     assert refused(side, api.run_workflow(RunRequest.of({"workflow_id": workflow}))) == gone
-    orphan = side.send(api.get_orphaned_run(run.run_id))
+    orphan = side.send(api.get_run_of_deleted_workflow(run.run_id))
     assert (orphan.run_id, orphan.status, orphan.retry_pending) == (run.run_id, "running", False)
     assert side.send(api.cancel_run(run.run_id)) is None
-    orphan = side.send(api.get_orphaned_run(run.run_id))
+    orphan = side.send(api.get_run_of_deleted_workflow(run.run_id))
     assert (orphan.status, orphan.is_final, orphan.output) == ("canceled", True, None)
 
 
@@ -160,7 +156,7 @@ def test_a_run_that_is_not_over_cannot_be_started_once_more(side: Side) -> None:
     side.send(api.cancel_run(run.run_id))
 
 
-Make = Callable[["Side"], "api.Call[Any]"]
+Make = Callable[["Side"], "Call[Any]"]
 
 
 def start_of(name: str, options: dict[str, Any] | None = None, **fields: Any) -> Make:
@@ -175,7 +171,7 @@ def start_with(body: Any) -> Make:
     )
 
 
-def query(call: api.Call[Any], **more: Any) -> Make:
+def query(call: Call[Any], **more: Any) -> Make:
     return lambda _: dataclasses.replace(call, query={**call.query, **more})
 
 
@@ -191,7 +187,7 @@ UNAVAILABLE = (
         (lambda _: api.get_run("wr_123"), 404, "Task run not found wr_123"),
         (lambda _: api.get_run("garbage id é"), 404, "Task run not found garbage id é"),
         (lambda _: api.get_run("wr_1/../wr_2"), 404, "Not Found"),
-        (lambda _: api.get_orphaned_run("wr_123"), 404, "Workflow not found for workflow run wr_123"),
+        (lambda _: api.get_run_of_deleted_workflow("wr_123"), 404, "Workflow not found for workflow run wr_123"),
         (lambda _: api.cancel_run("wr_123"), 404, "Run not found wr_123"),
         (lambda _: api.retry_run("wr_123"), 404, "Workflow run not found wr_123"),
         (lambda _: api.continue_run("wr_123"), 404, "Workflow run not found wr_123"),
@@ -345,7 +341,7 @@ def test_lists_can_be_narrowed_to_statuses_workflows_and_times(side: Side) -> No
     failed = side.see(side.start("fail_http", {"run_metadata": {"key": key}}), "failed")
     long_wait = side.workflow("long_wait")
 
-    def ids(call: api.Call[Any]) -> list[str]:
+    def ids(call: Call[Any]) -> list[str]:
         return [row.run_id for row in side.send(call)]
 
     side.until(lambda: ids(api.list_runs(["failed", "completed"], tags={"key": key})) == [failed.run_id])

@@ -8,11 +8,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern.models import RunSummary
-from airflow_skyvern.schedules.airflow_side import KnownDag
-from airflow_skyvern.schedules.dagfile import Block, DagFile, read_file
-from airflow_skyvern.schedules.models import Schedule
-from airflow_skyvern.schedules.turn import skyvern_fires
+from airflow_skyvern.models import RunSummary, Schedule
+from airflow_skyvern.schedules.airflow_db import KnownDag
+from airflow_skyvern.schedules.dag_file import Block, DagFile, read_file
+from airflow_skyvern.schedules.ownership import skyvern_fires
 from tests.support import fake_views as views
 
 if TYPE_CHECKING:

@@ -59,4 +59,4 @@ def task_log(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def no_wait_before_the_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the pause that spares Airflow's scheduler: there is none here."""
-    monkeypatch.setattr("airflow_skyvern.triggers.SkyvernRunTrigger.first_look", 0.0)
+    monkeypatch.setattr("airflow_skyvern.triggers.SkyvernRunTrigger.first_poll_delay", 0.0)

@@ -3,24 +3,27 @@ from __future__ import annotations
 import dataclasses
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import ValidationError
 
-from airflow_skyvern import api
-from airflow_skyvern.run_request import RunRequest
+from airflow_skyvern.client import api
+from airflow_skyvern.client.run_request import RunRequest
+
+if TYPE_CHECKING:
+    from airflow_skyvern.client.calls import Call
 
 REQUEST = RunRequest.of({"workflow_id": "wpid_1"})
 PAGED = {"page": 1, "page_size": 100}
 
-ENDPOINTS: list[tuple[api.Call[Any], str, Any]] = [
+ENDPOINTS: list[tuple[Call[Any], str, Any]] = [
     (api.run_workflow(REQUEST), "POST /v1/run/workflows", {"workflow_id": "wpid_1"}),
     (api.get_run("wr_1"), "GET /v1/runs/wr_1", None),
-    (api.get_orphaned_run("wr_1"), "GET /v1/workflows/runs/wr_1", None),
+    (api.get_run_of_deleted_workflow("wr_1"), "GET /v1/workflows/runs/wr_1", None),
     (api.find_runs({"a": "1"}), "GET /v1/runs", None),
-    (api.glance_at_run("wr_1"), "GET /v1/runs/wr_1", None),
-    (api.glance_at_run("wr_1", orphaned=True), "GET /v1/workflows/runs/wr_1", None),
+    (api.get_run_snapshot("wr_1"), "GET /v1/runs/wr_1", None),
+    (api.get_run_snapshot("wr_1", workflow_deleted=True), "GET /v1/workflows/runs/wr_1", None),
     (api.list_active_runs(2), "GET /v1/runs", None),
     (api.get_run_tags(["wr_1"]), "GET /v1/run-tags", None),
     (api.cancel_run("wr_1"), "POST /v1/runs/wr_1/cancel", None),
@@ -43,7 +46,7 @@ ENDPOINTS: list[tuple[api.Call[Any], str, Any]] = [
 
 
 @pytest.mark.parametrize(("call", "request_line", "body"), ENDPOINTS, ids=lambda value: str(value)[:60])
-def test_every_endpoint_says_what_to_send(call: api.Call[Any], request_line: str, body: Any) -> None:
+def test_every_endpoint_says_what_to_send(call: Call[Any], request_line: str, body: Any) -> None:
     assert f"{call.method} {call.path}" == request_line
     assert call.body == body
 
@@ -87,7 +90,7 @@ def test_only_what_starts_or_sends_something_must_not_be_repeated() -> None:
         (api.get_run_tags(["wr_1", "wr_2"]), {"workflow_run_ids": "wr_1,wr_2"}),
     ],
 )
-def test_lists_ask_for_what_was_given(call: api.Call[Any], query: dict[str, Any]) -> None:
+def test_lists_ask_for_what_was_given(call: Call[Any], query: dict[str, Any]) -> None:
     assert dict(call.query) == query
 
 
@@ -116,7 +119,7 @@ def test_no_page_is_asked_for_that_the_server_refuses() -> None:
 
 
 @pytest.mark.parametrize("call", [api.probe(), api.find_runs({"a": "1"}), api.get_run("wr_1")])
-def test_what_is_no_paged_list_has_one_page(call: api.Call[Any]) -> None:
+def test_what_is_no_paged_list_has_one_page(call: Call[Any]) -> None:
     assert call.next_page([0] * 1000) is None
 
 

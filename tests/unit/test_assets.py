@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 import airflow
 import pytest
 
-from airflow_skyvern.assets import FINAL, create_asset, runs_in, runs_named, runs_uri, sanitize_uri, skyvern_runs
+from airflow_skyvern.assets import create_asset, runs_in, sanitize_uri, skyvern_runs
 from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.finished_runs.uri import FINAL, runs_named, runs_uri
 from airflow_skyvern.models import FINAL_STATUSES
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
@@ -113,7 +114,7 @@ def test_airflow_2_is_told_that_this_needs_airflow_3() -> None:
     with pytest.raises(SkyvernConfigError, match="needs Airflow 3"):
         skyvern_runs("wpid_1")
     with pytest.raises(ImportError, match="needs Airflow 3"):
-        import_module("airflow_skyvern.events")
+        import_module("airflow_skyvern.triggers.workflow_runs")
 
 
 def event(*run_ids: str, **extra: Any) -> Any:

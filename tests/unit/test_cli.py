@@ -15,7 +15,7 @@ from sqlalchemy.orm import sessionmaker
 from airflow_skyvern.cli import COMMANDS, get_cli_commands, main, table
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.provider_info import get_provider_info
-from airflow_skyvern.schedules.airflow_side import KnownDag
+from airflow_skyvern.schedules.airflow_db import KnownDag
 
 if TYPE_CHECKING:
     from tests.support.fake_skyvern import FakeSkyvern

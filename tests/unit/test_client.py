@@ -7,19 +7,16 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import pytest
 
-from airflow_skyvern import __version__, api
-from airflow_skyvern.client import (
-    AsyncSkyvernClient,
-    RetryPolicy,
-    Settings,
-    SkyvernClient,
-    tls_context,
-)
+from airflow_skyvern import __version__
+from airflow_skyvern.client import api
+from airflow_skyvern.client.run_request import RunRequest
+from airflow_skyvern.client.sender import AsyncSkyvernClient, RetryPolicy, SkyvernClient, tls_context
+from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
     SkyvernAuthError,
@@ -32,8 +29,10 @@ from airflow_skyvern.exceptions import (
     SkyvernResponseError,
     SkyvernServerError,
 )
-from airflow_skyvern.run_request import RunRequest
 from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
+
+if TYPE_CHECKING:
+    from airflow_skyvern.client.calls import Call
 
 T = TypeVar("T")
 
@@ -58,7 +57,7 @@ class Client:
     async def _asleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
 
-    def send(self, call: api.Call[T]) -> T:
+    def send(self, call: Call[T]) -> T:
         if self.mode == "sync":
             return self._sync.send(call)
         return asyncio.run(self._async.send(call))
@@ -69,7 +68,7 @@ def client(request: pytest.FixtureRequest, fake: FakeSkyvern) -> Client:
     return Client(request.param, fake)
 
 
-def start(workflow_id: str, **parameters: Any) -> api.Call[Any]:
+def start(workflow_id: str, **parameters: Any) -> Call[Any]:
     return api.run_workflow(RunRequest.of({"workflow_id": workflow_id, "parameters": parameters}))
 
 
@@ -305,7 +304,7 @@ def test_what_cannot_be_done_twice_is_repeated_after_a_lost_answer(client: Clien
     ids=lambda call: call.what,
 )
 def test_nothing_else_that_acts_is_repeated_after_a_lost_answer(
-    client: Client, fake: FakeSkyvern, call: api.Call[Any]
+    client: Client, fake: FakeSkyvern, call: Call[Any]
 ) -> None:
     fake.next(call.method, call.path, httpx.ReadTimeout("lost"))
     with pytest.raises(SkyvernConnectionError):

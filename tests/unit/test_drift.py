@@ -29,13 +29,7 @@ RETRY_POLICIES = not AIRFLOW_2 and find_spec("airflow.sdk.definitions.retry_poli
 PARTITIONS = not AIRFLOW_2 and hasattr(import_module("airflow.sdk"), "PartitionedAssetTimetable")
 HARMLESS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.With)
 
-WITHOUT_AIRFLOW = (
-    "exceptions models run_request api client submission killing waiting line places listing pace watcher watermark "
-    "cli schedules.models schedules.endpoints schedules.cron schedules.turn schedules.dagfile schedules.folder "
-    "schedules.airflow_side schedules.handover"
-)
 FRESH = {
-    "layers": "import " + ", ".join(f"airflow_skyvern.{name}" for name in WITHOUT_AIRFLOW.split()),
     "parsing": "import airflow_skyvern.operators, airflow_skyvern.sensors, airflow_skyvern.schedules.guard",
     "discovery": "import airflow_skyvern.provider_info, airflow_skyvern.cli",
 }
@@ -147,18 +141,17 @@ def test_every_example_is_short_and_says_what_it_shows(path: Path) -> None:
     assert len(text.splitlines()) <= 45
 
 
-def test_the_first_layers_do_without_airflow(fresh: dict[str, subprocess.Popen[str]]) -> None:
-    loaded = loaded_by(fresh["layers"])
-    assert loaded >= {f"airflow_skyvern.{name}" for name in WITHOUT_AIRFLOW.split()}
-    assert not {name for name in loaded if name == "airflow" or name.startswith("airflow.")}
-
-
 def test_parsing_a_dag_loads_neither_the_client_nor_the_models(fresh: dict[str, subprocess.Popen[str]]) -> None:
     loaded = loaded_by(fresh["parsing"])
     assert loaded >= {"airflow_skyvern.operators", "airflow_skyvern.sensors"}
-    assert not loaded & {f"airflow_skyvern.{name}" for name in ("client", "models", "api", "hooks", "run_request")}
+    assert not loaded & {f"airflow_skyvern.{name}" for name in ("client", "models", "hooks", "runs.submission", "polling")}
 
 
 def test_discovery_loads_nothing_but_itself(fresh: dict[str, subprocess.Popen[str]]) -> None:
     ours = {name for name in loaded_by(fresh["discovery"]) if name.startswith("airflow")}
-    assert ours == {"airflow_skyvern", "airflow_skyvern.provider_info", "airflow_skyvern.cli"}
+    assert ours == {
+        "airflow_skyvern",
+        "airflow_skyvern.compat",
+        "airflow_skyvern.provider_info",
+        "airflow_skyvern.cli",
+    }

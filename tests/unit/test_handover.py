@@ -11,12 +11,12 @@ import pytest
 
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
-from airflow_skyvern.schedules.folder import Folder
+from airflow_skyvern.schedules.dag_folder import DagFolder
 from airflow_skyvern.schedules.handover import Handover
 from tests.support.handover_world import AirflowOfWorld, Interrupting, Killed, World
 
 if TYPE_CHECKING:
-    from airflow_skyvern.schedules.models import ListedSchedule
+    from airflow_skyvern.models import ListedSchedule
     from tests.support.fake_skyvern import FakeSkyvern
 
 TICK = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
@@ -51,7 +51,7 @@ class Person:
         return Handover(
             before(SkyvernHook()),
             before(self.airflow),
-            before(Folder(self.world.folder)),
+            before(DagFolder(self.world.folder)),
             say=self.lines.append,
             now=lambda: self.world.now,
             sleep=self.world.sleep,

@@ -11,8 +11,10 @@ import httpx
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, Connection
 
-from airflow_skyvern import api
-from airflow_skyvern.client import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, RetryPolicy, Settings
+from airflow_skyvern.client import api
+from airflow_skyvern.client.run_request import RunRequest
+from airflow_skyvern.client.sender import RetryPolicy
+from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, Settings
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
     SkyvernConfigError,
@@ -22,7 +24,6 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.hooks import SkyvernHook, settings_of
 from airflow_skyvern.provider_info import CONNECTION_TYPE
-from airflow_skyvern.run_request import RunRequest
 from tests.support.fake_skyvern import API_KEY, FakeSkyvern
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def call(hook: SkyvernHook, mode: str, name: str, *args: Any) -> Any:
 ENDPOINTS: list[tuple[str, tuple[Any, ...], str, Any]] = [
     ("run_workflow", ("{request}",), "POST /v1/run/workflows", {"workflow_id": "{workflow}"}),
     ("get_run", ("{run}",), "GET /v1/runs/{run}", None),
-    ("get_orphaned_run", ("{run}",), "GET /v1/workflows/runs/{run}", None),
+    ("get_run_of_deleted_workflow", ("{run}",), "GET /v1/workflows/runs/{run}", None),
     ("find_runs", ({"a": "1"},), "GET /v1/runs", None),
     ("get_run_tags", (["{run}"],), "GET /v1/run-tags", None),
     ("cancel_run", ("{run}",), "POST /v1/runs/{run}/cancel", None),
@@ -225,7 +226,7 @@ def test_every_endpoint_is_a_method_in_both_modes(
     assert (seen.json if body else None) == filled(body)
 
 
-OF_THE_WATCHER = ("glance_at_run", "list_active_runs")  # lighter forms of others
+OF_THE_WATCHER = ("get_run_snapshot", "list_active_runs")  # lighter forms of others
 
 
 def test_the_table_above_has_every_endpoint() -> None:

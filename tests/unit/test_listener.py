@@ -13,8 +13,8 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import Session
 
-from airflow_skyvern import listener
-from airflow_skyvern.run_request import GROUP_TAG
+from airflow_skyvern.runs.key import GROUP_TAG
+from airflow_skyvern.task import listener
 
 if TYPE_CHECKING:
     from tests.support.fake_skyvern import FakeSkyvern

@@ -6,15 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_skyvern.models import (
-    ACTIVE_STATUSES,
-    FINAL_STATUSES,
-    Run,
-    RunStatus,
-    RunSummary,
-    RunTags,
-    ServerVersion,
-)
+from airflow_skyvern.models import ACTIVE_STATUSES, FINAL_STATUSES, Run, RunStatus, RunSummary, RunTags, ServerVersion
 
 
 def run(**fields: Any) -> Run:

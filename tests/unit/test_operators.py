@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-from airflow_skyvern.client import RetryPolicy
+from airflow_skyvern.client.sender import RetryPolicy
 from airflow_skyvern.exceptions import (
     SkyvernConfigError,
     SkyvernConnectionError,
@@ -33,7 +33,7 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import DEFAULT_TIMEOUT, SkyvernRunWorkflowOperator
-from airflow_skyvern.outcome import BACKSTOP
+from airflow_skyvern.task.outcome import BACKSTOP
 from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed, run_task
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator
 
-from airflow_skyvern.arguments import is_dynamic, seconds_of
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
     SkyvernConfigError,
@@ -22,12 +21,8 @@ from airflow_skyvern.exceptions import (
     SkyvernWaitTimeout,
 )
 from airflow_skyvern.models import Run
-from airflow_skyvern.outcome import (
-    deadline_after,
-    no_retry_when_useless,
-    publish,
-    published_run_id,
-)
+from airflow_skyvern.task.arguments import is_dynamic, seconds_of
+from airflow_skyvern.task.outcome import deadline_after, no_retry_for_permanent_errors, publish, published_run_id
 from tests.support.tasks import FakeTaskInstance, context_of
 
 
@@ -36,7 +31,7 @@ from tests.support.tasks import FakeTaskInstance, context_of
     [SkyvernAuthError, SkyvernNotFoundError, SkyvernRequestError, SkyvernCreditError, SkyvernConfigError],
 )
 def test_what_no_retry_can_cure_fails_without_one(kind: type[SkyvernError]) -> None:
-    with pytest.raises(AirflowFailException, match="what happened") as caught, no_retry_when_useless():
+    with pytest.raises(AirflowFailException, match="what happened") as caught, no_retry_for_permanent_errors():
         raise kind("what happened")
     assert isinstance(caught.value.__cause__, kind)
 
@@ -54,7 +49,7 @@ def test_what_no_retry_can_cure_fails_without_one(kind: type[SkyvernError]) -> N
     ],
 )
 def test_everything_else_keeps_its_type_and_its_retries(kind: type[Exception]) -> None:
-    with pytest.raises(kind) as caught, no_retry_when_useless():
+    with pytest.raises(kind) as caught, no_retry_for_permanent_errors():
         raise kind("what happened")
     assert type(caught.value) is kind
 

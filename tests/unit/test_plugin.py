@@ -9,7 +9,8 @@ import airflow
 import httpx
 import pytest
 
-from airflow_skyvern import listener, plugin
+from airflow_skyvern import plugin
+from airflow_skyvern.task import listener
 
 ROOT = Path(__file__).parents[2]
 on_airflow_3 = pytest.mark.skipif(airflow.__version__.startswith("2."), reason="the API server came with Airflow 3")
@@ -52,7 +53,10 @@ def test_the_plugin_is_cheap_also_when_it_takes_webhooks() -> None:
     }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True, cwd=ROOT)
     loaded = done.stdout.splitlines()[-1].split()
-    assert [name for name in loaded if name.startswith("airflow_skyvern.")] == ["airflow_skyvern.plugin"]
+    assert [name for name in loaded if name.startswith("airflow_skyvern.")] == [
+        "airflow_skyvern.compat",
+        "airflow_skyvern.plugin",
+    ]
     assert not {"fastapi", "httpx", "pydantic", "sqlalchemy"}.intersection(loaded)
 
 

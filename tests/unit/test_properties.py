@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_skyvern import api
-from airflow_skyvern.client import RetryPolicy, Settings, SkyvernClient
+from airflow_skyvern.client import api
+from airflow_skyvern.client.run_request import RunOptions, RunRequest
+from airflow_skyvern.client.sender import RetryPolicy, SkyvernClient
+from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import (
     MAX_QUOTE,
     SkyvernAPIError,
@@ -23,8 +25,10 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.hooks import settings_of
 from airflow_skyvern.models import FINAL_STATUSES, Run, RunSummary
-from airflow_skyvern.run_request import RunOptions, RunRequest
-from airflow_skyvern.triggers import Reason, event_of
+from airflow_skyvern.runs.event import Reason, event_of
+
+if TYPE_CHECKING:
+    from airflow_skyvern.client.calls import Call
 
 settings.register_profile("fast", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fast")
@@ -40,7 +44,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
-CALLS: list[api.Call[Any]] = [
+CALLS: list[Call[Any]] = [
     api.get_run("wr_1"),
     api.cancel_run("wr_1"),
     api.cancel_runs(["wr_1"]),
@@ -77,7 +81,7 @@ def error_of(kind: type[SkyvernError], work: Callable[[], object]) -> SkyvernErr
     return None
 
 
-def answer(call: api.Call[Any], response: httpx.Response) -> Any:
+def answer(call: Call[Any], response: httpx.Response) -> Any:
     client = SkyvernClient(
         Settings(SECRET), retry=RetryPolicy(attempts=1), transport=httpx.MockTransport(lambda _: response)
     )
@@ -102,7 +106,7 @@ def test_only_known_final_statuses_end_a_wait(status: str, pending: bool | None)
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.what)
 @given(body=st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
-def test_any_body_is_a_result_or_an_error_of_ours(call: api.Call[Any], body: bytes) -> None:
+def test_any_body_is_a_result_or_an_error_of_ours(call: Call[Any], body: bytes) -> None:
     error = error_of(SkyvernResponseError, lambda: answer(call, httpx.Response(200, content=body)))
     assert SECRET not in f"{error} {error!r}"
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from airflow_skyvern.client.run_request import RunRequest, decoded
 from airflow_skyvern.exceptions import SkyvernConfigError
-from airflow_skyvern.run_request import OUR_TAGS, RunRequest, check_metadata, decoded
+from airflow_skyvern.runs.key import OUR_TAGS, check_metadata
 
 
 def test_a_request_says_only_what_was_given() -> None:

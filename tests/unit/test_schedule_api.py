@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_skyvern.client import RetryPolicy
+from airflow_skyvern.client import schedule_api
+from airflow_skyvern.client.sender import RetryPolicy
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernConfigError
 from airflow_skyvern.hooks import SkyvernHook
-from airflow_skyvern.schedules import endpoints
-from airflow_skyvern.schedules.models import Schedule
+from airflow_skyvern.models import Schedule
 from tests.support.fake_schedules import NO_SCHEDULES
 
 if TYPE_CHECKING:
-    from airflow_skyvern.api import Call
+    from airflow_skyvern.client.calls import Call
     from tests.support.fake_skyvern import FakeSkyvern
 
 OF_WORKFLOW = "/v1/workflows/wpid_1/schedules"
@@ -23,24 +23,24 @@ NIGHTLY = {"cron_expression": "30 2 * * *", "timezone": "UTC"}
 BERLIN = {"cron_expression": "30 2 * * *", "timezone": "Europe/Berlin", "parameters": {"a": 1}, "name": "n"}
 
 ENDPOINTS: list[tuple[Call[Any], str, Any]] = [
-    (endpoints.create_schedule("wpid_1", "30 2 * * *"), f"POST {OF_WORKFLOW}", {**NIGHTLY, "enabled": True}),
+    (schedule_api.create_schedule("wpid_1", "30 2 * * *"), f"POST {OF_WORKFLOW}", {**NIGHTLY, "enabled": True}),
     (
-        endpoints.create_schedule("wpid_1", "30 2 * * *", "Europe/Berlin", {"a": 1}, "n", enabled=False),
+        schedule_api.create_schedule("wpid_1", "30 2 * * *", "Europe/Berlin", {"a": 1}, "n", enabled=False),
         f"POST {OF_WORKFLOW}",
         {**BERLIN, "enabled": False},
     ),
-    (endpoints.get_schedule("wpid_1", "wfs_1"), f"GET {OF_WORKFLOW}/wfs_1", None),
-    (endpoints.list_schedules("wpid_1"), f"GET {OF_WORKFLOW}", None),
-    (endpoints.list_all_schedules(), "GET /v1/schedules", None),
-    (endpoints.update_schedule("wpid_1", "wfs_1", "30 2 * * *"), f"PUT {OF_WORKFLOW}/wfs_1", NIGHTLY),
+    (schedule_api.get_schedule("wpid_1", "wfs_1"), f"GET {OF_WORKFLOW}/wfs_1", None),
+    (schedule_api.list_schedules("wpid_1"), f"GET {OF_WORKFLOW}", None),
+    (schedule_api.list_all_schedules(), "GET /v1/schedules", None),
+    (schedule_api.update_schedule("wpid_1", "wfs_1", "30 2 * * *"), f"PUT {OF_WORKFLOW}/wfs_1", NIGHTLY),
     (
-        endpoints.update_schedule("wpid_1", "wfs_1", "30 2 * * *", enabled=False),
+        schedule_api.update_schedule("wpid_1", "wfs_1", "30 2 * * *", enabled=False),
         f"PUT {OF_WORKFLOW}/wfs_1",
         {**NIGHTLY, "enabled": False},
     ),
-    (endpoints.enable_schedule("wpid_1", "wfs_1"), f"POST {OF_WORKFLOW}/wfs_1/enable", None),
-    (endpoints.disable_schedule("wpid_1", "wfs_1"), f"POST {OF_WORKFLOW}/wfs_1/disable", None),
-    (endpoints.delete_schedule("wpid_1", "../x"), f"DELETE {OF_WORKFLOW}/..%2Fx", None),
+    (schedule_api.enable_schedule("wpid_1", "wfs_1"), f"POST {OF_WORKFLOW}/wfs_1/enable", None),
+    (schedule_api.disable_schedule("wpid_1", "wfs_1"), f"POST {OF_WORKFLOW}/wfs_1/disable", None),
+    (schedule_api.delete_schedule("wpid_1", "../x"), f"DELETE {OF_WORKFLOW}/..%2Fx", None),
 ]
 
 
@@ -56,7 +56,7 @@ def test_only_a_creation_must_not_be_repeated() -> None:
 
 def test_the_list_asks_for_what_was_given() -> None:
     query = {"status": "active", "search": "invoice", "page": 1, "page_size": 100}
-    assert endpoints.list_all_schedules("active", "invoice").query == query
+    assert schedule_api.list_all_schedules("active", "invoice").query == query
 
 
 @pytest.mark.parametrize(
@@ -76,16 +76,16 @@ def test_the_list_asks_for_what_was_given() -> None:
 )
 def test_a_wrong_cadence_is_refused_before_anything_is_sent(cron_expression: str, zone: str, complaint: str) -> None:
     with pytest.raises(SkyvernConfigError) as caught:
-        endpoints.create_schedule("wpid_1", cron_expression, zone)
+        schedule_api.create_schedule("wpid_1", cron_expression, zone)
     assert complaint in str(caught.value)
     with pytest.raises(SkyvernConfigError) as caught:
-        endpoints.update_schedule("wpid_1", "wfs_1", cron_expression, zone)
+        schedule_api.update_schedule("wpid_1", "wfs_1", cron_expression, zone)
     assert complaint in str(caught.value)
 
 
 @pytest.mark.parametrize("cron_expression", ["*/5 * * * *", "0 0 29 2 *", "0 9 * * MON-FRI", "15,45 8-18 1 */3 *"])
 def test_a_right_cadence_is_sent(cron_expression: str) -> None:
-    body = endpoints.create_schedule("wpid_1", cron_expression, "America/Argentina/Buenos_Aires").body
+    body = schedule_api.create_schedule("wpid_1", cron_expression, "America/Argentina/Buenos_Aires").body
     assert body is not None
     assert body["cron_expression"] == cron_expression
 

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_skyvern.compat import dag_bag
 from airflow_skyvern.exceptions import SkyvernConfigError
-from airflow_skyvern.schedules.airflow_side import AirflowSide, dag_bag
-from airflow_skyvern.schedules.dagfile import DagFile, Export, Options, dag_id_for, export, read_file, tag_of
-from airflow_skyvern.schedules.folder import Folder
+from airflow_skyvern.models import Schedule
+from airflow_skyvern.schedules.airflow_db import AirflowDatabase
+from airflow_skyvern.schedules.dag_file import DagFile, Export, Options, dag_id_for, export, read_file, tag_of
+from airflow_skyvern.schedules.dag_folder import DagFolder
 from airflow_skyvern.schedules.literals import literal
-from airflow_skyvern.schedules.models import Schedule
 from airflow_skyvern.schedules.secret_values import looks_secret
 
 START = datetime(2026, 11, 24, 1, 30, tzinfo=timezone.utc)
@@ -224,7 +225,7 @@ def test_a_file_that_was_changed_is_known_as_such() -> None:
 
 
 def test_a_schedule_is_found_in_whatever_file_it_stands(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
+    folder = DagFolder(tmp_path)
     assert folder.place("wfs_1", "skyvern_a").path == tmp_path / "skyvern_a.py"
     (tmp_path / "team").mkdir()
     assert folder.write(tmp_path / "team" / "all.py", file_of(exported()).text)
@@ -237,11 +238,11 @@ def test_a_schedule_is_found_in_whatever_file_it_stands(tmp_path: Path) -> None:
 
 def test_a_file_of_somebody_else_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "skyvern_a.py").write_text("mine = True\n")
-    assert not Folder(tmp_path).place("wfs_1", "skyvern_a").untouched
+    assert not DagFolder(tmp_path).place("wfs_1", "skyvern_a").untouched
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    folder, path = Folder(tmp_path), tmp_path / "skyvern_a.py"
+    folder, path = DagFolder(tmp_path), tmp_path / "skyvern_a.py"
     folder.write(path, "old")
     with pytest.raises(UnicodeEncodeError):
         folder.write(path, "half \ud800")
@@ -251,12 +252,12 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SkyvernConfigError, match=r"There is no folder .*nowhere"):
-        Folder(tmp_path / "nowhere")
+        DagFolder(tmp_path / "nowhere")
 
 
 def test_airflow_says_what_is_wrong_with_a_file() -> None:
     text = file_of(exported()).text
-    side = AirflowSide()
+    side = AirflowDatabase()
     assert side.problems(text, "wfs_1") is None
     assert side.problems(text, "wfs_2") == f"none of its DAGs has the tag {tag_of('wfs_2')}"
     assert "no_such_module" in str(side.problems(f"import no_such_module\n{text}", "wfs_1"))

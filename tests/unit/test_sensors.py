@@ -17,12 +17,12 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.triggers.base import BaseTrigger
 
-from airflow_skyvern.client import RetryPolicy
+from airflow_skyvern.client.sender import RetryPolicy
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernRunFailed
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
-from airflow_skyvern.outcome import BACKSTOP
 from airflow_skyvern.sensors import SkyvernRunSensor
+from airflow_skyvern.task.outcome import BACKSTOP
 from airflow_skyvern.triggers import SkyvernSensorTrigger
 from tests.support.fake_skyvern import API_KEY, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, rebuilt, resumed, run_task
@@ -46,8 +46,8 @@ def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
 def _reschedules_can_be_stored() -> None:
     """Airflow 2 asks its database when a sensor was first rescheduled."""
     if airflow.__version__.startswith("2."):
-        from airflow.models.taskreschedule import TaskReschedule  # noqa: PLC0415  as above
-        from airflow.settings import engine  # noqa: PLC0415  as above
+        from airflow.models.taskreschedule import TaskReschedule
+        from airflow.settings import engine
 
         TaskReschedule.__table__.create(engine, checkfirst=True)
 

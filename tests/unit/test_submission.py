@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_skyvern.api import Call, run_workflow
-from airflow_skyvern.client import RetryPolicy, Settings, SkyvernClient
+from airflow_skyvern.client.api import run_workflow
+from airflow_skyvern.client.run_request import RunRequest
+from airflow_skyvern.client.sender import RetryPolicy, SkyvernClient
+from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
     SkyvernConnectionError,
@@ -21,12 +23,13 @@ from airflow_skyvern.exceptions import (
     SkyvernStartAmbiguous,
     SkyvernStartUnknown,
 )
-from airflow_skyvern.run_request import OUR_TAGS, RunRequest
-from airflow_skyvern.submission import RunKey, Submission, may_have_started
+from airflow_skyvern.runs.key import OUR_TAGS, RunKey
+from airflow_skyvern.runs.submission import Submission, may_have_started
 from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
-from tests.support.lines import Lines
+from tests.support.log_lines import LogLines
 
 if TYPE_CHECKING:
+    from airflow_skyvern.client.calls import Call
     from airflow_skyvern.models import Run
 
 START = "/v1/run/workflows"
@@ -59,7 +62,7 @@ class Tries:
         self.send: Callable[[Call[Any]], Any] = client.send
         self.request = request_of(workflow)
         self.memory: Memory | None = None
-        self.log = Lines()
+        self.log = LogLines()
         self.now = 0.0
         self.on_sleep: Callable[[], object] = lambda: None
 

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from airflow_skyvern.exceptions import SkyvernError
-from airflow_skyvern.triggers import SkyvernRunTrigger, event_of
+from airflow_skyvern.runs.event import event_of
+from airflow_skyvern.triggers import SkyvernRunTrigger
 from tests.support.fake_skyvern import API_KEY, FakeSkyvern
 from tests.support.tasks import first_event, rebuilt
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_skyvern.finished_runs.watermark import BEGINNING, MOST_DONE, OVERLAP, Row, Watermark
 from airflow_skyvern.models import RunSummary
-from airflow_skyvern.watermark import BEGINNING, MOST_DONE, OVERLAP, Row, Watermark
 
 START = datetime(2026, 11, 22, 20, tzinfo=timezone.utc)
 

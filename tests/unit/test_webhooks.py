@@ -19,12 +19,12 @@ import pytest
 if airflow.__version__.startswith("2."):
     pytest.skip("the API server came with Airflow 3", allow_module_level=True)
 
-from airflow_skyvern import webhooks
+from airflow_skyvern.finished_runs import webhooks
+from airflow_skyvern.finished_runs.webhooks import Bucket, Keys, Limits, Receiver, app
 from airflow_skyvern.provider_info import CONFIG
-from airflow_skyvern.webhooks import Bucket, Keys, Limits, Receiver, app
 
 if TYPE_CHECKING:
-    from airflow_skyvern.asset_events import Finished, Outcome
+    from airflow_skyvern.finished_runs.registry import Finished, Outcome
 
 KEY = "made-up-key"
 BODY = {

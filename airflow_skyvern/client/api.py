@@ -1,0 +1,279 @@
+"""
+The endpoints of the Skyvern API as values.
+
+``get_run("wr_1")`` does nothing but say what to send and what will come back: a frozen :class:`Call`. The two
+senders in :mod:`airflow_skyvern.client.sender` are the only ones who talk to a server. A new endpoint is a model (if
+what it answers is new), a function here, and a line in :mod:`airflow_skyvern.hooks`.
+
+API reference: https://www.skyvern.com/docs/api-reference
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_skyvern.client.calls import PAGE_SIZE, Call, get, paged, parser_of, path_segment, post
+from airflow_skyvern.models import (
+    ACTIVE_STATUSES,
+    Artifact,
+    BulkCancel,
+    ListedRun,
+    Run,
+    RunSnapshot,
+    RunSummary,
+    RunTags,
+    ServerVersion,
+    TimelineItem,
+    UploadedFile,
+    WebhookReplay,
+    Workflow,
+)
+
+if TYPE_CHECKING:
+    from airflow_skyvern.client.run_request import RunRequest
+
+LAST_RUNS_PAGE = 100
+"""``/v1/runs`` refuses pages beyond this one."""
+
+
+def run_workflow(request: RunRequest) -> Call[Run]:
+    """
+    Start a run of a workflow.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
+    """
+    what = f"start workflow {request.workflow_id}"
+    return post("/v1/run/workflows", what, Run, body=request.body(), repeatable=False)
+
+
+def get_run(run_id: str) -> Call[Run]:
+    """
+    Get a run with its output. The answer grows with the output: lists are lighter.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-run
+    """
+    return get(f"/v1/runs/{path_segment(run_id)}", f"get run {run_id}", Run)
+
+
+def get_run_of_deleted_workflow(run_id: str) -> Call[Run]:
+    """Get a run whose workflow was deleted meanwhile: :func:`get_run` answers 404 for it."""
+    return get(f"/v1/workflows/runs/{path_segment(run_id)}", f"get run {run_id} of a deleted workflow", Run)
+
+
+def get_run_snapshot(run_id: str, *, workflow_deleted: bool = False) -> Call[RunSnapshot]:
+    """
+    Get a run without keeping its output: what waits ask with.
+
+    :param workflow_deleted: Whether its workflow was deleted meanwhile, see :func:`get_run_of_deleted_workflow`.
+    """
+    call = get_run_of_deleted_workflow(run_id) if workflow_deleted else get_run(run_id)
+    return get(call.path, call.what, RunSnapshot)
+
+
+def list_active_runs(page: int) -> Call[list[ListedRun]]:
+    """List one page of the organization's runs that are not over, newest first, for waits."""
+    query = {"status": sorted(ACTIVE_STATUSES), "page": page, "page_size": PAGE_SIZE}
+    return get("/v1/runs", "list active runs", list[ListedRun], query)
+
+
+def cancel_run(run_id: str) -> Call[None]:
+    """
+    Cancel a run. For a run that is over this changes nothing, but its webhook is sent again.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/cancel-run
+    """
+    return post(f"/v1/runs/{path_segment(run_id)}/cancel", f"cancel run {run_id}", Any)
+
+
+def cancel_runs(run_ids: Iterable[str]) -> Call[BulkCancel]:
+    """
+    Cancel up to 100 runs at once.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/bulk-cancel-runs
+    """
+    ids = list(run_ids)
+    return post("/v1/runs/cancel", f"cancel {len(ids)} runs", BulkCancel, body={"run_ids": ids})
+
+
+def retry_run(run_id: str) -> Call[Run]:
+    """
+    Start a run that is over once more, with the same parameters, as a new run.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/retry-run
+    """
+    path = f"/v1/workflows/runs/{path_segment(run_id)}/retry"
+    return post(path, f"retry run {run_id}", Run, repeatable=False)
+
+
+def continue_run(run_id: str) -> Call[None]:
+    """Let a paused run go on: it waits for a person in a human interaction block."""
+    path = f"/v1/workflows/runs/{path_segment(run_id)}/continue"
+    return post(path, f"continue run {run_id}", Any, repeatable=False)
+
+
+def list_runs(
+    status: Iterable[str] = (),
+    workflow_id: str | None = None,
+    search_key: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Call[list[RunSummary]]:
+    """
+    List the organization's runs, newest first, at most 10,000.
+
+    :param status: Only runs in these statuses.
+    :param search_key: At least three characters of a parameter's value, a title or an id.
+    :param tags: Only runs whose ``run_metadata`` holds all of these.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-runs
+    """
+    query = {
+        "status": sorted(status),
+        "workflow_permanent_id": workflow_id,
+        "search_key": search_key,
+        "tags": _tags(tags),
+    }
+    return paged("/v1/runs", "list runs", RunSummary, query, last_page=LAST_RUNS_PAGE)
+
+
+def find_runs(tags: Mapping[str, str]) -> Call[list[RunSummary]]:
+    """
+    Find the newest runs, at most 100, whose ``run_metadata`` holds all of these.
+
+    A server that does not know tags ignores the filter: check the result with :func:`get_run_tags`.
+    """
+    return get("/v1/runs", "find runs by tag", list[RunSummary], {"tags": _tags(tags), "page_size": PAGE_SIZE})
+
+
+def get_run_tags(run_ids: Iterable[str]) -> Call[RunTags]:
+    """Get the tags of up to 100 runs: their ``run_metadata``."""
+    query = {"workflow_run_ids": ",".join(run_ids)}
+    return get("/v1/run-tags", "get the tags of runs", RunTags, query)
+
+
+def list_workflow_runs(
+    workflow_id: str,
+    status: Iterable[str] = (),
+    tags: Mapping[str, str] | None = None,
+    created_at_start: datetime | None = None,
+) -> Call[list[RunSummary]]:
+    """
+    List the runs of one workflow, newest first. For an unknown workflow the list is empty.
+
+    :param status: Only runs in these statuses.
+    :param tags: Only runs whose ``run_metadata`` holds all of these.
+    :param created_at_start: Only runs created then or later.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-workflow-runs
+    """
+    start = created_at_start.astimezone(timezone.utc).isoformat() if created_at_start else None
+    query = {"status": sorted(status), "tags": _tags(tags), "created_at_start": start}
+    path = f"/v1/workflows/{path_segment(workflow_id)}/runs"
+    return paged(path, f"list the runs of workflow {workflow_id}", RunSummary, query)
+
+
+def get_run_timeline(run_id: str) -> Call[list[TimelineItem]]:
+    """
+    Get what the run did, block by block.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-run-timeline
+    """
+    path = f"/v1/runs/{path_segment(run_id)}/timeline"
+    return get(path, f"get the timeline of run {run_id}", list[TimelineItem])
+
+
+def list_run_artifacts(run_id: str) -> Call[list[Artifact]]:
+    """
+    List what the run left behind. For an unknown run the list is empty.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/artifacts/get-run-artifacts
+    """
+    path = f"/v1/runs/{path_segment(run_id)}/artifacts"
+    return get(path, f"list the artifacts of run {run_id}", list[Artifact])
+
+
+def get_artifact_content(artifact_id: str) -> Call[bytes]:
+    """
+    Download an artifact.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/artifacts/get-artifact-content
+    """
+    path = f"/v1/artifacts/{path_segment(artifact_id)}/content"
+    return Call("GET", path, f"download artifact {artifact_id}", bytes)
+
+
+def list_workflows(search_key: str | None = None) -> Call[list[Workflow]]:
+    """
+    List the organization's workflows, all pages.
+
+    :param search_key: A part of the title or of a parameter.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-workflows
+    """
+    return paged("/v1/workflows", "list workflows", Workflow, {"search_key": search_key})
+
+
+def probe() -> Call[list[Workflow]]:
+    """Ask for one workflow: the cheapest question that needs a valid API key."""
+    return get("/v1/workflows", "list workflows", list[Workflow], {"page_size": 1})
+
+
+def get_workflow(workflow_id: str) -> Call[Workflow]:
+    """
+    Get the newest version of a workflow.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-workflow
+    """
+    return get(f"/v1/workflows/{path_segment(workflow_id)}", f"get workflow {workflow_id}", Workflow)
+
+
+def upload_file(
+    file: str | Path | bytes, filename: str | None = None, retention_days: int | None = None
+) -> Call[UploadedFile]:
+    """
+    Upload a file for runs to use: pass its ``file_id`` in ``file_ids`` or its address as a parameter.
+
+    :param file: The path of the file, or its content.
+    :param filename: The name to give it; needed with content, else the path's name.
+    :param retention_days: Days after which Skyvern deletes it; by the organization's policy if not given.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/files/upload-file
+    """
+    content = file if isinstance(file, bytes) else Path(file).read_bytes()
+    name = filename or ("file" if isinstance(file, bytes) else Path(file).name)
+    form = None if retention_days is None else {"retention_days": str(retention_days)}
+    return Call(
+        "POST",
+        "/v1/upload_file",
+        f"upload {name}",
+        parser_of(UploadedFile),
+        files={"file": (name, content)},
+        form=form,
+        repeatable=False,
+    )
+
+
+def retry_webhook(run_id: str, webhook_url: str | None = None) -> Call[WebhookReplay]:
+    """
+    Send the webhook of a run again, to the run's own address or another.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/retry-run-webhook
+    """
+    return post(
+        f"/v1/runs/{path_segment(run_id)}/retry_webhook",
+        f"retry the webhook of run {run_id}",
+        WebhookReplay,
+        body={"webhook_url": webhook_url} if webhook_url else None,
+        repeatable=False,
+    )
+
+
+def get_version() -> Call[ServerVersion]:
+    """Get the server's version. Needs no valid key, so it proves only that a server is there."""
+    return get("/v1/version", "get the server's version", ServerVersion)
+
+
+def _tags(tags: Mapping[str, str] | None) -> list[str]:
+    return [f"{key}:{value}" for key, value in (tags or {}).items()]

@@ -1,0 +1,83 @@
+"""One request to Skyvern as a frozen value, and the functions that endpoints are built with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+PAGE_SIZE = 100
+"""Rows per page of a list; the most that ``/v1/runs`` allows."""
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """
+    One request to Skyvern, as a value.
+
+    :param what: The request in words that fit behind "Could not": ``"get run wr_1"``.
+    :param parse: Makes the result from the bytes of the answer.
+    :param repeatable: Whether sending it twice does no more than sending it once. When False, it is sent
+        again only after a failure that provably did nothing.
+    :param last_page: For paged lists, the last page that may be asked for; ``None`` for all else.
+    """
+
+    method: str
+    path: str
+    what: str
+    parse: Callable[[bytes], T]
+    query: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    files: Mapping[str, tuple[str, bytes]] | None = None
+    form: Mapping[str, str] | None = None
+    repeatable: bool = True
+    last_page: int | None = None
+
+    def next_page(self, rows: Any) -> Call[T] | None:
+        """Return the call for the rows after these, or None when these were the last."""
+        page = self.query.get("page", 1)
+        if self.last_page is None or len(rows) < PAGE_SIZE or page >= self.last_page:
+            return None
+        return replace(self, query={**self.query, "page": page + 1})
+
+
+def get(path: str, what: str, result: Any, query: Mapping[str, Any] | None = None) -> Call[Any]:
+    """Make a GET call whose answer is read as ``result``."""
+    return Call("GET", path, what, parser_of(result), query=query or {})
+
+
+def post(
+    path: str, what: str, result: Any, *, body: Mapping[str, Any] | None = None, repeatable: bool = True
+) -> Call[Any]:
+    """Make a POST call; ``repeatable=False`` where sending it twice would do something twice."""
+    return Call("POST", path, what, parser_of(result), body=body, repeatable=repeatable)
+
+
+def paged(path: str, what: str, row: Any, query: Mapping[str, Any], *, last_page: int = 1_000_000) -> Call[Any]:
+    """Make a call for all pages of a list; ``last_page`` is the last one that the server allows."""
+    given = {key: value for key, value in query.items() if value}
+    return Call(
+        "GET",
+        path,
+        what,
+        parser_of(list[row]),
+        query={**given, "page": 1, "page_size": PAGE_SIZE},
+        last_page=last_page,
+    )
+
+
+@cache
+def parser_of(result: Any) -> Callable[[bytes], Any]:
+    """Return what makes a ``result`` of the bytes of an answer; built once per type."""
+    return TypeAdapter(result).validate_json
+
+
+def path_segment(part: str) -> str:
+    """Quote an id for a path: it may hold any character."""
+    return quote(part, safe="")

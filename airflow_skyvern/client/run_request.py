@@ -1,0 +1,156 @@
+"""
+What a start of a run takes, checked before it is sent: when the DAG is parsed, as far as it is known then.
+
+https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from airflow_skyvern.exceptions import SkyvernConfigError
+
+
+def _plain(value: Any) -> Any:
+    """Tuples and Airflow's lazy lists of XComs are lists to JSON."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        msg = "must be a number, not a boolean"
+        raise ValueError(msg)  # noqa: TRY004  pydantic turns only ValueError into a validation error
+    return value
+
+
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+WholeNumber = Annotated[int, BeforeValidator(_no_bool)]
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=256)]
+
+
+class RunOptions(BaseModel):
+    """
+    The rarer parameters of a run, as ``run_options`` takes them.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    max_elapsed_time_minutes: Annotated[WholeNumber, Field(ge=1, le=480)] | None = None
+    totp_identifier: Text | None = None
+    totp_url: Text | None = None
+    extra_http_headers: dict[str, str] | None = None
+    cdp_connect_headers: dict[str, str] | None = None
+    browser_address: Text | None = None
+    browser_type: Text | None = None
+    run_with: Literal["agent", "code"] | None = None
+    ai_fallback: bool | None = None
+    max_screenshot_scrolls: Annotated[WholeNumber, Field(ge=0)] | None = None
+    start_fresh_browser: bool | None = None
+    reuse_browser_session: bool | None = None
+    run_metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=20)] | None = None
+    file_ids: Annotated[list[Text], Field(max_length=50)] | None = None
+
+
+class RunRequest(RunOptions):
+    """
+    Everything that ``POST /v1/run/workflows`` takes.
+
+    :param proxy_location: A location's name, such as ``"RESIDENTIAL"``, or a place:
+        ``{"country": "US", "subdivision": "CA", "city": "San Francisco"}``. Names are not checked here, as
+        Skyvern adds some now and then.
+    """
+
+    workflow_id: Text
+    parameters: Annotated[dict[str, JsonValue] | None, BeforeValidator(_plain)] = None
+    title: Text | None = None
+    proxy_location: Text | dict[str, str] | None = None
+    webhook_url: Text | None = None
+    browser_session_id: Text | None = None
+    browser_profile_id: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_browser(self) -> RunRequest:
+        taken = [
+            name for name in ("browser_session_id", "browser_profile_id", "browser_address") if getattr(self, name)
+        ]
+        if self.start_fresh_browser and taken:
+            msg = f"start_fresh_browser cannot be combined with {taken[0]}; choose one of them"
+            raise ValueError(msg)
+        if self.browser_type and (self.browser_session_id or self.browser_address):
+            msg = "browser_type cannot be combined with browser_session_id or browser_address; choose one"
+            raise ValueError(msg)
+        return self
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any], run_options: Any = None) -> RunRequest:
+        """
+        Build the request from the named parameters and the mapping of the rarer ones.
+
+        :raises SkyvernConfigError: names every field that is wrong and what would be right.
+        """
+        options = {} if run_options is None else run_options
+        if not isinstance(options, Mapping):
+            raise SkyvernConfigError(f"run_options must be a mapping, not {type(options).__name__}.")
+        if misplaced := sorted(set(options) & (set(cls.model_fields) - set(RunOptions.model_fields))):
+            raise SkyvernConfigError(f"run_options: pass {', '.join(misplaced)} as an argument of its own.")
+        try:
+            return cls.model_validate({**options, **fields})
+        except ValidationError as error:
+            # The original error would print the input, which may hold secrets.
+            raise SkyvernConfigError("; ".join(_explained(error))) from None
+
+    def body(self) -> dict[str, Any]:
+        """Return the request's JSON; what was not given is not in it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def _explained(error: ValidationError) -> Iterable[str]:
+    for item in error.errors(include_input=False, include_url=False, include_context=False):
+        field = str(item["loc"][0]) if item["loc"] else ""
+        place = ".".join(str(part) for part in item["loc"])
+        if field in RunOptions.model_fields or item["type"] == "extra_forbidden":
+            place = f"run_options.{place}"
+        if item["type"] == "extra_forbidden":
+            yield f"{place}: no such option. {_suggestion(field)}"
+        else:
+            yield f"{place}: {item['msg']}" if place else item["msg"].removeprefix("Value error, ")
+
+
+def _suggestion(field: str) -> str:
+    import difflib
+
+    known = sorted(RunOptions.model_fields)
+    close = difflib.get_close_matches(str(field), known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Known options: {', '.join(known)}"
+
+
+def decoded(name: str, value: Any) -> Any:
+    """Read the JSON text that a template or a file gives, unless the DAG renders to native objects."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise SkyvernConfigError(
+            f"{name}: must be a mapping, JSON text, a template of one, or the path of a .json file: {error}"
+        ) from None

@@ -1,0 +1,345 @@
+"""
+Sending calls to a Skyvern server, from ordinary code and from an event loop.
+
+Whether a failed call is sent again is one pure decision, :meth:`RetryPolicy.delay`. tenacity carries it out in
+both senders; only the sending itself is written twice. This is the only module that knows httpx.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import tenacity
+from pydantic import ValidationError
+from typing_extensions import Self
+
+from airflow_skyvern import __version__
+from airflow_skyvern.exceptions import (
+    SkyvernAPIError,
+    SkyvernConfigError,
+    SkyvernConnectionError,
+    SkyvernError,
+    SkyvernRateLimitError,
+    SkyvernResponseError,
+    SkyvernServerError,
+    detail_of,
+    error_of_answer,
+    shorten,
+)
+
+if TYPE_CHECKING:
+    from airflow_skyvern.client.calls import Call
+    from airflow_skyvern.client.settings import Settings
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 10.0
+
+IDLE = 4
+"""How many idle connections an event loop keeps: each of them is looked at for each request."""
+
+NOTHING_CREATED = "No run was created"
+"""What the server says with a 503 when it turned a start away before doing anything."""
+
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, UnicodeError)
+HUNG_UP = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+NO_ANSWER = (httpx.HTTPError, UnicodeError)  # the latter for a host name that no resolver takes
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """
+    When a failed call is sent again.
+
+    :param attempts: How often a call is sent at the most.
+    :param base: Seconds before the first repetition; doubled each time.
+    :param longest: The longest pause in seconds. A server that asks for more is not waited for here.
+    """
+
+    attempts: int = 5
+    base: float = 0.5
+    longest: float = 30.0
+
+    def delay(self, call: Call[Any], attempt: int, error: SkyvernError) -> float | None:
+        """Return the seconds to wait before sending the call again, or None to give up."""
+        if attempt >= self.attempts or not may_repeat(call, error):
+            return None
+        asked = error.retry_after if isinstance(error, SkyvernAPIError) else None
+        pause = max(asked or 0.0, min(self.base * 2 ** (attempt - 1), self.longest))
+        return pause if pause <= self.longest else None
+
+
+def may_repeat(call: Call[Any], error: SkyvernError) -> bool:
+    """
+    Tell whether sending the call again can help and cannot do anything twice.
+
+    A call that starts something is repeated only when it provably never left, or when the server said that
+    it did nothing: 429, or 503 with "No run was created".
+    """
+    did_nothing = (
+        isinstance(error, SkyvernRateLimitError)
+        or (isinstance(error, SkyvernConnectionError) and error.never_sent)
+        or (isinstance(error, SkyvernServerError) and NOTHING_CREATED in error.detail)
+    )
+    return did_nothing or (call.repeatable and error.transient)
+
+
+class SkyvernClient:
+    """
+    Sends calls and waits for their answers.
+
+    :param transport: What carries the requests; the network if not given.
+    :param sleep: How to pause between repetitions.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        retry: RetryPolicy | None = None,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.settings = settings
+        self._http = httpx.Client(**_options(settings), transport=transport)
+        self._repeat = tenacity.Retrying(**_repeating(retry or RetryPolicy()), sleep=sleep)
+
+    def send(self, call: Call[T]) -> T:
+        """
+        Send the call, again where that is safe, and return its result; lists are read to the end.
+
+        :raises SkyvernAPIError: the server answered with a status that is no success.
+        :raises SkyvernConnectionError: no answer came.
+        """
+        result = rows = self._repeated(call)
+        page = call
+        while (following := page.next_page(rows)) is not None:
+            page, rows = following, self._repeated(following)
+            result = _joined(result, rows)
+        return result
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _repeated(self, call: Call[T]) -> T:
+        result: T = self._repeat.copy()(self._send_once, call)
+        return result
+
+    def _send_once(self, call: Call[T]) -> T:
+        try:
+            response = self._http.request(call.method, **_request(self.settings, call))
+        except NO_ANSWER as error:
+            raise _no_answer(call, error, self.settings) from error
+        return _result(call, response)
+
+
+class AsyncSkyvernClient:
+    """
+    :class:`SkyvernClient` for an event loop; belongs to the loop it is first used in.
+
+    :param transport: What carries the requests; the network if not given.
+    :param sleep: How to pause between repetitions.
+    :param keep: Seconds for which an idle connection is kept. Longer than httpx's 5 only for calls that may be
+        repeated: the server may close a connection in the moment it is used again.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        retry: RetryPolicy | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        keep: float = 5.0,
+    ) -> None:
+        self.settings = settings
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=IDLE, keepalive_expiry=keep)
+        self._http = httpx.AsyncClient(**_options(settings), transport=transport, limits=limits)
+        policy = retry or RetryPolicy()
+        self._repeat = tenacity.AsyncRetrying(**_repeating(policy), sleep=sleep) if policy.attempts > 1 else None
+
+    async def send(self, call: Call[T]) -> T:
+        """Send the call, again where that is safe; see :meth:`SkyvernClient.send`."""
+        result = rows = await self._repeated(call)
+        page = call
+        while (following := page.next_page(rows)) is not None:
+            page, rows = following, await self._repeated(following)
+            result = _joined(result, rows)
+        return result
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _repeated(self, call: Call[T]) -> T:
+        if self._repeat is None:  # tenacity takes a twentieth of a request
+            return await self._send_once(call)
+        # A copy, as tenacity keeps the state of the call in it and many waits share this client.
+        return await self._repeat.copy()(self._send_once, call)
+
+    async def _send_once(self, call: Call[T]) -> T:
+        try:
+            response = await self._http.request(call.method, **_request(self.settings, call))
+        except NO_ANSWER as error:
+            raise _no_answer(call, error, self.settings) from error
+        return _result(call, response)
+
+
+@cache
+def tls_context(verify: bool | str) -> ssl.SSLContext:  # noqa: FBT001  a setting, not a switch
+    """Make the TLS context once per process: it costs more than 20 ms, in the triggerer too."""
+    if isinstance(verify, bool):
+        return httpx.create_ssl_context(verify=verify)
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except OSError as error:
+        raise SkyvernConfigError(f"verify: cannot read certificates from {verify}: {error}") from error
+
+
+def _check_address(name: str, address: str) -> None:
+    try:
+        httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise SkyvernConfigError(f"{name} is not an address: {error}") from None
+
+
+def _quiet() -> None:
+    """Keep httpx from logging a line per request into the task's log, unless somebody has set its level."""
+    if (log := logging.getLogger("httpx")).level == logging.NOTSET:
+        log.setLevel(logging.WARNING)
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    _quiet()
+    _check_address("the base URL (host field)", settings.base_url)
+    _check_address("proxy", settings.proxy or "")
+    return {
+        "headers": {
+            "x-api-key": settings.api_key,
+            "user-agent": f"airflow-provider-skyvern/{__version__}",
+        },
+        "timeout": httpx.Timeout(settings.timeout, connect=min(CONNECT_TIMEOUT, settings.timeout)),
+        "verify": tls_context(settings.verify),
+        "proxy": settings.proxy,
+    }
+
+
+def _repeating(policy: RetryPolicy) -> dict[str, Any]:
+    def delay(state: tenacity.RetryCallState) -> float | None:
+        error = state.outcome.exception() if state.outcome else None
+        if not isinstance(error, SkyvernError):
+            return None
+        return policy.delay(state.args[0], state.attempt_number, error)
+
+    def jittered(state: tenacity.RetryCallState) -> float:
+        return (delay(state) or 0.0) * random.uniform(1.0, 1.25)  # noqa: S311  spreads load, hides nothing
+
+    return {"retry": lambda state: delay(state) is not None, "wait": jittered, "reraise": True}
+
+
+def _request(settings: Settings, call: Call[Any]) -> dict[str, Any]:
+    return {
+        "url": _parsed(settings.base_url.rstrip("/") + call.path, str(httpx.QueryParams(call.query))),
+        "json": call.body,
+        "files": call.files,
+        "data": call.form,
+    }
+
+
+@lru_cache(maxsize=128)
+def _parsed(address: str, query: str) -> httpx.URL:
+    """Read an address once: waits ask for the same pages every few seconds, and it takes a tenth of a request."""
+    return httpx.URL(address, query=query.encode()) if query else httpx.URL(address)
+
+
+def _result(call: Call[T], response: httpx.Response) -> T:
+    if not response.is_success:
+        raise error_of_answer(
+            call.what,
+            response.status_code,
+            _redirect(response) or detail_of(response.text),
+            retry_after=_retry_after(response.headers.get("retry-after")),
+        )
+    try:
+        return call.parse(response.content)
+    except ValidationError as error:
+        raise _unreadable(call, response, error) from None
+
+
+def _unreadable(call: Call[Any], response: httpx.Response, error: ValidationError) -> SkyvernResponseError:
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    kind = response.headers.get("content-type", "no content type")
+    detail = f"{place}: {first['msg']}" if place else first["msg"]
+    return SkyvernResponseError(
+        f"Could not {call.what}: the answer ({response.status_code}, {kind}, {len(response.content)} bytes) "
+        f"is not what the Skyvern API promises: {shorten(detail)}. {SkyvernResponseError.advice}",
+        status_code=response.status_code,
+        detail=detail,
+    )
+
+
+def _no_answer(call: Call[Any], error: Exception, settings: Settings) -> SkyvernConnectionError:
+    never_sent = isinstance(error, NEVER_SENT)
+    reason = f"{type(error).__name__}: {shorten(str(error))}" if str(error) else type(error).__name__
+    sure = "the request was not sent" if never_sent else "the request may have arrived"
+    return SkyvernConnectionError(
+        f"Could not {call.what}: no answer from {settings.base_url} ({reason}); {sure}. "
+        "Check the base URL, the proxy and the network of this Airflow component.",
+        never_sent=never_sent,
+        hung_up=isinstance(error, HUNG_UP),
+    )
+
+
+def _redirect(response: httpx.Response) -> str | None:
+    if not response.has_redirect_location:
+        return None
+    try:
+        target = urlsplit(response.headers["location"])._replace(query="", fragment="").geturl()
+    except ValueError:
+        target = "an address that cannot be read"
+    return f"redirected to {shorten(target)}; put the final address into the connection's base URL"
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Read a Retry-After header: seconds, or a date."""
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _joined(rows: Any, more: Any) -> Any:
+    """Append a page; rows that moved here from the page before, as newer ones came in, stay single."""
+    known = {row.model_dump_json() for row in rows[-len(more) :]} if more else set()
+    return rows + [row for row in more if row.model_dump_json() not in known]

@@ -1,0 +1,36 @@
+"""Where the Skyvern server is and how to reach it, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from urllib.parse import urlsplit
+
+DEFAULT_BASE_URL = "https://api.skyvern.com"
+DEFAULT_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    Where the server is and how to talk to it.
+
+    :param timeout: Seconds to wait for an answer.
+    :param proxy: Address of an HTTP proxy.
+    :param verify: True, False, or the path of a file with certificates to trust.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    timeout: float = DEFAULT_TIMEOUT
+    proxy: str | None = field(default=None, repr=False)
+    verify: bool | str = True
+
+    @property
+    def exposes_key(self) -> bool:
+        """Whether the key would travel unencrypted over a network."""
+        url = urlsplit(self.base_url)
+        return url.scheme == "http" and url.hostname not in {"localhost", "127.0.0.1", "::1"}
+
+    def within(self, seconds: float) -> Settings:
+        """Return the same settings for a request that has only so many seconds."""
+        return replace(self, timeout=min(self.timeout, seconds))

@@ -1,0 +1,268 @@
+"""
+One poll for all who watch workflows of one Skyvern connection.
+
+Whoever watches joins the :class:`FinishedRunsPoller` of the connection in this event loop, says what it needs
+(its :class:`~airflow_skyvern.finished_runs.watermark.Watermark`) and gets what Skyvern answers. However many watch, a
+poll is one request: the runs of all watched workflows, newest first, down to where everybody knows them. A run that
+is older
+and still active costs a second request, and its end one look at it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from weakref import WeakKeyDictionary
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_skyvern.client import api
+from airflow_skyvern.client.calls import PAGE_SIZE
+from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError, SkyvernNotFoundError
+from airflow_skyvern.finished_runs.watermark import BEGINNING, OVERLAP, Row, Watermark, newest
+from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.models import ACTIVE_STATUSES, Run, RunSummary
+
+log = logging.getLogger(__name__)
+
+LAST_PAGE = 10
+"""Skyvern pages a list of chosen workflows no further than 1,000 runs; each workflow's own list has no such end."""
+
+MOST_WORKFLOWS = 100
+"""Workflows asked for in one request, as they stand in its address."""
+
+MOST_LOOKS = 50
+"""Active runs that are looked at one by one in one poll; the others have their turn in the next."""
+
+BACKWARDS = timedelta(days=1)
+"""How long before the end of a run its creation is looked for, where nothing is stored."""
+
+LONGEST_PAUSE = 300.0
+"""Seconds between two polls while Skyvern cannot be asked."""
+
+
+@dataclass(frozen=True)
+class News:
+    """
+    What a poll has brought.
+
+    :param rows: The runs of all watched workflows; each watcher picks its own.
+    :param gone: Ids of active runs that Skyvern does not know any more.
+    """
+
+    rows: list[Row]
+    gone: frozenset[str] = frozenset()
+
+    @property
+    def latest(self) -> datetime | None:
+        """When the newest run was created."""
+        return newest(self.rows)
+
+    def of(self, member: Subscription) -> list[Row]:
+        """Return the runs that concern a watcher."""
+        return [
+            row
+            for row in self.rows
+            if row.run_id in member.mark.active
+            or (isinstance(row, RunSummary) and row.workflow_permanent_id == member.workflow_id)
+        ]
+
+
+@dataclass(eq=False)
+class Subscription:
+    """
+    One watcher's place in a feed. It keeps ``mark`` up to date itself; the feed reads it before each poll.
+
+    :param poll_interval: Seconds between two polls; the feed goes with the shortest.
+    """
+
+    workflow_id: str
+    mark: Watermark
+    poll_interval: float
+    inbox: asyncio.Queue[News] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
+
+    def put(self, news: News) -> None:
+        """Leave the news; they cover those of an earlier poll that were not read yet."""
+        if self.inbox.full():
+            self.inbox.get_nowait()
+        self.inbox.put_nowait(news)
+
+    async def news(self) -> News:
+        """Wait for the next poll."""
+        return await self.inbox.get()
+
+
+async def runs_of(hook: SkyvernHook, workflow_ids: Iterable[str], since: datetime) -> list[Row]:
+    """Return the runs of these workflows created since, and some older ones."""
+    workflows = sorted(set(workflow_ids))
+    call = replace(api.list_runs(), last_page=None)
+    rows: list[Row] = []
+    if len(workflows) > MOST_WORKFLOWS:
+        for start in range(0, len(workflows), MOST_WORKFLOWS):
+            rows += await runs_of(hook, workflows[start : start + MOST_WORKFLOWS], since)
+        return rows
+    for page in range(1, LAST_PAGE + 1):
+        query = {**call.query, "workflow_permanent_id": workflows, "page": page}
+        found: list[RunSummary] = await hook.asend(replace(call, query=query))
+        rows.extend(found)
+        if len(found) < PAGE_SIZE or (found[-1].created_at or BEGINNING) < since:
+            return rows
+    for workflow_id in workflows:
+        found = await hook.asend(api.list_workflow_runs(workflow_id, created_at_start=since))
+        rows.extend(found)
+    return rows
+
+
+async def active_runs_of(hook: SkyvernHook, workflow_ids: Iterable[str]) -> list[Row]:
+    """Return the runs of these workflows that go on."""
+    workflows = sorted(set(workflow_ids))
+    call = replace(api.list_runs(status=ACTIVE_STATUSES), last_page=LAST_PAGE)
+    rows: list[Row] = []
+    for start in range(0, len(workflows), MOST_WORKFLOWS):
+        query = {**call.query, "workflow_permanent_id": workflows[start : start + MOST_WORKFLOWS]}
+        found: list[RunSummary] = await hook.asend(replace(call, query=query))
+        rows.extend(found)
+    return rows
+
+
+async def began(hook: SkyvernHook, workflow_id: str, ended_since: datetime | None = None) -> Watermark:
+    """
+    Return the watermark of a watcher that begins now.
+
+    :param ended_since: Runs that ended since then count as not handed over yet.
+    """
+    first = await hook.asend(
+        replace(api.list_runs(workflow_id=workflow_id), last_page=None)  # the newest 100
+    )
+    latest = newest(first)
+    if latest is None:
+        return Watermark()
+    reach = latest - OVERLAP
+    if ended_since is not None:
+        reach = min(reach, ended_since - BACKWARDS)
+    rows = await runs_of(hook, [workflow_id], reach)
+    return Watermark.at([*rows, *await active_runs_of(hook, [workflow_id])], ended_before=ended_since)
+
+
+async def poll(hook: SkyvernHook, watching: Iterable[tuple[str, Watermark]]) -> News:
+    """Ask once for all watchers: what is new, and what became of the runs that were active."""
+    watched = list(watching)
+    workflows = [workflow_id for workflow_id, _ in watched]
+    rows = await runs_of(hook, workflows, min(mark.since for _, mark in watched))
+    unseen = frozenset().union(*(mark.active for _, mark in watched)).difference(row.run_id for row in rows)
+    if not unseen:
+        return News(rows)
+    rows += await active_runs_of(hook, workflows)
+    ended = sorted(unseen.difference(row.run_id for row in rows))
+    gone = set()
+    for run_id in random.sample(ended, min(len(ended), MOST_LOOKS)):
+        with suppress(SkyvernNotFoundError):
+            rows.append(await hook.alook(run_id))
+            continue
+        gone.add(run_id)
+    return News(rows, frozenset(gone))
+
+
+class FinishedRunsPoller:
+    """Polls one connection while somebody watches; see :func:`finished_runs_poller`."""
+
+    def __init__(self, skyvern_conn_id: str) -> None:
+        self.skyvern_conn_id = skyvern_conn_id
+        self.hook = SkyvernHook(skyvern_conn_id)
+        self.users = 0
+        self._members: list[Subscription] = []
+        self._joined = asyncio.Event()
+        self._failures = 0
+        self._pages: str | None = None
+        self._asking = asyncio.Lock()
+        self._work: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def joined(self, member: Subscription) -> AsyncIterator[Subscription]:
+        """Take part in the polls of this connection; the next one is at once."""
+        self._members.append(member)
+        self._joined.set()
+        if self._work is None:
+            self._work = asyncio.create_task(self._run(), name=f"Skyvern feed of {self.skyvern_conn_id}")
+        try:
+            yield member
+        finally:
+            self._members.remove(member)
+            if not self._members and self._work is not None:
+                work, self._work = self._work, None
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+
+    async def app_url(self, row: Row) -> str | None:
+        """Return the address of a run's page. Lists do not tell it, so one run is asked for it, and once only."""
+        if isinstance(row, Run):
+            return row.app_url
+        async with self._asking:
+            if self._pages is None:
+                try:
+                    address = (await self.hook.alook(row.run_id)).app_url or ""
+                except SkyvernError:
+                    return None
+                self._pages = address.removesuffix(row.run_id) if address.endswith(f"/{row.run_id}") else ""
+        return f"{self._pages}{row.run_id}" if self._pages else None
+
+    async def _run(self) -> None:
+        while True:
+            self._joined.clear()
+            pause = await self._tick()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._joined.wait(), pause)
+
+    async def _tick(self) -> float:
+        """Poll once and return the seconds until the next time."""
+        members = list(self._members)
+        interval = min(member.poll_interval for member in members)
+        try:
+            news = await poll(self.hook, [(member.workflow_id, member.mark) for member in members])
+        except Exception as error:  # noqa: BLE001  a watcher that raises would be started again every 2 s, for ever
+            self._failures += 1
+            pause = pause_after(error, self._failures, interval)
+            tell(f"Skyvern connection {self.skyvern_conn_id!r}: could not poll, next time in {pause:.0f} s", error)
+            return pause
+        if self._failures:
+            log.info("Skyvern connection %r: polls again, %d failed", self.skyvern_conn_id, self._failures)
+        self._failures = 0
+        for member in members:
+            member.put(news)
+        return interval
+
+
+def pause_after(error: Exception, failures: int, interval: float) -> float:
+    """Return the seconds to wait after that many failures in a row."""
+    asked = error.retry_after if isinstance(error, SkyvernAPIError) else None
+    grown = min(interval * 2.0 ** min(failures, 10), max(LONGEST_PAUSE, interval))
+    return max(asked or 0.0, grown) * random.uniform(1.0, 1.25)  # noqa: S311  spreads load, hides nothing
+
+
+def tell(what: str, error: Exception) -> None:
+    """Log a failure: what Skyvern or the connection says explains itself, anything else needs its traceback."""
+    expected = isinstance(error, SkyvernError | AirflowNotFoundException)
+    log.warning("%s. %s: %s", what, type(error).__name__, error, exc_info=None if expected else error)
+
+
+_feeds: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, FinishedRunsPoller]] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def finished_runs_poller(skyvern_conn_id: str) -> AsyncIterator[FinishedRunsPoller]:
+    """Use the feed of a connection in this event loop; the last user closes it."""
+    feeds = _feeds.setdefault(asyncio.get_running_loop(), {})
+    feed = feeds[skyvern_conn_id] = feeds.get(skyvern_conn_id) or FinishedRunsPoller(skyvern_conn_id)
+    feed.users += 1
+    try:
+        yield feed
+    finally:
+        feed.users -= 1
+        if not feed.users:
+            del feeds[skyvern_conn_id]
+            await feed.hook.aclose()

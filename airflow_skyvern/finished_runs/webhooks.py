@@ -1,0 +1,343 @@
+"""
+The receiver of Skyvern's webhooks in Airflow's API server: ``POST /skyvern/webhooks/<connection id>``.
+
+It is off unless ``[skyvern] webhook_connections`` names connections. Airflow puts neither authentication nor
+limits before it, so they are here, in this order: a bound on the rate, on the size and on the time of a request,
+then the signature over the raw bytes. Only then is the body understood, and only
+:mod:`airflow_skyvern.finished_runs.registry` does anything.
+
+https://www.skyvern.com/docs/developers/webhooks
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache, partial
+from typing import Any
+
+from airflow.configuration import conf
+from airflow.providers.common.compat.sdk import BaseHook
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import AliasChoices, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from airflow_skyvern.finished_runs import registry
+from airflow_skyvern.finished_runs.registry import Finished, Outcome
+from airflow_skyvern.finished_runs.uri import FinishedRun
+from airflow_skyvern.hooks import settings_of
+from airflow_skyvern.models import RunBase, UtcDatetime
+
+log = logging.getLogger(__name__)
+
+SIGNATURE = "x-skyvern-signature"
+READ_SECONDS = 10.0
+"""Seconds for the whole body to arrive."""
+
+MOST_HELD = 64 * 1024 * 1024
+"""Bytes of all bodies that are in memory at the same time."""
+
+KEY_SECONDS = 30.0
+"""Seconds for which a key is kept. One that no longer fits is read again at once, but once a second at the most."""
+
+AFTERWARDS = 5.0
+"""Seconds after which a DAG is started for events that Airflow has passed over; see registry.wake."""
+
+MOST_IN_BATCH = 100
+"""Runs that are handed over in one transaction."""
+
+LONGEST_ID = 200
+
+
+class Refused(Exception):
+    """An answer that ends a request: a status and what to say."""
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.response = JSONResponse({"detail": detail}, status, headers)
+
+
+class Delivery(RunBase):
+    """What a webhook says of a run; the rest of its body is left alone."""
+
+    run_id: str = Field(
+        validation_alias=AliasChoices("run_id", "workflow_run_id"), min_length=1, max_length=LONGEST_ID
+    )
+    workflow_id: str | None = Field(default=None, max_length=LONGEST_ID)
+    created_at: UtcDatetime
+    finished_at: UtcDatetime | None = None
+    app_url: str | None = None
+
+    @property
+    def ended(self) -> datetime:
+        """Return when the run ended, or what is known to be before."""
+        return self.finished_at or self.created_at
+
+    @property
+    def run(self) -> FinishedRun:
+        """Return the run as events carry it."""
+        return FinishedRun(
+            run_id=self.run_id,
+            status=self.status,
+            workflow_id=self.workflow_id or "",
+            finished_at=self.finished_at.isoformat() if self.finished_at else None,
+            app_url=self.app_url,
+        )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ``[skyvern]`` in Airflow's configuration says; :mod:`airflow_skyvern.provider_info` explains each."""
+
+    connections: frozenset[str]
+    max_bytes: int = 8 * 1024 * 1024
+    rate: float = 100.0
+    max_age: float = 7 * 86400.0
+
+    @classmethod
+    def configured(cls) -> Limits:
+        """Read the configuration."""
+        names = conf.get("skyvern", "webhook_connections", fallback="") or ""
+        return cls(
+            frozenset(name.strip() for name in names.split(",") if name.strip()),
+            conf.getint("skyvern", "webhook_max_bytes", fallback=cls.max_bytes),
+            conf.getfloat("skyvern", "webhook_rate", fallback=cls.rate),
+            conf.getfloat("skyvern", "webhook_max_age", fallback=cls.max_age),
+        )
+
+
+class Bucket:
+    """Lets ``rate`` requests a second pass, and twice as many at once."""
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate, self._clock = rate, clock
+        self._left, self._seen = 2 * rate, clock()
+
+    def take(self) -> bool:
+        """Tell whether one more may pass."""
+        now = self._clock()
+        self._left = min(2 * self.rate, self._left + (now - self._seen) * self.rate)
+        self._seen = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+@dataclass
+class _Key:
+    value: bytes
+    read_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.read_at
+
+
+class Keys:
+    """The API keys of the connections, with which Skyvern signs."""
+
+    def __init__(self, read: Callable[[str], bytes | None]) -> None:
+        self._read = read
+        self._nobodys = secrets.token_bytes(32)
+        self._known: dict[str, _Key] = {}
+
+    async def signed(self, conn_id: str | None, body: bytes, signature: str) -> bool:
+        """
+        Tell whether the body is signed with the connection's key, in the same time whatever differs.
+
+        :param conn_id: The connection, or None for one that takes no webhooks: nothing is looked up for it.
+        """
+        if conn_id is None:
+            return fits(self._nobodys, body, signature) and False
+        key = await self._key(conn_id, KEY_SECONDS)
+        if fits(key.value, body, signature):
+            return True
+        newer = await self._key(conn_id, 1.0)
+        return newer is not key and fits(newer.value, body, signature)
+
+    async def _key(self, conn_id: str, oldest: float) -> _Key:
+        known = self._known.get(conn_id)
+        if known is None or known.age > oldest:
+            value: bytes | None = await run_in_threadpool(self._read, conn_id)
+            known = self._known[conn_id] = _Key(value or self._nobodys)
+        return known
+
+
+def fits(key: bytes, body: bytes, signature: str) -> bool:
+    """Compare a signature in constant time with the right one: HMAC-SHA256 of the raw body, in hex."""
+    expected = hmac.new(key, body, hashlib.sha256).hexdigest().encode()
+    return hmac.compare_digest(expected, signature.strip().lower().encode(errors="replace"))
+
+
+def key_of(conn_id: str) -> bytes | None:
+    """Read the API key of a connection; what is wrong with it is for the log, not for who asks."""
+    try:
+        return settings_of(BaseHook.get_connection(conn_id)).api_key.encode()
+    except Exception as error:  # noqa: BLE001  a secrets backend may raise anything
+        log.error("Webhooks of the Skyvern connection %r are refused: %s", conn_id, error)  # noqa: TRY400  no secrets
+        return None
+
+
+HandOver = Callable[[Sequence[Finished]], list[Outcome]]
+
+
+class Queue:
+    """
+    Hands runs over, in a thread: one batch at a time, with all that have come in the meantime.
+
+    :param hand_over: Says for each run of a batch what has become of it.
+    """
+
+    def __init__(self, hand_over: HandOver) -> None:
+        self._hand_over = hand_over
+        self._waiting: list[tuple[Finished, asyncio.Future[Outcome]]] = []
+        self._work: asyncio.Task[None] | None = None
+
+    async def put(self, finished: Finished) -> Outcome:
+        """Hand over a run and return what has become of it."""
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((finished, answer))
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._drain())
+        return await answer
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:MOST_IN_BATCH], self._waiting[MOST_IN_BATCH:]
+            try:
+                outcomes = await run_in_threadpool(self._hand_over, [finished for finished, _ in batch])
+            except Exception as error:  # noqa: BLE001  it belongs to those who wait
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(error)
+                continue
+            for (_, answer), outcome in zip(batch, outcomes, strict=True):
+                if not answer.done():
+                    answer.set_result(outcome)
+
+
+class Receiver:
+    """
+    Takes webhooks.
+
+    :param read_key: Returns the API key of a connection, or None; it is called in a thread.
+    :param hand_over: See :class:`Queue`.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        read_key: Callable[[str], bytes | None] = key_of,
+        hand_over: HandOver | None = None,
+    ) -> None:
+        self.limits = limits
+        self._keys = Keys(read_key)
+        self._bucket = Bucket(limits.rate)
+        self._held = 0
+        self._queue = Queue(hand_over or partial(registry.hand_over, max_age=limits.max_age))
+        self._afterwards: dict[tuple[str, str], asyncio.Task[None]] = {}
+
+    async def receive(self, conn_id: str, request: Request) -> JSONResponse:
+        """Answer a delivery."""
+        body = bytearray()
+        try:
+            await self._read(body, request)
+            delivery = await self._checked(conn_id, bytes(body), request.headers.get(SIGNATURE, ""))
+            return await self._taken(conn_id, delivery)
+        except Refused as refused:
+            return refused.response
+        finally:
+            self._held -= len(body)
+
+    async def _read(self, body: bytearray, request: Request) -> None:
+        """Read the body within the limits, whatever the request says of its length."""
+        if not self._bucket.take():
+            raise Refused(429, "Too many requests", {"retry-after": "1"})
+        try:
+            await asyncio.wait_for(self._read_all(body, request), READ_SECONDS)
+        except asyncio.TimeoutError:
+            raise Refused(408, "The body did not arrive in time", {"connection": "close"}) from None
+
+    async def _read_all(self, body: bytearray, request: Request) -> None:
+        async for chunk in request.stream():
+            body += chunk
+            self._held += len(chunk)
+            if len(body) > self.limits.max_bytes:
+                raise Refused(413, f"More than {self.limits.max_bytes} bytes", {"connection": "close"})
+            if self._held > max(MOST_HELD, self.limits.max_bytes):
+                raise Refused(503, "Too many requests at once", {"retry-after": "5", "connection": "close"})
+
+    async def _checked(self, conn_id: str, body: bytes, signature: str) -> Delivery:
+        known = conn_id if conn_id in self.limits.connections else None
+        if not await self._keys.signed(known, body, signature):
+            raise Refused(401, "Invalid signature")
+        return read(body)
+
+    async def _taken(self, conn_id: str, delivery: Delivery) -> JSONResponse:
+        if not delivery.is_final:
+            return _answer("not finished", delivery)
+        if not delivery.workflow_id:
+            return _answer("not of a workflow", delivery)
+        outcome = await self._queue.put(Finished(conn_id, delivery.run, delivery.ended))
+        log.info("Skyvern run %s (%s): webhook, %s", delivery.run_id, delivery.status, outcome)
+        if outcome == "nobody listens":
+            raise Refused(404, f"No DAG is scheduled on the runs of {delivery.workflow_id} of this connection")
+        if outcome == "of the future":
+            raise Refused(
+                400, "The run ended in the future: the clocks of Skyvern and Airflow differ by a day or more"
+            )
+        if outcome == "handed over":
+            self._look_afterwards(conn_id, delivery.workflow_id)
+        return _answer(outcome, delivery)
+
+    def _look_afterwards(self, conn_id: str, workflow_id: str) -> None:
+        """See to it, once the burst is over, that no event was passed over."""
+        key = (conn_id, workflow_id)
+        if (earlier := self._afterwards.get(key)) is not None:
+            earlier.cancel()
+        self._afterwards[key] = asyncio.create_task(self._later(key))
+
+    async def _later(self, key: tuple[str, str]) -> None:
+        await asyncio.sleep(AFTERWARDS)
+        try:
+            await run_in_threadpool(registry.wake_all, *key)
+        except Exception:  # the next delivery looks again
+            log.exception("Skyvern webhooks: could not look after the events of %s", key)
+        self._afterwards.pop(key, None)
+
+
+def read(body: bytes) -> Delivery:
+    """Read a body that is signed."""
+    try:
+        return Delivery.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise Refused(400, f"Not the webhook of a run: {place or 'JSON'}: {first['msg']}") from None
+
+
+def _answer(outcome: str, delivery: Delivery) -> JSONResponse:
+    return JSONResponse({"outcome": outcome, "run_id": delivery.run_id})
+
+
+def app(receiver: Receiver) -> FastAPI:
+    """Make the app, which shows no documentation of itself."""
+    made = FastAPI(title="Skyvern webhooks", openapi_url=None)
+    route: Callable[..., Awaitable[Any]] = receiver.receive
+    made.add_api_route("/webhooks/{conn_id:path}", route, methods=["POST"], response_model=None)
+    return made
+
+
+@cache
+def receiver() -> FastAPI:
+    """Return the app of this process, as configured."""
+    return app(Receiver(Limits.configured()))

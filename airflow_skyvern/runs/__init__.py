@@ -1,0 +1,1 @@
+"""One run's life: start it exactly once, wait for it, cancel it. Knows nothing of Airflow."""

@@ -1,0 +1,150 @@
+"""What Airflow knows of the DAGs, asked in its metadata database as Airflow's own command line does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_skyvern import compat
+from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.schedules.dag_file import TAG_PREFIX, tag_of
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+ACTIVE_RUNS = ("queued", "running")
+
+
+@dataclass(frozen=True)
+class KnownDag:
+    """
+    A DAG as Airflow knows it.
+
+    :param file: The path of its file.
+    :param present: Whether Airflow still finds it, and its file has no import errors.
+    :param parsed_at: When Airflow last read the file.
+    :param next_run: When Airflow starts its next run.
+    :param active_runs: How many of its runs are queued or running.
+    """
+
+    dag_id: str
+    file: str
+    paused: bool
+    present: bool
+    parsed_at: datetime | None
+    next_run: datetime | None
+    active_runs: int
+
+    @property
+    def fires(self) -> bool:
+        """Whether Airflow starts runs of it."""
+        return self.present and not self.paused
+
+
+class AirflowDatabase:
+    """
+    The Airflow of this environment: its settings, its database.
+
+    :raises SkyvernConfigError: the database cannot be read.
+    """
+
+    def dags_of(self, schedule_id: str) -> list[KnownDag]:
+        """Find the DAGs that carry the tag of a schedule."""
+        return self.dags().get(schedule_id, [])
+
+    def dags(self) -> dict[str, list[KnownDag]]:
+        """Return the DAGs of all schedules, by the schedule's id."""
+        from airflow.models.dag import DagModel, DagTag
+        from sqlalchemy import select
+
+        with _session() as session:
+            tags = session.execute(select(DagTag.name, DagTag.dag_id).where(DagTag.name.like(f"{TAG_PREFIX}%"))).all()
+            found: dict[str, list[KnownDag]] = {}
+            for name, dag_id in tags:
+                if (model := session.get(DagModel, dag_id)) is not None:
+                    found.setdefault(name.removeprefix(TAG_PREFIX), []).append(_known(session, model))
+            return found
+
+    def taken_ids(self) -> set[str]:
+        """Return the ids of all DAGs that are not of schedules."""
+        from airflow.models.dag import DagModel, DagTag
+        from sqlalchemy import select
+
+        with _session() as session:
+            ours = select(DagTag.dag_id).where(DagTag.name.like(f"{TAG_PREFIX}%"))
+            return set(session.scalars(select(DagModel.dag_id).where(DagModel.dag_id.not_in(ours))))
+
+    def pause(self, dag_id: str, *, paused: bool) -> None:
+        """Pause a DAG, or let it go on."""
+        from airflow.models.dag import DagModel
+
+        with _session() as session:
+            model = session.get(DagModel, dag_id)
+            if model is not None:
+                model.is_paused = paused
+
+    def problems(self, text: str, schedule_id: str) -> str | None:
+        """Parse a DAG file as this Airflow does, and say what is wrong with it."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "exported_schedule.py"
+            path.write_text(text)
+            bag = compat.dag_bag(path)
+        if bag.import_errors:
+            return "; ".join(str(error).strip().splitlines()[-1] for error in bag.import_errors.values())
+        if not any(tag_of(schedule_id) in dag.tags for dag in bag.dags.values()):
+            return f"none of its DAGs has the tag {tag_of(schedule_id)}"
+        return None
+
+    def missing_variables(self, names: Iterable[str]) -> list[str]:
+        """Return those of the Airflow Variables that are not set."""
+        from airflow.models.variable import Variable
+
+        return [name for name in names if Variable.get(name, default_var=None) is None]
+
+
+def best(dags: Iterable[KnownDag]) -> KnownDag | None:
+    """Return the DAG that fires, else one that is there, else any."""
+    return max(dags, key=lambda dag: (dag.fires, dag.present), default=None)
+
+
+def dags_folder() -> Path:
+    """Return the folder in which this Airflow looks for DAGs."""
+    from airflow.configuration import conf
+
+    return Path(conf.get_mandatory_value("core", "dags_folder"))
+
+
+def _known(session: Session, model: Any) -> KnownDag:
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import func, select
+
+    active = select(func.count()).where(DagRun.dag_id == model.dag_id, DagRun.state.in_(ACTIVE_RUNS))
+    return KnownDag(
+        dag_id=model.dag_id,
+        file=model.fileloc or "",
+        paused=bool(model.is_paused),
+        present=compat.is_present(model) and not model.has_import_errors,
+        parsed_at=model.last_parsed_time,
+        next_run=model.next_dagrun_create_after,
+        active_runs=int(session.scalar(active) or 0),
+    )
+
+
+@contextmanager
+def _session() -> Iterator[Session]:
+    from airflow.utils.session import create_session
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with create_session() as session:
+            yield session
+    except SQLAlchemyError as error:
+        raise SkyvernConfigError(
+            "Airflow's database cannot be read: run this where Airflow runs, with its AIRFLOW_HOME and settings. "
+            f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from None

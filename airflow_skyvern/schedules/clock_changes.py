@@ -1,0 +1,121 @@
+"""When Airflow and Skyvern fire the same cron expression, and where they differ: around clock changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from itertools import islice, takewhile
+
+import pendulum
+from airflow.timetables.base import DataInterval, TimeRestriction
+from airflow.timetables.trigger import CronTriggerTimetable
+
+from airflow_skyvern.client.cron import check_zone, skyvern_runs
+
+COUNT = 50
+"""How many run times are compared, from now and around each clock change of the coming year."""
+
+SHOWN = 4
+"""How many run times a message names."""
+
+YEAR = timedelta(days=366)
+LEAD = timedelta(hours=26)
+SHORT_LEAD = timedelta(hours=2)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """
+    The run times around a clock change that only one of the two has.
+
+    :param change: When the clocks are changed; None where no change explains it.
+    """
+
+    zone: str
+    change: datetime | None
+    skyvern: tuple[datetime, ...]
+    airflow: tuple[datetime, ...]
+
+    def __str__(self) -> str:
+        when = f"around the clock change of {self._local(self.change)[:10]}" if self.change else "from now on"
+        if not self.skyvern:
+            return f"{when} Airflow also fires at {self._list(self.airflow)}"
+        if not self.airflow:
+            return f"{when} only Skyvern fires at {self._list(self.skyvern)}"
+        return f"{when} Skyvern fires at {self._list(self.skyvern)}, Airflow at {self._list(self.airflow)}"
+
+    def _list(self, moments: tuple[datetime, ...]) -> str:
+        shown = ", ".join(self._local(moment) for moment in moments[:SHOWN])
+        return f"{shown}, …" if len(moments) > SHOWN else shown
+
+    def _local(self, moment: datetime) -> str:
+        return moment.astimezone(check_zone(self.zone)).strftime("%Y-%m-%d %H:%M %Z")
+
+
+def airflow_runs(expression: str, zone: str, after: datetime) -> Iterator[datetime]:
+    """Yield the moments after ``after``, in UTC, at which this Airflow fires."""
+    timetable = CronTriggerTimetable(expression, timezone=zone)
+    restriction = TimeRestriction(
+        earliest=pendulum.instance(after + timedelta(microseconds=1)), latest=None, catchup=True
+    )
+    last: DataInterval | None = None
+    while (
+        info := timetable.next_dagrun_info(last_automated_data_interval=last, restriction=restriction)
+    ) is not None:
+        last = info.data_interval
+        yield datetime.fromtimestamp(info.run_after.timestamp(), timezone.utc)
+
+
+def differences(expression: str, zone: str, now: datetime, count: int = COUNT) -> list[Difference]:
+    """Compare the next run times of both, and those around the clock changes of the coming year."""
+    first, second = islice(skyvern_runs(expression, zone, now), 2)
+    lead = LEAD if second - first >= timedelta(hours=1) else SHORT_LEAD
+    changes = list(clock_changes(zone, now, now + YEAR))
+    theirs: set[datetime] = set()
+    ours: set[datetime] = set()
+    for start in (now, *(change - lead for change in changes if change - lead > now)):
+        skyvern, airflow = _runs_of_both(expression, zone, start, count)
+        theirs |= skyvern - airflow
+        ours |= airflow - skyvern
+    reasons = {moment: _change_near(zone, moment) for moment in sorted(theirs | ours)}
+    return [
+        Difference(
+            zone,
+            change,
+            tuple(moment for moment, reason in reasons.items() if reason == change and moment in theirs),
+            tuple(moment for moment, reason in reasons.items() if reason == change and moment in ours),
+        )
+        for change in dict.fromkeys(reasons.values())
+    ]
+
+
+def clock_changes(zone: str, start: datetime, end: datetime) -> Iterator[datetime]:
+    """Yield the moments at which the clocks of a zone are changed."""
+    place = check_zone(zone)
+
+    def offset(moment: datetime) -> timedelta | None:
+        return moment.astimezone(place).utcoffset()
+
+    day = start.astimezone(timezone.utc).replace(minute=0, second=0, microsecond=0)
+    while day < end:
+        following = day + timedelta(days=1)
+        if offset(day) != offset(following):
+            early, late = day, following
+            while late - early > timedelta(minutes=1):
+                middle = early + (late - early) / 2
+                early, late = (middle, late) if offset(middle) == offset(day) else (early, middle)
+            yield late.replace(second=0, microsecond=0)
+        day = following
+
+
+def _runs_of_both(expression: str, zone: str, start: datetime, count: int) -> tuple[set[datetime], set[datetime]]:
+    """Return the next run times of Skyvern and of Airflow, at least ``count`` of each and up to the same moment."""
+    both = (skyvern_runs, airflow_runs)
+    until = max(next(islice(runs(expression, zone, start), count - 1, None)) for runs in both)
+    theirs, ours = (set(takewhile(lambda moment: moment <= until, runs(expression, zone, start))) for runs in both)
+    return theirs, ours
+
+
+def _change_near(zone: str, moment: datetime) -> datetime | None:
+    return next(clock_changes(zone, moment - timedelta(days=2), moment + timedelta(days=2)), None)

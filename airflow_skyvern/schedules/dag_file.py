@@ -1,0 +1,284 @@
+"""
+From a schedule to the text of a DAG file, and back to what the file says of itself. Reads and writes nothing.
+
+The first line of a file names it as ours and holds a hash of the rest: a file whose hash is not right was changed by
+hand. Each DAG begins with a line of its own, so that a file of several can be taken apart and put together again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.schedules.literals import literal
+from airflow_skyvern.schedules.secret_values import looks_secret
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import Schedule
+
+MARK = "# airflow-skyvern schedules"
+TAG_PREFIX = "skyvern:"
+DEFAULT_CONNECTION = "skyvern_default"
+WIDTH = 84
+
+HEADER = '''"""
+{title}
+
+Written by `airflow-skyvern schedules`. Change it as you like: a file that was changed is never written over.
+"""
+
+from datetime import datetime, timezone
+from textwrap import dedent
+
+from airflow.providers.common.compat.sdk import DAG
+from airflow.timetables.trigger import CronTriggerTimetable
+
+from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+from airflow_skyvern.schedules.guard import SkyvernScheduleGuard
+'''
+
+BLOCK = '''# Skyvern schedule {schedule_id} as DAG {dag_id} from {start}
+with DAG(
+    {dag_id_text},
+    description={description},
+    doc_md=dedent("""
+{doc}
+    """),
+    schedule=CronTriggerTimetable({cron}, timezone={zone}),
+    start_date={start_text},
+    catchup=False,
+    max_active_runs={max_active_runs},
+    is_paused_upon_creation={paused},
+    default_args={default_args},
+    tags={tags},
+):
+    # While the schedule is enabled in Skyvern, Skyvern fires it and this skips.
+    guard = SkyvernScheduleGuard(
+        task_id="is_it_airflows_turn",
+        workflow_id={workflow_id_text},
+        schedule_id={schedule_id_text},{connection}
+    )
+    run = SkyvernRunWorkflowOperator(
+        task_id="run",
+        workflow_id={workflow_id_text},{parameters}
+        deferrable=True,{connection}
+    )
+    guard >> run
+'''
+
+_BLOCK_LINE = re.compile(r"^# Skyvern schedule (\S+) as DAG (\S+) from (\S+)$", re.MULTILINE)
+_MARK_LINE = re.compile(re.escape(MARK) + r" sha256=([0-9a-f]{64})\n")
+
+
+@dataclass(frozen=True)
+class Options:
+    """
+    What the person who exports decides.
+
+    :param owner: The DAG's owner. Default: Airflow's.
+    :param connection: Id of the connection of type ``skyvern``.
+    """
+
+    owner: str | None = None
+    connection: str = DEFAULT_CONNECTION
+    max_active_runs: int = 1
+    retries: int = 2
+
+
+@dataclass(frozen=True)
+class Block:
+    """The part of a file that is one schedule's DAG."""
+
+    schedule_id: str
+    dag_id: str
+    start: datetime
+    text: str
+
+    @property
+    def paused(self) -> bool:
+        """Whether Airflow keeps the DAG paused when it first sees it."""
+        return "\n    is_paused_upon_creation=True,\n" in self.text
+
+
+@dataclass(frozen=True)
+class Export:
+    """One schedule's DAG, and what has to be known about it."""
+
+    block: Block
+    variables: tuple[str, ...]
+    """The Airflow Variables that its secrets are read from."""
+
+
+@dataclass(frozen=True)
+class DagFile:
+    """A file of DAGs, one per schedule."""
+
+    blocks: tuple[Block, ...]
+    changed: bool = False
+    """Whether somebody changed it since it was written."""
+
+    def with_blocks(self, blocks: Iterable[Block]) -> DagFile:
+        """Put blocks in, in the place of those of the same schedule."""
+        new = {block.schedule_id: block for block in blocks}
+        kept = [new.pop(block.schedule_id, block) for block in self.blocks]
+        return replace(self, blocks=(*kept, *new.values()))
+
+    @property
+    def text(self) -> str:
+        """The file as it is written."""
+        several = "Schedules of Skyvern that Airflow fires."
+        title = several if len(self.blocks) > 1 else "A schedule of Skyvern that Airflow fires."
+        body = "\n\n".join([HEADER.format(title=title).rstrip(), *(block.text.rstrip() for block in self.blocks)])
+        body += "\n"
+        return f"{MARK} sha256={_hash(body)}\n{body}"
+
+
+def read_file(text: str) -> DagFile | None:
+    """Take a file apart; None if it never was one of ours."""
+    mark = _MARK_LINE.match(text)
+    if mark is None:
+        return DagFile((), changed=True) if MARK in text or _BLOCK_LINE.search(text) else None
+    body = text[mark.end() :]
+    found = list(_BLOCK_LINE.finditer(body))
+    ends = [match.start() for match in found[1:]] + [len(body)]
+    blocks = [
+        Block(match[1], match[2], _moment(match[3]), body[match.start() : end].rstrip() + "\n")
+        for match, end in zip(found, ends, strict=True)
+    ]
+    return DagFile(tuple(blocks), changed=_hash(body) != mark[1])
+
+
+def export(
+    schedule: Schedule, title: str, start: datetime, options: Options, dag_id: str, *, paused: bool = False
+) -> Export:
+    """
+    Write the DAG of one schedule.
+
+    :param title: The title of its workflow.
+    :param start: The first moment that Airflow may fire.
+    :param paused: Whether Airflow is to keep the DAG paused when it first sees it.
+    :raises SkyvernConfigError: the schedule has no cron expression.
+    """
+    if schedule.cron_expression is None:
+        raise SkyvernConfigError(
+            f"Schedule {schedule.workflow_schedule_id} fires {schedule.cadence}: only schedules with a cron "
+            "expression can become a DAG. Give it one in Skyvern, or leave it there."
+        )
+    parameters, variables = _parameters(schedule.parameters, dag_id)
+    name = schedule.name or title or schedule.workflow_permanent_id
+    defaults = {"owner": options.owner, "retries": options.retries}
+    connection = options.connection
+    text = BLOCK.format(
+        schedule_id=schedule.workflow_schedule_id,
+        dag_id=dag_id,
+        start=_utc(start).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        dag_id_text=literal(dag_id),
+        description=literal(_one_line(schedule.description or f"{name} (Skyvern)")),
+        doc=_doc(schedule, title, variables),
+        cron=literal(schedule.cron_expression),
+        zone=literal(schedule.timezone),
+        start_text=_datetime_text(start),
+        max_active_runs=options.max_active_runs,
+        paused=paused,
+        default_args=_inline({key: value for key, value in defaults.items() if value is not None}),
+        tags=_inline_list(["skyvern", tag_of(schedule.workflow_schedule_id)]),
+        workflow_id_text=literal(schedule.workflow_permanent_id),
+        schedule_id_text=literal(schedule.workflow_schedule_id),
+        parameters=f"\n        parameters={literal(parameters, 8)}," if parameters else "",
+        connection=f"\n        skyvern_conn_id={literal(connection)}," if connection != DEFAULT_CONNECTION else "",
+    )
+    return Export(Block(schedule.workflow_schedule_id, dag_id, _utc(start), text), variables)
+
+
+def tag_of(schedule_id: str) -> str:
+    """Return the tag by which the DAG of a schedule is found in Airflow."""
+    return f"{TAG_PREFIX}{schedule_id}"
+
+
+def dag_id_for(schedule: Schedule, title: str, taken: Iterable[str]) -> str:
+    """Make a DAG id of the schedule's name or the workflow's title; with the schedule's id where it is taken."""
+    words = re.sub(r"[^a-z0-9]+", "_", (schedule.name or title).lower()).strip("_")[:60].strip("_")
+    dag_id = f"skyvern_{words}" if words else f"skyvern_{schedule.workflow_schedule_id}"
+    return f"{dag_id}_{schedule.workflow_schedule_id}" if dag_id in set(taken) else dag_id
+
+
+def _parameters(given: dict[str, Any], dag_id: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    variables: list[str] = []
+
+    def written(name: str, value: Any, path: str) -> Any:
+        if isinstance(value, dict):
+            return {key: written(key, item, f"{path}_{key}") for key, item in value.items()}
+        if isinstance(value, list):
+            return [written(name, item, f"{path}_{number}") for number, item in enumerate(value, 1)]
+        if looks_secret(name, value):
+            variable = f"{dag_id}{re.sub(r'[^A-Za-z0-9_]+', '_', path)}"
+            variables.append(variable)
+            return f"{{{{ var.value.{variable} }}}}"
+        return _no_template(value) if isinstance(value, str) else value
+
+    return {name: written(name, value, f"_{name}") for name, value in given.items()}, tuple(variables)
+
+
+def _no_template(text: str) -> str:
+    """Keep Jinja from reading what was meant as it stands."""
+    if not any(sign in text for sign in ("{{", "{%", "{#")):
+        return text
+    return f"{{{{ {text!r} }}}}" if "endraw" in text else f"{{% raw %}}{text}{{% endraw %}}"
+
+
+def _doc(schedule: Schedule, title: str, variables: tuple[str, ...]) -> str:
+    workflow = f"{title!r} ({schedule.workflow_permanent_id})" if title else schedule.workflow_permanent_id
+    first = (
+        f"Runs workflow {workflow} of Skyvern, as its schedule {schedule.workflow_schedule_id} does: "
+        f"`{schedule.cron_expression}` in {schedule.timezone}. While that schedule is enabled in Skyvern, these runs "
+        "are skipped."
+    )
+    secret = (
+        f"Secrets are read from Airflow Variables: {', '.join(variables)}. Set each with "
+        "`airflow variables set <name> <value>`."
+    )
+    parts = [first, *([schedule.description] if schedule.description else []), *([secret] if variables else [])]
+    return "\n\n".join(_wrapped(part) for part in parts)
+
+
+def _wrapped(text: str) -> str:
+    plain = "".join(mark if mark.isprintable() else " " for mark in text)
+    safe = plain.replace("\\", "\\\\").replace('"', "'")
+    whole = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", "\0"), safe)
+    filled = textwrap.fill(whole, WIDTH, initial_indent="    ", subsequent_indent="    ", break_long_words=False)
+    return filled.replace("\0", " ")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:200]
+
+
+def _inline(mapping: dict[str, Any]) -> str:
+    return "{" + ", ".join(f"{literal(key)}: {literal(value)}" for key, value in mapping.items()) + "}"
+
+
+def _inline_list(values: list[str]) -> str:
+    return "[" + ", ".join(literal(value) for value in values) + "]"
+
+
+def _datetime_text(moment: datetime) -> str:
+    utc = _utc(moment)
+    return f"datetime({utc.year}, {utc.month}, {utc.day}, {utc.hour}, {utc.minute}, tzinfo=timezone.utc)"
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(timezone.utc).replace(second=0, microsecond=0)
+
+
+def _moment(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+
+
+def _hash(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()

@@ -1,0 +1,87 @@
+"""The DAG files of schedules in a folder: found, and written so that nobody ever reads half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.schedules.dag_file import Block, DagFile, read_file
+
+
+@dataclass(frozen=True)
+class DagFileSlot:
+    """Where the DAG of a schedule stands, or will stand."""
+
+    path: Path
+    file: DagFile
+    block: Block | None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the file may be written."""
+        return not self.file.changed
+
+
+class DagFolder:
+    """
+    A folder of DAG files, such as Airflow's.
+
+    :raises SkyvernConfigError: there is no such folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise SkyvernConfigError(f"There is no folder {path}: create it, or name another with --dags-folder.")
+        self.path = path
+
+    def place(self, schedule_id: str, name: str) -> DagFileSlot:
+        """
+        Find the file that holds a schedule's DAG; if there is none, the one it will be in.
+
+        :param name: The name of the new file, without its ending.
+        """
+        for path, file in self._files().items():
+            for block in file.blocks:
+                if block.schedule_id == schedule_id:
+                    return DagFileSlot(path, file, block)
+        path = self.path / f"{name}.py"
+        return DagFileSlot(path, self._files().get(path) or self._new(path), None)
+
+    @property
+    def dag_ids(self) -> set[str]:
+        """The ids of the DAGs in these files."""
+        return {block.dag_id for file in self._files().values() for block in file.blocks}
+
+    def write(self, path: Path, text: str) -> bool:
+        """Write a file at once and as a whole, under a name that Airflow does not read until then; False if same."""
+        if path.exists() and path.read_text() == text:
+            return False
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return True
+
+    def _files(self) -> dict[Path, DagFile]:
+        found = {path: read_file(_text(path)) for path in sorted(self.path.rglob("*.py"))}
+        return {path: file for path, file in found.items() if file is not None}
+
+    def _new(self, path: Path) -> DagFile:
+        return DagFile((), changed=path.exists())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,31 @@
+"""
+Whose turn it is at a tick of a schedule: the one rule that keeps a hand-over exact.
+
+Skyvern fires a tick of an enabled schedule unless the schedule was changed after it. So Airflow leaves just those
+ticks to Skyvern and takes the others. The one switch is the schedule's ``enabled`` in Skyvern, and turning it is one
+request: whatever is interrupted before or after it, each tick has one owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import RunSummary, Schedule
+
+NO_SCHEDULES = 501
+"""The status with which a server without schedules answers."""
+
+
+def skyvern_fires(schedule: Schedule, tick: datetime, runs: Callable[[], Iterable[RunSummary]]) -> str | None:
+    """
+    Tell why a tick is Skyvern's, or return None if it is Airflow's.
+
+    :param runs: Asks for the workflow's runs since the tick; called only when the schedule was changed after it.
+    """
+    if schedule.modified_at > tick:
+        run = next((run for run in runs() if run.workflow_schedule_id == schedule.workflow_schedule_id), None)
+        return None if run is None else f"Skyvern has fired this one itself: run {run.run_id}"
+    return "is enabled, so Skyvern fires this one itself" if schedule.enabled else None

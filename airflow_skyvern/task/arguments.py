@@ -1,0 +1,80 @@
+"""What DAG authors hand over, checked when the DAG is parsed, except for what only a run of it can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from typing import Any
+
+from airflow_skyvern import compat
+from airflow_skyvern.exceptions import BAD_ENDINGS, SkyvernConfigError
+
+
+def check_arguments(
+    task_id: str, fields: Mapping[str, Any], run_options: Any, *, skip_on: Collection[str], durable: bool
+) -> None:
+    """
+    Check the arguments of a run, as far as they are known before templates and XComs are.
+
+    :raises SkyvernConfigError: names the task, every field that is wrong, and what would be right.
+    """
+    try:
+        _check_endings(skip_on)
+        _check_request(fields, run_options, durable=durable)
+    except SkyvernConfigError as error:
+        raise SkyvernConfigError(f"Task {task_id!r}: {error}") from None
+
+
+def _check_endings(skip_on: Collection[str]) -> None:
+    if unknown := sorted(set(skip_on) - set(BAD_ENDINGS)):
+        raise SkyvernConfigError(f"skip_on: {', '.join(unknown)} is no ending; use {', '.join(BAD_ENDINGS)}.")
+
+
+def _check_request(fields: Mapping[str, Any], run_options: Any, *, durable: bool) -> None:
+    from airflow_skyvern.client.run_request import RunRequest, decoded
+    from airflow_skyvern.runs.key import check_metadata
+
+    known = {name: value for name, value in fields.items() if not is_dynamic(value)}
+    known["parameters"] = decoded("parameters", known.get("parameters"))
+    options = run_options
+    if isinstance(options, Mapping):
+        options = {name: value for name, value in options.items() if not is_dynamic(value)}
+    options = None if is_dynamic(options) else decoded("run_options", options)
+    request = RunRequest.of({"workflow_id": "known later", **known}, options)
+    if durable:
+        check_metadata(request.run_metadata)
+
+
+def included(parameters: Mapping[str, Any] | str | None) -> Any:
+    """
+    Let Jinja include a ``.json`` file.
+
+    ``template_ext`` would do that to every text that ends in ``.json``, also to file names and addresses among
+    the parameters' values.
+    """
+    if isinstance(parameters, str) and parameters.endswith(".json") and not is_dynamic(parameters):
+        return f"{{% include {parameters!r} %}}"
+    return parameters
+
+
+def is_dynamic(value: Any) -> bool:
+    """Tell whether a value is, or holds, a template or an XCom: known only when the task runs."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    if isinstance(value, dict):
+        return any(is_dynamic(item) for pair in value.items() for item in pair)
+    if isinstance(value, list | tuple):
+        return any(is_dynamic(item) for item in value)
+    return compat.is_reference(value)
+
+
+def seconds_of(name: str, value: Any) -> float:
+    """
+    Check a duration given in seconds or as a timedelta.
+
+    :raises SkyvernConfigError: it is not positive, or no duration at all.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+        raise SkyvernConfigError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}.")
+    return float(seconds)

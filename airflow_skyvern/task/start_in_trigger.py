@@ -1,0 +1,71 @@
+"""How a sensor starts in the triggerer, without a worker."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import StartTriggerArgs
+
+from airflow_skyvern import compat
+from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.task.outcome import BACKSTOP, deadline_after
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseSensorOperator
+
+HANGING = re.compile(r"xcom_pull\((?:(?!map_indexes).)*$", re.DOTALL)
+"""Airflow 3.3 renders this in the triggerer, which never gets an answer when it does not say which map index."""
+
+
+def start_trigger_args(
+    sensor: BaseSensorOperator, run_id: Any, skyvern_conn_id: str, *, end_from_trigger: bool
+) -> StartTriggerArgs | None:
+    """
+    Return how Airflow starts this sensor in the triggerer, or None where it cannot.
+
+    :raises SkyvernConfigError: ``run_id`` is a template that would never be rendered.
+    """
+    if not compat.renders_trigger_arguments():
+        return None
+    template = _template_of(sensor, run_id)
+    if template is None:
+        return None
+    limit = deadline_after(0.0, sensor.timeout, sensor.execution_timeout)
+    airflows_limit = timedelta(seconds=limit) + BACKSTOP
+    if sensor.execution_timeout is not None:  # Airflow takes the earlier one
+        airflows_limit = min(airflows_limit, sensor.execution_timeout)
+    return StartTriggerArgs(
+        trigger_cls="airflow_skyvern.triggers.SkyvernSensorTrigger",
+        trigger_kwargs={
+            "run_id": template,
+            "skyvern_conn_id": skyvern_conn_id,
+            "poll_interval": sensor.poke_interval,
+            "timeout": limit,
+            "backstop": airflows_limit.total_seconds() - limit,
+            "end_from_trigger": end_from_trigger,
+            "soft_fail": bool(sensor.soft_fail or sensor.never_fail),
+        },
+        next_method="execute_complete",
+        timeout=airflows_limit,
+    )
+
+
+def _template_of(sensor: BaseSensorOperator, run_id: Any) -> str | None:
+    """Return the run id as a text that a trigger can render, or None."""
+    if sensor.get_closest_mapped_task_group() is not None:
+        return None
+    if isinstance(run_id, str):
+        if HANGING.search(run_id):
+            raise SkyvernConfigError(
+                f"Task {sensor.task_id!r}: run_id: with start_from_trigger, Airflow 3.3 hangs at this xcom_pull. "
+                "Give run_id=<the other task>.output, or pull with map_indexes=-1."
+            )
+        return run_id
+    operator, key = getattr(run_id, "operator", None), getattr(run_id, "key", None)
+    if operator is None or key is None or operator.is_mapped:
+        return None
+    if operator.get_closest_mapped_task_group() is not None:
+        return None
+    return f"{{{{ ti.xcom_pull(task_ids={operator.task_id!r}, key={key!r}, map_indexes=-1) }}}}"

@@ -1,0 +1,24 @@
+"""
+The triggers of this provider. Airflow stores these class paths, so they do not change.
+
+:class:`SkyvernWorkflowRunsTrigger` needs Airflow 3, so it is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_skyvern.triggers.run import SkyvernRunTrigger, SkyvernSensorTrigger
+
+if TYPE_CHECKING:
+    from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
+
+__all__ = ["SkyvernRunTrigger", "SkyvernSensorTrigger", "SkyvernWorkflowRunsTrigger"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SkyvernWorkflowRunsTrigger":
+        from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
+
+        return SkyvernWorkflowRunsTrigger
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,212 @@
+"""Finished runs as events: a DAG starts when a run has finished that somebody started elsewhere; Airflow 3."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+from airflow_skyvern import compat
+from airflow_skyvern.client import api
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
+from airflow_skyvern.finished_runs.poller import (
+    FinishedRunsPoller,
+    Subscription,
+    began,
+    finished_runs_poller,
+    pause_after,
+    tell,
+)
+from airflow_skyvern.finished_runs.uri import FinishedRun, checked_statuses, runs_uri
+from airflow_skyvern.finished_runs.watermark import Row, Watermark
+
+ACCEPTED = range(200, 300)
+
+MOST_REDELIVERED = 50
+"""Webhooks that a watcher lets Skyvern send again in one poll; the others have their turn in the next."""
+
+
+class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
+    """
+    Watch a workflow for finished runs, whoever started them; for an ``AssetWatcher``.
+
+    :func:`airflow_skyvern.assets.skyvern_runs` makes asset and watcher together. A poll makes at most one event,
+    with all the runs that finished since: its payload is ``{"runs": [...]}``, each a
+    :class:`~airflow_skyvern.assets.FinishedRun`. Airflow 3.3 keeps for the asset which runs were handed over; it is
+    stored when an event is certainly in Airflow's database, so a triggerer that is killed repeats a run at the
+    worst, and loses none. Errors are logged and the pauses grow; they never end the watch.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-runs
+
+    :param workflow_id: The workflow to watch.
+    :param skyvern_conn_id: Id of the connection of type ``skyvern``. Watchers of a connection share their polls.
+    :param statuses: Only runs that ended in these statuses. Default: all.
+    :param poll_interval: Seconds between two polls; the shortest of the connection counts. Default: 30.
+    :param lookback: Below Airflow 3.3 nothing is kept: a watcher that starts hands over what finished in so many
+        seconds before, so that a restart repeats rather than loses. Default: 600.
+    :param redeliver_to: Address of this Airflow's webhooks. The watcher then makes no events, but lets Skyvern
+        send the webhook of each finished run there, until it is accepted.
+    :raises SkyvernConfigError: an argument is wrong.
+    """
+
+    __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
+
+    settle: ClassVar[float] = 10.0
+    """Seconds after which an event is taken to be in Airflow's database; Airflow does not tell a trigger."""
+
+    def __init__(
+        self,
+        workflow_id: str,
+        skyvern_conn_id: str = "skyvern_default",
+        *,
+        statuses: Iterable[str] | str | None = None,
+        poll_interval: float = 30.0,
+        lookback: float = 600.0,
+        redeliver_to: str | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's class carries no types
+        runs_uri(workflow_id, skyvern_conn_id)  # complains
+        self.workflow_id = workflow_id
+        self.skyvern_conn_id = skyvern_conn_id
+        self.statuses = checked_statuses(statuses)
+        self.poll_interval = _positive("poll_interval", poll_interval)
+        self.lookback = _positive("lookback", lookback, or_zero=True)
+        self.redeliver_to = _address("redeliver_to", redeliver_to)
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what makes the same trigger elsewhere; no secret is in it."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "workflow_id": self.workflow_id,
+                "skyvern_conn_id": self.skyvern_conn_id,
+                "statuses": list(self.statuses),
+                "poll_interval": self.poll_interval,
+                "lookback": self.lookback,
+                "redeliver_to": self.redeliver_to,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch for ever; yield an event whenever a poll has brought finished runs."""
+        memory = _Memory(self)
+        async with finished_runs_poller(self.skyvern_conn_id) as feed:
+            place = Subscription(self.workflow_id, await self._begin(feed, memory), self.poll_interval)
+            self.log.info("Skyvern workflow %s: watching for finished runs", self.workflow_id)
+            async with feed.joined(place):
+                while True:
+                    news = await place.news()
+                    ended, mark = place.mark.forget(news.gone).take(news.of(place), news.latest)
+                    wanted = [row for row in ended if row.status in self.statuses]
+                    if wanted and self.redeliver_to is not None:
+                        mark = mark.without(await self._redelivered(feed, wanted, self.redeliver_to))
+                    elif wanted:
+                        self.log.info("Skyvern workflow %s: %d runs have finished", self.workflow_id, len(wanted))
+                        yield TriggerEvent({"runs": [await self._described(feed, row) for row in wanted]})
+                        memory.handed_over()
+                    place.mark = mark
+                    await memory.keep(mark)
+
+    async def _begin(self, feed: FinishedRunsPoller, memory: _Memory) -> Watermark:
+        """Go on where an earlier watcher was stopped, or begin now; again and again, as long as that fails."""
+        ended_since = None if memory.lasts else datetime.now(timezone.utc) - timedelta(seconds=self.lookback)
+        for failures in itertools.count(1):
+            try:
+                mark = await memory.recall()
+                return mark or await memory.keep(await began(feed.hook, self.workflow_id, ended_since))
+            except Exception as error:  # noqa: BLE001  Airflow restarts a watcher that raises every 2 s, for ever
+                pause = pause_after(error, failures, self.poll_interval)
+                tell(f"Skyvern workflow {self.workflow_id}: cannot watch it yet, next try in {pause:.0f} s", error)
+            await asyncio.sleep(pause)
+        raise AssertionError
+
+    async def _described(self, feed: FinishedRunsPoller, row: Row) -> FinishedRun:
+        return FinishedRun(
+            run_id=row.run_id,
+            status=row.status,
+            workflow_id=self.workflow_id,
+            finished_at=row.finished_at.isoformat() if row.finished_at else None,
+            app_url=await feed.app_url(row),
+        )
+
+    async def _redelivered(self, feed: FinishedRunsPoller, rows: list[Row], address: str) -> set[str]:
+        """Let Skyvern send the webhooks of these runs, and return the ids of those that were not accepted."""
+        left = {row.run_id for row in rows}
+        for row in rows[:MOST_REDELIVERED]:
+            try:
+                answer = await feed.hook.asend(api.retry_webhook(row.run_id, address))
+            except SkyvernError as error:
+                tell(f"Skyvern run {row.run_id}: its webhook could not be sent again, will try later", error)
+                break
+            if answer.status_code not in ACCEPTED:
+                said = answer.error or f"status {answer.status_code}"
+                self.log.warning("Skyvern run %s: %s did not accept its webhook: %s", row.run_id, address, said)
+                continue
+            left.discard(row.run_id)
+        return left
+
+
+class _Memory:
+    """What a watcher keeps in Airflow 3.3's store of its asset; older versions keep nothing."""
+
+    def __init__(self, trigger: SkyvernWorkflowRunsTrigger) -> None:
+        self._store = compat.asset_state_store(trigger)
+        self._log = trigger.log
+        self._settle = trigger.settle
+        redelivers = trigger.redeliver_to is not None
+        identity = json.dumps([trigger.workflow_id, trigger.skyvern_conn_id, trigger.statuses, redelivers])
+        self._key = f"skyvern_watermark_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        self._kept: Watermark | None = None
+        self._later: deque[tuple[float, Watermark]] = deque()
+        self._settled_at = 0.0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether this Airflow keeps it."""
+        return self._store is not None
+
+    async def recall(self) -> Watermark | None:
+        """Return what was kept."""
+        self._kept = None if self._store is None else Watermark.from_json(await self._store.aget(self._key))
+        return self._kept
+
+    def handed_over(self) -> None:
+        """Note that an event is on its way to the database: what counts it as done has to wait."""
+        self._settled_at = time.monotonic() + self._settle
+
+    async def keep(self, mark: Watermark) -> Watermark:
+        """Store the newest watermark all of whose events have arrived, and return the one given."""
+        self._later.append((self._settled_at, mark))
+        ripe = None
+        while self._later and self._later[0][0] <= time.monotonic():
+            ripe = self._later.popleft()[1]
+        if self._store is None or ripe is None or ripe == self._kept:
+            return mark
+        try:
+            await self._store.aset(self._key, ripe.to_json())
+            self._kept = ripe
+        except Exception as error:  # noqa: BLE001  whatever it is: what is not kept is repeated after a restart
+            tell("What was handed over could not be stored; a restart would repeat it", error)
+        return mark
+
+
+def _positive(name: str, value: Any, *, or_zero: bool = False) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or (value == 0 and not or_zero):
+        raise SkyvernConfigError(f"{name} must be a number of seconds{'' if or_zero else ' above 0'}, not {value!r}.")
+    return float(value)
+
+
+def _address(name: str, value: str | None) -> str | None:
+    parts = urlsplit(value or "https://none")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+        raise SkyvernConfigError(f"{name} must be an address such as https://airflow.example.com/skyvern/webhooks/c.")
+    return value

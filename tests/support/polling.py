@@ -1,0 +1,105 @@
+"""A watcher before the fake, in virtual time, and what it asked for when."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from airflow_skyvern.client.sender import AsyncSkyvernClient, RetryPolicy
+from airflow_skyvern.client.settings import Settings
+from airflow_skyvern.polling.poller import RunPoller
+from airflow_skyvern.runs.wait import Wait
+from tests.support.fake_skyvern import API_KEY, FakeSkyvern
+from tests.support.log_lines import LogLines
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import RunSnapshot
+
+
+class PollerRig:
+    """
+    Waits for runs of a fake; use it within a virtual loop.
+
+    ``instead``: answers a request in the fake's place if it returns something.
+    """
+
+    def __init__(self, fake: FakeSkyvern, *, latency: float = 0.02) -> None:
+        self.fake = fake
+        self.latency = latency
+        self.loop = asyncio.get_running_loop()
+        self.key = API_KEY
+        self.connected = 0
+        self.clients: list[AsyncSkyvernClient] = []
+        self.sent: list[tuple[float, str]] = []
+        self.lines = LogLines()
+        self.instead: Callable[[httpx.Request], httpx.Response | None] = lambda request: None
+        self.watcher = RunPoller(self._connect, make_client=self._client)
+
+    def running(self) -> str:
+        """Add a run that goes on until :meth:`end`."""
+        run_id = self.fake.run(plan=("running",))
+        self.fake.runs[run_id].look()
+        return run_id
+
+    def end(self, run_id: str, status: str = "completed", **more: Any) -> None:
+        """Let a run be in this status from now on."""
+        run = self.fake.runs[run_id]
+        run.workflow.plan, run.step = [{"status": status, **more}], 0
+
+    async def wait(
+        self,
+        run_id: str,
+        interval: float = 5.0,
+        *,
+        seconds: float = 3600.0,
+        first_poll_delay: float = 0.0,
+        **more: Any,
+    ) -> RunSnapshot | None:
+        """Wait for a run as a trigger does."""
+        wait: Wait[RunSnapshot] = Wait(
+            run_id,
+            poll_interval=interval,
+            deadline=self.loop.time() + seconds,
+            log=self.lines,
+            clock=self.loop.time,
+            **more,
+        )
+        return await self.watcher.wait(wait, first_poll_delay=first_poll_delay)
+
+    def start(self, run_id: str, interval: float = 5.0, **more: Any) -> asyncio.Task[RunSnapshot | None]:
+        """Wait in the background."""
+        return self.loop.create_task(self.wait(run_id, interval, **more))
+
+    @property
+    def lists(self) -> list[float]:
+        """When a page of the list was asked for."""
+        return [when for when, path in self.sent if path == "/v1/runs"]
+
+    def looks(self, run_id: str | None = None) -> list[float]:
+        """When a run, or any, was asked for itself."""
+        wanted = re.compile(f"/v1/(workflows/)?runs/{run_id or '.+'}")
+        return [when for when, path in self.sent if wanted.fullmatch(path)]
+
+    async def _connect(self) -> Settings:
+        self.connected += 1
+        await asyncio.sleep(self.latency)
+        return Settings(self.key, "http://127.0.0.1:1")
+
+    def _client(self, settings: Settings) -> AsyncSkyvernClient:
+        client = AsyncSkyvernClient(
+            settings, retry=RetryPolicy(attempts=1), transport=httpx.MockTransport(self._answer)
+        )
+        self.clients.append(client)
+        return client
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.sent.append((self.loop.time(), request.url.path))
+        await asyncio.sleep(self.latency)
+        instead = self.instead(request)
+        if instead is not None:
+            return instead
+        return self.fake.handle(request)

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_skyvern.exceptions import (
+    SkyvernConnectionError,
+    SkyvernError,
+    SkyvernNotFoundError,
+    SkyvernRateLimitError,
+    SkyvernResponseError,
+    SkyvernServerError,
+)
+from airflow_skyvern.models import Run
+from airflow_skyvern.runs.wait import LONGEST_BACKOFF, Wait, watch
+from tests.support.log_lines import LogLines
+
+DEADLINE = 10_000.0
+
+
+class Clock:
+    """Time that goes on only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.naps: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def lines() -> LogLines:
+    return LogLines()
+
+
+@pytest.fixture
+def wait(clock: Clock, lines: LogLines) -> Wait[Run]:
+    return Wait("wr_1", poll_interval=10, deadline=DEADLINE, log=lines, clock=clock)
+
+
+def run(status: str, **fields: Any) -> Run:
+    return Run(run_id="wr_1", status=status, **fields)
+
+
+def looks(*outcomes: Run | SkyvernError) -> Callable[[], Run]:
+    left = list(outcomes)
+
+    def look() -> Run:
+        outcome = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(outcome, SkyvernError):
+            raise outcome
+        return outcome
+
+    return look
+
+
+def test_a_wait_returns_the_run_as_it_ended(wait: Wait[Run], clock: Clock) -> None:
+    ended = watch(wait, looks(run("queued"), run("running"), run("completed", output=1)), clock.sleep)
+    assert ended is not None
+    assert ended.output == 1
+    assert len(clock.naps) == 2
+
+
+def test_a_run_that_is_over_already_is_not_waited_for(wait: Wait[Run], clock: Clock) -> None:
+    watch(wait, looks(run("failed")), clock.sleep)
+    assert clock.naps == []
+
+
+def test_a_wait_goes_on_while_a_retry_is_pending(wait: Wait[Run], clock: Clock, lines: LogLines) -> None:
+    pending = run("failed", attempt=1, retry_pending=True, next_attempt_at="2026-11-22T20:19:43")
+    ended = watch(wait, looks(pending, run("running", attempt=2), run("completed", attempt=2)), clock.sleep)
+    assert ended is not None
+    assert ended.attempt == 2
+    assert lines.lines == [
+        "Skyvern run wr_1: attempt 1 failed; Skyvern tries again at 20:19:43 UTC",
+        "Skyvern run wr_1: running (attempt 2)",
+        "Skyvern run wr_1: completed",
+    ]
+
+
+def test_a_wait_ends_at_the_deadline_after_one_last_look(wait: Wait[Run], clock: Clock) -> None:
+    assert watch(wait, looks(run("running")), clock.sleep) is None
+    assert clock.now == pytest.approx(DEADLINE)
+    assert wait.run is not None
+    assert wait.run.status == "running"
+
+
+def test_a_deadline_that_is_past_still_gives_one_look(clock: Clock, lines: LogLines) -> None:
+    wait: Wait[Run] = Wait("wr_1", poll_interval=10, deadline=-1, log=lines, clock=clock)
+    assert watch(wait, looks(run("completed")), clock.sleep) is not None
+    wait = Wait("wr_1", poll_interval=10, deadline=-1, log=lines, clock=clock)
+    assert watch(wait, looks(run("running")), clock.sleep) is None
+    assert clock.naps == []
+
+
+def test_pauses_are_the_interval_with_a_little_jitter(wait: Wait[Run]) -> None:
+    wait.saw(run("running"))
+    pauses = [wait.pause() for _ in range(100)]
+    assert all(10 <= pause <= 10.2 for pause in pauses)
+    assert len(set(pauses)) > 1
+
+
+TRANSIENT = [
+    SkyvernConnectionError("no"),
+    SkyvernServerError("no"),
+    SkyvernRateLimitError("no"),
+    SkyvernResponseError("no"),
+]
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
+def test_errors_that_may_pass_do_not_end_a_wait(wait: Wait[Run], clock: Clock, error: SkyvernError) -> None:
+    assert watch(wait, looks(*[error] * 20, run("completed")), clock.sleep) is not None
+
+
+def test_pauses_grow_after_failures_and_shrink_after_an_answer(wait: Wait[Run]) -> None:
+    for low in (20, 40, LONGEST_BACKOFF, LONGEST_BACKOFF):
+        wait.missed(SkyvernServerError("no"))
+        assert low <= wait.pause() <= low * 1.1
+    wait.saw(run("running"))
+    assert 10 <= wait.pause() <= 11
+
+
+def test_an_interval_longer_than_the_longest_backoff_is_kept(clock: Clock, lines: LogLines) -> None:
+    wait: Wait[Run] = Wait("wr_1", poll_interval=300, deadline=DEADLINE, log=lines, clock=clock)
+    wait.missed(SkyvernServerError("no"))
+    assert 300 <= wait.pause() <= 330
+
+
+def test_the_server_is_left_alone_as_long_as_it_asked(wait: Wait[Run]) -> None:
+    wait.missed(SkyvernRateLimitError("no", retry_after=500))
+    assert 500 <= wait.pause() <= 550
+    wait.missed(SkyvernServerError("no"))
+    assert wait.pause() < 500
+
+
+def test_no_pause_goes_beyond_the_deadline(wait: Wait[Run], clock: Clock) -> None:
+    clock.now = DEADLINE - 3
+    wait.missed(SkyvernRateLimitError("no", retry_after=500))
+    assert wait.pause() == pytest.approx(3)
+
+
+def test_a_wait_that_only_fails_ends_at_the_deadline(wait: Wait[Run], clock: Clock) -> None:
+    assert watch(wait, looks(SkyvernServerError("no")), clock.sleep) is None
+    assert wait.run is None
+    assert clock.now == pytest.approx(DEADLINE)
+
+
+def test_an_error_that_stays_ends_a_wait_at_once(wait: Wait[Run], clock: Clock) -> None:
+    with pytest.raises(SkyvernNotFoundError):
+        watch(wait, looks(run("running"), SkyvernNotFoundError("gone")), clock.sleep)
+    assert len(clock.naps) == 1
+
+
+def test_only_news_is_logged(wait: Wait[Run], clock: Clock, lines: LogLines) -> None:
+    watch(wait, looks(run("queued"), *[run("running")] * 5, run("completed")), clock.sleep)
+    assert lines.lines == [f"Skyvern run wr_1: {news}" for news in ("queued", "running", "completed")]
+
+
+def test_a_long_silence_is_broken_now_and_then(wait: Wait[Run], clock: Clock, lines: LogLines) -> None:
+    watch(wait, looks(*[run("running")] * 60, run("completed")), clock.sleep)
+    signs = [line for line in lines.lines if "still running after" in line]
+    assert len(signs) in (2, 3)
+    assert "still running after 3 min" in signs[0] or "still running after 4 min" in signs[0]
+
+
+def test_a_failed_look_is_logged_with_its_reason_and_count(wait: Wait[Run], clock: Clock, lines: LogLines) -> None:
+    watch(wait, looks(SkyvernServerError("why 1"), SkyvernServerError("why 2"), run("completed")), clock.sleep)
+    assert lines.lines[:2] == [
+        "Skyvern run wr_1: could not look (1 in a row), the wait goes on. why 1",
+        "Skyvern run wr_1: could not look (2 in a row), the wait goes on. why 2",
+    ]
+
+
+def test_a_paused_run_says_where_a_person_is_awaited(wait: Wait[Run], lines: LogLines) -> None:
+    wait.saw(run("paused", app_url="https://app/runs/wr_1"))
+    assert lines.lines == ["Skyvern run wr_1: paused, a person is awaited in https://app/runs/wr_1"]
+
+
+def test_the_end_is_logged_with_its_duration_and_reason(wait: Wait[Run], lines: LogLines) -> None:
+    times = {"created_at": "2026-11-22T20:00:00", "finished_at": "2026-11-22T22:03:04"}
+    wait.saw(run("failed", failure_reason="no stock", **times))
+    assert lines.lines == ["Skyvern run wr_1: failed after 2 h 3 min: no stock"]
