@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
-from airflow_skyvern.task.outcome import APP_URL_KEY
+from airflow_skyvern.task import xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
@@ -25,4 +25,4 @@ class SkyvernRunLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address of the run, or nothing before there is one."""
-        return XCom.get_value(key=APP_URL_KEY, ti_key=ti_key) or ""
+        return XCom.get_value(key=xcom.APP_URL, ti_key=ti_key) or ""

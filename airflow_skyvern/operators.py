@@ -15,24 +15,18 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_skyvern import compat
-from airflow_skyvern.exceptions import SkyvernError, SkyvernRunCanceled, SkyvernWaitTimeout, error_of_ending
+from airflow_skyvern.exceptions import (
+    SkyvernError,
+    SkyvernRunCanceled,
+    SkyvernWaitTimeout,
+    error_of_ending,
+)
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.runs.wait import Wait, watch
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
-from airflow_skyvern.task.outcome import (
-    backstop_of,
-    deadline_after,
-    deadline_to_look,
-    ended_by_user,
-    map_index_of,
-    no_retry_for_permanent_errors,
-    publish,
-    publish_pause,
-    publish_what_to_cancel,
-    published_run_id,
-    started_at,
-)
+from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
+from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
+from airflow_skyvern.task.task_try import TaskTry
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -45,18 +39,30 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = timedelta(hours=9)
 """An hour more than the longest run that Skyvern allows (480 minutes)."""
 
-LONGEST_NAP = 1.0
+LONGEST_SLEEP = 1.0
+"""Seconds between two checks whether the task was killed."""
 
 CANCEL_PATIENCE = 60.0
-"""Seconds for which a cancel at the deadline is sent again while Skyvern cannot be reached."""
+"""Seconds for which a cancel at the deadline is retried while Skyvern cannot be reached."""
+
+REQUEST_FIELDS = (
+    "workflow_id",
+    "parameters",
+    "title",
+    "proxy_location",
+    "webhook_url",
+    "browser_session_id",
+    "browser_profile_id",
+)
+"""The arguments that the API takes by these names; ``run_options`` holds the rarer ones."""
 
 
 class SkyvernRunWorkflowOperator(BaseOperator):
     """
     Run a Skyvern workflow, wait for it, and return its output.
 
-    With ``deferrable=True`` no worker is held during the wait. Whatever was started here is canceled in
-    Skyvern when the task is killed or runs out of time.
+    With ``deferrable=True`` the wait takes no worker slot. The run is canceled in Skyvern when the task is killed or
+    times out.
 
     XCom: ``run_id`` and ``app_url`` (the run's page in Skyvern) as soon as the run has started;
     ``return_value`` at the end: the run's output, or its id with ``wait_for_completion=False``. The output
@@ -71,7 +77,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     :param title: A title for the run. Skyvern 1.0.56 accepts and drops it. (templated)
     :param proxy_location: Where the browser appears to be: a name such as ``"RESIDENTIAL_DE"``, or
         ``{"country": "US", "subdivision": "CA", "city": "San Francisco"}``. Default: Skyvern's. (templated)
-    :param webhook_url: Address that Skyvern tells about the end of the run. (templated)
+    :param webhook_url: Address that Skyvern notifies of the end of the run. (templated)
     :param browser_session_id: Open browser session to use: ``pbs_…``. (templated)
     :param browser_profile_id: Saved browser profile to use: ``bp_…``. (templated)
     :param run_options: The rarer parameters of the API, as a mapping: ``max_elapsed_time_minutes`` (1 to 480),
@@ -84,36 +90,26 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     :param wait_for_completion: Whether to wait for the end. Without waiting, give ``run_id`` to
         :class:`~airflow_skyvern.sensors.SkyvernRunSensor`. Default: True.
     :param deferrable: Whether to wait in the triggerer. Default: ``[operators] default_deferrable``.
-    :param durable: Whether to start exactly once: a retry goes on with the run that an earlier try has started,
-        and a start whose answer is lost is looked for instead of repeated. Sends five tags with the run. With
+    :param durable: Whether to start exactly once: a retry resumes the run that an earlier try has started, and
+        after a lost answer the run is searched for instead of started again. Sends five tags with the run. With
         False, every try starts a run of its own. Default: True.
-    :param lost_start_timeout: Seconds, or a timedelta, for which a run whose start was not answered is looked
+    :param lost_start_timeout: Seconds, or a timedelta, for which a run whose start was not answered is searched
         for. Default: 30.
     :param cancel_on_kill: Whether killing or clearing the task cancels the run. Default: True.
-    :param skip_on: Endings that skip the task instead of failing it: of ``failed``, ``terminated``,
+    :param skip_on: Final statuses that skip the task instead of failing it: ``failed``, ``terminated``,
         ``timed_out``, ``canceled``. Default: none.
-    :param poll_interval: Seconds between two looks at the run, or a timedelta. Default: 10.
+    :param poll_interval: Seconds between two polls of the run, or a timedelta. Default: 10.
     :param timeout: Seconds, or a timedelta, after which the run is canceled and the task fails. Also counts
         while deferred, across restarts. An earlier ``execution_timeout`` counts too, less 30 s (at most half of
         it) for canceling. Default: 9 hours.
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
     :raises SkyvernRunError: the run ended as failed, terminated, timed out or canceled; the error carries it.
     :raises SkyvernWaitTimeout: the run did not end in time.
-    :raises SkyvernStartUnknown: the start was not answered and no run was found; a retry looks again first.
+    :raises SkyvernStartUnknown: the start was not answered and no run was found; a retry searches again first.
     :raises AirflowFailException: no retry can help: wrong key, unknown workflow, refused request, no credit.
     """
 
-    template_fields: Sequence[str] = (
-        "workflow_id",
-        "parameters",
-        "title",
-        "proxy_location",
-        "webhook_url",
-        "browser_session_id",
-        "browser_profile_id",
-        "run_options",
-        "skyvern_conn_id",
-    )
+    template_fields: Sequence[str] = (*REQUEST_FIELDS, "run_options", "skyvern_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "run_options": "json"}
     operator_extra_links = (SkyvernRunLink(),)
     ui_color = "#e8eefc"
@@ -172,61 +168,64 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         return SkyvernHook(self.skyvern_conn_id)
 
     def execute(self, context: Context) -> Any:
-        """Start the run, publish it, and wait for its end or hand the wait over."""
+        """Start the run, publish it, and wait for its end or defer."""
+        task_try = TaskTry(context)
         with no_retry_for_permanent_errors():
-            run = self._start(context)
-            publish(context, run)
+            run = self._start(task_try)
+            task_try.publish_run(run)
             if not self.wait_for_completion:
                 return run.run_id
             if run.is_final:
-                return self._end(run)
+                return self._result(run)
             deadline = deadline_after(time.time(), self.timeout, self.execution_timeout)
             if self.deferrable:
-                self._defer(context, run.run_id, deadline)
-            return self._wait(context, run.run_id, deadline)
+                self._defer(task_try, run.run_id, deadline)
+            return self._wait(task_try, run.run_id, deadline)
 
     def execute_complete(
         self, context: Context, event: Any = None, deadline: float = 0.0, try_number: int | None = None
     ) -> Any:
-        """Take over from the trigger: look once more, and end the task accordingly."""
+        """Resume after the trigger: fetch the run once more, and end the task accordingly."""
         from airflow_skyvern.runs.event import event_of
 
-        if try_number is not None and try_number != context["ti"].try_number:
-            self.log.warning("Resumed with the event of try %d: starting over", try_number)
+        task_try = TaskTry(context)
+        if try_number is not None and try_number != task_try.number:
+            self.log.warning("Resumed with the event of try %d, which is over: starting again", try_number)
             return self.execute(context)
-        seen = event_of(event)
-        deadline = deadline_to_look(seen, deadline, self.log)
+        ended = event_of(event)
+        run_id, deadline = ended["run_id"], deadline_to_fetch(ended, deadline, self.log)
         with no_retry_for_permanent_errors():
-            if seen["reason"] == "paused":
+            if ended["reason"] == "paused":
                 self.log.info(
-                    "Skyvern run %s: paused, a person is awaited in %s", seen["run_id"], seen["message"] or "Skyvern"
+                    "Skyvern run %s: paused, waiting for a person in %s", run_id, ended["message"] or "Skyvern"
                 )
-                publish_pause(context, seen["run_id"], seen["message"])
-                self._defer(context, seen["run_id"], deadline, pause_known=True)
-            return self._wait(context, seen["run_id"], deadline)
+                task_try.publish_pause(run_id, ended["message"])
+                self._defer(task_try, run_id, deadline, pause_known=True)
+            return self._wait(task_try, run_id, deadline)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """
         Resume after a deferral, also after one that ended without an event.
 
-        When the trigger broke, or said nothing until long after its deadline, Airflow fails the task without
-        asking it. The run is looked at once more then, and canceled if it is not over.
+        When the trigger failed, or sent nothing until long after its deadline, Airflow fails the task without
+        calling it. The run is fetched once more then, and canceled if it has not ended.
         """
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowException as error:
-            run_id = published_run_id(context) if next_method == "__fail__" else None
+            task_try = TaskTry(context)
+            run_id = task_try.published_run_id() if next_method == "__fail__" else None
             if run_id is None:
                 raise
             self.log.error("The deferral ended without an event: %s", error)  # noqa: TRY400  Airflow logged it
             with no_retry_for_permanent_errors():
-                return self._wait(context, run_id, deadline=0.0)
+                return self._wait(task_try, run_id, deadline=0.0)
 
     def on_kill(self) -> None:
         """Cancel the run, once, within the seconds that Airflow leaves."""
         self._killed = True
         if not self.cancel_on_kill:
-            self.log.info("The task was killed; its Skyvern run goes on, as cancel_on_kill is False")
+            self.log.info("The task was killed; its Skyvern run continues, as cancel_on_kill is False")
             return
         run_id = self._active_run_id
         client = self.hook.emergency_client() if run_id or self._key else None
@@ -239,8 +238,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         with client:
             cancel_at_once(client, run_id, self._key.group if self._key else None, self.log)
 
-    def _start(self, context: Context) -> Run:
-        run = self._start_once(context) if self.durable else self._start_anew(context)
+    def _start(self, task_try: TaskTry) -> Run:
+        run = self._start_once(task_try) if self.durable else self._start_anew(task_try)
         self._active_run_id, self._key = run.run_id, None
         self.log.info(
             "Skyvern run %s of workflow %s: started, see %s",
@@ -252,51 +251,42 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             self._stop()
         return run
 
-    def _start_anew(self, context: Context) -> Run:
+    def _start_anew(self, task_try: TaskTry) -> Run:
         request = self._request()
-        self._announce(context, None)
+        self._announce(task_try, None)
         return self.hook.run_workflow(request)
 
-    def _announce(self, context: Context, group: str | None) -> None:
-        if self.cancel_on_kill and self.wait_for_completion:
-            publish_what_to_cancel(context, self.skyvern_conn_id, group)
-
-    def _start_once(self, context: Context) -> Run:
-        from airflow_skyvern.runs.key import RunKey
+    def _start_once(self, task_try: TaskTry) -> Run:
         from airflow_skyvern.runs.submission import Submission
 
-        ti, request = context["ti"], self._request()
-        self._key = key = RunKey.of(
-            dag_id=ti.dag_id,
-            run_id=ti.run_id,
-            task_id=ti.task_id,
-            map_index=map_index_of(ti),
-            max_tries=ti.max_tries,
-            request=request,
-            run_started=started_at(context["dag_run"]),
-            airflow=compat.airflow_base_url(),
-        )
-        self._announce(context, key.group)
+        request = self._request()
+        self._key = key = task_try.run_key(request)
+        self._announce(task_try, key.group)
         submission = Submission(
             self.hook.send,
             request,
             key,
             log=self.log,
-            memory=compat.task_state_store(context),
+            memory=task_try.store,
             settle=self.lost_start_timeout,
             sleep=self._sleep,
         )
         return submission.start(
-            first_try=ti.try_number == 1,
-            new_group=ti.try_number <= ti.max_tries - (self.retries or 0) + 1,
+            first_try=task_try.number == 1,
+            new_group=task_try.is_first_of_group(self.retries or 0),
             cancel_predecessor=self.cancel_on_kill,
             idle=self.retry_delay.total_seconds(),
         )
 
-    def _defer(self, context: Context, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:
+    def _announce(self, task_try: TaskTry, group: str | None) -> None:
+        """Let the API server find the run when a user marks the task, even before the start was answered."""
+        if self.cancel_on_kill and self.wait_for_completion:
+            task_try.publish_connection_and_run_key(self.skyvern_conn_id, group)
+
+    def _defer(self, task_try: TaskTry, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:
         from airflow_skyvern.triggers import SkyvernRunTrigger
 
-        if ended_by_user(context):
+        if task_try.ended_by_user():
             self._killed = True
             self._active_run_id = run_id
             self._stop()
@@ -310,25 +300,26 @@ class SkyvernRunWorkflowOperator(BaseOperator):
                 pause_known=pause_known,
             ),
             method_name="execute_complete",
-            kwargs={"deadline": deadline, "try_number": context["ti"].try_number},
-            timeout=backstop_of(deadline),
+            kwargs={"deadline": deadline, "try_number": task_try.number},
+            timeout=airflows_timeout_for(deadline),
         )
 
-    def _wait(self, context: Context, run_id: str, deadline: float) -> Any:
+    def _wait(self, task_try: TaskTry, run_id: str, deadline: float) -> Any:
+        """Wait on this worker, and return the result."""
         self._active_run_id = run_id
         wait: Wait[Run] = Wait(
             run_id,
             poll_interval=self.poll_interval,
             deadline=deadline,
             log=self.log,
-            on_pause=lambda run: publish_pause(context, run_id, run.app_url),
+            on_pause=lambda run: task_try.publish_pause(run_id, run.app_url),
         )
         run = watch(wait, lambda: self.hook.look(run_id), self._sleep)
         if self._killed:
             self._stop()
-        return self._end(run or self._give_up(wait))
+        return self._result(run or self._cancel_at_deadline(wait))
 
-    def _end(self, run: Run) -> Any:
+    def _result(self, run: Run) -> Any:
         self._active_run_id = None
         if run.succeeded:
             return run.output
@@ -337,30 +328,28 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             raise AirflowSkipException(str(error)) from error
         raise error
 
-    def _give_up(self, wait: Wait[Run]) -> Run:
-        """Cancel the run at the deadline; return it only if it completed in that very moment."""
+    def _cancel_at_deadline(self, wait: Wait[Run]) -> Run:
+        """Cancel the run; return it only if it completed at that very moment."""
         from airflow_skyvern.runs.cancel import cancel_and_look
 
         self._active_run_id = None
-        where = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
+        link = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
         try:
             run = cancel_and_look(self.hook, wait.run_id, CANCEL_PATIENCE, self._sleep)
         except SkyvernError as error:
             raise SkyvernWaitTimeout(
-                f"Skyvern run {wait.run_id} did not end in time and may still be running: {error}{where}",
+                f"Skyvern run {wait.run_id} did not end in time and may still be running: {error}{link}",
                 wait.run,
             ) from error
         if run.succeeded:
             return run
-        raise SkyvernWaitTimeout(
-            f"Skyvern run {wait.run_id} did not end in time; it is {run.status} now.{where}", run
-        )
+        raise SkyvernWaitTimeout(f"Skyvern run {wait.run_id} did not end in time; it is {run.status} now.{link}", run)
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep in short naps: after ``on_kill`` Airflow 3 lets this code run on, and it has to stop."""
+        """Sleep, but stop soon after ``on_kill``: Airflow 3 lets this code continue then."""
         until = time.monotonic() + seconds
         while not self._killed and (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, LONGEST_NAP))
+            time.sleep(min(left, LONGEST_SLEEP))
         if self._killed:
             self._stop()
 
@@ -376,6 +365,3 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         fields["parameters"] = decoded("parameters", self.parameters)
         return RunRequest.of(fields, decoded("run_options", self.run_options))
-
-
-REQUEST_FIELDS = SkyvernRunWorkflowOperator.template_fields[:7]

@@ -21,13 +21,9 @@ from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, error_o
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.runs.wait import Wait, watch
 from airflow_skyvern.task.arguments import seconds_of
-from airflow_skyvern.task.outcome import (
-    backstop_of,
-    deadline_after,
-    deadline_to_look,
-    no_retry_for_permanent_errors,
-    publish,
-)
+from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
+from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
+from airflow_skyvern.task.task_try import TaskTry
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -40,10 +36,10 @@ class SkyvernRunSensor(BaseSensorOperator):
     """
     Wait for a Skyvern run to complete, and return its output.
 
-    Works in all three ways: ``mode="poke"``, ``mode="reschedule"`` and ``deferrable=True`` (which does not use
-    ``mode``). A sensor never cancels the run. Errors that may pass do not end the wait before ``timeout``.
+    Works in all three modes: ``mode="poke"``, ``mode="reschedule"`` and ``deferrable=True`` (which does not use
+    ``mode``). A sensor never cancels the run. Transient errors do not end the wait before ``timeout``.
 
-    XCom: ``return_value`` is the run's output; ``run_id`` and ``app_url`` are pushed at the first look.
+    XCom: ``return_value`` is the run's output; ``run_id`` and ``app_url`` are pushed at the first poll.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-run
 
@@ -51,21 +47,21 @@ class SkyvernRunSensor(BaseSensorOperator):
     :param skyvern_conn_id: Id of the connection of type ``skyvern``. Default: ``skyvern_default``.
         (templated)
     :param deferrable: Whether to wait in the triggerer. Default: ``[operators] default_deferrable``.
-    :param poke_interval: Seconds between two looks at the run, or a timedelta. Default: 10.
+    :param poke_interval: Seconds between two polls of the run, or a timedelta. Default: 10.
     :param timeout: Seconds, or a timedelta, after which the task fails, in all modes. Default:
         ``[sensors] default_timeout``, which is 7 days.
-    :param soft_fail: Skip instead of failing, when the time is up and when the run ended badly. A wrong key
+    :param soft_fail: Skip instead of failing, after a timeout and when the run ended badly. A wrong key
         or an unknown run still fails.
     :param start_from_trigger: Wait in the triggerer from the start, and use a worker only once, to push the output.
         Needs Airflow 3.3; on older versions, and for mapped tasks, a worker starts the wait as with
         ``deferrable=True``, and says so in the log. Default: False.
     :param end_from_trigger: With ``start_from_trigger``: end the task in the triggerer, without any worker. Nothing
         is pushed to XCom, and Airflow calls no ``on_success_callback`` and no ``on_skipped_callback``. A worker is
-        used only where the time is up or the run cannot be looked at. Default: False.
+        used only after a timeout, or where the run cannot be fetched. Default: False.
     :raises AirflowSensorTimeout: the run did not end in time.
     :raises AirflowFailException: the run ended badly (its cause is a
         :class:`~airflow_skyvern.exceptions.SkyvernRunError` that carries the run), or the key or the run id is
-        wrong; looking again could not change that.
+        wrong: a retry could not change that.
     """
 
     template_fields: Sequence[str] = ("run_id", "skyvern_conn_id")
@@ -109,40 +105,42 @@ class SkyvernRunSensor(BaseSensorOperator):
         return SkyvernHook(self.skyvern_conn_id)
 
     def execute(self, context: Context) -> Any:
-        """Look; then wait as the mode says."""
+        """Poll once; then wait as the mode says."""
         with no_retry_for_permanent_errors():
             if self._without_worker:
-                self.log.info("start_from_trigger needs Airflow 3.3 and a task that is not mapped: starting here")
+                self.log.info(
+                    "start_from_trigger needs Airflow 3.3 and an unmapped task: this worker starts the wait"
+                )
             elif not self.deferrable:
                 return super().execute(context)
             result = self.poke(context)
             return result.xcom_value if isinstance(result, PokeReturnValue) else self._defer()
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Look at the run once."""
-        wait = self._first_wait(self._deadline())
+        """Poll the run once."""
+        wait = self._run_wait(self._deadline())
         try:
             wait.saw(self.hook.look(self.run_id))
         except SkyvernError as error:
             wait.missed(error)
             return False
         assert wait.run is not None
-        publish(context, wait.run)
+        TaskTry(context).publish_run(wait.run)
         return PokeReturnValue(is_done=True, xcom_value=self._output(wait.run)) if wait.ended else False
 
     def execute_complete(self, context: Context, event: Any = None, deadline: float | None = None) -> Any:
-        """Take over from the trigger: look once more, and end the task accordingly."""
+        """Resume after the trigger: fetch the run once more, and end the task accordingly."""
         from airflow_skyvern.runs.event import event_of
 
-        seen = event_of(event)
-        if deadline is None:  # the wait was started by Airflow itself
-            began: Any = context["ti"].start_date
-            deadline = 0.0 if seen["reason"] == "deadline" else self._deadline(began.timestamp() if began else None)
-        deadline = deadline_to_look(seen, deadline, self.log)
-        wait = self._first_wait(deadline)
-        run = watch(wait, lambda: self.hook.look(seen["run_id"]), time.sleep)
+        ended = event_of(event)
+        if deadline is None:  # Airflow itself started the wait, in the triggerer
+            started = TaskTry(context).started_at
+            deadline = 0.0 if ended["reason"] == "deadline" else self._deadline(started)
+        deadline = deadline_to_fetch(ended, deadline, self.log)
+        wait = self._run_wait(deadline)
+        run = watch(wait, lambda: self.hook.look(ended["run_id"]), time.sleep)
         if wait.run is not None and self._without_worker:
-            publish(context, wait.run)
+            TaskTry(context).publish_run(wait.run)
         if run is None:
             raise AirflowSensorTimeout(f"Skyvern run {self.run_id} did not end within {self.timeout} seconds.")
         return self._output(run)
@@ -160,13 +158,13 @@ class SkyvernRunSensor(BaseSensorOperator):
             trigger=SkyvernRunTrigger(self.run_id, self.skyvern_conn_id, self.poke_interval, deadline),
             method_name="execute_complete",
             kwargs={"deadline": deadline},
-            timeout=backstop_of(deadline),
+            timeout=airflows_timeout_for(deadline),
         )
 
-    def _deadline(self, began: float | None = None) -> float:
-        return deadline_after(began or time.time(), self.timeout, self.execution_timeout)
+    def _deadline(self, started: float | None = None) -> float:
+        return deadline_after(started or time.time(), self.timeout, self.execution_timeout)
 
-    def _first_wait(self, deadline: float) -> Wait[Run]:
+    def _run_wait(self, deadline: float) -> Wait[Run]:
         if self._wait is None:
             self._wait = Wait(self.run_id, poll_interval=self.poke_interval, deadline=deadline, log=self.log)
         return self._wait

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperat
 from airflow_skyvern import compat
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernNotFoundError
 from airflow_skyvern.schedules.ownership import NO_SCHEDULES, skyvern_fires
-from airflow_skyvern.task.outcome import no_retry_for_permanent_errors
+from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

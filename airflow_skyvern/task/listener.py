@@ -1,9 +1,9 @@
 """
-Canceling the runs of tasks that a user marks failed or succeeded, from Airflow's API server.
+Cancels the runs of tasks that a user marks failed or succeeded, from Airflow's API server.
 
-A worker that is told of the mark has five seconds to cancel. A deferred task has no process at all: Airflow below
-3.3 tells its trigger nothing, and 3.3 only one that a triggerer has at work at that moment; and between two tries
-there is nobody. But since 3.1 the API server, where the mark is made, says so to listeners, and there is time.
+A worker that is notified of the mark has five seconds to cancel. A deferred task has no process at all: Airflow below
+3.3 does not notify its trigger, and 3.3 notifies only a trigger that is running at that moment; between two tries
+nothing runs. But since 3.1 the API server, where the mark is made, calls listeners, and nothing limits their time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.listeners import hookimpl
 
 from airflow_skyvern.exceptions import SkyvernError
-from airflow_skyvern.task.outcome import ON_KILL_KEY, RUN_ID_KEY
+from airflow_skyvern.task import xcom
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
@@ -59,7 +59,7 @@ def on_dag_run_success(dag_run: DagRun) -> None:
 
 
 def _cancel_runs(marked: Any, *columns: str) -> None:
-    """Cancel what the ended tasks that share these columns have left active, in threads, as it may take minutes."""
+    """Cancel the active runs of the finished tasks that share these columns, in threads: it may take minutes."""
     from airflow.models.taskinstance import TaskInstance as TI  # noqa: N817  the API server has them loaded
     from airflow.models.xcom import XComModel
     from airflow.utils.state import State
@@ -73,24 +73,24 @@ def _cancel_runs(marked: Any, *columns: str) -> None:
     rows = session.scalars(
         select(XComModel)
         .join(TI, same_task)
-        .where(TI.state.in_(State.finished), XComModel.key.in_([ON_KILL_KEY, RUN_ID_KEY]))
+        .where(TI.state.in_(State.finished), XComModel.key.in_([xcom.CONNECTION_AND_RUN_KEY, xcom.RUN_ID]))
         .where(*(getattr(TI, column) == getattr(marked, column) for column in columns))
     )
     pushed: dict[tuple[str, int], dict[str, Any]] = {}
     for row in rows:
         pushed.setdefault((row.task_id, row.map_index), {})[row.key] = XComModel.deserialize_value(row)
     for values in pushed.values():
-        if isinstance(to_cancel := values.get(ON_KILL_KEY), dict):
+        if isinstance(to_cancel := values.get(xcom.CONNECTION_AND_RUN_KEY), dict):
             threading.Thread(
                 target=cancel_marked,
-                args=(to_cancel["skyvern_conn_id"], values.get(RUN_ID_KEY), to_cancel["group"]),
+                args=(to_cancel["skyvern_conn_id"], values.get(xcom.RUN_ID), to_cancel["group"]),
                 name="cancel a Skyvern run",
                 daemon=True,
             ).start()
 
 
 def cancel_marked(skyvern_conn_id: str, run_id: str | None, group: str | None) -> None:
-    """Cancel the run of a task that a user has ended, if it is active, and say what became of it."""
+    """Cancel the run of a task that a user has ended, if it is active, and log the result."""
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
     from airflow_skyvern.hooks import SkyvernHook
@@ -104,4 +104,4 @@ def cancel_marked(skyvern_conn_id: str, run_id: str | None, group: str | None) -
         log.error("Skyvern run %s may still be running. %s", where, error)  # noqa: TRY400  it says all
         return
     if run is not None:
-        log.info("Skyvern run %s: told to cancel, as a user ended its task; it is %s", run.run_id, run.status)
+        log.info("Skyvern run %s: cancel requested, as a user ended its task; it is %s", run.run_id, run.status)

@@ -10,13 +10,13 @@ from airflow.triggers.base import StartTriggerArgs
 
 from airflow_skyvern import compat
 from airflow_skyvern.exceptions import SkyvernConfigError
-from airflow_skyvern.task.outcome import BACKSTOP, deadline_after
+from airflow_skyvern.task.deadlines import BACKSTOP, deadline_after
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseSensorOperator
 
 HANGING = re.compile(r"xcom_pull\((?:(?!map_indexes).)*$", re.DOTALL)
-"""Airflow 3.3 renders this in the triggerer, which never gets an answer when it does not say which map index."""
+"""Airflow 3.3 renders such a template in the triggerer, and hangs there where no map index is given."""
 
 
 def start_trigger_args(
@@ -34,7 +34,7 @@ def start_trigger_args(
         return None
     limit = deadline_after(0.0, sensor.timeout, sensor.execution_timeout)
     airflows_limit = timedelta(seconds=limit) + BACKSTOP
-    if sensor.execution_timeout is not None:  # Airflow takes the earlier one
+    if sensor.execution_timeout is not None:  # Airflow applies the earlier one
         airflows_limit = min(airflows_limit, sensor.execution_timeout)
     return StartTriggerArgs(
         trigger_cls="airflow_skyvern.triggers.SkyvernSensorTrigger",

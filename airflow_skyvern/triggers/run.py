@@ -1,4 +1,4 @@
-"""A wait for a run as data, so that the triggerer can wait in the place of a worker."""
+"""Waiting for a run in the triggerer, so that no worker is held."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from airflow_skyvern.polling.poller import poller_of
 from airflow_skyvern.runs.cancel import BREATH, PERSISTENCE
 from airflow_skyvern.runs.event import Reason, RunEvent
 from airflow_skyvern.runs.wait import Wait
-from airflow_skyvern.task.outcome import RUN_ID_KEY
+from airflow_skyvern.task import xcom
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import RunSnapshot
 
-_AT_WORK: set[asyncio.Task[None]] = set()
-"""Cancellations under way; without a reference the event loop may drop them."""
+_CANCELLATIONS: set[asyncio.Task[None]] = set()
+"""Cancellations in progress; without a reference the event loop may drop them."""
 
 CONFIRMATIONS = 10
-"""How often, once a second, a canceled run is looked at until it is canceled."""
+"""How often, once a second, a run is polled after its cancel request, until it is canceled."""
 
 
 class SkyvernRunTrigger(BaseTrigger):
     """
     Wait for a Skyvern run to end.
 
-    Errors that may pass (no answer, 429, 5xx) never end the wait before its deadline; they are logged and the
-    pauses grow. The deadline is a point in time, so it survives a restart of the triggerer.
+    Transient errors (no answer, 429, 5xx) never end the wait before its deadline; they are logged, and the run is
+    polled less often. The deadline is a point in time, so it survives a restart of the triggerer.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-run
 
     :param run_id: The run to wait for.
     :param skyvern_conn_id: Id of the connection of type ``skyvern``.
-    :param poll_interval: Seconds between two looks at the run.
-    :param deadline: When to give up, in seconds since the epoch.
-    :param cancel_on_kill: Whether a user who marks, clears or deletes the deferred task cancels the run. Needs
-        Airflow 3.3; older versions do not tell a trigger. Default: False.
-    :param pause_known: Whether it is known already that the run waits for a person, so that only the next such
-        pause ends the wait. None: no pause ends it. Default: None.
+    :param poll_interval: Seconds between two polls of the run.
+    :param deadline: When the wait times out, in seconds since the epoch.
+    :param cancel_on_kill: Whether the run is canceled when a user marks, clears or deletes the deferred task. Needs
+        Airflow 3.3; older versions do not notify a trigger. Default: False.
+    :param pause_known: Whether the run is known to be paused, so that only the next pause ends the wait. None: no
+        pause ends it. Default: None.
     """
 
     __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
@@ -94,27 +94,28 @@ class SkyvernRunTrigger(BaseTrigger):
         """
         Cancel the run when a user has ended the task, and only then.
 
-        Airflow 3.3 interrupts this once a second and then forgets it, so the work is done in a task of its own,
-        which is held until it is done. Airflow also calls this when another triggerer has taken the trigger
-        over: what Airflow knows of the task tells that apart.
+        Airflow 3.3 interrupts this once a second and then drops it, so a task of its own does the work, and a
+        reference to it is kept until it is done. Airflow also calls this when another triggerer has taken over the
+        trigger; the state of the task in Airflow tells these cases apart.
         """
         if not self.cancel_on_kill:
             return
         work = asyncio.create_task(cancel_for_user(self))
-        _AT_WORK.add(work)
-        work.add_done_callback(_AT_WORK.discard)
+        _CANCELLATIONS.add(work)
+        work.add_done_callback(_CANCELLATIONS.discard)
         while not work.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(work)
 
     async def _event(self) -> RunEvent:
+        """Wait for the end and describe it."""
         reason: Reason = "deadline"
         message = None
         wait: Wait[RunSnapshot] = Wait(
             self.run_id,
             poll_interval=self.poll_interval,
             deadline=self.deadline,
-            log=self.logger(),  # one for all of the class: a bound logger takes more memory than the wait
+            log=self.logger(),  # shared by all triggers: a bound logger takes more memory than the wait
             on_pause=None if self.pause_known is None else lambda _: wait.stop(),
             pause_known=bool(self.pause_known),
         )
@@ -127,7 +128,7 @@ class SkyvernRunTrigger(BaseTrigger):
             elif wait.run is not None and not wait.expired:
                 reason, message = "paused", wait.run.app_url
         except (SkyvernError, AirflowNotFoundException) as error:
-            self.log.error("Skyvern run %s: the wait cannot go on. %s", self.run_id, error)  # noqa: TRY400  it says all
+            self.log.error("Skyvern run %s: cannot be waited for. %s", self.run_id, error)  # noqa: TRY400  it says all
             reason, message = "error", str(error)
         status = wait.run.status if wait.run else None
         return RunEvent(run_id=self.run_id, reason=reason, status=status, message=message)
@@ -135,20 +136,20 @@ class SkyvernRunTrigger(BaseTrigger):
 
 class SkyvernSensorTrigger(SkyvernRunTrigger):
     """
-    The wait of a sensor that starts in the triggerer, without a worker before it. Needs Airflow 3.3.
+    Wait for the run of a sensor that starts in the triggerer, without a worker. Needs Airflow 3.3.
 
-    :param timeout: Seconds after which to give up, counted from when Airflow has deferred the task.
-    :param backstop: Seconds between that and the moment when Airflow itself ends the deferral, which is what Airflow
-        tells the trigger; so a restart of the triggerer does not start the time anew.
-    :param end_from_trigger: Whether to end the task here instead of resuming it on a worker. A wait that cannot go on
-        resumes it nevertheless, as only there an error is final; so does one whose time is up.
+    :param timeout: Seconds until the wait times out, counted from when Airflow deferred the task.
+    :param backstop: Seconds between that and Airflow's own end of the deferral, which Airflow stores and passes to
+        the trigger: so a restart of the triggerer does not restart the timeout.
+    :param end_from_trigger: Whether to end the task here instead of resuming it on a worker. After an error or a
+        timeout the task is resumed nevertheless, as only a worker can fail it without a retry.
     :param soft_fail: Whether to skip instead of failing.
     """
 
     __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
 
     first_poll_delay: ClassVar[float] = 0.0
-    """There is no process of a worker whose end Airflow might notice late."""
+    """No worker process comes before, whose end Airflow might notice late."""
 
     def __init__(
         self,
@@ -183,7 +184,7 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
         yield (self._end(event) if self.end_from_trigger else None) or TriggerEvent(event)
 
     def _end(self, event: RunEvent) -> TriggerEvent | None:
-        """Return the end of the task, or None if it is a worker's business."""
+        """Return the event that ends the task, or None where a worker has to end it."""
         if event["reason"] == "ended" and event["status"] == "completed":
             return compat.task_success_event()
         if event["reason"] in ("ended", "deadline") and self.soft_fail:
@@ -192,22 +193,22 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
 
 
 async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:
-    """Cancel the trigger's run, unless the task goes on with it elsewhere, and see that it is canceled."""
+    """Cancel the trigger's run unless its task continues elsewhere, and confirm that it is canceled."""
     run_id, log = trigger.run_id, trigger.log
     try:
-        if await _goes_on_elsewhere(trigger):
-            log.info("Skyvern run %s: another triggerer has taken over, the run goes on", run_id)
+        if await _continues_elsewhere(trigger):
+            log.info("Skyvern run %s: another triggerer has taken over; the run continues", run_id)
             return
-    except Exception:  # whatever keeps Airflow from answering: canceling a healthy run would be worse
-        log.exception("Skyvern run %s: not canceled, as Airflow does not say what became of the task", run_id)
+    except Exception:  # whatever the reason: canceling a healthy run would be worse
+        log.exception("Skyvern run %s: not canceled, as Airflow does not answer whether its task has ended", run_id)
         return
-    hook = SkyvernHook(trigger.skyvern_conn_id)  # the wait may not have got to its own, or its key is an old one
+    hook = SkyvernHook(trigger.skyvern_conn_id)  # the wait may have no session yet, or one with an old key
     try:
         await _canceled(hook, run_id)
-        log.info("Skyvern run %s: told to cancel, as a user ended the task", run_id)
+        log.info("Skyvern run %s: cancel requested, as a user ended the task", run_id)
         for _ in range(CONFIRMATIONS):
             if (await hook.alook(run_id)).is_final:
-                log.info("Skyvern run %s: is canceled", run_id)
+                log.info("Skyvern run %s: canceled", run_id)
                 return
             await asyncio.sleep(BREATH)
     except (SkyvernError, AirflowNotFoundException) as error:
@@ -228,7 +229,7 @@ async def _canceled(hook: SkyvernHook, run_id: str) -> None:
         await asyncio.sleep(BREATH)
 
 
-async def _goes_on_elsewhere(trigger: SkyvernRunTrigger) -> bool:
+async def _continues_elsewhere(trigger: SkyvernRunTrigger) -> bool:
     """Tell a takeover from a user's action: a deferred or running task whose run id is ours still needs it."""
     ti = trigger.task_instance
     if ti is None:
@@ -236,5 +237,5 @@ async def _goes_on_elsewhere(trigger: SkyvernRunTrigger) -> bool:
     state = await compat.state_of_deferred_task(ti)
     if state not in ("deferred", "running"):
         return False
-    current = await compat.xcom_of_deferred_task(ti, RUN_ID_KEY)
+    current = await compat.xcom_of_deferred_task(ti, xcom.RUN_ID)
     return bool(current == trigger.run_id)

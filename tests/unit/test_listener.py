@@ -58,7 +58,7 @@ def started(skyvern: FakeSkyvern, group: str = "g", status: str = "running") -> 
     """Start a run, and return the XComs of the task that waits for it."""
     run_id = skyvern.run(plan=(status,))
     skyvern.runs[run_id].tags = {GROUP_TAG: group}
-    return {"run_id": run_id, "cancel_on_kill": {"skyvern_conn_id": "skyvern_default", "group": group}}
+    return {"run_id": run_id, "connection_and_run_key": {"skyvern_conn_id": "skyvern_default", "group": group}}
 
 
 def cancels(skyvern: FakeSkyvern) -> list[str]:
@@ -140,7 +140,7 @@ def test_what_became_of_the_run_is_logged(skyvern: FakeSkyvern, caplog: pytest.L
     run_id = skyvern.run(plan=("running",))
     with caplog.at_level("INFO"):
         listener.cancel_marked("skyvern_default", run_id, None)
-    assert f"Skyvern run {run_id}: told to cancel, as a user ended its task; it is canceled" in caplog.text
+    assert f"Skyvern run {run_id}: cancel requested, as a user ended its task; it is canceled" in caplog.text
 
 
 @pytest.mark.parametrize("conn_id", ["skyvern_default", "no_such_connection"])

@@ -33,7 +33,7 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import DEFAULT_TIMEOUT, SkyvernRunWorkflowOperator
-from airflow_skyvern.task.outcome import BACKSTOP
+from airflow_skyvern.task.deadlines import BACKSTOP
 from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed, run_task
 
@@ -204,8 +204,8 @@ def test_the_run_is_published_before_anything_is_waited_for(skyvern: FakeSkyvern
     asked: dict[str, list[str]] = {}
     ti.on_push = lambda key: asked.setdefault(key, [seen.method for seen in skyvern.requests])
     run_task(lambda: make(skyvern.workflow(), deferrable=deferrable), ti)
-    told = ti.xcoms.pop("cancel_on_kill", None)  # only Airflow 3 has somebody who would read it
-    assert asked.pop("cancel_on_kill", []) == []
+    told = ti.xcoms.pop("connection_and_run_key", None)  # only Airflow 3 reads it
+    assert asked.pop("connection_and_run_key", []) == []
     assert list(asked.items()) == [("run_id", ["POST"]), ("app_url", ["POST"])]
     [run_id] = skyvern.runs
     assert ti.xcoms == {"run_id": run_id, "app_url": f"http://localhost:8080/runs/{run_id}"}
@@ -219,7 +219,7 @@ def test_a_run_that_is_not_to_be_canceled_is_not_published_for_it(
 ) -> None:
     ti = FakeTaskInstance()
     run_task(lambda: make(skyvern.workflow(), deferrable=deferrable, **arguments), ti)
-    assert "cancel_on_kill" not in ti.xcoms
+    assert "connection_and_run_key" not in ti.xcoms
 
 
 def test_a_run_need_not_be_waited_for(skyvern: FakeSkyvern, *, deferrable: bool) -> None:

@@ -22,7 +22,7 @@ from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, Skyvern
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.sensors import SkyvernRunSensor
-from airflow_skyvern.task.outcome import BACKSTOP
+from airflow_skyvern.task.deadlines import BACKSTOP
 from airflow_skyvern.triggers import SkyvernSensorTrigger
 from tests.support.fake_skyvern import API_KEY, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, rebuilt, resumed, run_task

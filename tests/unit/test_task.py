@@ -22,7 +22,9 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.models import Run
 from airflow_skyvern.task.arguments import is_dynamic, seconds_of
-from airflow_skyvern.task.outcome import deadline_after, no_retry_for_permanent_errors, publish, published_run_id
+from airflow_skyvern.task.deadlines import deadline_after
+from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
+from airflow_skyvern.task.task_try import TaskTry
 from tests.support.tasks import FakeTaskInstance, context_of
 
 
@@ -104,15 +106,15 @@ def test_templates_and_xcoms_are_known_only_when_the_task_runs() -> None:
 
 def test_the_run_is_published_with_its_address_where_it_has_one() -> None:
     ti = FakeTaskInstance()
-    publish(context_of(ti), Run(run_id="wr_1", status="created", app_url=None))
+    TaskTry(context_of(ti)).publish_run(Run(run_id="wr_1", status="created", app_url=None))
     assert ti.xcoms == {"run_id": "wr_1"}
-    publish(context_of(ti), Run(run_id="wr_1", status="created", app_url="https://app"))
+    TaskTry(context_of(ti)).publish_run(Run(run_id="wr_1", status="created", app_url="https://app"))
     assert ti.xcoms == {"run_id": "wr_1", "app_url": "https://app"}
 
 
 @pytest.mark.parametrize("map_index", [-1, 0, 3])
 def test_a_task_finds_its_own_run_id_also_when_it_is_mapped(map_index: int) -> None:
     ti = FakeTaskInstance(map_index=map_index)
-    assert published_run_id(context_of(ti)) is None
+    assert TaskTry(context_of(ti)).published_run_id() is None
     ti.xcom_push("run_id", "wr_1")
-    assert published_run_id(context_of(ti)) == "wr_1"
+    assert TaskTry(context_of(ti)).published_run_id() == "wr_1"

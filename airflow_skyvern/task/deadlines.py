@@ -1,0 +1,45 @@
+"""When a task stops waiting, in seconds since the epoch: such a deadline survives deferrals and restarts."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_skyvern.runs.event import RunEvent
+    from airflow_skyvern.runs.wait import Log
+
+BACKSTOP = timedelta(minutes=5)
+"""How long after our own deadline Airflow ends a deferral whose trigger sent no event."""
+
+EXECUTION_MARGIN = timedelta(seconds=30)
+"""How long before ``execution_timeout`` the wait ends, so that there is time to cancel the run."""
+
+FETCH_PATIENCE = 300.0
+"""Seconds for which a worker tries to fetch the result of a run that is known to have ended."""
+
+
+def deadline_after(now: float, timeout: timedelta | float, execution_timeout: timedelta | None) -> float:
+    """
+    Return the end of a wait: the earlier of both limits.
+
+    Airflow 3 does not enforce ``execution_timeout`` while a task is deferred, and Airflow 2 enforces it without
+    calling any code of ours, so the wait ends before it: 30 s, at most half of it.
+    """
+    limit = timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)
+    if execution_timeout is not None:
+        limit = min(limit, execution_timeout - min(EXECUTION_MARGIN, execution_timeout / 2))
+    return now + limit.total_seconds()
+
+
+def airflows_timeout_for(deadline: float) -> timedelta:
+    """Return Airflow's own timeout for a deferral whose trigger ends at the deadline."""
+    return timedelta(seconds=max(0.0, deadline - time.time())) + BACKSTOP
+
+
+def deadline_to_fetch(event: RunEvent, deadline: float, log: Log) -> float:
+    """Return until when a resumed worker polls: a run that has ended has a result to fetch, whatever the time."""
+    if event["reason"] == "error":
+        log.warning("The triggerer stopped waiting; this worker continues. %s", event["message"])
+    return max(deadline, time.time() + FETCH_PATIENCE) if event["reason"] == "ended" else deadline

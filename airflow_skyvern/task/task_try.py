@@ -1,0 +1,108 @@
+"""This try of this task: its names, what it stores, and what Airflow knows of it."""
+
+from __future__ import annotations
+
+from datetime import timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_skyvern import compat
+from airflow_skyvern.task import xcom
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_skyvern.client.run_request import RunRequest
+    from airflow_skyvern.models import Run
+    from airflow_skyvern.runs.key import RunKey
+
+
+class TaskTry:
+    """
+    This try of this task.
+
+    :param context: What Airflow gives to ``execute``.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._ti: Any = context["ti"]
+
+    @property
+    def number(self) -> int:
+        """The number of this try; a clear does not start again at 1."""
+        return int(self._ti.try_number)
+
+    @property
+    def started_at(self) -> float | None:
+        """When this try has started, in seconds since the epoch."""
+        start = self._ti.start_date
+        return start.timestamp() if start else None
+
+    @property
+    def store(self) -> Any:
+        """What outlives this try: Airflow 3.3's ``task_state_store``, or None."""
+        return compat.task_state_store(self._context)
+
+    def is_first_of_group(self, retries: int) -> bool:
+        """
+        Tell whether no earlier try belongs to the same attempt group: the first try ever, or the first after a clear.
+
+        :param retries: The task's own ``retries``: a clear adds as many to ``max_tries``.
+        """
+        return self.number <= int(self._ti.max_tries) - retries + 1
+
+    def run_key(self, request: RunRequest) -> RunKey:
+        """Return the key that the run of this task's attempt group carries."""
+        from airflow_skyvern.runs.key import RunKey
+
+        start = self._context["dag_run"].start_date
+        return RunKey.of(
+            dag_id=self._ti.dag_id,
+            run_id=self._ti.run_id,
+            task_id=self._ti.task_id,
+            map_index=-1 if self._ti.map_index is None else int(self._ti.map_index),
+            max_tries=self._ti.max_tries,
+            request=request,
+            run_started=start.astimezone(timezone.utc).isoformat() if start else "",
+            airflow=compat.airflow_base_url(),
+        )
+
+    def publish_run(self, run: Run) -> None:
+        """Push the run's id and address, so that the link and other tasks have them from now on."""
+        self._ti.xcom_push(key=xcom.RUN_ID, value=run.run_id)
+        if run.app_url:
+            self._ti.xcom_push(key=xcom.APP_URL, value=run.app_url)
+
+    def publish_connection_and_run_key(self, skyvern_conn_id: str, group: str | None) -> None:
+        """
+        Push how the API server finds the task's run when a user marks the task; before anything is started.
+
+        Airflow 2 notifies nobody who would read it.
+
+        :param group: The tag of the attempt group; None where no tags are sent.
+        """
+        if compat.is_airflow_3():
+            value = {"skyvern_conn_id": skyvern_conn_id, "group": group}
+            self._ti.xcom_push(key=xcom.CONNECTION_AND_RUN_KEY, value=value)
+
+    def publish_pause(self, run_id: str, app_url: str | None) -> None:
+        """Push where the run waits for a person, so that a notification or another task can send one there."""
+        self._ti.xcom_push(key=xcom.AWAITING_PERSON, value={"run_id": run_id, "app_url": app_url})
+
+    def published_run_id(self) -> str | None:
+        """Return the run id that this task pushed before it was deferred."""
+        run_id = self._ti.xcom_pull(
+            task_ids=self._ti.task_id, key=xcom.RUN_ID, map_indexes=compat.map_index_for_lookups(self._ti)
+        )
+        return run_id if isinstance(run_id, str) else None
+
+    def ended_by_user(self) -> bool:
+        """
+        Tell whether a user has marked or cleared this running task, as far as Airflow knows.
+
+        Airflow notifies the worker some seconds later. A task that defers in between is forgotten, and so is its run.
+        """
+        try:
+            return compat.state_of_running_task(self._ti) not in (None, "running")
+        except Exception:  # noqa: BLE001  without an answer, the task continues
+            return False

@@ -1,0 +1,15 @@
+"""The XComs of a task that runs something in Skyvern. Their keys are stored by Airflow, so they do not change."""
+
+from __future__ import annotations
+
+RUN_ID = "run_id"
+"""The id of the task's run, from its start on."""
+
+APP_URL = "app_url"
+"""The address of the run's page in Skyvern."""
+
+AWAITING_PERSON = "awaiting_person"
+"""Where a paused run waits for a person: ``run_id`` and ``app_url``."""
+
+CONNECTION_AND_RUN_KEY = "connection_and_run_key"
+"""How the API server finds the run of a task that a user marks: connection id, and tag of the attempt group."""

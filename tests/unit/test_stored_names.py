@@ -1,0 +1,101 @@
+"""What Airflow keeps in its database, and what DAG files import: frozen from 0.1.0 on."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import airflow
+import pytest
+
+from airflow_skyvern.links import SkyvernRunLink
+from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+from airflow_skyvern.schedules.guard import SkyvernScheduleGuard
+from airflow_skyvern.sensors import SkyvernRunSensor
+from airflow_skyvern.task import xcom
+from airflow_skyvern.triggers import SkyvernRunTrigger, SkyvernSensorTrigger
+
+AIRFLOW_2 = airflow.__version__.startswith("2.")
+
+PUBLIC = {
+    "airflow_skyvern.assets": "FinishedRun create_asset runs_in runs_uri sanitize_uri skyvern_runs",
+    "airflow_skyvern.exceptions": "SkyvernError SkyvernRunError SkyvernRunFailed SkyvernConfigError",
+    "airflow_skyvern.hooks": "SkyvernHook",
+    "airflow_skyvern.links": "SkyvernRunLink",
+    "airflow_skyvern.models": "Run RunSummary Workflow Schedule",
+    "airflow_skyvern.operators": "SkyvernRunWorkflowOperator",
+    "airflow_skyvern.schedules.guard": "SkyvernScheduleGuard",
+    "airflow_skyvern.sensors": "SkyvernRunSensor",
+    "airflow_skyvern.triggers": "SkyvernRunTrigger SkyvernSensorTrigger",
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_dag_authors_find_every_name_where_it_was(module: str) -> None:
+    found = import_module(module)
+    assert [name for name in PUBLIC[module].split() if not hasattr(found, name)] == []
+
+
+def test_airflow_stores_these_class_paths() -> None:
+    classes = SkyvernRunWorkflowOperator, SkyvernRunSensor, SkyvernScheduleGuard, SkyvernRunLink
+    assert [f"{found.__module__}.{found.__qualname__}" for found in classes] == [
+        "airflow_skyvern.operators.SkyvernRunWorkflowOperator",
+        "airflow_skyvern.sensors.SkyvernRunSensor",
+        "airflow_skyvern.schedules.guard.SkyvernScheduleGuard",
+        "airflow_skyvern.links.SkyvernRunLink",
+    ]
+
+
+def test_airflow_stores_this_of_a_wait() -> None:
+    path, kwargs = SkyvernRunTrigger("wr_1", "c", 10.0, 1.0).serialize()
+    assert path == "airflow_skyvern.triggers.SkyvernRunTrigger"
+    assert sorted(kwargs) == [
+        "cancel_on_kill",
+        "deadline",
+        "pause_known",
+        "poll_interval",
+        "run_id",
+        "skyvern_conn_id",
+    ]
+    path, kwargs = SkyvernSensorTrigger("wr_1", "c", 10.0, 1.0, backstop=1.0).serialize()
+    assert path == "airflow_skyvern.triggers.SkyvernSensorTrigger"
+    assert sorted(kwargs) == [
+        "backstop",
+        "end_from_trigger",
+        "poll_interval",
+        "run_id",
+        "skyvern_conn_id",
+        "soft_fail",
+        "timeout",
+    ]
+
+
+@pytest.mark.skipif(AIRFLOW_2, reason="watchers came with Airflow 3")
+def test_airflow_stores_this_of_a_watcher() -> None:
+    from airflow_skyvern.triggers import SkyvernWorkflowRunsTrigger
+
+    path, kwargs = SkyvernWorkflowRunsTrigger("wpid_1").serialize()
+    assert path == "airflow_skyvern.triggers.SkyvernWorkflowRunsTrigger"
+    assert sorted(kwargs) == [
+        "lookback",
+        "poll_interval",
+        "redeliver_to",
+        "skyvern_conn_id",
+        "statuses",
+        "workflow_id",
+    ]
+
+
+@pytest.mark.parametrize("kind", [SkyvernRunTrigger, SkyvernSensorTrigger])
+def test_a_subclass_is_stored_under_its_own_path(kind: type[SkyvernRunTrigger]) -> None:
+    mine = type("Mine", (kind,), {"__module__": "my_company.triggers"})
+    more = {"backstop": 1.0} if kind is SkyvernSensorTrigger else {}
+    assert mine("wr_1", "c", 10.0, 1.0, **more).serialize()[0] == "my_company.triggers.Mine"
+
+
+def test_these_are_the_xcoms() -> None:
+    assert {name: value for name, value in vars(xcom).items() if name.isupper()} == {
+        "RUN_ID": "run_id",
+        "APP_URL": "app_url",
+        "AWAITING_PERSON": "awaiting_person",
+        "CONNECTION_AND_RUN_KEY": "connection_and_run_key",
+    }
