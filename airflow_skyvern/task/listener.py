@@ -9,23 +9,32 @@ nothing runs. But since 3.1 the API server, where the mark is made, calls listen
 from __future__ import annotations
 
 import logging
-import threading
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.listeners import hookimpl
 
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.task import xcom
+from airflow_skyvern.task.cancellations import Cancellation, Cancellations
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
     from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy.orm import Session
 
 log = logging.getLogger(__name__)
 
 DAG_RUN = ("dag_id", "run_id")
 TASK = (*DAG_RUN, "task_id", "map_index")
+
+JUST_MARKED = timedelta(minutes=5)
+"""
+How long ago Airflow changed a task that counts as just marked: what ended long before needs no look at its run. The
+clocks of two components may differ, and a task that ended by itself a moment ago costs one request.
+"""
 
 
 @hookimpl
@@ -59,37 +68,51 @@ def on_dag_run_success(dag_run: DagRun) -> None:
 
 
 def _cancel_runs(marked: Any, *columns: str) -> None:
-    """Cancel the active runs of the finished tasks that share these columns, in threads: it may take minutes."""
-    from airflow.models.taskinstance import TaskInstance as TI  # noqa: N817  the API server has them loaded
-    from airflow.models.xcom import XComModel
-    from airflow.utils.state import State
-    from sqlalchemy import and_, select
+    """Cancel the active runs of the tasks with these columns that were just marked, once the mark is committed."""
+    from sqlalchemy import event
     from sqlalchemy.orm import object_session
 
     session = object_session(marked)
     if session is None:
         return
+    found = _runs_of_marked_tasks(session, {column: getattr(marked, column) for column in columns})
+
+    def committed(_: Session) -> None:
+        while found:
+            cancellations().add(found.pop())
+
+    def rolled_back(_: Session) -> None:
+        found.clear()
+
+    event.listen(session, "after_commit", committed)
+    event.listen(session, "after_rollback", rolled_back)
+
+
+def _runs_of_marked_tasks(session: Session, columns: dict[str, Any]) -> list[Cancellation]:
+    from airflow.models.taskinstance import TaskInstance as TI  # noqa: N817  Airflow's own name for it
+    from airflow.models.xcom import XComModel
+    from airflow.utils.state import State
+    from sqlalchemy import and_, select
+
     same_task = and_(*(getattr(TI, column) == getattr(XComModel, column) for column in TASK))
     rows = session.scalars(
         select(XComModel)
         .join(TI, same_task)
-        .where(TI.state.in_(State.finished), XComModel.key.in_([xcom.CONNECTION_AND_RUN_KEY, xcom.RUN_ID]))
-        .where(*(getattr(TI, column) == getattr(marked, column) for column in columns))
+        .where(TI.state.in_(State.finished), TI.updated_at >= datetime.now(timezone.utc) - JUST_MARKED)
+        .where(XComModel.key.in_([xcom.CONNECTION_AND_RUN_KEY, xcom.RUN_ID]))
+        .where(*(getattr(TI, column) == value for column, value in columns.items()))
     )
     pushed: dict[tuple[str, int], dict[str, Any]] = {}
     for row in rows:
         pushed.setdefault((row.task_id, row.map_index), {})[row.key] = XComModel.deserialize_value(row)
-    for values in pushed.values():
-        if isinstance(to_cancel := values.get(xcom.CONNECTION_AND_RUN_KEY), dict):
-            threading.Thread(
-                target=cancel_marked,
-                args=(to_cancel["skyvern_conn_id"], values.get(xcom.RUN_ID), to_cancel["group"]),
-                name="cancel a Skyvern run",
-                daemon=True,
-            ).start()
+    return [
+        Cancellation(known["skyvern_conn_id"], values.get(xcom.RUN_ID), known["group"])
+        for values in pushed.values()
+        if isinstance(known := values.get(xcom.CONNECTION_AND_RUN_KEY), dict)
+    ]
 
 
-def cancel_marked(skyvern_conn_id: str, run_id: str | None, group: str | None) -> None:
+def cancel_marked(work: Cancellation) -> None:
     """Cancel the run of a task that a user has ended, if it is active, and log the result."""
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
@@ -97,11 +120,16 @@ def cancel_marked(skyvern_conn_id: str, run_id: str | None, group: str | None) -
     from airflow_skyvern.runs.cancel import cancel_what_is_left
 
     try:
-        with closing(SkyvernHook(skyvern_conn_id)) as hook:
-            run = cancel_what_is_left(hook, run_id, group)
+        with closing(SkyvernHook(work.skyvern_conn_id)) as hook:
+            run = cancel_what_is_left(hook, work.run_id, work.group)
     except (SkyvernError, AirflowNotFoundException) as error:
-        where = run_id or "(its start was not answered)"
-        log.error("Skyvern run %s may still be running. %s", where, error)  # noqa: TRY400  it says all
+        log.error("Skyvern run %s may still be running. %s", work, error)  # noqa: TRY400  it says all
         return
     if run is not None:
         log.info("Skyvern run %s: cancel requested, as a user ended its task; it is %s", run.run_id, run.status)
+
+
+@cache
+def cancellations() -> Cancellations:
+    """Return the queue of this process."""
+    return Cancellations(cancel_marked)
