@@ -55,6 +55,14 @@ def state_of_running_task(ti: Any) -> str | None:
     return next(iter(states.get(ti.run_id, {}).values()), None)
 
 
+ENDED_BY_USER = frozenset({"failed", "success", "skipped", "removed", "restarting"})
+"""
+The states that a user gives to a task that is running or deferred: marked, its task deleted, or cleared
+(``restarting``, on all versions). Every other state is a step of Airflow's own: a task that is ``queued`` or
+``scheduled`` is about to be resumed or retried; on 2.11 it is so also while ``airflow dags test`` runs it.
+"""
+
+
 def map_index_for_lookups(ti: Any) -> int | None:
     """Return the map index as Airflow's look-ups take it: None for a task that is not mapped."""
     return ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
@@ -75,6 +83,43 @@ def airflow_base_url() -> str:
 def run_type_of(dag_run: Any) -> str:
     """Return the type of a DAG run as text: 3.x gives an enum, 2.11 a text."""
     return str(getattr(dag_run.run_type, "value", dag_run.run_type))
+
+
+def timed_out_by_airflow() -> bool:
+    """
+    Tell whether ``on_kill`` is called because ``execution_timeout`` is over, and not by a signal.
+
+    Airflow calls it while it handles its own exception, which is the same class on all versions.
+    """
+    from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
+    return isinstance(sys.exc_info()[1], AirflowTaskTimeout)
+
+
+def context_of_timed_out_task() -> Context | None:
+    """
+    Return the context of a resumed task whose ``execution_timeout`` was over before it was called; 2.11.
+
+    There Airflow calls ``on_kill`` of a task that knows nothing yet.
+    """
+    if is_airflow_3():
+        return None
+    from airflow.providers.common.compat.sdk import AirflowException, get_current_context
+
+    try:
+        return get_current_context()
+    except AirflowException:
+        return None
+
+
+def deferral_timed_out(next_kwargs: Mapping[str, Any] | None) -> bool:
+    """
+    Tell whether a deferral without an event ended because of Airflow's timeout.
+
+    The other reason is that the trigger failed: its class could not be loaded during a deployment, or it raised. 2.11
+    writes "Trigger/execution timeout", 3.x "Trigger timeout".
+    """
+    return "timeout" in str((next_kwargs or {}).get("error", "")).lower()
 
 
 # What a trigger may ask.

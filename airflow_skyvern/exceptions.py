@@ -21,6 +21,7 @@ The errors of this package, each one somebody catches.
     │   └── SkyvernRunCanceled          canceled, by a person or by us
     ├── SkyvernStartUnknown             a start was not answered, no run was found; a retry looks again
     ├── SkyvernStartAmbiguous           a start was not answered, and no way to find out; a person must look
+    ├── SkyvernWaitInterrupted          the worker was stopped; the run continues, and the next try resumes it
     └── SkyvernWaitTimeout              the run did not end within our own deadline
 """
 
@@ -52,6 +53,7 @@ __all__ = [
     "SkyvernServerError",
     "SkyvernStartAmbiguous",
     "SkyvernStartUnknown",
+    "SkyvernWaitInterrupted",
     "SkyvernWaitTimeout",
 ]
 
@@ -207,6 +209,12 @@ class SkyvernStartUnknown(SkyvernError):
 
 class SkyvernStartAmbiguous(SkyvernError):
     """A run may have been started, and it cannot be found out here; a person has to look into Skyvern."""
+
+
+class SkyvernWaitInterrupted(SkyvernError):
+    """The worker was stopped, not by a user; the run continues, and the next try of the task resumes it."""
+
+    transient: ClassVar[bool] = True
 
 
 class SkyvernWaitTimeout(SkyvernError):

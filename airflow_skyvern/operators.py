@@ -15,14 +15,15 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_skyvern import compat
 from airflow_skyvern.exceptions import (
     SkyvernError,
-    SkyvernRunCanceled,
     SkyvernWaitTimeout,
     error_of_ending,
 )
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.runs.wait import Wait, watch
+from airflow_skyvern.task.active_run import CANCEL_PATIENCE, ActiveRun
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
@@ -34,16 +35,9 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
-    from airflow_skyvern.runs.key import RunKey
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
 """An hour more than the longest run that Skyvern allows (480 minutes)."""
-
-LONGEST_SLEEP = 1.0
-"""Seconds between two checks whether the task was killed."""
-
-CANCEL_PATIENCE = 60.0
-"""Seconds for which a cancel at the deadline is retried while Skyvern cannot be reached."""
 
 REQUEST_FIELDS = (
     "workflow_id",
@@ -113,6 +107,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "run_options": "json"}
     operator_extra_links = (SkyvernRunLink(),)
     ui_color = "#e8eefc"
+    trigger_failed_wait: ClassVar[float] = 60.0
+    """Seconds for which a worker polls the run of a trigger that failed, before it defers again."""
 
     def __init__(
         self,
@@ -154,9 +150,6 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self.skip_on = frozenset(skip_on)
         self.poll_interval = seconds_of("poll_interval", poll_interval)
         self.timeout = seconds_of("timeout", timeout)
-        self._active_run_id: str | None = None
-        self._key: RunKey | None = None
-        self._killed = False
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         check_arguments(self.task_id, fields, run_options, skip_on=self.skip_on, durable=durable)
 
@@ -166,6 +159,10 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         from airflow_skyvern.hooks import SkyvernHook
 
         return SkyvernHook(self.skyvern_conn_id)
+
+    @cached_property
+    def _active_run(self) -> ActiveRun:
+        return ActiveRun(lambda: self.hook, self.log, cancel_on_kill=self.cancel_on_kill, durable=self.durable)
 
     def execute(self, context: Context) -> Any:
         """Start the run, publish it, and wait for its end or defer."""
@@ -177,8 +174,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
                 return run.run_id
             if run.is_final:
                 return self._result(run)
-            deadline = deadline_after(time.time(), self.timeout, self.execution_timeout)
-            if self.deferrable:
+            deadline = self._deadline(task_try)
+            if self.deferrable and deadline > time.time():
                 self._defer(task_try, run.run_id, deadline)
             return self._wait(task_try, run.run_id, deadline)
 
@@ -207,8 +204,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         """
         Resume after a deferral, also after one that ended without an event.
 
-        When the trigger failed, or sent nothing until long after its deadline, Airflow fails the task without
-        calling it. The run is fetched once more then, and canceled if it has not ended.
+        When the trigger sent nothing until long after its deadline, Airflow fails the task without calling it: the
+        run is fetched once more then, and canceled if it has not ended. When the trigger itself failed, as its class
+        could not be loaded during a deployment, this worker polls for a minute and then defers again.
         """
         try:
             return super().resume_execution(next_method, next_kwargs, context)
@@ -217,42 +215,34 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             run_id = task_try.published_run_id() if next_method == "__fail__" else None
             if run_id is None:
                 raise
-            self.log.error("The deferral ended without an event: %s", error)  # noqa: TRY400  Airflow logged it
             with no_retry_for_permanent_errors():
+                if not compat.deferral_timed_out(next_kwargs):
+                    return self._wait_and_defer_again(task_try, run_id, error)
+                self.log.error("The deferral ended without an event: %s", error)  # noqa: TRY400  Airflow logged it
                 return self._wait(task_try, run_id, deadline=0.0)
 
     def on_kill(self) -> None:
-        """Cancel the run, once, within the seconds that Airflow leaves."""
-        self._killed = True
-        if not self.cancel_on_kill:
-            self.log.info("The task was killed; its Skyvern run continues, as cancel_on_kill is False")
-            return
-        run_id = self._active_run_id
-        client = self.hook.emergency_client() if run_id or self._key else None
-        if client is None:
-            self.log.info("The task was killed; no Skyvern run is known to be active")
-            return
-        self._active_run_id = None
-        from airflow_skyvern.runs.cancel import cancel_at_once
+        """Cancel the run if a user has ended the task or no retry will come, else leave it to the next try."""
+        self._active_run.on_kill()
 
-        with client:
-            cancel_at_once(client, run_id, self._key.group if self._key else None, self.log)
+    def _deadline(self, task_try: TaskTry) -> float:
+        return deadline_after(time.time(), self.timeout, self.execution_timeout, task_try.started_at)
 
     def _start(self, task_try: TaskTry) -> Run:
         run = self._start_once(task_try) if self.durable else self._start_anew(task_try)
-        self._active_run_id, self._key = run.run_id, None
+        self._active_run.is_running(task_try, run.run_id)
         self.log.info(
             "Skyvern run %s of workflow %s: started, see %s",
             run.run_id,
             self.workflow_id,
             run.app_url or "Skyvern",
         )
-        if self._killed:
-            self._stop()
+        self._active_run.stop_if_killed()
         return run
 
     def _start_anew(self, task_try: TaskTry) -> Run:
         request = self._request()
+        self._active_run.will_start(task_try, None)
         self._announce(task_try, None)
         return self.hook.run_workflow(request)
 
@@ -260,7 +250,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         from airflow_skyvern.runs.submission import Submission
 
         request = self._request()
-        self._key = key = task_try.run_key(request)
+        key = task_try.run_key(request)
+        self._active_run.will_start(task_try, key.group)
         self._announce(task_try, key.group)
         submission = Submission(
             self.hook.send,
@@ -269,7 +260,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             log=self.log,
             memory=task_try.store,
             settle=self.lost_start_timeout,
-            sleep=self._sleep,
+            sleep=self._active_run.sleep,
         )
         return submission.start(
             first_try=task_try.number == 1,
@@ -287,9 +278,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         from airflow_skyvern.triggers import SkyvernRunTrigger
 
         if task_try.ended_by_user():
-            self._killed = True
-            self._active_run_id = run_id
-            self._stop()
+            self._active_run.is_running(task_try, run_id)
+            self._active_run.stop_for_user()
         self.defer(
             trigger=SkyvernRunTrigger(
                 run_id,
@@ -306,21 +296,41 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     def _wait(self, task_try: TaskTry, run_id: str, deadline: float) -> Any:
         """Wait on this worker, and return the result."""
-        self._active_run_id = run_id
-        wait: Wait[Run] = Wait(
+        wait = self._new_wait(task_try, run_id, deadline)
+        run = self._poll(task_try, wait)
+        return self._result(run or self._cancel_at_deadline(wait))
+
+    def _wait_and_defer_again(self, task_try: TaskTry, run_id: str, error: Exception) -> Any:
+        """Continue after the trigger failed; deferring at once would fail at once again during a deployment."""
+        self.log.warning(
+            "Skyvern run %s: its trigger failed; this worker polls for a minute and defers again. %s", run_id, error
+        )
+        deadline = self._deadline(task_try)
+        wait = self._new_wait(task_try, run_id, min(deadline, time.time() + self.trigger_failed_wait))
+        if (run := self._poll(task_try, wait)) is not None:
+            return self._result(run)
+        if wait.deadline < deadline:
+            self._defer(task_try, run_id, deadline)
+        return self._result(self._cancel_at_deadline(wait))
+
+    def _new_wait(self, task_try: TaskTry, run_id: str, deadline: float) -> Wait[Run]:
+        return Wait(
             run_id,
             poll_interval=self.poll_interval,
             deadline=deadline,
             log=self.log,
             on_pause=lambda run: task_try.publish_pause(run_id, run.app_url),
         )
-        run = watch(wait, lambda: self.hook.look(run_id), self._sleep)
-        if self._killed:
-            self._stop()
-        return self._result(run or self._cancel_at_deadline(wait))
+
+    def _poll(self, task_try: TaskTry, wait: Wait[Run]) -> Run | None:
+        """Poll until the run has ended, or the deadline."""
+        self._active_run.is_running(task_try, wait.run_id)
+        run = watch(wait, lambda: self.hook.look(wait.run_id), self._active_run.sleep)
+        self._active_run.stop_if_killed()
+        return run
 
     def _result(self, run: Run) -> Any:
-        self._active_run_id = None
+        self._active_run.ended()
         if run.succeeded:
             return run.output
         error = error_of_ending(run)
@@ -332,10 +342,10 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         """Cancel the run; return it only if it completed at that very moment."""
         from airflow_skyvern.runs.cancel import cancel_and_look
 
-        self._active_run_id = None
+        self._active_run.ended()
         link = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
         try:
-            run = cancel_and_look(self.hook, wait.run_id, CANCEL_PATIENCE, self._sleep)
+            run = cancel_and_look(self.hook, wait.run_id, CANCEL_PATIENCE, self._active_run.sleep)
         except SkyvernError as error:
             raise SkyvernWaitTimeout(
                 f"Skyvern run {wait.run_id} did not end in time and may still be running: {error}{link}",
@@ -344,19 +354,6 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         if run.succeeded:
             return run
         raise SkyvernWaitTimeout(f"Skyvern run {wait.run_id} did not end in time; it is {run.status} now.{link}", run)
-
-    def _sleep(self, seconds: float) -> None:
-        """Sleep, but stop soon after ``on_kill``: Airflow 3 lets this code continue then."""
-        until = time.monotonic() + seconds
-        while not self._killed and (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, LONGEST_SLEEP))
-        if self._killed:
-            self._stop()
-
-    def _stop(self) -> NoReturn:
-        if self._active_run_id and self.cancel_on_kill:  # killed before there was anything to cancel it with
-            self.on_kill()
-        raise SkyvernRunCanceled("The task was killed, so it must not succeed.")
 
     def _request(self) -> RunRequest:
         """Build the request from the rendered arguments."""

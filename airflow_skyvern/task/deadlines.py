@@ -20,17 +20,26 @@ FETCH_PATIENCE = 300.0
 """Seconds for which a worker tries to fetch the result of a run that is known to have ended."""
 
 
-def deadline_after(now: float, timeout: timedelta | float, execution_timeout: timedelta | None) -> float:
+def deadline_after(
+    now: float,
+    timeout: timedelta | float,
+    execution_timeout: timedelta | None,
+    started_at: float | None = None,
+) -> float:
     """
     Return the end of a wait: the earlier of both limits.
 
     Airflow 3 does not enforce ``execution_timeout`` while a task is deferred, and Airflow 2 enforces it without
     calling any code of ours, so the wait ends before it: 30 s, at most half of it.
+
+    :param started_at: When Airflow has started the task, which is where it counts ``execution_timeout`` from.
     """
     limit = timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)
-    if execution_timeout is not None:
-        limit = min(limit, execution_timeout - min(EXECUTION_MARGIN, execution_timeout / 2))
-    return now + limit.total_seconds()
+    deadline = now + limit.total_seconds()
+    if execution_timeout is None:
+        return deadline
+    execution_limit = execution_timeout - min(EXECUTION_MARGIN, execution_timeout / 2)
+    return min(deadline, (started_at or now) + execution_limit.total_seconds())
 
 
 def airflows_timeout_for(deadline: float) -> timedelta:

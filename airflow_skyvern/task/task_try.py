@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timezone
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.models import Run
     from airflow_skyvern.runs.key import RunKey
+
+
+UNKNOWN = "unknown"
+"""The state of a task of which Airflow does not tell the state."""
 
 
 class TaskTry:
@@ -96,13 +101,34 @@ class TaskTry:
         )
         return run_id if isinstance(run_id, str) else None
 
+    @property
+    def will_be_retried(self) -> bool:
+        """Whether Airflow starts another try if this one fails."""
+        return self.number <= int(self._ti.max_tries)
+
     def ended_by_user(self) -> bool:
         """
         Tell whether a user has marked or cleared this running task, as far as Airflow knows.
 
         Airflow notifies the worker some seconds later. A task that defers in between is forgotten, and so is its run.
         """
+        return self._state() in compat.ENDED_BY_USER
+
+    def state_within(self, seconds: float) -> str | None:
+        """
+        Return the state of this task in Airflow; ``unknown`` where Airflow does not answer in time.
+
+        May be called in a signal handler: the interrupted code may hold the lock of the connection to Airflow, so a
+        thread asks, and is abandoned when it gets no answer.
+        """
+        answers: list[str | None] = []
+        thread = threading.Thread(target=lambda: answers.append(self._state()), daemon=True)
+        thread.start()
+        thread.join(seconds)
+        return answers[0] if answers else UNKNOWN
+
+    def _state(self) -> str | None:
         try:
-            return compat.state_of_running_task(self._ti) not in (None, "running")
-        except Exception:  # noqa: BLE001  without an answer, the task continues
-            return False
+            return compat.state_of_running_task(self._ti)
+        except Exception:  # noqa: BLE001  whatever keeps Airflow from answering
+            return UNKNOWN

@@ -15,7 +15,8 @@ from airflow_skyvern import compat
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.polling.poller import poller_of
-from airflow_skyvern.runs.cancel import BREATH, PERSISTENCE
+from airflow_skyvern.runs.cancel import BREATH as RETRY_INTERVAL
+from airflow_skyvern.runs.cancel import PERSISTENCE
 from airflow_skyvern.runs.event import Reason, RunEvent
 from airflow_skyvern.runs.wait import Wait
 from airflow_skyvern.task import xcom
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 _CANCELLATIONS: set[asyncio.Task[None]] = set()
 """Cancellations in progress; without a reference the event loop may drop them."""
+
+WAITING_OR_RUNNING = frozenset({"deferred", "running", "awaiting_input"})
+"""The states in which a task's XCom holds the run id of its newest try."""
+
+DECISIONS = 300
+"""How often, once a second, Airflow is asked for the state of a task that is about to be resumed or retried."""
 
 CONFIRMATIONS = 10
 """How often, once a second, a run is polled after its cancel request, until it is canceled."""
@@ -53,6 +60,9 @@ class SkyvernRunTrigger(BaseTrigger):
 
     first_poll_delay: ClassVar[float] = compat.FIRST_POLL_DELAY
     """Seconds before the first poll; a task that is resumed too early fails, see :mod:`airflow_skyvern.compat`."""
+
+    retry_interval: ClassVar[float] = 1.0
+    """Seconds between two questions to Airflow about a task that a user may have ended."""
 
     def __init__(
         self,
@@ -196,8 +206,8 @@ async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:
     """Cancel the trigger's run unless its task continues elsewhere, and confirm that it is canceled."""
     run_id, log = trigger.run_id, trigger.log
     try:
-        if await _continues_elsewhere(trigger):
-            log.info("Skyvern run %s: another triggerer has taken over; the run continues", run_id)
+        if not await _ended_by_user(trigger):
+            log.info("Skyvern run %s: no user has ended its task; the run continues", run_id)
             return
     except Exception:  # whatever the reason: canceling a healthy run would be worse
         log.exception("Skyvern run %s: not canceled, as Airflow does not answer whether its task has ended", run_id)
@@ -210,7 +220,7 @@ async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:
             if (await hook.alook(run_id)).is_final:
                 log.info("Skyvern run %s: canceled", run_id)
                 return
-            await asyncio.sleep(BREATH)
+            await asyncio.sleep(RETRY_INTERVAL)
     except (SkyvernError, AirflowNotFoundException) as error:
         log.error("Skyvern run %s may still be running. %s", run_id, error)  # noqa: TRY400  it says all
     finally:
@@ -226,16 +236,25 @@ async def _canceled(hook: SkyvernHook, run_id: str) -> None:
         except SkyvernError as error:
             if not error.transient or time.monotonic() > until:
                 raise
-        await asyncio.sleep(BREATH)
+        await asyncio.sleep(RETRY_INTERVAL)
 
 
-async def _continues_elsewhere(trigger: SkyvernRunTrigger) -> bool:
-    """Tell a takeover from a user's action: a deferred or running task whose run id is ours still needs it."""
+async def _ended_by_user(trigger: SkyvernRunTrigger) -> bool:
+    """
+    Tell whether a user ended the trigger's task, from what Airflow knows of the task now.
+
+    Airflow calls ``on_kill`` also when another triggerer has taken over, and in a triggerer that wakes up after a
+    stall while the task is being resumed. A task that is ``queued`` or ``scheduled`` was either cleared or is being
+    resumed, which shows once it runs: a clear wipes the run id in XCom, and the next try replaces it.
+    """
     ti = trigger.task_instance
     if ti is None:
-        return False
-    state = await compat.state_of_deferred_task(ti)
-    if state not in ("deferred", "running"):
-        return False
-    current = await compat.xcom_of_deferred_task(ti, xcom.RUN_ID)
-    return bool(current == trigger.run_id)
+        return True
+    for _ in range(DECISIONS):
+        state = await compat.state_of_deferred_task(ti)
+        if state in compat.ENDED_BY_USER:
+            return True
+        if state in WAITING_OR_RUNNING:
+            return bool(await compat.xcom_of_deferred_task(ti, xcom.RUN_ID) != trigger.run_id)
+        await asyncio.sleep(trigger.retry_interval)
+    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
@@ -24,10 +25,13 @@ class FakeTaskInstance:
         self.map_index = map_index
         self.try_number = 1
         self.max_tries = 0
-        self.start_date = None
+        self.start_date: datetime | None = None
         self.run_started = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
         self.xcoms: dict[str, Any] = {}
         self.on_push: Callable[[str], object] = lambda key: None
+        self.state: str | None = "running"
+        """What Airflow answers about this task; an exception is raised."""
+        self.answers_after = 0.0
 
     def xcom_push(self, key: str, value: Any) -> None:
         """Keep a value that survives JSON, as XComs do."""
@@ -38,6 +42,15 @@ class FakeTaskInstance:
         """Return a value of this task instance, and of no other."""
         own = task_ids == self.task_id and map_indexes == (None if self.map_index == -1 else self.map_index)
         return self.xcoms.get(key) if own else None
+
+    def get_task_states(self, dag_id: str, **_: Any) -> dict[str, dict[str, str | None]]:
+        """Answer as Airflow 3 does."""
+        return {self.run_id: {self.task_id: self.current_state()}}
+
+    def current_state(self) -> str | None:
+        """Answer as Airflow 2 does."""
+        time.sleep(self.answers_after)
+        return self.state
 
     def get_first_reschedule_date(self, context: Any) -> None:
         """Say that a sensor was not rescheduled before (Airflow 3 asks this way)."""

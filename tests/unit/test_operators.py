@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseOperator,
+    TaskDeferred,
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
@@ -29,6 +31,7 @@ from airflow_skyvern.exceptions import (
     SkyvernRunTerminated,
     SkyvernRunTimedOut,
     SkyvernStartUnknown,
+    SkyvernWaitInterrupted,
     SkyvernWaitTimeout,
 )
 from airflow_skyvern.hooks import SkyvernHook
@@ -414,6 +417,22 @@ def test_the_deadline_leaves_time_before_the_execution_timeout(skyvern: FakeSkyv
     assert kwargs["deadline"] == pytest.approx(time.time() + 570, abs=5)
 
 
+def test_the_execution_timeout_counts_from_the_start_of_the_task(skyvern: FakeSkyvern) -> None:
+    ti = FakeTaskInstance()
+    ti.start_date = datetime.now(timezone.utc) - timedelta(minutes=2)
+    operator = make(skyvern.workflow(), deferrable=True, timeout=3600, execution_timeout=timedelta(minutes=10))
+    _, kwargs = deferral(operator, ti).trigger.serialize()
+    assert kwargs["deadline"] == pytest.approx(time.time() + 450, abs=5)
+
+
+def test_a_start_that_took_the_whole_execution_timeout_cancels_at_once(skyvern: FakeSkyvern) -> None:
+    ti = FakeTaskInstance()
+    ti.start_date = datetime.now(timezone.utc) - timedelta(seconds=35)
+    operator = make(skyvern.workflow(plan=("running",)), deferrable=True, execution_timeout=timedelta(minutes=1))
+    with pytest.raises(SkyvernWaitTimeout, match="it is canceled now"):
+        execute(operator, ti)
+
+
 @pytest.mark.parametrize("event", [None, {}, "ended", {"run_id": "wr_1", "reason": "success"}, {"reason": "ended"}])
 def test_a_missing_or_malformed_event_fails_loudly(skyvern: FakeSkyvern, event: Any) -> None:
     workflow = skyvern.workflow(plan=("completed",))
@@ -447,16 +466,43 @@ def fail(operator: SkyvernRunWorkflowOperator, ti: FakeTaskInstance, error: str 
 
 
 @pytest.mark.parametrize("map_index", [-1, 2])
-@pytest.mark.parametrize("error", ["Trigger timeout", "Trigger failure"])
-def test_a_deferral_that_ended_without_an_event_cancels_the_run(
-    skyvern: FakeSkyvern, map_index: int, error: str
-) -> None:
+@pytest.mark.parametrize("error", ["Trigger timeout", "Trigger/execution timeout"])
+def test_a_deferral_that_airflow_timed_out_cancels_the_run(skyvern: FakeSkyvern, map_index: int, error: str) -> None:
     workflow = skyvern.workflow(plan=("running",))
     ti = FakeTaskInstance(map_index=map_index)
     deferral(make(workflow, deferrable=True), ti)
     with pytest.raises(SkyvernWaitTimeout, match="it is canceled now"):
         fail(make(workflow), ti, error)
     assert len(skyvern.sent("POST", CANCEL)) == 1
+
+
+def test_a_trigger_that_failed_leaves_the_run_alone_and_is_replaced_by_another(skyvern: FakeSkyvern) -> None:
+    """Its class cannot be loaded during a rolling deployment, for example."""
+    workflow = skyvern.workflow(plan=("running",))
+    ti = FakeTaskInstance()
+    first = deferral(make(workflow, deferrable=True), ti)
+    operator = make(workflow, deferrable=True)
+    operator.trigger_failed_wait = 0.05  # type: ignore[misc]  # of this object only
+    with pytest.raises(TaskDeferred) as again:
+        fail(operator, ti, "Trigger failure")
+    assert again.value.trigger.serialize()[1]["run_id"] == first.trigger.serialize()[1]["run_id"]
+    assert skyvern.sent("POST", CANCEL) == []
+
+
+def test_a_worker_finishes_what_a_failed_trigger_did_not(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("running", "completed"), output={"sum": 1})
+    ti = FakeTaskInstance()
+    deferral(make(workflow, deferrable=True), ti)
+    assert fail(make(workflow, deferrable=True), ti, "Trigger failure") == {"sum": 1}
+
+
+def test_a_failed_trigger_does_not_move_the_deadline(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("running",))
+    ti = FakeTaskInstance()
+    ti.start_date = datetime.now(timezone.utc) - timedelta(hours=2)
+    deferral(make(workflow, deferrable=True), ti)
+    with pytest.raises(SkyvernWaitTimeout, match="it is canceled now"):
+        fail(make(workflow, deferrable=True, execution_timeout=timedelta(hours=1)), ti, "Trigger failure")
 
 
 def test_a_run_that_completed_without_an_event_is_not_lost(skyvern: FakeSkyvern) -> None:
@@ -528,6 +574,99 @@ def test_killing_a_task_whose_start_is_not_answered_yet_cancels_the_run(
         execute(operator)
     [run_id] = skyvern.runs
     assert skyvern.status(run_id) == "canceled"
+
+
+@pytest.mark.parametrize(
+    ("state", "retries", "durable", "canceled"),
+    [
+        ("failed", 2, True, True),
+        ("success", 2, True, True),
+        ("skipped", 2, True, True),
+        ("removed", 2, True, True),
+        ("restarting", 2, True, True),
+        (None, 2, True, True),
+        ("running", 2, True, False),
+        ("queued", 2, True, False),
+        ("scheduled", 2, True, False),
+        ("up_for_retry", 2, True, False),
+        ("deferred", 2, True, False),
+        ("running", 0, True, True),
+        ("running", 2, False, True),
+    ],
+)
+def test_a_stopped_worker_cancels_its_run_only_for_a_user_or_when_no_retry_will_come(
+    skyvern: FakeSkyvern, state: str | None, retries: int, *, durable: bool, canceled: bool
+) -> None:
+    """Airflow sends the same signal for a mark and for a shutdown of the worker."""
+    ti = try_number(1, retries)
+    workflow = skyvern.workflow(plan=("running",))
+    operator = make(workflow, durable=durable, retries=retries)
+
+    def kill() -> None:
+        ti.state = state
+        operator.on_kill()
+
+    skyvern.next("GET", LOOK, kill)
+    with pytest.raises(SkyvernRunCanceled if canceled else SkyvernWaitInterrupted):
+        execute(operator, ti)
+    [run_id] = skyvern.runs
+    assert skyvern.status(run_id) == ("canceled" if canceled else "running")
+
+
+@pytest.mark.parametrize(("retries", "canceled"), [(0, True), (2, False)])
+def test_a_worker_that_gets_no_answer_from_airflow_leaves_the_run_to_a_retry(
+    skyvern: FakeSkyvern, retries: int, *, canceled: bool
+) -> None:
+    ti = try_number(1, retries)
+    operator = make(skyvern.workflow(plan=("running",)), retries=retries)
+
+    def kill() -> None:
+        ti.answers_after = 30
+        began = time.monotonic()
+        operator.on_kill()
+        assert time.monotonic() - began < 5
+
+    skyvern.next("GET", LOOK, kill)
+    with pytest.raises(SkyvernRunCanceled if canceled else SkyvernWaitInterrupted):
+        execute(operator, ti)
+    assert len(skyvern.sent("POST", CANCEL)) == int(canceled)
+
+
+def test_the_retry_of_a_stopped_worker_resumes_its_run(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("running", "running", "completed"), output={"sum": 1})
+    stopped = make(workflow, retries=2)
+    skyvern.next("POST", START, stopped.on_kill)
+    with pytest.raises(SkyvernWaitInterrupted):
+        execute(stopped, try_number(1))
+    assert run_task(lambda: make(workflow, retries=2), try_number(2)) == {"sum": 1}
+    assert len(skyvern.runs) == 1
+
+
+def test_an_execution_timeout_cancels_the_run_although_a_retry_will_come(skyvern: FakeSkyvern) -> None:
+    operator = make(skyvern.workflow(plan=("running",)), retries=2)
+
+    def time_out() -> None:
+        try:
+            raise AirflowTaskTimeout  # noqa: TRY301  as Airflow does
+        except AirflowTaskTimeout:
+            operator.on_kill()
+
+    skyvern.next("GET", LOOK, time_out)
+    with pytest.raises(SkyvernRunCanceled):
+        execute(operator, try_number(1))
+    [run_id] = skyvern.runs
+    assert skyvern.status(run_id) == "canceled"
+
+
+@pytest.mark.parametrize("state", ["scheduled", "queued", "up_for_retry", None])
+def test_a_state_that_no_user_has_set_does_not_keep_a_task_from_deferring(
+    skyvern: FakeSkyvern, state: str | None
+) -> None:
+    """`airflow dags test` leaves a running task `scheduled` on Airflow 2."""
+    ti = FakeTaskInstance()
+    ti.state = state
+    deferral(make(skyvern.workflow(plan=("running",)), deferrable=True), ti)
+    assert skyvern.sent("POST", CANCEL) == []
 
 
 def test_killing_a_resumed_task_cancels_its_run(skyvern: FakeSkyvern) -> None:

@@ -73,6 +73,14 @@ def test_the_deadline_is_the_earlier_limit_with_time_left_to_cancel(
     assert deadline_after(1000.0, timeout, execution_timeout) == 1000.0 + expected
 
 
+@pytest.mark.parametrize(("execution_timeout", "expected"), [(None, 60), (3600, 60), (100, 30), (60, -10)])
+def test_airflow_counts_the_execution_timeout_from_the_start_of_the_task(
+    execution_timeout: float | None, expected: float
+) -> None:
+    limit = None if execution_timeout is None else timedelta(seconds=execution_timeout)
+    assert deadline_after(1000.0, 60, limit, started_at=960.0) == 1000.0 + expected
+
+
 @pytest.mark.parametrize("value", [1, 0.5, timedelta(seconds=3), timedelta(days=1)])
 def test_durations_are_seconds_or_timedeltas(value: Any) -> None:
     expected = value.total_seconds() if isinstance(value, timedelta) else value

@@ -14,7 +14,7 @@ from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.runs.event import event_of
 from airflow_skyvern.triggers import SkyvernRunTrigger
 from tests.support.fake_skyvern import API_KEY, FakeSkyvern
-from tests.support.tasks import first_event, rebuilt
+from tests.support.tasks import FakeTaskInstance, first_event, rebuilt
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Connect
@@ -174,6 +174,62 @@ async def test_a_user_who_ends_the_task_cancels_the_run_if_that_is_wanted(
     killed.task_instance = None
     await killed.on_kill()
     assert skyvern.status(run_id) == ("canceled" if cancel_on_kill else "created")
+
+
+class AirflowsAnswers:
+    """What Airflow answers a trigger about its task, one state after the other; the last one stays."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, states: list[str | None], run_id: str | None) -> None:
+        self.states, self.run_id = states, run_id
+        monkeypatch.setattr("airflow_skyvern.compat.state_of_deferred_task", self.state)
+        monkeypatch.setattr("airflow_skyvern.compat.xcom_of_deferred_task", self.xcom)
+
+    async def state(self, ti: Any) -> str | None:
+        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+    async def xcom(self, ti: Any, key: str) -> str | None:
+        assert key == "run_id"
+        return self.run_id
+
+
+@pytest.mark.parametrize(
+    ("states", "published", "canceled"),
+    [
+        (["failed"], "ours", True),
+        (["success"], "ours", True),
+        (["skipped"], "ours", True),
+        (["removed"], "ours", True),
+        (["deferred"], "ours", False),
+        (["running"], "ours", False),
+        (["awaiting_input"], "ours", False),
+        (["deferred"], "another", True),
+        (["running"], None, True),
+        (["queued", "running"], "ours", False),
+        (["scheduled", "queued", "running"], "ours", False),
+        (["up_for_retry", "scheduled", "deferred"], "ours", False),
+        ([None, "scheduled", "running"], None, True),
+        ([None, "scheduled", "deferred"], "another", True),
+        (["queued", "failed"], "ours", True),
+        (["scheduled"], "ours", False),
+    ],
+)
+async def test_only_a_users_word_cancels_the_run_of_a_deferred_task(
+    skyvern: FakeSkyvern,
+    monkeypatch: pytest.MonkeyPatch,
+    states: list[str | None],
+    published: str | None,
+    *,
+    canceled: bool,
+) -> None:
+    """Airflow calls on_kill also for a takeover, and in a triggerer that wakes up while the task is resumed."""
+    run_id = skyvern.run(plan=("running",))
+    AirflowsAnswers(monkeypatch, list(states), run_id if published == "ours" else published)
+    killed = SkyvernRunTrigger(run_id, "skyvern_default", 0.01, time.time() + 10, cancel_on_kill=True)
+    task: Any = FakeTaskInstance()
+    killed.task_instance = task
+    killed.retry_interval = 0.001  # type: ignore[misc]  # of this object only
+    await killed.on_kill()
+    assert skyvern.status(run_id) == ("canceled" if canceled else "created")
 
 
 async def test_a_cancellation_that_is_interrupted_is_finished_nevertheless(skyvern: FakeSkyvern) -> None:
