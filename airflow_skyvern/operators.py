@@ -134,7 +134,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_id = workflow_id
-        self.parameters = included(parameters)
+        self.parameters = parameters
         self.title = title
         self.proxy_location = proxy_location
         self.webhook_url = webhook_url
@@ -163,6 +163,18 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     @cached_property
     def _active_run(self) -> ActiveRun:
         return ActiveRun(lambda: self.hook, self.log, cancel_on_kill=self.cancel_on_kill, durable=self.durable)
+
+    def render_template(
+        self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
+    ) -> Any:
+        """
+        Render a value; the path of a ``.json`` file in ``parameters`` becomes what the file holds.
+
+        :param seen_oids: The values that a mapped task got from another task, which are no templates and no paths.
+        """
+        if content is self.parameters and id(content) not in (seen_oids or ()):
+            content = included(content)
+        return super().render_template(content, context, jinja_env, seen_oids)
 
     def execute(self, context: Context) -> Any:
         """Start the run, publish it, and wait for its end or defer."""

@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.runs.wait import Wait, watch
-from airflow_skyvern.task.arguments import seconds_of
+from airflow_skyvern.task.arguments import run_id_of, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
@@ -107,6 +107,7 @@ class SkyvernRunSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Poll once; then wait as the mode says."""
         with no_retry_for_permanent_errors():
+            run_id_of(self.run_id)
             if self._without_worker:
                 self.log.info(
                     "start_from_trigger needs Airflow 3.3 and an unmapped task: this worker starts the wait"

@@ -35,6 +35,8 @@ def _check_request(fields: Mapping[str, Any], run_options: Any, *, durable: bool
     from airflow_skyvern.runs.key import check_metadata
 
     known = {name: value for name, value in fields.items() if not is_dynamic(value)}
+    if _is_json_file(known.get("parameters")):
+        del known["parameters"]
     known["parameters"] = decoded("parameters", known.get("parameters"))
     options = run_options
     if isinstance(options, Mapping):
@@ -45,16 +47,32 @@ def _check_request(fields: Mapping[str, Any], run_options: Any, *, durable: bool
         check_metadata(request.run_metadata)
 
 
-def included(parameters: Mapping[str, Any] | str | None) -> Any:
+def included(parameters: Any) -> Any:
     """
     Let Jinja include a ``.json`` file.
 
     ``template_ext`` would do that to every text that ends in ``.json``, also to file names and addresses among
     the parameters' values.
     """
-    if isinstance(parameters, str) and parameters.endswith(".json") and not is_dynamic(parameters):
-        return f"{{% include {parameters!r} %}}"
-    return parameters
+    return f"{{% include {parameters!r} %}}" if _is_json_file(parameters) else parameters
+
+
+def run_id_of(run_id: Any) -> str:
+    """
+    Check the id of a run, which may come from another task.
+
+    :raises SkyvernConfigError: there is none; Jinja renders the XCom of a task that pushed nothing as ``None``.
+    """
+    if not isinstance(run_id, str) or run_id.strip() in ("", "None"):
+        raise SkyvernConfigError(
+            f"run_id: is {run_id!r}. The task it comes from has not pushed it: check its task id and XCom key, and "
+            "that it succeeded."
+        )
+    return run_id
+
+
+def _is_json_file(parameters: Any) -> bool:
+    return isinstance(parameters, str) and parameters.endswith(".json") and not is_dynamic(parameters)
 
 
 def is_dynamic(value: Any) -> bool:

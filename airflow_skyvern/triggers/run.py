@@ -20,6 +20,7 @@ from airflow_skyvern.runs.cancel import PERSISTENCE
 from airflow_skyvern.runs.event import Reason, RunEvent
 from airflow_skyvern.runs.wait import Wait
 from airflow_skyvern.task import xcom
+from airflow_skyvern.task.arguments import run_id_of
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import RunSnapshot
@@ -130,6 +131,7 @@ class SkyvernRunTrigger(BaseTrigger):
             pause_known=bool(self.pause_known),
         )
         try:
+            run_id_of(self.run_id)
             conn_id = self.skyvern_conn_id
             watcher = poller_of(conn_id, lambda: SkyvernHook(conn_id).asettings())
             run = await watcher.wait(wait, first_poll_delay=self.first_poll_delay)

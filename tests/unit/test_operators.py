@@ -137,6 +137,16 @@ def test_names_of_files_among_the_values_are_values(skyvern: FakeSkyvern, tmp_pa
     assert skyvern.requests[0].json["parameters"] == {"file": "report.json", "deep": ["ACME.json"]}
 
 
+def test_a_text_that_a_mapped_task_gets_from_another_is_no_file(tmp_path: Path) -> None:
+    """Airflow hands over the ids of such values; here was a way to read files of the worker."""
+    (tmp_path / "secret.json").write_text("the content")
+    with DAG("d", schedule=None, template_searchpath=[str(tmp_path)]):
+        operator = make(parameters="secret.json")
+    mapped = operator.render_template(operator.parameters, {}, operator.get_template_env(), {id(operator.parameters)})
+    assert mapped == "secret.json"
+    assert operator.render_template(operator.parameters, {}, operator.get_template_env(), set()) == "the content"
+
+
 @pytest.mark.parametrize("native", [False, True])
 def test_parameters_may_be_rendered_from_one_template(skyvern: FakeSkyvern, tmp_path: Path, *, native: bool) -> None:
     template = "{{ {'vendor': params.vendor, 'n': params.n} | tojson }}"

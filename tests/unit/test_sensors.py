@@ -327,3 +327,11 @@ def test_time_that_is_up_is_up_for_the_worker_too(skyvern: FakeSkyvern) -> None:
     with pytest.raises(AirflowSensorTimeout):
         early(run_id).execute_complete(context_of(FakeTaskInstance()), event)
     assert len(skyvern.requests) == 1
+
+
+@pytest.mark.parametrize("run_id", [None, "None", 7])
+def test_a_run_id_that_another_task_has_not_pushed_fails_by_name(run_id: Any) -> None:
+    sensor = SkyvernRunSensor(task_id="t", run_id="{{ the_xcom }}")
+    sensor.run_id = run_id
+    with pytest.raises(AirflowFailException, match=r"run_id: is .*has not pushed it"):
+        sensor.execute(context_of(FakeTaskInstance()))
