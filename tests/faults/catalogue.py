@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -98,13 +99,16 @@ def lose(*, acted: bool, reset: bool) -> Effect:
     return effect
 
 
-def answer(status: int, *, html: bool = False, detail: str = "as the suite asked", retry_after: str = "") -> Effect:
+def answer(
+    status: int, *, html: bool = False, plain: str = "", detail: str = "as the suite asked", retry_after: str = ""
+) -> Effect:
     """Answer without asking the server."""
 
     async def effect(exchange: Exchange, scene: Scene) -> bool:
         headers = {"retry-after": retry_after} if retry_after else {}
-        body = HTML if html else f'{{"detail": "{detail}"}}'.encode()
-        await exchange.reply(Answer(status, body, "text/html" if html else "application/json", headers))
+        body = HTML if html else plain.encode() or f'{{"detail": "{detail}"}}'.encode()
+        kind = "text/html" if html else "text/plain" if plain else "application/json"
+        await exchange.reply(Answer(status, body, kind, headers))
         return True
 
     return effect
@@ -197,6 +201,48 @@ def killed_after(*, answered: bool, supervisor: bool = False, only_final: bool =
     return effect
 
 
+def stopped(*, supervisor: bool) -> Effect:
+    """End the task's process in order, as a shutdown of the worker does; a retry is to come."""
+
+    async def effect(exchange: Exchange, scene: Scene) -> bool:
+        victim = await _victim(exchange, scene, supervisor=supervisor)
+        given = await exchange.forward()
+        if victim is not None and (given.document or {}).get("status") not in FINAL:
+            _signal(victim, signal.SIGTERM)
+            await exchange.reply(given)
+            return True
+        await exchange.reply(given)
+        return False
+
+    return effect
+
+
+async def stalled(exchange: Exchange, scene: Scene) -> bool:
+    """Suspend the task and its supervisor past the heartbeat timeout; they wake up beside the retry."""
+    task = await _victim(exchange, scene, supervisor=False)
+    given = await exchange.forward()
+    if task is None or (given.document or {}).get("status") in FINAL:
+        await exchange.reply(given)
+        return False
+    victims = [_parent(task), task]
+    for pid in victims:
+        _signal(pid, signal.SIGSTOP)
+    await exchange.reply(given)
+    scene.later(_wake(victims))
+    return True
+
+
+async def _wake(pids: list[int]) -> None:
+    await asyncio.sleep(50)
+    for pid in pids:
+        _signal(pid, signal.SIGCONT)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 # --- users -----------------------------------------------------------------------------------------------
 
 
@@ -275,6 +321,13 @@ ROAD: dict[str, Effect] = {
     "503 HTML": answer(503, html=True),
     "503 nothing created": answer(503, detail="No run was created; retry this request.", retry_after="1"),
 }
+NOT_SKYVERNS: dict[str, Effect] = {
+    "404 of an ingress": answer(404, plain="404 page not found"),
+    "403 of a WAF": answer(403, html=True),
+    "408": answer(408, plain="Request Timeout"),
+}
+"""4xx that Skyvern has not given: they say nothing about a run."""
+
 BOTH: tuple[Way, ...] = ("deferred", "worker")
 WORKER: tuple[Way, ...] = ("worker",)
 DEFERRED: tuple[Way, ...] = ("deferred",)
@@ -337,11 +390,21 @@ def _kill_faults() -> list[Fault]:
         ("while waiting", "get", killed_after(answered=True, supervisor=True), WORKER),
         ("completing", "get", killed_after(answered=True, supervisor=True, only_final=True), BOTH),
     ]
-    return [
-        Fault(f"{what} killed {when}", (Hook(kind, effect),), ways, weight=2)
-        for what, kills in (("task", task), ("supervisor", supervisor))
-        for when, kind, effect, ways in kills
+    stops = [
+        Fault("task SIGTERM while waiting", (Hook("get", stopped(supervisor=False), after=1),), WORKER, weight=2),
+        Fault("supervisor SIGTERM while waiting", (Hook("get", stopped(supervisor=True), after=1),), WORKER),
+        Fault("worker suspended past its heartbeat", (Hook("get", stalled, after=1),), WORKER),
     ]
+    road = [Fault(f"get: {name}", (Hook("get", effect, times=3),), weight=2) for name, effect in NOT_SKYVERNS.items()]
+    return (
+        stops
+        + road
+        + [
+            Fault(f"{what} killed {when}", (Hook(kind, effect),), ways, weight=2)
+            for what, kills in (("task", task), ("supervisor", supervisor))
+            for when, kind, effect, ways in kills
+        ]
+    )
 
 
 FAULTS: list[Fault] = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -22,7 +23,7 @@ import sqlalchemy
 
 from dev.airflow_server import DATABASE, AirflowServer
 from dev.process import MARK, RigError
-from tests.faults.catalogue import LONG, ROAD, SHORT, Fault, Hook, UserAction, Way
+from tests.faults.catalogue import LONG, NOT_SKYVERNS, ROAD, SHORT, Fault, Hook, UserAction, Way
 from tests.faults.leaks import Leaks
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ class Driver:
         self.leaks = Leaks(airflow, {skyvern.api_key})
         self.lists = Execution("lists", "deferred", Fault("lists"), Random(rng.random()), self)
         self.events_begun = 0
+        self.instead: str | None = None
         self.outages: list[tuple[float, float]] = []
         self.event_log: list[tuple[str, int]] = []
         self._workflows = {name: self._workflow(seconds) for name, seconds in RUN_SECONDS.items()}
@@ -293,6 +295,9 @@ class Driver:
 
     async def on_request(self, exchange: Exchange) -> None:
         """Hand a request to its execution; spoil some of the lists, which are of all that wait."""
+        if self.instead is not None and exchange.kind != "start":
+            await NOT_SKYVERNS[self.instead](exchange, self.lists)
+            return
         if exchange.kind == "list" and self.lists.rng.random() < SPOILED_LISTS:
             self.lists.hits += 1
             await self.lists.rng.choice(list(ROAD.values()))(exchange, self.lists)
@@ -323,6 +328,11 @@ class Driver:
         old = set(self.proxy.keys)
         self.leaks.keys.add(key)
         self.proxy.keys.add(key)
+        self.store_connection(key, first=first)
+        self.proxy.keys -= old
+
+    def store_connection(self, key: str, *, first: bool = False) -> None:
+        """Write Airflow's connection: the key, and the address at which the proxy listens."""
         body = {
             "connection_id": CONNECTION,
             "conn_type": "skyvern",
@@ -334,7 +344,6 @@ class Driver:
             self.airflow.create_connection(body)
         else:
             self.airflow.change_connection(body)
-        self.proxy.keys -= old
 
     # --- events ------------------------------------------------------------------------------------------
 
@@ -412,6 +421,64 @@ def connections_refused(driver: Driver) -> None:
     driver.outages.append((began, time.time()))
 
 
+def skyvern_frozen(driver: Driver) -> None:
+    """The server stands still for some seconds, with requests in it that it answers in any order when it wakes up."""
+    began = time.time()
+    os.killpg(driver.skyvern.pid, signal.SIGSTOP)
+    try:
+        time.sleep(driver.rng.uniform(10, 25))
+    finally:
+        os.killpg(driver.skyvern.pid, signal.SIGCONT)
+    driver.outages.append((began, time.time()))
+
+
+def answers_of_an_ingress(driver: Driver) -> None:
+    """For 12 s a proxy answers in the server's place: an ingress during a deployment, or a WAF."""
+    began = time.time()
+    driver.instead = driver.rng.choice(list(NOT_SKYVERNS))
+    try:
+        time.sleep(12)
+    finally:
+        driver.instead = None
+    driver.outages.append((began, time.time()))
+
+
+def skyvern_moved(driver: Driver) -> None:
+    """Skyvern has another address, and the connection is edited."""
+    began = time.time()
+    driver.proxy.move()
+    driver.store_connection(next(iter(driver.proxy.keys)))
+    driver.outages.append((began, time.time()))
+
+
+def api_server_away(driver: Driver) -> None:
+    """Airflow's API server is away for longer than its workers are patient."""
+    server = driver.airflow.processes["api-server"]
+    server.signal(signal.SIGSTOP)
+    try:
+        time.sleep(45)
+    finally:
+        server.signal(signal.SIGCONT)
+    time.sleep(5)
+
+
+def trigger_class_missing(driver: Driver) -> None:
+    """A triggerer is deployed with a package whose triggers cannot be imported, and then with the right one."""
+    victim = driver.airflow.processes[driver.rng.choice(driver.airflow.triggerers)]
+    module = driver.airflow.home / "code" / "airflow_skyvern" / "triggers" / "run.py"
+    text = module.read_text()
+    module.write_text("raise ImportError('this deployment is half done')\n")
+    try:
+        victim.stop(20)
+        victim.start()
+        time.sleep(15)
+    finally:
+        module.write_text(text)
+    victim.stop(20)
+    victim.start()
+    time.sleep(10)
+
+
 def key_rotated(driver: Driver) -> None:
     """Airflow gets another key, the old one is refused; killed tasks have only the old one."""
     began = time.time()
@@ -426,7 +493,16 @@ EVENTS: list[tuple[str, Event]] = [
     ("API key rotated", key_rotated),
     ("triggerer SIGTERM", triggerer_terminated),
     ("connections refused", connections_refused),
+    ("Skyvern SIGSTOP", skyvern_frozen),
+    ("answers that are not Skyvern's", answers_of_an_ingress),
+    ("Skyvern moved", skyvern_moved),
+    ("trigger class missing", trigger_class_missing),
 ]
+
+EVENTS_OF_3: list[tuple[str, Event]] = [
+    ("API server SIGSTOP 45 s", api_server_away),
+]
+"""Airflow 2's workers use the database."""
 
 
 def say(text: str) -> None:

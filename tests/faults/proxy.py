@@ -161,6 +161,12 @@ class FaultProxy:
         """Run a coroutine in the proxy's event loop, from another thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
+    def move(self) -> None:
+        """Listen on another port from now on, and refuse connections to the old one."""
+        self.run(self._stop_listening())
+        self.port = 0
+        self.run(self._listen())
+
     def refuse(self, seconds: float) -> None:
         """Refuse connections for some seconds."""
         self.run(self._stop_listening())

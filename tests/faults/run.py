@@ -14,7 +14,7 @@ is printed. The exit status is 1 when anything of it is not as it has to be:
 - with DURABLE=0, which turns the operator's protection off, there *are* duplicates: the suite can see them.
 
 Settings: SEED, EXECUTIONS (200), AIRFLOW (3.3), DURABLE (1), WINDOW (how many are in flight), KEEP (a folder that
-stays), ONLY (a part of the faults' names).
+stays), ONLY and EVENTS (a part of the names of faults and events; EVENTS=none for no events).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from dev.skyvern_server import SkyvernServer
 from tests.faults.catalogue import FAULTS, Fault, Way
 from tests.faults.driver import (
     EVENTS,
+    EVENTS_OF_3,
     OPERATOR_TIMEOUT,
     TASK,
     Driver,
@@ -64,10 +65,12 @@ def plan(executions: int, rng: Random, only: str) -> list[tuple[Way, Fault]]:
     return [(rng.choice(fault.ways), fault) for fault in dealt[:executions]]
 
 
-def events(executions: int, rng: Random) -> list[tuple[str, Event]]:
+def events(executions: int, rng: Random, *, airflow_3: bool) -> list[tuple[str, Event]]:
     """Choose the order of the events; a short suite has one round of them."""
     rounds = max(1, executions // 100)
-    return [event for _ in range(rounds) for event in rng.sample(EVENTS, len(EVENTS))]
+    wanted = os.environ.get("EVENTS", "")
+    deck = [event for event in EVENTS + (EVENTS_OF_3 if airflow_3 else []) if wanted in event[0]]
+    return [event for _ in range(rounds) for event in rng.sample(deck, len(deck))]
 
 
 def xcom_of(driver: Driver) -> Callable[[Execution], tuple[Any, Any]]:
@@ -228,7 +231,7 @@ def main() -> int:
         say("both servers are up")
         began = time.monotonic()
         with driver.leaks:
-            driver.run(dealt, events(executions, rng), LONGEST)
+            driver.run(dealt, events(executions, rng, airflow_3=airflow.is_3), LONGEST)
             wait_for_the_last_cancels(driver)
         say(f"all executions over in {time.monotonic() - began:.0f} s")
         status = report(driver, durable=durable)
