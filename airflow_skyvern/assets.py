@@ -74,7 +74,7 @@ def skyvern_runs(
         if redeliver_to is not None:
             raise SkyvernConfigError("redeliver_to is what the watcher does: it needs watch=True.")
         return Asset(uri=uri)
-    from airflow_skyvern.triggers import SkyvernWorkflowRunsTrigger
+    from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
 
     trigger = SkyvernWorkflowRunsTrigger(
         workflow_id=workflow_id,

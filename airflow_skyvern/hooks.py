@@ -13,10 +13,12 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_skyvern import compat
 from airflow_skyvern.client import api, schedule_api
-from airflow_skyvern.client.sender import AsyncSkyvernClient, RetryPolicy, SkyvernClient
+from airflow_skyvern.client.retry import RetryPolicy
+from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
 from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, Settings
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.provider_info import CONNECTION_TYPE
+from airflow_skyvern.runs.lookup import fetch_run
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -177,23 +179,16 @@ class SkyvernHook(BaseHook):
             self._async_client = AsyncSkyvernClient(settings, retry=self.retry)
             return await self._async_client.send(call)
 
-    def look(self, run_id: str) -> Run:
-        """Get a run, also when its workflow was deleted while it runs; that is what waits ask with."""
-        try:
-            return self.get_run(run_id)
-        except SkyvernNotFoundError as error:
-            if not error.workflow_gone:
-                raise
-            return self.get_run_of_deleted_workflow(run_id)
+    def fetch_run(self, run_id: str) -> Run:
+        """Get a run, also when its workflow was deleted while it runs; that is what waits call."""
+        return fetch_run(self.send, run_id)
 
-    async def alook(self, run_id: str) -> Run:
-        """:meth:`look` for an event loop."""
+    async def afetch_run(self, run_id: str) -> Run:
+        """:meth:`fetch_run` for an event loop."""
         try:
             return await self.aget_run(run_id)
         except SkyvernNotFoundError as error:
-            if not error.workflow_gone:
-                raise
-            return await self.aget_run_of_deleted_workflow(run_id)
+            return await self.asend(api.get_run_despite(error, run_id))
 
     def emergency_client(self, timeout: float = 3.5) -> SkyvernClient | None:
         """

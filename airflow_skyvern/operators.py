@@ -16,11 +16,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_skyvern import compat
-from airflow_skyvern.exceptions import (
-    SkyvernError,
-    SkyvernWaitTimeout,
-    error_of_ending,
-)
+from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.runs.wait import Wait, watch
 from airflow_skyvern.task.active_run import CANCEL_PATIENCE, ActiveRun
@@ -185,7 +181,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             if not self.wait_for_completion:
                 return run.run_id
             if run.is_final:
-                return self._result(run)
+                return self._result(task_try, run)
             deadline = self._deadline(task_try)
             if self.deferrable and deadline > time.time():
                 self._defer(task_try, run.run_id, deadline)
@@ -259,7 +255,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         return self.hook.run_workflow(request)
 
     def _start_once(self, task_try: TaskTry) -> Run:
-        from airflow_skyvern.runs.submission import Submission
+        from airflow_skyvern.runs.submission import Attempt, Submission
 
         request = self._request()
         key = task_try.run_key(request)
@@ -270,16 +266,17 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             request,
             key,
             log=self.log,
-            memory=task_try.store,
-            settle=self.lost_start_timeout,
+            store=task_try.start_store,
+            lost_start_timeout=self.lost_start_timeout,
             sleep=self._active_run.sleep,
         )
-        return submission.start(
-            first_try=task_try.number == 1,
-            new_group=task_try.is_first_of_group(self.retries or 0),
+        attempt = Attempt(
+            earlier_tries=task_try.number - 1,
+            after_clear=task_try.is_first_of_group(self.retries or 0),
             cancel_predecessor=self.cancel_on_kill,
-            idle=self.retry_delay.total_seconds(),
+            seconds_left=self._deadline(task_try) - time.time(),
         )
+        return submission.start(attempt)
 
     def _announce(self, task_try: TaskTry, group: str | None) -> None:
         """Let the API server find the run when a user marks the task, even before the start was answered."""
@@ -287,7 +284,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             task_try.publish_connection_and_run_key(self.skyvern_conn_id, group)
 
     def _defer(self, task_try: TaskTry, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:
-        from airflow_skyvern.triggers import SkyvernRunTrigger
+        from airflow_skyvern.triggers.run import SkyvernRunTrigger
 
         if task_try.ended_by_user():
             self._active_run.is_running(task_try, run_id)
@@ -310,7 +307,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         """Wait on this worker, and return the result."""
         wait = self._new_wait(task_try, run_id, deadline)
         run = self._poll(task_try, wait)
-        return self._result(run or self._cancel_at_deadline(wait))
+        return self._result(task_try, run or self._cancel_at_deadline(wait))
 
     def _wait_and_defer_again(self, task_try: TaskTry, run_id: str, error: Exception) -> Any:
         """Continue after the trigger failed; deferring at once would fail at once again during a deployment."""
@@ -320,10 +317,10 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         deadline = self._deadline(task_try)
         wait = self._new_wait(task_try, run_id, min(deadline, time.time() + self.trigger_failed_wait))
         if (run := self._poll(task_try, wait)) is not None:
-            return self._result(run)
+            return self._result(task_try, run)
         if wait.deadline < deadline:
             self._defer(task_try, run_id, deadline)
-        return self._result(self._cancel_at_deadline(wait))
+        return self._result(task_try, self._cancel_at_deadline(wait))
 
     def _new_wait(self, task_try: TaskTry, run_id: str, deadline: float) -> Wait[Run]:
         return Wait(
@@ -337,13 +334,14 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     def _poll(self, task_try: TaskTry, wait: Wait[Run]) -> Run | None:
         """Poll until the run has ended, or the deadline."""
         self._active_run.is_running(task_try, wait.run_id)
-        run = watch(wait, lambda: self.hook.look(wait.run_id), self._active_run.sleep)
+        run = watch(wait, lambda: self.hook.fetch_run(wait.run_id), self._active_run.sleep)
         self._active_run.stop_if_killed()
         return run
 
-    def _result(self, run: Run) -> Any:
+    def _result(self, task_try: TaskTry, run: Run) -> Any:
         self._active_run.ended()
         if run.succeeded:
+            task_try.start_store.done(run.run_id)
             return run.output
         error = error_of_ending(run)
         if run.status in self.skip_on:
@@ -352,12 +350,12 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     def _cancel_at_deadline(self, wait: Wait[Run]) -> Run:
         """Cancel the run; return it only if it completed at that very moment."""
-        from airflow_skyvern.runs.cancel import cancel_and_look
+        from airflow_skyvern.runs.cancel import cancel_and_fetch
 
         self._active_run.ended()
         link = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
         try:
-            run = cancel_and_look(self.hook, wait.run_id, CANCEL_PATIENCE, self._active_run.sleep)
+            run = cancel_and_fetch(self.hook.send, wait.run_id, CANCEL_PATIENCE, self._active_run.sleep)
         except SkyvernError as error:
             raise SkyvernWaitTimeout(
                 f"Skyvern run {wait.run_id} did not end in time and may still be running: {error}{link}",

@@ -121,7 +121,7 @@ class SkyvernRunSensor(BaseSensorOperator):
         """Poll the run once."""
         wait = self._run_wait(self._deadline())
         try:
-            wait.saw(self.hook.look(self.run_id))
+            wait.saw(self.hook.fetch_run(self.run_id))
         except SkyvernError as error:
             wait.missed(error)
             return False
@@ -139,7 +139,7 @@ class SkyvernRunSensor(BaseSensorOperator):
             deadline = 0.0 if ended["reason"] == "deadline" else self._deadline(started)
         deadline = deadline_to_fetch(ended, deadline, self.log)
         wait = self._run_wait(deadline)
-        run = watch(wait, lambda: self.hook.look(ended["run_id"]), time.sleep)
+        run = watch(wait, lambda: self.hook.fetch_run(ended["run_id"]), time.sleep)
         if wait.run is not None and self._without_worker:
             TaskTry(context).publish_run(wait.run)
         if run is None:
@@ -152,7 +152,7 @@ class SkyvernRunSensor(BaseSensorOperator):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _defer(self) -> NoReturn:
-        from airflow_skyvern.triggers import SkyvernRunTrigger
+        from airflow_skyvern.triggers.run import SkyvernRunTrigger
 
         deadline = self._deadline()
         self.defer(

@@ -34,6 +34,7 @@ from airflow_skyvern.models import (
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
+    from airflow_skyvern.exceptions import SkyvernNotFoundError
 
 LAST_RUNS_PAGE = 100
 """``/v1/runs`` refuses pages beyond this one."""
@@ -61,6 +62,17 @@ def get_run(run_id: str) -> Call[Run]:
 def get_run_of_deleted_workflow(run_id: str) -> Call[Run]:
     """Get a run whose workflow was deleted meanwhile: :func:`get_run` answers 404 for it."""
     return get(f"/v1/workflows/runs/{path_segment(run_id)}", f"get run {run_id} of a deleted workflow", Run)
+
+
+def get_run_despite(error: SkyvernNotFoundError, run_id: str) -> Call[Run]:
+    """
+    Return the call that fetches a run although :func:`get_run` failed this way.
+
+    :raises SkyvernNotFoundError: the error itself, unless it says that only the run's workflow is gone.
+    """
+    if not error.workflow_gone:
+        raise error
+    return get_run_of_deleted_workflow(run_id)
 
 
 def get_run_snapshot(run_id: str, *, workflow_deleted: bool = False) -> Call[RunSnapshot]:

@@ -1,19 +1,18 @@
 """
 Sending calls to a Skyvern server, from ordinary code and from an event loop.
 
-Whether a failed call is sent again is one pure decision, :meth:`RetryPolicy.delay`. tenacity carries it out in
-both senders; only the sending itself is written twice. This is the only module that knows httpx.
+Whether a failed call is sent again is one pure decision, :meth:`~airflow_skyvern.client.retry.RetryPolicy.delay`.
+tenacity carries it out in both senders; only the sending itself is written twice. This is the only module that knows
+httpx.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,14 +24,11 @@ from pydantic import ValidationError
 from typing_extensions import Self
 
 from airflow_skyvern import __version__
+from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.exceptions import (
-    SkyvernAPIError,
     SkyvernConfigError,
     SkyvernConnectionError,
-    SkyvernError,
-    SkyvernRateLimitError,
     SkyvernResponseError,
-    SkyvernServerError,
     detail_of,
     error_of_answer,
     shorten,
@@ -49,50 +45,9 @@ CONNECT_TIMEOUT = 10.0
 IDLE = 4
 """How many idle connections an event loop keeps: each of them is looked at for each request."""
 
-NOTHING_CREATED = "No run was created"
-"""What the server says with a 503 when it turned a start away before doing anything."""
-
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, UnicodeError)
 HUNG_UP = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 NO_ANSWER = (httpx.HTTPError, UnicodeError)  # the latter for a host name that no resolver takes
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """
-    When a failed call is sent again.
-
-    :param attempts: How often a call is sent at the most.
-    :param base: Seconds before the first repetition; doubled each time.
-    :param longest: The longest pause in seconds. A server that asks for more is not waited for here.
-    """
-
-    attempts: int = 5
-    base: float = 0.5
-    longest: float = 30.0
-
-    def delay(self, call: Call[Any], attempt: int, error: SkyvernError) -> float | None:
-        """Return the seconds to wait before sending the call again, or None to give up."""
-        if attempt >= self.attempts or not may_repeat(call, error):
-            return None
-        asked = error.retry_after if isinstance(error, SkyvernAPIError) else None
-        pause = max(asked or 0.0, min(self.base * 2 ** (attempt - 1), self.longest))
-        return pause if pause <= self.longest else None
-
-
-def may_repeat(call: Call[Any], error: SkyvernError) -> bool:
-    """
-    Tell whether sending the call again can help and cannot do anything twice.
-
-    A call that starts something is repeated only when it provably never left, or when the server said that
-    it did nothing: 429, or 503 with "No run was created".
-    """
-    did_nothing = (
-        isinstance(error, SkyvernRateLimitError)
-        or (isinstance(error, SkyvernConnectionError) and error.never_sent)
-        or (isinstance(error, SkyvernServerError) and NOTHING_CREATED in error.detail)
-    )
-    return did_nothing or (call.repeatable and error.transient)
 
 
 class SkyvernClient:
@@ -113,7 +68,7 @@ class SkyvernClient:
     ) -> None:
         self.settings = settings
         self._http = httpx.Client(**_options(settings), transport=transport)
-        self._repeat = tenacity.Retrying(**_repeating(retry or RetryPolicy()), sleep=sleep)
+        self._repeat = tenacity.Retrying(**(retry or RetryPolicy()).repeating(), sleep=sleep)
 
     def send(self, call: Call[T]) -> T:
         """
@@ -174,7 +129,7 @@ class AsyncSkyvernClient:
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=IDLE, keepalive_expiry=keep)
         self._http = httpx.AsyncClient(**_options(settings), transport=transport, limits=limits)
         policy = retry or RetryPolicy()
-        self._repeat = tenacity.AsyncRetrying(**_repeating(policy), sleep=sleep) if policy.attempts > 1 else None
+        self._repeat = tenacity.AsyncRetrying(**policy.repeating(), sleep=sleep) if policy.attempts > 1 else None
 
     async def send(self, call: Call[T]) -> T:
         """Send the call, again where that is safe; see :meth:`SkyvernClient.send`."""
@@ -246,19 +201,6 @@ def _options(settings: Settings) -> dict[str, Any]:
         "verify": tls_context(settings.verify),
         "proxy": settings.proxy,
     }
-
-
-def _repeating(policy: RetryPolicy) -> dict[str, Any]:
-    def delay(state: tenacity.RetryCallState) -> float | None:
-        error = state.outcome.exception() if state.outcome else None
-        if not isinstance(error, SkyvernError):
-            return None
-        return policy.delay(state.args[0], state.attempt_number, error)
-
-    def jittered(state: tenacity.RetryCallState) -> float:
-        return (delay(state) or 0.0) * random.uniform(1.0, 1.25)  # noqa: S311  spreads load, hides nothing
-
-    return {"retry": lambda state: delay(state) is not None, "wait": jittered, "reraise": True}
 
 
 def _request(settings: Settings, call: Call[Any]) -> dict[str, Any]:

@@ -162,7 +162,7 @@ async def poll(hook: SkyvernHook, watching: Iterable[tuple[str, Watermark]]) -> 
     gone = set()
     for run_id in random.sample(ended, min(len(ended), MOST_LOOKS)):
         with suppress(SkyvernNotFoundError):
-            rows.append(await hook.alook(run_id))
+            rows.append(await hook.afetch_run(run_id))
             continue
         gone.add(run_id)
     return News(rows, frozenset(gone))
@@ -205,7 +205,7 @@ class FinishedRunsPoller:
         async with self._asking:
             if self._pages is None:
                 try:
-                    address = (await self.hook.alook(row.run_id)).app_url or ""
+                    address = (await self.hook.afetch_run(row.run_id)).app_url or ""
                 except SkyvernError:
                     return None
                 self._pages = address.removesuffix(row.run_id) if address.endswith(f"/{row.run_id}") else ""
@@ -241,7 +241,7 @@ def pause_after(error: Exception, failures: int, interval: float) -> float:
     """Return the seconds to wait after that many failures in a row."""
     asked = error.retry_after if isinstance(error, SkyvernAPIError) else None
     grown = min(interval * 2.0 ** min(failures, 10), max(LONGEST_PAUSE, interval))
-    return max(asked or 0.0, grown) * random.uniform(1.0, 1.25)  # noqa: S311  spreads load, hides nothing
+    return max(asked or 0.0, grown) * random.uniform(1.0, 1.25)
 
 
 def tell(what: str, error: Exception) -> None:

@@ -49,7 +49,7 @@ class QueueEntry:
     def __init__(self, wait: Wait[RunSnapshot], now: float, first_poll_delay: float) -> None:
         self.wait = wait
         self.due = now + first_poll_delay
-        self.check = now + RECHECK * random.random()  # noqa: S311  spreads load
+        self.check = now + RECHECK * random.random()
         self.asked = -math.inf
         self.turn: int | None = None
         self.future: asyncio.Future[RunSnapshot | None] = asyncio.get_running_loop().create_future()
@@ -73,7 +73,7 @@ class QueueEntry:
     def will_be_asked(self, now: float) -> None:
         """Note the time of a direct look."""
         self.asked = now
-        self.check = now + RECHECK * random.uniform(0.5, 1.0)  # noqa: S311  spreads load
+        self.check = now + RECHECK * random.uniform(0.5, 1.0)
 
 
 class PollQueue:

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.sender import AsyncSkyvernClient, RetryPolicy, tls_context
+from airflow_skyvern.client.retry import RetryPolicy
+from airflow_skyvern.client.sender import AsyncSkyvernClient, tls_context
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConnectionError, SkyvernNotFoundError
 
 if TYPE_CHECKING:

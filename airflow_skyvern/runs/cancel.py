@@ -1,141 +1,136 @@
-"""Canceling the run of a task that has been killed: in the seconds that Airflow leaves for it, or with patience."""
+"""Canceling a run: within the seconds that Airflow leaves to a killed task, or until Skyvern can be reached."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING
+
+import tenacity
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.calls import Call
+from airflow_skyvern.client.retry import RETRY_INTERVAL, while_transient
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.runs.key import GROUP_TAG
+from airflow_skyvern.runs.lookup import fetch_run, tagged_runs
 
 if TYPE_CHECKING:
-    from airflow_skyvern.client.sender import SkyvernClient
+    from airflow_skyvern.client.retry import Sleep
     from airflow_skyvern.models import Run
+    from airflow_skyvern.runs.lookup import Send
     from airflow_skyvern.runs.wait import Log
 
-T = TypeVar("T")
-Send = Callable[[Call[Any]], Any]
-Sleep = Callable[[float], Any]
-
 KILL_BUDGET = 4.0
-"""Airflow 3 kills the worker 5 s after it asked it to end."""
+"""Seconds for canceling the run of a killed task: Airflow 3 kills its process 5 s after the signal."""
 
-PAUSE = 0.3
+KILL_INTERVAL = 0.3
+"""Seconds between two attempts within the budget."""
 
-PERSISTENCE = 300.0
-"""Seconds for which a cancel is sent again while Skyvern cannot be reached, where nobody waits for it."""
+CANCEL_PATIENCE = 300.0
+"""Seconds for which a cancel is retried while Skyvern cannot be reached, where nothing limits the time."""
 
 LATE_START = 30.0
-"""Seconds for which a run is looked for whose start is under way while its task is killed."""
-
-BREATH = 1.0
-"""Seconds between two attempts where there is time."""
+"""Seconds for which a run is searched for whose start was unanswered when its task was killed."""
 
 
-class Skyvern(Protocol):
-    """What is asked of Skyvern; :class:`~airflow_skyvern.hooks.SkyvernHook` does."""
-
-    @property
-    def send(self) -> Send:
-        """Send a call and return its result."""
-
-    @property
-    def cancel_run(self) -> Callable[[str], None]:
-        """Cancel a run."""
-
-    def look(self, run_id: str) -> Run:
-        """Get a run, also when its workflow was deleted."""
-
-
-def cancel_at_once(client: SkyvernClient, run_id: str | None, group: str | None, log: Log) -> None:
+def cancel_within_budget(
+    send: Send, run_id: str | None, group: str | None, log: Log, budget: float = KILL_BUDGET
+) -> None:
     """
-    Cancel the run and see that it is canceled, within four seconds.
+    Cancel the run of a killed task and confirm that it is canceled; raises nothing.
 
+    :param send: Sends a call, once and not for long.
     :param run_id: The run, if its start has been answered.
-    :param group: The tag to find it by, if its start is still under way.
+    :param group: The tag to find it by, if its start is still unanswered.
+    :param budget: Seconds for all of it.
     """
-    until = time.monotonic() + KILL_BUDGET
-    canceled: str | None = None
-    trouble: object = "no active run was found"
-    while time.monotonic() < until:
-        try:
-            run_id = run_id or (_active_run(client.send, group) if group else None)
-            if run_id and canceled is None:
-                client.send(api.cancel_run(run_id))
-                canceled = run_id
-            if canceled and client.send(api.get_run(canceled)).is_final:
-                log.info("Skyvern run %s: canceled, as the task was killed", canceled)
-                return
-        except SkyvernError as error:
-            trouble = error
-        time.sleep(PAUSE)
-    if canceled:
-        log.warning("Skyvern run %s: told to cancel, as the task was killed; not confirmed yet", canceled)
+    work = _KilledRun(send, run_id, group)
+    until = time.monotonic() + budget
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda confirmed: not confirmed),
+        stop=lambda _: time.monotonic() + KILL_INTERVAL >= until,
+        wait=tenacity.wait_fixed(KILL_INTERVAL),
+        retry_error_callback=lambda _: False,
+    )
+    if retrying(work.cancel):
+        log.info("Skyvern run %s: canceled, as the task was killed", work.run_id)
+    elif work.requested:
+        log.warning("Skyvern run %s: cancel requested, as the task was killed; not confirmed yet", work.run_id)
     else:
-        log.warning("Skyvern run %s may still be running. %s", run_id or "(its start was not answered)", trouble)
+        where = work.run_id or "(its start was not answered)"
+        log.warning("Skyvern run %s may still be running. %s", where, work.problem)
 
 
-def cancel_and_look(hook: Skyvern, run_id: str, patience: float, sleep: Sleep = time.sleep) -> Run:
+class _KilledRun:
+    """The run of a killed task, and how far its cancel has got."""
+
+    def __init__(self, send: Send, run_id: str | None, group: str | None) -> None:
+        self.run_id = run_id
+        self.requested = False
+        self.problem: object = "No active run was found."
+        self._send = send
+        self._group = group
+
+    def cancel(self) -> bool:
+        """Take the next steps, and tell whether the run is certainly canceled."""
+        try:
+            if self.run_id is None and self._group is not None:
+                self.run_id = _active_run_of(self._send, self._group)
+            if self.run_id is None:
+                return False
+            if not self.requested:
+                self._send(api.cancel_run(self.run_id))
+                self.requested = True
+            return fetch_run(self._send, self.run_id).is_final
+        except SkyvernError as error:
+            self.problem = error
+            return False
+
+
+def cancel_and_fetch(send: Send, run_id: str, patience: float = CANCEL_PATIENCE, sleep: Sleep = time.sleep) -> Run:
     """
-    Cancel a run, also when Skyvern cannot be reached for a while, and return what became of it.
+    Cancel a run, also when Skyvern cannot be reached for a while, and return it as it is then.
 
-    :param patience: Seconds after which an error that may pass is raised instead of trying again.
-    :raises SkyvernError: it could not be canceled, or not be looked at afterwards.
+    :param patience: Seconds after which a transient error is raised instead of retried.
+    :raises SkyvernError: the run could not be canceled, or not be fetched afterwards.
     """
 
     def cancel() -> Run:
-        hook.cancel_run(run_id)
-        return hook.look(run_id)
+        send(api.cancel_run(run_id))
+        return fetch_run(send, run_id)
 
-    return _patiently(cancel, patience, sleep)
+    canceled: Run = while_transient(patience, sleep=sleep)(cancel)
+    return canceled
 
 
-def cancel_what_is_left(
-    hook: Skyvern, run_id: str | None, group: str | None, sleep: Sleep = time.sleep
-) -> Run | None:
+def cancel_if_active(send: Send, run_id: str | None, group: str | None, sleep: Sleep = time.sleep) -> Run | None:
     """
     Cancel the run of a task that is over, if it is still active; also when Skyvern is away for minutes.
 
     :param run_id: The run, if its start has been answered.
-    :param group: The tag to find it by otherwise: it may have been under way when the task was killed, so it is
-        looked for during half a minute.
-    :return: What became of it; None if there was nothing to cancel.
-    :raises SkyvernError: it could not be canceled.
+    :param group: The tag to find it by otherwise: its start may have been unanswered when the task was killed, so the
+        run is searched for during half a minute.
+    :return: The run as it is then; None if there was nothing to cancel.
+    :raises SkyvernError: the run could not be canceled.
     """
-    found = run_id or (_late_run(hook, group, sleep) if group else None)
-    if found is None or _patiently(lambda: hook.look(found), PERSISTENCE, sleep).is_final:
+    found = run_id or (_late_run(send, group, sleep) if group else None)
+    if found is None or while_transient(CANCEL_PATIENCE, sleep=sleep)(fetch_run, send, found).is_final:
         return None
-    return cancel_and_look(hook, found, PERSISTENCE, sleep)
+    return cancel_and_fetch(send, found, sleep=sleep)
 
 
-def _late_run(hook: Skyvern, group: str, sleep: Sleep) -> str | None:
+def _late_run(send: Send, group: str, sleep: Sleep) -> str | None:
     until = time.monotonic() + LATE_START
-    while time.monotonic() < until:
-        if found := _patiently(lambda: _active_run(hook.send, group), PERSISTENCE, sleep):
-            return found
-        sleep(BREATH)
-    return None
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda found: found is None),
+        stop=lambda _: time.monotonic() >= until,
+        wait=tenacity.wait_fixed(RETRY_INTERVAL),
+        sleep=sleep,
+        retry_error_callback=lambda _: None,
+    )
+    found: str | None = retrying(while_transient(CANCEL_PATIENCE, sleep=sleep), _active_run_of, send, group)
+    return found
 
 
-def _patiently(act: Callable[[], T], patience: float, sleep: Sleep) -> T:
-    """Act again until it succeeds, or fails in a way that does not pass, or patience ends."""
-    until = time.monotonic() + patience
-    while True:
-        try:
-            return act()
-        except SkyvernError as error:
-            if not error.transient or time.monotonic() > until:
-                raise
-        sleep(BREATH)
-
-
-def _active_run(send: Send, group: str) -> str | None:
-    rows = send(api.find_runs({GROUP_TAG: group}))
-    return next((row.run_id for row in rows if not row.is_final and _is_of(send, row.run_id, group)), None)
-
-
-def _is_of(send: Send, run_id: str, group: str) -> bool:
-    return bool(send(api.get_run_tags([run_id])).of(run_id).get(GROUP_TAG) == group)
+def _active_run_of(send: Send, group: str) -> str | None:
+    runs = tagged_runs(send, GROUP_TAG, group)
+    return next((run.run_id for run in runs if not run.is_final and run.tags.get(GROUP_TAG) == group), None)

@@ -31,12 +31,16 @@ class RunKey:
     :param group: Of the attempt group. For a mapped task also of its input, as another item may come to stand
         at the same index.
     :param task: Of the task instance, whatever the group: what a clear finds its predecessor by.
-    :param readable: Tags for people who look at the run in Skyvern.
+    :param readable: Tags for people who find the run in Skyvern.
+    :param group_parts: What the group's tag is made of.
+    :param names_airflow: Whether the task's tag holds the address of this Airflow, so that no other one has it.
     """
 
     group: str
     task: str
     readable: Mapping[str, str]
+    group_parts: tuple[Any, ...] = ()
+    names_airflow: bool = False
 
     @classmethod
     def of(
@@ -57,9 +61,9 @@ class RunKey:
         :param run_started: When the DAG run has started. It stays the same as long as the DAG run is not over,
             and tells apart what has the same ids: the same DAG on another Airflow, and a DAG run that was
             deleted and made again.
-        :param airflow: The address of this Airflow, which tells its tasks from those of another one that
-            shares the Skyvern organization. A clear of a finished DAG run changes when it has started, so the
-            predecessor's run cannot be found by that.
+        :param airflow: The address of this Airflow, if it has one of its own, which tells its tasks from those of
+            another one that shares the Skyvern organization. A clear of a finished DAG run changes when it has
+            started, so the predecessor's run cannot be found by that.
         """
         instance = [dag_id, run_id, task_id, map_index]
         item = request.body() if map_index >= 0 else None
@@ -68,7 +72,18 @@ class RunKey:
             group=_digest([*instance, run_started, max_tries, item]),
             task=_digest([*instance, airflow]),
             readable=dict(zip(READABLE_TAGS, map(_tag_value, (dag_id, name, run_id)), strict=True)),
+            group_parts=(*instance, run_started, max_tries, item),
+            names_airflow=bool(airflow),
         )
+
+    def earlier_groups(self) -> set[str]:
+        """
+        Return the tags that earlier attempt groups of this task instance had, as long as its DAG run was not over.
+
+        They hold when the DAG run has started, to the microsecond, so no other Airflow has the same.
+        """
+        *before, max_tries, item = self.group_parts
+        return {_digest([*before, earlier, item]) for earlier in range(max_tries)}
 
     @property
     def tags(self) -> dict[str, str]:

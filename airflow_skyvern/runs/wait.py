@@ -73,7 +73,7 @@ class Wait(Generic[R]):
         self._log = log
         self._clock = clock
         self._began = self._spoke = clock()
-        self._patience = PROGRESS_INTERVAL * random.uniform(0.8, 1.0)  # noqa: S311  spreads log lines
+        self._patience = PROGRESS_INTERVAL * random.uniform(0.8, 1.0)
         self._misses = 0
         self._asked_to_wait = 0.0
         self._on_pause = on_pause
@@ -172,7 +172,7 @@ class Wait(Generic[R]):
 
 def jitter(most: float = 0.1) -> float:
     """Return what pauses are multiplied with, so that not everybody comes back at once; never less than 1."""
-    return random.uniform(1.0, 1.0 + most)  # noqa: S311  spreads load
+    return random.uniform(1.0, 1.0 + most)
 
 
 def watch(wait: Wait[Run], look: Callable[[], Run], sleep: Callable[[float], None]) -> Run | None:

@@ -116,7 +116,7 @@ class ActiveRun:
 
     def _cancel_after_timeout(self) -> None:
         """Cancel the run of a task whose ``execution_timeout`` is over; Airflow waits for that."""
-        from airflow_skyvern.runs.cancel import cancel_and_look
+        from airflow_skyvern.runs.cancel import cancel_and_fetch
 
         context = compat.context_of_timed_out_task()
         run_id = self._run_id or (TaskTry(context).published_run_id() if context else None)
@@ -124,11 +124,11 @@ class ActiveRun:
             self._cancel_within_budget()
             return
         self.ended()
-        run = cancel_and_look(self._hook(), run_id, CANCEL_PATIENCE)
+        run = cancel_and_fetch(self._hook().send, run_id, CANCEL_PATIENCE)
         self._log.info("Skyvern run %s: %s, as execution_timeout is over", run_id, run.status)
 
     def _cancel_within_budget(self) -> None:
-        from airflow_skyvern.runs.cancel import cancel_at_once
+        from airflow_skyvern.runs.cancel import cancel_within_budget
 
         run_id, group = self._run_id, self._group
         client = self._hook().emergency_client() if run_id or group else None
@@ -137,4 +137,4 @@ class ActiveRun:
             return
         self._run_id = None  # but the tag stays: a start that is still under way may be answered later
         with client:
-            cancel_at_once(client, run_id, group, self._log)
+            cancel_within_budget(client.send, run_id, group, self._log)

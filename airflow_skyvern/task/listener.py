@@ -117,11 +117,11 @@ def cancel_marked(work: Cancellation) -> None:
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
     from airflow_skyvern.hooks import SkyvernHook
-    from airflow_skyvern.runs.cancel import cancel_what_is_left
+    from airflow_skyvern.runs.cancel import cancel_if_active
 
     try:
         with closing(SkyvernHook(work.skyvern_conn_id)) as hook:
-            run = cancel_what_is_left(hook, work.run_id, work.group)
+            run = cancel_if_active(hook.send, work.run_id, work.group)
     except (SkyvernError, AirflowNotFoundException) as error:
         log.error("Skyvern run %s may still be running. %s", work, error)  # noqa: TRY400  it says all
         return

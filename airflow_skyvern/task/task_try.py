@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.models import Run
     from airflow_skyvern.runs.key import RunKey
+    from airflow_skyvern.runs.store import StartStore
 
 
 UNKNOWN = "unknown"
@@ -44,9 +45,11 @@ class TaskTry:
         return start.timestamp() if start else None
 
     @property
-    def store(self) -> Any:
-        """What outlives this try: Airflow 3.3's ``task_state_store``, or None."""
-        return compat.task_state_store(self._context)
+    def start_store(self) -> StartStore:
+        """What outlives this try, where this Airflow has something that does."""
+        from airflow_skyvern.runs.store import StartStore
+
+        return StartStore(compat.task_state_store(self._context))
 
     def is_first_of_group(self, retries: int) -> bool:
         """

@@ -12,11 +12,11 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_skyvern import compat
+from airflow_skyvern.client.retry import RETRY_INTERVAL, while_transient_async
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.polling.poller import poller_of
-from airflow_skyvern.runs.cancel import BREATH as RETRY_INTERVAL
-from airflow_skyvern.runs.cancel import PERSISTENCE
+from airflow_skyvern.runs.cancel import CANCEL_PATIENCE
 from airflow_skyvern.runs.event import Reason, RunEvent
 from airflow_skyvern.runs.wait import Wait
 from airflow_skyvern.task import xcom
@@ -216,10 +216,10 @@ async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:
         return
     hook = SkyvernHook(trigger.skyvern_conn_id)  # the wait may have no session yet, or one with an old key
     try:
-        await _canceled(hook, run_id)
+        await while_transient_async(CANCEL_PATIENCE, sleep=asyncio.sleep)(hook.acancel_run, run_id)
         log.info("Skyvern run %s: cancel requested, as a user ended the task", run_id)
         for _ in range(CONFIRMATIONS):
-            if (await hook.alook(run_id)).is_final:
+            if (await hook.afetch_run(run_id)).is_final:
                 log.info("Skyvern run %s: canceled", run_id)
                 return
             await asyncio.sleep(RETRY_INTERVAL)
@@ -227,18 +227,6 @@ async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:
         log.error("Skyvern run %s may still be running. %s", run_id, error)  # noqa: TRY400  it says all
     finally:
         await hook.aclose()
-
-
-async def _canceled(hook: SkyvernHook, run_id: str) -> None:
-    """Cancel a run, also when Skyvern cannot be reached for some minutes."""
-    until = time.monotonic() + PERSISTENCE
-    while True:
-        try:
-            return await hook.acancel_run(run_id)
-        except SkyvernError as error:
-            if not error.transient or time.monotonic() > until:
-                raise
-        await asyncio.sleep(RETRY_INTERVAL)
 
 
 async def _ended_by_user(trigger: SkyvernRunTrigger) -> bool:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from airflow_skyvern.client.sender import AsyncSkyvernClient, RetryPolicy
+from airflow_skyvern.client.retry import RetryPolicy
+from airflow_skyvern.client.sender import AsyncSkyvernClient
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.polling.poller import RunPoller
 from airflow_skyvern.runs.wait import Wait

@@ -3,12 +3,13 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.run_request import RunRequest
-from airflow_skyvern.client.sender import RetryPolicy, SkyvernClient
+from airflow_skyvern.client.sender import SkyvernClient
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import SkyvernServerError
 from airflow_skyvern.hooks import SkyvernHook
-from airflow_skyvern.runs.cancel import cancel_and_look, cancel_at_once, cancel_what_is_left
+from airflow_skyvern.runs.cancel import cancel_and_fetch, cancel_if_active, cancel_within_budget
 from airflow_skyvern.runs.key import GROUP_TAG, RunKey
 from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
 from tests.support.log_lines import LogLines
@@ -34,7 +35,7 @@ def ours(fake: FakeSkyvern) -> str:
 
 def test_a_known_run_is_canceled_and_seen_to_be(fake: FakeSkyvern, client: SkyvernClient, ours: str) -> None:
     log = LogLines()
-    cancel_at_once(client, ours, None, log)
+    cancel_within_budget(client.send, ours, None, log)
     assert [f"{seen.method} {seen.path}" for seen in fake.requests] == [
         f"POST /v1/runs/{ours}/cancel",
         f"GET /v1/runs/{ours}",
@@ -46,13 +47,13 @@ def test_a_run_whose_start_is_under_way_is_found_by_its_key(
     fake: FakeSkyvern, client: SkyvernClient, ours: str
 ) -> None:
     stranger = fake.run(plan=("running",))
-    cancel_at_once(client, None, KEY.group, LogLines())
+    cancel_within_budget(client.send, None, KEY.group, LogLines())
     assert (fake.status(ours), fake.status(stranger)) == ("canceled", "created")
 
 
 def test_a_run_that_appears_a_moment_later_is_found(fake: FakeSkyvern, client: SkyvernClient, ours: str) -> None:
     fake.next("GET", "/v1/runs", httpx.Response(200, json=[]))
-    cancel_at_once(client, None, KEY.group, LogLines())
+    cancel_within_budget(client.send, None, KEY.group, LogLines())
     assert fake.status(ours) == "canceled"
 
 
@@ -63,7 +64,7 @@ def test_a_run_with_another_key_is_not_canceled_though_the_server_shows_it(
     fake.runs[stranger].tags = {GROUP_TAG: "another"}
     rows = [{"run_id": run_id, "status": "running"} for run_id in (stranger, ours)]
     fake.next("GET", "/v1/runs", httpx.Response(200, json=rows))
-    cancel_at_once(client, None, KEY.group, LogLines())
+    cancel_within_budget(client.send, None, KEY.group, LogLines())
     assert (fake.status(ours), fake.status(stranger)) == ("canceled", "created")
 
 
@@ -71,7 +72,7 @@ def test_a_cancel_is_tried_again_within_the_seconds_there_are(
     fake: FakeSkyvern, client: SkyvernClient, ours: str
 ) -> None:
     fake.next("POST", ".*/cancel", LOST)
-    cancel_at_once(client, ours, None, LogLines())
+    cancel_within_budget(client.send, ours, None, LogLines())
     assert fake.status(ours) == "canceled"
     assert len(fake.sent("POST", ".*/cancel")) == 2
 
@@ -85,14 +86,14 @@ def test_a_cancel_with_patience_goes_on_while_skyvern_is_away(skyvern: FakeSkyve
     run_id = skyvern.run(plan=("running",))
     skyvern.next("POST", ".*/cancel", httpx.Response(503), LOST, httpx.Response(502))
     naps: list[float] = []
-    assert cancel_and_look(hook, run_id, 60, naps.append).status == skyvern.status(run_id) == "canceled"
+    assert cancel_and_fetch(hook.send, run_id, 60, naps.append).status == skyvern.status(run_id) == "canceled"
     assert len(naps) == 3
 
 
 def test_a_cancel_with_patience_ends_with_its_patience(skyvern: FakeSkyvern, hook: SkyvernHook) -> None:
     skyvern.next("POST", ".*/cancel", httpx.Response(503))
     with pytest.raises(SkyvernServerError):
-        cancel_and_look(hook, skyvern.run(), -1)
+        cancel_and_fetch(hook.send, skyvern.run(), -1)
     assert len(skyvern.sent("POST", ".*/cancel")) == 1
 
 
@@ -100,7 +101,7 @@ def test_what_a_task_left_is_canceled_also_if_it_appears_late(skyvern: FakeSkyve
     run_id = skyvern.run(plan=("running",))
     skyvern.runs[run_id].tags = KEY.tags
     skyvern.next("GET", "/v1/runs", httpx.Response(200, json=[]), LOST)
-    left = cancel_what_is_left(hook, None, KEY.group, lambda _: None)
+    left = cancel_if_active(hook.send, None, KEY.group, lambda _: None)
     assert left is not None
     assert (left.run_id, skyvern.status(run_id)) == (run_id, "canceled")
 
@@ -111,5 +112,5 @@ def test_a_task_that_left_nothing_cancels_nothing(
 ) -> None:
     monkeypatch.setattr("airflow_skyvern.runs.cancel.LATE_START", 0.1)
     skyvern.run(plan=("running",))
-    assert cancel_what_is_left(hook, None, group, lambda _: None) is None
+    assert cancel_if_active(hook.send, None, group, lambda _: None) is None
     assert skyvern.sent("POST", ".*") == []

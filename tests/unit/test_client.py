@@ -14,8 +14,9 @@ import pytest
 
 from airflow_skyvern import __version__
 from airflow_skyvern.client import api
+from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.run_request import RunRequest
-from airflow_skyvern.client.sender import AsyncSkyvernClient, RetryPolicy, SkyvernClient, tls_context
+from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient, tls_context
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,

@@ -12,8 +12,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, Connection
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.run_request import RunRequest
-from airflow_skyvern.client.sender import RetryPolicy
 from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, Settings
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
@@ -235,7 +235,7 @@ def test_the_table_above_has_every_endpoint() -> None:
         for name, function in vars(api).items()
         if inspect.isfunction(function) and function.__module__ == api.__name__ and not name.startswith("_")
     }
-    assert {row[0] for row in ENDPOINTS} == endpoints - {"probe", *OF_THE_WATCHER}
+    assert {row[0] for row in ENDPOINTS} == endpoints - {"probe", "get_run_despite", *OF_THE_WATCHER}
 
 
 def test_methods_are_described_by_their_endpoints() -> None:
@@ -310,16 +310,16 @@ def test_closing_a_hook_that_never_spoke_does_nothing() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_look_sees_a_run_whose_workflow_was_deleted(skyvern: FakeSkyvern, mode: str) -> None:
     run_id = skyvern.run(plan=("running", "completed"), output={"sum": 1})
-    assert call(SkyvernHook(), mode, "look", run_id).status == "running"
+    assert call(SkyvernHook(), mode, "fetch_run", run_id).status == "running"
     skyvern.runs[run_id].workflow.deleted = True
-    run = call(SkyvernHook(), mode, "look", run_id)
+    run = call(SkyvernHook(), mode, "fetch_run", run_id)
     assert (run.run_id, run.status, run.output) == (run_id, "completed", {"sum": 1})
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_look_at_a_run_that_never_was_says_so(skyvern: FakeSkyvern, mode: str) -> None:
     with pytest.raises(SkyvernNotFoundError, match="Task run not found wr_123"):
-        call(SkyvernHook(), mode, "look", "wr_123")
+        call(SkyvernHook(), mode, "fetch_run", "wr_123")
     assert len(skyvern.requests) == 1
 
 

@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-from airflow_skyvern.client.sender import RetryPolicy
+from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.exceptions import (
     SkyvernConfigError,
     SkyvernConnectionError,
@@ -324,7 +324,7 @@ def test_a_start_whose_answer_was_lost_is_found_and_never_sent_twice(
 
 def test_a_start_that_cannot_be_found_is_left_to_the_next_try(skyvern: FakeSkyvern) -> None:
     skyvern.next("POST", START, httpx.ReadTimeout("lost on its way"))
-    with pytest.raises(SkyvernStartUnknown, match="The next try looks again before it starts anything"):
+    with pytest.raises(SkyvernStartUnknown, match="The next try searches again before it starts anything"):
         execute(make(skyvern.workflow(), lost_start_timeout=1e-6))
     assert len(skyvern.sent("POST", START)) == 1
 

@@ -20,7 +20,7 @@ from airflow_skyvern.polling.listing import DISTRUST
 from airflow_skyvern.polling.poller import _WATCHERS, poller_of
 from airflow_skyvern.polling.queue import RECHECK, QueueEntry
 from airflow_skyvern.runs.wait import Wait
-from airflow_skyvern.triggers import SkyvernRunTrigger
+from airflow_skyvern.triggers.run import SkyvernRunTrigger
 from tests.support.log_lines import LogLines
 from tests.support.polling import PollerRig
 from tests.support.tasks import first_event

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.run_request import RunOptions, RunRequest
-from airflow_skyvern.client.sender import RetryPolicy, SkyvernClient
+from airflow_skyvern.client.sender import SkyvernClient
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import (
     MAX_QUOTE,

@@ -33,7 +33,7 @@ from airflow.utils.session import create_session
 
 from airflow_skyvern.finished_runs.registry import WATCHER, Finished, hand_over, wake_all
 from airflow_skyvern.finished_runs.uri import FinishedRun, runs_uri
-from airflow_skyvern.triggers import SkyvernWorkflowRunsTrigger
+from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
 
 NOW = datetime.now(timezone.utc)
 WEEK = 7 * 86400.0

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from airflow_skyvern.client import schedule_api
-from airflow_skyvern.client.sender import RetryPolicy
+from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernConfigError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.models import Schedule

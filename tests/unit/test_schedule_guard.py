@@ -10,7 +10,7 @@ import httpx
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
 
-from airflow_skyvern.client.sender import RetryPolicy
+from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.exceptions import SkyvernServerError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.schedules.guard import SkyvernScheduleGuard

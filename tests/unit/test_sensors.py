@@ -17,13 +17,13 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.triggers.base import BaseTrigger
 
-from airflow_skyvern.client.sender import RetryPolicy
+from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernRunFailed
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.sensors import SkyvernRunSensor
 from airflow_skyvern.task.deadlines import BACKSTOP
-from airflow_skyvern.triggers import SkyvernSensorTrigger
+from airflow_skyvern.triggers.run import SkyvernSensorTrigger
 from tests.support.fake_skyvern import API_KEY, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, rebuilt, resumed, run_task
 

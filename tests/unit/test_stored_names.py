@@ -12,7 +12,7 @@ from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.schedules.guard import SkyvernScheduleGuard
 from airflow_skyvern.sensors import SkyvernRunSensor
 from airflow_skyvern.task import xcom
-from airflow_skyvern.triggers import SkyvernRunTrigger, SkyvernSensorTrigger
+from airflow_skyvern.triggers.run import SkyvernRunTrigger, SkyvernSensorTrigger
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
 
@@ -71,7 +71,7 @@ def test_airflow_stores_this_of_a_wait() -> None:
 
 @pytest.mark.skipif(AIRFLOW_2, reason="watchers came with Airflow 3")
 def test_airflow_stores_this_of_a_watcher() -> None:
-    from airflow_skyvern.triggers import SkyvernWorkflowRunsTrigger
+    from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
 
     path, kwargs = SkyvernWorkflowRunsTrigger("wpid_1").serialize()
     assert path == "airflow_skyvern.triggers.SkyvernWorkflowRunsTrigger"

@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from airflow_skyvern.client.api import run_workflow
+from airflow_skyvern.client.retry import RetryPolicy, may_have_started
 from airflow_skyvern.client.run_request import RunRequest
-from airflow_skyvern.client.sender import RetryPolicy, SkyvernClient
+from airflow_skyvern.client.sender import SkyvernClient
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
@@ -24,7 +25,8 @@ from airflow_skyvern.exceptions import (
     SkyvernStartUnknown,
 )
 from airflow_skyvern.runs.key import OUR_TAGS, RunKey
-from airflow_skyvern.runs.submission import Submission, may_have_started
+from airflow_skyvern.runs.store import StartStore
+from airflow_skyvern.runs.submission import Attempt, Submission
 from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
 from tests.support.log_lines import LogLines
 
@@ -72,8 +74,8 @@ class Tries:
             self.request,
             key_of(self.request, max_tries),
             log=self.log,
-            memory=self.memory,
-            settle=30,
+            store=StartStore(self.memory),
+            lost_start_timeout=30,
             clock=lambda: self.now,
             sleep=self.sleep,
         )
@@ -83,10 +85,10 @@ class Tries:
         self.on_sleep()
 
     def first(self, max_tries: int = 0) -> Run:
-        return self.submission(max_tries).start(first_try=True)
+        return self.submission(max_tries).start(Attempt())
 
-    def retry(self, max_tries: int = 0, **more: Any) -> Run:
-        return self.submission(max_tries).start(first_try=False, **more)
+    def retry(self, max_tries: int = 0, earlier_tries: int = 1, **more: Any) -> Run:
+        return self.submission(max_tries).start(Attempt(earlier_tries, **more))
 
 
 @pytest.fixture
@@ -193,7 +195,7 @@ def test_a_start_that_was_refused_is_an_error_and_forgotten(fake: FakeSkyvern, t
     fake.next("POST", START, httpx.Response(status, json={"detail": "no"}))
     with pytest.raises(SkyvernError):
         task.first()
-    assert task.retry(idle=0).run_id in fake.runs
+    assert task.retry().run_id in fake.runs
     assert (starts(fake), task.now) == (2, 0)
 
 
@@ -228,7 +230,7 @@ def test_a_retry_after_a_bad_ending_starts_anew(fake: FakeSkyvern, state: str) -
     task = Tries(fake, fake.workflow(plan=(state,)))
     run = task.first()
     fake.runs[run.run_id].look()
-    assert task.retry(idle=300).run_id != run.run_id
+    assert task.retry().run_id != run.run_id
     assert starts(fake) == 2
 
 
@@ -238,24 +240,131 @@ def test_a_retry_whose_start_was_lost_does_not_take_the_run_that_failed_before(f
     fake.runs[run.run_id].look()
     fake.next("POST", START, httpx.ReadTimeout("lost on its way"))
     with pytest.raises(SkyvernStartUnknown):
-        task.retry(idle=300)
+        task.retry()
 
 
 def test_a_retry_that_comes_soon_looks_as_long_as_a_lost_start_may_take(fake: FakeSkyvern, task: Tries) -> None:
     fake.next("GET", FIND, *[httpx.Response(200, json=[])] * 5)
     first = task.first()
-    assert task.retry(idle=10).run_id == first.run_id
+    assert task.retry().run_id == first.run_id
     assert (starts(fake), task.now) == (1, 4)  # the answers also go to the look for a predecessor
 
 
-def test_a_retry_that_comes_late_need_not_wait(fake: FakeSkyvern, task: Tries) -> None:
-    task.retry(idle=300)
-    assert (starts(fake), task.now) == (1, 0)
+def test_a_retry_that_finds_nothing_waits_for_a_start_that_may_be_on_its_way(fake: FakeSkyvern, task: Tries) -> None:
+    """However late the retry comes: a server that was frozen in between has not served the start yet."""
+    task.retry()
+    assert (starts(fake), task.now) == (1, 30)
+
+
+@pytest.mark.parametrize("with_store", [False, True])
+def test_a_frozen_server_that_answers_the_search_before_the_start_makes_one_run(
+    fake: FakeSkyvern, task: Tries, *, with_store: bool
+) -> None:
+    """It thaws while the retry searches, and answers the search first: 2 runs in 8 of 8 before."""
+    task.memory = Memory() if with_store else None
+    frozen: list[Call[Any]] = []
+    send = task.send
+
+    def freeze(call: Call[Any]) -> Any:
+        if call.path == START:
+            frozen.append(call)
+            raise SkyvernConnectionError("timed out")
+        raise SkyvernServerError("frozen", status_code=504)
+
+    task.send = freeze
+    with pytest.raises(SkyvernStartUnknown):
+        task.first()
+    task.send = send
+    task.on_sleep = lambda: send(frozen.pop()) if frozen else None
+    assert [task.retry().run_id] == list(fake.runs)
+
+
+@pytest.mark.parametrize(("lost_searches", "found_after"), [(0, 30), (50, 80)])
+def test_the_search_counts_its_time_from_its_first_answer(
+    fake: FakeSkyvern, task: Tries, lost_searches: int, found_after: int
+) -> None:
+    task.memory = Memory()
+    fake.next("POST", START, httpx.ReadTimeout("lost on its way"))
+    fake.next("GET", FIND, *[httpx.Response(503)] * lost_searches)
+    with pytest.raises(SkyvernStartUnknown):
+        task.first()
+    assert task.now == found_after
+
+
+def test_a_search_ends_when_the_task_has_to(fake: FakeSkyvern, task: Tries) -> None:
+    fake.next("POST", START, httpx.ReadTimeout("lost on its way"))
+    with pytest.raises(SkyvernStartUnknown):
+        task.submission().start(Attempt(seconds_left=12))
+    assert task.now == 12
+    with pytest.raises(SkyvernStartUnknown, match="no time is left"):
+        task.retry(seconds_left=5)
+    assert starts(fake) == 1
+
+
+def test_a_retry_knows_that_each_try_before_has_left_its_run(fake: FakeSkyvern) -> None:
+    task = Tries(fake, fake.workflow(plan=("failed",)))
+    for earlier_tries in range(3):
+        run = task.retry(earlier_tries=earlier_tries)
+        fake.runs[run.run_id].look()
+    assert (starts(fake), task.now) == (3, 0)
+
+
+def test_retries_that_were_lowered_between_two_tries_do_not_start_twice(fake: FakeSkyvern, task: Tries) -> None:
+    """They make a retry look like the first try after a clear."""
+    fake.next("POST", START, httpx.ReadTimeout("lost on its way"))
+    with pytest.raises(SkyvernStartUnknown):
+        task.first(max_tries=2)
+    now = task.now
+    task.retry(max_tries=2, after_clear=True)
+    assert task.now == now + 30
+
+
+def test_a_clear_that_repeats_the_group_starts_anew_where_the_store_knows_the_success(fake: FakeSkyvern) -> None:
+    """`retries` lowered from 2 to 1 after a success at the first try: a clear gives max_tries=2 again."""
+    task = Tries(fake, fake.workflow(plan=("completed",)))
+    task.memory = Memory()
+    before = task.first(max_tries=2)
+    fake.runs[before.run_id].look()
+    StartStore(task.memory).done(before.run_id)
+    assert task.retry(max_tries=2).run_id == before.run_id  # a retry after a crash takes the result again
+    StartStore(task.memory).done(before.run_id)
+    assert task.retry(max_tries=2, after_clear=True).run_id != before.run_id
+
+
+def test_a_try_that_was_overtaken_starts_nothing(fake: FakeSkyvern, task: Tries) -> None:
+    """Airflow 3.3 drops silently what a try stores when another one has taken over."""
+
+    class Overtaken(Memory):
+        def set(self, key: str, value: Any) -> None:
+            pass
+
+    task.memory = Overtaken()
+    with pytest.raises(SkyvernStartUnknown, match="Another try of this task has taken over"):
+        task.first()
+    assert starts(fake) == 0
+
+
+def test_a_retry_resumes_the_run_of_a_workflow_that_was_deleted(fake: FakeSkyvern, task: Tries) -> None:
+    run = task.first()
+    fake.workflows[task.request.workflow_id].deleted = True
+    assert task.retry().run_id == run.run_id
+    assert starts(fake) == 1
+
+
+@pytest.mark.parametrize("max_tries", [0, 1])
+def test_without_tags_a_recorded_run_that_is_gone_does_not_fail_the_task_for_ever(
+    fake: FakeSkyvern, task: Tries, max_tries: int
+) -> None:
+    task.memory = Memory()
+    gone = task.first()
+    del fake.runs[gone.run_id]
+    fake.next("GET", FIND, NO_TAGS)
+    assert task.retry(max_tries=max_tries).run_id in fake.runs
 
 
 def test_with_a_memory_a_retry_after_nothing_need_not_wait(fake: FakeSkyvern, task: Tries) -> None:
     task.memory = Memory()
-    task.retry(idle=0)
+    task.retry()
     assert (starts(fake), task.now) == (1, 0)
 
 
@@ -269,27 +378,66 @@ def test_a_run_whose_tags_were_lost_is_remembered(fake: FakeSkyvern, task: Tries
 
 def test_after_a_clear_the_run_of_before_is_canceled_and_another_started(fake: FakeSkyvern, task: Tries) -> None:
     before = task.first(max_tries=0)
-    after = task.retry(max_tries=1, idle=300)
+    after = task.retry(max_tries=1)
     assert before.run_id != after.run_id
     assert (fake.status(before.run_id), fake.status(after.run_id)) == ("canceled", "created")
 
 
 def test_the_first_try_after_a_clear_need_not_wait(fake: FakeSkyvern, task: Tries) -> None:
     task.first(max_tries=0)
-    task.retry(max_tries=1, new_group=True, idle=0)
+    task.retry(max_tries=1, after_clear=True)
     assert (starts(fake), task.now) == (2, 0)
 
 
 def test_without_tags_and_memory_a_first_try_after_a_clear_starts(fake: FakeSkyvern, task: Tries) -> None:
     fake.next("GET", FIND, NO_TAGS)
-    task.retry(max_tries=1, new_group=True)
+    task.retry(max_tries=1, after_clear=True)
     assert starts(fake) == 1
 
 
 def test_after_a_clear_the_run_of_before_can_be_left_alone(fake: FakeSkyvern, task: Tries) -> None:
     before = task.first(max_tries=0)
-    task.retry(max_tries=1, cancel_predecessor=False, idle=300)
+    task.retry(max_tries=1, cancel_predecessor=False)
     assert fake.status(before.run_id) == "created"
+
+
+def started_by(fake: FakeSkyvern, task: Tries, key: RunKey) -> str:
+    """Return an active run that carries this key."""
+    started = task.send(run_workflow(task.request.model_copy(update={"run_metadata": key.tags})))
+    fake.requests.clear()
+    return str(started.run_id)
+
+
+def test_a_clear_on_staging_does_not_cancel_production(fake: FakeSkyvern, task: Tries) -> None:
+    """Without a base_url both name their tasks alike; when their DAG runs started differs."""
+    production = started_by(fake, task, key_of(task.request, max_tries=0, run_started="at another time"))
+    task.retry(max_tries=1)
+    assert fake.status(production) == "created"
+    assert f"Skyvern run {production}: not canceled" in task.log.text
+    assert "set [api] base_url on both" in task.log.text
+
+
+def test_a_clear_after_the_dag_run_was_restarted_cancels_what_the_store_knows(fake: FakeSkyvern, task: Tries) -> None:
+    task.memory = Memory()
+    key = key_of(task.request, max_tries=0, run_started="before the clear")
+    before = started_by(fake, task, key)
+    StartStore(task.memory).started(key.group, before)
+    task.retry(max_tries=1)
+    assert fake.status(before) == "canceled"
+
+
+def test_an_address_of_its_own_tells_an_airflow_from_others(fake: FakeSkyvern, task: Tries) -> None:
+    before = started_by(fake, task, key_of(task.request, run_started="before", airflow="https://a"))
+    submission = Submission(
+        task.send,
+        task.request,
+        key_of(task.request, max_tries=1, airflow="https://a"),
+        log=task.log,
+        clock=lambda: task.now,
+        sleep=task.sleep,
+    )
+    submission.start(Attempt(1))
+    assert fake.status(before) == "canceled"
 
 
 def test_runs_of_other_tasks_are_left_alone(fake: FakeSkyvern, task: Tries) -> None:
@@ -298,7 +446,7 @@ def test_runs_of_other_tasks_are_left_alone(fake: FakeSkyvern, task: Tries) -> N
         run_workflow(other.request.model_copy(update={"run_metadata": key_of(other.request, task_id="other").tags}))
     )
     untagged = fake.run(plan=("running",))
-    task.retry(idle=300)
+    task.retry()
     assert starts(fake) == 2
     assert {fake.status(stranger.run_id), fake.status(untagged)} == {"created"}
 
@@ -307,7 +455,7 @@ def test_a_server_that_ignores_the_filter_is_not_believed(fake: FakeSkyvern, tas
     stranger = fake.run(plan=("running",))
     row = {"run_id": stranger, "status": "running"}
     fake.next("GET", FIND, httpx.Response(200, json=[row]))
-    with pytest.raises(SkyvernStartAmbiguous, match="no memory between tries"):
+    with pytest.raises(SkyvernStartAmbiguous, match="stores nothing between tries"):
         task.retry()
     assert "The server ignores the filter" in task.log.text
     assert fake.status(stranger) == "created"
@@ -359,5 +507,5 @@ def test_whatever_two_tries_lose_a_third_that_gets_through_makes_one_run(
         if outcome is not None and not fake.runs:
             fake.next("POST", START, outcome)
         with contextlib.suppress(SkyvernStartUnknown):
-            task.first() if number == 0 else task.retry(idle=0)
+            task.first() if number == 0 else task.retry()
     assert len(fake.runs) == 1

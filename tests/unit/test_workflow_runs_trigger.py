@@ -18,7 +18,7 @@ if airflow.__version__.startswith("2."):
     pytest.skip("watchers came with Airflow 3", allow_module_level=True)
 
 from airflow_skyvern.exceptions import SkyvernConfigError
-from airflow_skyvern.triggers import SkyvernWorkflowRunsTrigger
+from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
 from tests.support.fake_skyvern import API_KEY, FakeSkyvern
 from tests.support.tasks import rebuilt
 

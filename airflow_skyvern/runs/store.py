@@ -1,0 +1,86 @@
+"""What outlives a try of a task: its last start. Airflow 3.3 has a store for that, ``task_state_store``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from airflow_skyvern.exceptions import SkyvernStartUnknown
+
+STORE_KEY = "skyvern_run"
+
+
+class TaskStateStore(Protocol):
+    """Airflow's store; it survives retries, and every clear too."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return what was stored."""
+
+    def set(self, key: str, value: Any) -> Any:
+        """Store a value."""
+
+
+@dataclass(frozen=True)
+class StartRecord:
+    """
+    The last start of a task.
+
+    :param group: The tag of the attempt group that it belongs to.
+    :param run_id: The run; None while the start was sent and not answered.
+    :param done: Whether the task took the run's result, so that it ended as a success.
+    """
+
+    group: str
+    run_id: str | None = None
+    done: bool = False
+
+
+class StartStore:
+    """
+    Reads and writes the record of the last start.
+
+    :param store: Airflow's, or None where this Airflow has none.
+    """
+
+    def __init__(self, store: TaskStateStore | None) -> None:
+        self._store = store
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything is kept here."""
+        return self._store is not None
+
+    def read(self, group: str | None = None) -> StartRecord | None:
+        """Return the record, if there is one, and it is of this group where one is given."""
+        value = self._store.get(STORE_KEY, None) if self._store is not None else None
+        if not isinstance(value, dict) or not value.get("group"):
+            return None
+        record = StartRecord(value["group"], value.get("run_id"), bool(value.get("done")))
+        return record if group in (None, record.group) else None
+
+    def will_start(self, group: str) -> None:
+        """
+        Note that a start of this group is sent next.
+
+        :raises SkyvernStartUnknown: the note was not taken, as another try of the task has taken over.
+        """
+        self._write(StartRecord(group))
+        if self._store is not None and self.read(group) is None:
+            raise SkyvernStartUnknown("Another try of this task has taken over, so this one starts no Skyvern run.")
+
+    def started(self, group: str, run_id: str) -> None:
+        """Note the run that a start of this group has created, or that is resumed."""
+        self._write(StartRecord(group, run_id))
+
+    def not_started(self) -> None:
+        """Note that the start did nothing."""
+        self._write(StartRecord(""))
+
+    def done(self, run_id: str) -> None:
+        """Note that the task took the result of its run."""
+        if (record := self.read()) is not None and record.run_id == run_id:
+            self._write(StartRecord(record.group, run_id, done=True))
+
+    def _write(self, record: StartRecord) -> None:
+        if self._store is not None:
+            self._store.set(STORE_KEY, asdict(record))
