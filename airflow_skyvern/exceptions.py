@@ -13,7 +13,7 @@ The errors of this package, each one somebody catches.
     │   ├── SkyvernCreditError          402: the organization has no credit left
     │   ├── SkyvernRateLimitError       429: too many requests; nothing was done
     │   ├── SkyvernServerError          5xx: the server, or a proxy before it, is in trouble
-    │   └── SkyvernResponseError        an answer that is not what the API promises (HTML, half a body)
+    │   └── SkyvernResponseError        an answer that is not what the API promises (HTML, half a body, a proxy's 4xx)
     ├── SkyvernRunError                 a run ended badly; carries the run
     │   ├── SkyvernRunFailed            failed
     │   ├── SkyvernRunTerminated        terminated: the workflow itself decided to stop
@@ -167,7 +167,7 @@ class SkyvernServerError(SkyvernAPIError):
 
 
 class SkyvernResponseError(SkyvernAPIError):
-    """An answer that is not what the API promises: HTML, half a body, another service."""
+    """An answer that is not what the API promises: HTML, half a body, another service, a proxy's 403 or 404."""
 
     transient: ClassVar[bool] = True
     advice = "Check that the base URL (the host field of the Airflow connection) leads to a Skyvern API."
@@ -240,6 +240,9 @@ _BY_STATUS: dict[int, type[SkyvernAPIError]] = {
     HTTPStatus.NOT_IMPLEMENTED: SkyvernAPIError,  # a feature this server does not have: asking again is no use
 }
 
+PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
+"""The 4xx that say that the same request may be accepted later, whoever answers."""
+
 BAD_ENDINGS: dict[str, type[SkyvernRunError]] = {
     # the final statuses of a run other than completed
     "failed": SkyvernRunFailed,
@@ -249,18 +252,40 @@ BAD_ENDINGS: dict[str, type[SkyvernRunError]] = {
 }
 
 
-def error_of_answer(what: str, status_code: int, detail: str, *, retry_after: float | None = None) -> SkyvernAPIError:
+def error_of_answer(
+    what: str, status_code: int, detail: str, *, retry_after: float | None = None, by_skyvern: bool = True
+) -> SkyvernAPIError:
     """
     Make the error for an answer that is no success.
 
-    :param what: What was asked, in words: ``"start workflow wpid_1"``.
+    :param what: What was requested, in words: ``"start workflow wpid_1"``.
     :param detail: What the server said, see :func:`detail_of`.
+    :param by_skyvern: Whether Skyvern itself answered, see :func:`is_skyverns`.
     """
-    kind = _BY_STATUS.get(status_code) or (
-        SkyvernServerError if status_code >= HTTPStatus.INTERNAL_SERVER_ERROR else SkyvernAPIError
-    )
-    message = f"Could not {what}: Skyvern answered {status_code}: {detail}"
+    kind = _kind_of(status_code, by_skyvern=by_skyvern)
+    who = "a proxy or another server" if kind is SkyvernResponseError and not by_skyvern else "Skyvern"
+    message = f"Could not {what}: {who} answered {status_code}: {detail}"
     return kind(_sentence(message, kind.advice), status_code=status_code, detail=detail, retry_after=retry_after)
+
+
+def _kind_of(status_code: int, *, by_skyvern: bool) -> type[SkyvernAPIError]:
+    """Choose the class; a 4xx that is not Skyvern's, as an ingress gives during a deployment, proves nothing."""
+    if status_code in PASSING or (
+        not by_skyvern and HTTPStatus.BAD_REQUEST <= status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+    ):
+        return _BY_STATUS[status_code] if status_code == HTTPStatus.TOO_MANY_REQUESTS else SkyvernResponseError
+    if status_code in _BY_STATUS:
+        return _BY_STATUS[status_code]
+    return SkyvernServerError if status_code >= HTTPStatus.INTERNAL_SERVER_ERROR else SkyvernAPIError
+
+
+def is_skyverns(body: str) -> bool:
+    """Tell whether an error body has Skyvern's form: JSON with ``detail`` or ``error``."""
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(parsed, dict) and bool({"detail", "error"} & set(parsed))
 
 
 def error_of_ending(run: Run) -> SkyvernRunError:

@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_skyvern import compat
 from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.runs.wait import Wait, watch
+from airflow_skyvern.runs.wait import Wait, wait_for_end
 from airflow_skyvern.task.active_run import CANCEL_PATIENCE, ActiveRun
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
@@ -206,7 +206,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
                 )
                 task_try.publish_pause(run_id, ended["message"])
                 self._defer(task_try, run_id, deadline, pause_known=True)
-            return self._wait(task_try, run_id, deadline)
+            return self._wait(task_try, run_id, deadline, end_known=ended["reason"] == "ended")
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """
@@ -303,9 +303,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             timeout=airflows_timeout_for(deadline),
         )
 
-    def _wait(self, task_try: TaskTry, run_id: str, deadline: float) -> Any:
+    def _wait(self, task_try: TaskTry, run_id: str, deadline: float, *, end_known: bool = False) -> Any:
         """Wait on this worker, and return the result."""
-        wait = self._new_wait(task_try, run_id, deadline)
+        wait = self._new_wait(task_try, run_id, deadline, end_known=end_known)
         run = self._poll(task_try, wait)
         return self._result(task_try, run or self._cancel_at_deadline(wait))
 
@@ -322,19 +322,20 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             self._defer(task_try, run_id, deadline)
         return self._result(task_try, self._cancel_at_deadline(wait))
 
-    def _new_wait(self, task_try: TaskTry, run_id: str, deadline: float) -> Wait[Run]:
+    def _new_wait(self, task_try: TaskTry, run_id: str, deadline: float, *, end_known: bool = False) -> Wait[Run]:
         return Wait(
             run_id,
             poll_interval=self.poll_interval,
             deadline=deadline,
             log=self.log,
             on_pause=lambda run: task_try.publish_pause(run_id, run.app_url),
+            end_known=end_known,
         )
 
     def _poll(self, task_try: TaskTry, wait: Wait[Run]) -> Run | None:
         """Poll until the run has ended, or the deadline."""
         self._active_run.is_running(task_try, wait.run_id)
-        run = watch(wait, lambda: self.hook.fetch_run(wait.run_id), self._active_run.sleep)
+        run = wait_for_end(wait, lambda: self.hook.fetch_run(wait.run_id), self._active_run.sleep)
         self._active_run.stop_if_killed()
         return run
 

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.runs.wait import Wait, watch
+from airflow_skyvern.runs.wait import Wait, wait_for_end
 from airflow_skyvern.task.arguments import run_id_of, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
@@ -121,9 +121,9 @@ class SkyvernRunSensor(BaseSensorOperator):
         """Poll the run once."""
         wait = self._run_wait(self._deadline())
         try:
-            wait.saw(self.hook.fetch_run(self.run_id))
+            wait.update(self.hook.fetch_run(self.run_id))
         except SkyvernError as error:
-            wait.missed(error)
+            wait.poll_failed(error)
             return False
         assert wait.run is not None
         TaskTry(context).publish_run(wait.run)
@@ -139,7 +139,7 @@ class SkyvernRunSensor(BaseSensorOperator):
             deadline = 0.0 if ended["reason"] == "deadline" else self._deadline(started)
         deadline = deadline_to_fetch(ended, deadline, self.log)
         wait = self._run_wait(deadline)
-        run = watch(wait, lambda: self.hook.fetch_run(ended["run_id"]), time.sleep)
+        run = wait_for_end(wait, lambda: self.hook.fetch_run(ended["run_id"]), time.sleep)
         if wait.run is not None and self._without_worker:
             TaskTry(context).publish_run(wait.run)
         if run is None:

@@ -31,6 +31,7 @@ from airflow_skyvern.exceptions import (
     SkyvernResponseError,
     detail_of,
     error_of_answer,
+    is_skyverns,
     shorten,
 )
 
@@ -164,9 +165,13 @@ class AsyncSkyvernClient:
         return _result(call, response)
 
 
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """Make the TLS context, once per process and file of certificates: it takes more than 20 ms of the event loop."""
+    return _tls_context(settings.verify, settings.certificates_changed_at)
+
+
 @cache
-def tls_context(verify: bool | str) -> ssl.SSLContext:  # noqa: FBT001  a setting, not a switch
-    """Make the TLS context once per process: it costs more than 20 ms, in the triggerer too."""
+def _tls_context(verify: bool | str, _changed_at: float | None) -> ssl.SSLContext:  # noqa: FBT001  a setting
     if isinstance(verify, bool):
         return httpx.create_ssl_context(verify=verify)
     try:
@@ -198,7 +203,7 @@ def _options(settings: Settings) -> dict[str, Any]:
             "user-agent": f"airflow-provider-skyvern/{__version__}",
         },
         "timeout": httpx.Timeout(settings.timeout, connect=min(CONNECT_TIMEOUT, settings.timeout)),
-        "verify": tls_context(settings.verify),
+        "verify": tls_context(settings),
         "proxy": settings.proxy,
     }
 
@@ -225,6 +230,7 @@ def _result(call: Call[T], response: httpx.Response) -> T:
             response.status_code,
             _redirect(response) or detail_of(response.text),
             retry_after=_retry_after(response.headers.get("retry-after")),
+            by_skyvern=is_skyverns(response.text),
         )
     try:
         return call.parse(response.content)

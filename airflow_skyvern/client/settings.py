@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 DEFAULT_BASE_URL = "https://api.skyvern.com"
@@ -30,6 +31,21 @@ class Settings:
         """Whether the key would travel unencrypted over a network."""
         url = urlsplit(self.base_url)
         return url.scheme == "http" and url.hostname not in {"localhost", "127.0.0.1", "::1"}
+
+    @property
+    def certificates_changed_at(self) -> float | None:
+        """When the file of ``verify`` was last written; None if it names none, or one that is not there."""
+        if isinstance(self.verify, bool):
+            return None
+        try:
+            return Path(self.verify).stat().st_mtime
+        except OSError:
+            return None
+
+    @property
+    def fingerprint(self) -> tuple[Settings, float | None]:
+        """What tells these settings from others, also when only the file of certificates was renewed."""
+        return self, self.certificates_changed_at
 
     def within(self, seconds: float) -> Settings:
         """Return the same settings for a request that has only so many seconds."""

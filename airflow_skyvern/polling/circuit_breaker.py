@@ -1,67 +1,70 @@
-"""When a server in trouble is left alone: a pure decision for everybody who waits at one connection."""
+"""When a server that fails is left alone: a pure decision for all waits of one connection."""
 
 from __future__ import annotations
 
-from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernConnectionError, SkyvernError, SkyvernRateLimitError
-from airflow_skyvern.runs.wait import jitter
+from airflow_skyvern.client.backoff import backoff, jittered
+from airflow_skyvern.exceptions import (
+    SkyvernAPIError,
+    SkyvernConnectionError,
+    SkyvernError,
+    SkyvernRateLimitError,
+    SkyvernResponseError,
+)
 
+FIRST_PAUSE = 2.0
 LONGEST_PAUSE = 60.0
-"""Seconds between two probes of a server in trouble."""
-
-LONGEST_REQUESTED_PAUSE = 600.0
-"""Seconds for which a server is left alone at the most, whatever its Retry-After says."""
+"""Seconds between two probes of a server that fails; more only if it asks for more."""
 
 UNAVAILABLE = frozenset({502, 503, 504})
 
-SUSPICIOUS = 3
+FAILURES_TO_OPEN = 3
 """So many failures in a row are the server's, not those of single runs."""
 
 
 class CircuitBreaker:
-    """How long a connection is left alone while its server is in trouble."""
+    """
+    Stops the requests of a connection while its server fails.
+
+    While it is open, nothing is sent. Then one request probes; the others follow when it has succeeded.
+    """
 
     def __init__(self) -> None:
         self.error: SkyvernError | None = None
+        self.closes_at = 0.0
         self._failures = 0
         self._pauses = 0
-        self._until = 0.0
 
-    def held(self, now: float) -> bool:
-        """Whether nothing may be asked now."""
-        return now < self._until
-
-    @property
-    def until(self) -> float:
-        """When the next request may be sent."""
-        return self._until
+    def is_open(self, now: float) -> bool:
+        """Whether nothing may be sent now."""
+        return now < self.closes_at
 
     @property
-    def in_trouble(self) -> bool:
+    def needs_probe(self) -> bool:
         """Whether one request has to succeed before others are sent."""
         return self.error is not None
 
-    def worked(self) -> None:
-        """Take note of an answer."""
+    def succeeded(self) -> None:
+        """Note that the server answered."""
         self.error, self._failures, self._pauses = None, 0, 0
 
     def failed(self, error: SkyvernError, now: float) -> None:
         """
-        Take note of a failure that may pass.
+        Note a transient failure, and open when it concerns the whole connection.
 
-        A 500 may be the fault of one run, so only several in a row count. That the server is not reached, says so
-        itself, or wants to be left alone concerns everybody.
+        A 500 may be due to one run, so only several in a row count. No answer, an answer of a proxy, a status that
+        says that the server is unavailable, and a ``Retry-After`` concern all waits.
         """
         self._failures += 1
-        asked = error.retry_after if isinstance(error, SkyvernAPIError) else None
-        everybody = (
-            isinstance(error, SkyvernConnectionError | SkyvernRateLimitError)
-            or asked
+        requested = error.retry_after if isinstance(error, SkyvernAPIError) else None
+        concerns_all = (
+            isinstance(error, SkyvernConnectionError | SkyvernRateLimitError | SkyvernResponseError)
+            or requested
             or (isinstance(error, SkyvernAPIError) and error.status_code in UNAVAILABLE)
         )
-        if not everybody and self._failures < SUSPICIOUS:
+        if not concerns_all and self._failures < FAILURES_TO_OPEN:
             return
-        if not self.held(now):  # several requests under way fail of the same cause
+        if not self.is_open(now):  # several requests in flight fail for the same reason
             self._pauses += 1
         self.error = error
-        pause = max(min(2.0 ** min(self._pauses, 10), LONGEST_PAUSE), min(asked or 0.0, LONGEST_REQUESTED_PAUSE))
-        self._until = max(self._until, now + pause * jitter())
+        pause = backoff(max(self._pauses, 1), base=FIRST_PAUSE, longest=LONGEST_PAUSE, requested=requested)
+        self.closes_at = max(self.closes_at, now + jittered(pause))

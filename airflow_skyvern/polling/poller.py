@@ -1,8 +1,8 @@
 """
 All waits of one connection, in one loop: a thousand waits for the price of ten requests.
 
-Instead of asking run by run, the watcher lists the active runs, a hundred per request. A run that is missing from the
-list is never taken for finished: it is asked for itself. docs/architecture.md says how the watcher decides.
+Instead of fetching run by run, the poller lists the active runs, a hundred per request. A run that is missing from
+the list is never taken for finished: it is fetched individually. See docs/waiting.md.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from weakref import WeakKeyDictionary
 from airflow_skyvern.client import api
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.polling.circuit_breaker import CircuitBreaker
-from airflow_skyvern.polling.listing import ListPass, ListPolicy, confirms, nothing_new
-from airflow_skyvern.polling.queue import RECHECK, PollQueue, QueueEntry
+from airflow_skyvern.polling.listing import ListPass, ListPolicy, is_no_news, row_suffices
+from airflow_skyvern.polling.queue import RECHECK_INTERVAL, InList, PollQueue, QueueEntry, State
 from airflow_skyvern.polling.session import Connect, MakeClient, PollSession, single_attempt_client
 
 if TYPE_CHECKING:
@@ -32,21 +32,20 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 8
-"""How many runs are asked for at the same time."""
+MAX_CONCURRENT_FETCHES = 8
 
-BREATH = 0.01
-"""Seconds after which the reading of a page lets others have the event loop."""
+YIELD_INTERVAL = 0.01
+"""Seconds after which the reading of a page yields the event loop to other triggers."""
 
-_ENDING: set[asyncio.Task[None]] = set()
-"""Loops that close their client; without a reference the event loop may drop them."""
+_CLOSING: set[asyncio.Task[None]] = set()
+"""Loops that close their session; without a reference the event loop may drop them."""
 
 
 class RunPoller:
     """
-    Wait for many runs with one client and one loop; it lives as long as somebody waits.
+    Wait for many runs with one session and one loop; it lives as long as there is a wait.
 
-    :param connect: Reads the connection: called before the first request and when the key is refused.
+    :param connect: Reads the connection: before the first request, and again while requests fail.
     :param on_idle: Called when the last wait has left.
     :param make_client: Makes the client.
     """
@@ -60,282 +59,290 @@ class RunPoller:
     ) -> None:
         self._on_idle = on_idle
         self._loop = asyncio.get_running_loop()
-        self._line = PollSession(connect, make_client)
-        self._places = PollQueue(self._loop.time)
-        self._pace = CircuitBreaker()
-        self._listing = ListPolicy()
-        self._to_ask: deque[QueueEntry] = deque()
-        self._asking: set[asyncio.Task[None]] = set()
-        self._news = asyncio.Event()
+        self._session = PollSession(connect, make_client)
+        self._queue = PollQueue(self._loop.time)
+        self._breaker = CircuitBreaker()
+        self._list_policy = ListPolicy()
+        self._to_fetch: deque[QueueEntry] = deque()
+        self._fetches: set[asyncio.Task[None]] = set()
+        self._refresh: asyncio.Task[bool] | None = None
+        self._wake_up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def wait(self, wait: Wait[RunSnapshot], *, first_poll_delay: float = 0.0) -> RunSnapshot | None:
         """
-        Return the run as it ended, or None when the wait is over before it has.
+        Return the run as it ended, or None when the wait is over before that.
 
-        :param first_poll_delay: Seconds before the first look at the run.
-        :raises SkyvernError: looking again cannot help: an unknown run, a refused key.
+        :param first_poll_delay: Seconds before the first poll of the run.
+        :raises SkyvernError: polling again cannot help: an unknown run, a refused key.
         """
-        place = QueueEntry(wait, self._loop.time(), first_poll_delay)
-        self._places.add(place)
+        entry = QueueEntry(wait, self._loop.time(), first_poll_delay)
+        self._queue.add(entry)
         if self._task is None:  # in a context of its own: a trigger's would send its log lines into that task's log
             self._task = contextvars.Context().run(self._loop.create_task, self._run())
-        self._news.set()
+        elif self._refresh is None and self._session.is_old:  # a user may have edited the connection before this task
+            self._refresh = contextvars.Context().run(self._loop.create_task, self._session.refresh())
+            self._refresh.add_done_callback(self._refreshed)
+        self._wake_up.set()
         try:
-            return await place.future
+            return await entry.future
         finally:
-            self._leave(place)
+            self._remove(entry)
 
     async def _run(self) -> None:
         try:
-            await self._line.open()
-            while self._places:
-                self._news.clear()
-                if due := self._places.take_due():
-                    await self._look_at(due)
-                self._ask_next()
-                await self._nap()
-        except Exception as error:  # noqa: BLE001  whatever it is, those who wait must hear of it
-            for place in self._places.clear():
-                self._settle(place, error=error)
+            await self._session.open()
+            while self._queue:
+                self._wake_up.clear()
+                if due := self._queue.pop_due():
+                    await self._poll(due)
+                self._start_fetches()
+                await self._sleep()
+        except Exception as error:  # noqa: BLE001  whatever it is, the waits must get it: nobody else does
+            for entry in self._queue.clear():
+                self._resolve(entry, error=error)
         finally:
             await self._close()
 
     async def _close(self) -> None:
-        """End everything; what there is goes first, so that a wait that comes now starts anew."""
+        """End everything; the state is replaced first, so that a wait that is added now starts anew."""
         task, self._task = self._task, None
-        line, self._line = self._line, self._line.anew()
-        asking, self._asking = self._asking, set()
-        self._to_ask.clear()
-        left = self._places.clear()
+        session, self._session = self._session, self._session.unopened_copy()
+        fetches, self._fetches = self._fetches, set()
+        refresh, self._refresh = self._refresh, None
+        self._to_fetch.clear()
+        left = self._queue.clear()
         if task is not None:
-            _ENDING.add(task)
-            task.add_done_callback(_ENDING.discard)
-        for place in left:  # somebody has canceled the loop itself
-            place.future.cancel()
-        for request in asking:
+            _CLOSING.add(task)
+            task.add_done_callback(_CLOSING.discard)
+        for entry in left:  # the loop itself was canceled
+            entry.future.cancel()
+        pending = [*fetches, *([refresh] if refresh else [])]
+        for request in pending:
             request.cancel()
         self._on_idle()
-        await asyncio.gather(*asking, return_exceptions=True)
-        await line.close()
+        await asyncio.gather(*pending, return_exceptions=True)
+        await session.close()
 
-    async def _nap(self) -> None:
-        """Sleep until somebody is due, comes, leaves as the last, or has got an answer."""
-        if not self._asking:
-            await self._line.close_retired()
-        due = self._places.next_due()
-        pause = None if due is None else max(0.0, due - self._loop.time())
+    async def _sleep(self) -> None:
+        """Sleep until the next poll is due, a wait is added, the last one leaves, or a request finishes."""
+        if not self._fetches:
+            await self._session.close_retired()
+        due = self._queue.next_due()
+        delay = None if due is None else max(0.0, due - self._loop.time())
         with contextlib.suppress(asyncio.TimeoutError, TimeoutError):  # one class only from Python 3.11 on
-            await asyncio.wait_for(self._news.wait(), pause)
+            await asyncio.wait_for(self._wake_up.wait(), delay)
 
-    def _leave(self, place: QueueEntry) -> None:
-        if self._places.remove(place):
+    def _remove(self, entry: QueueEntry) -> None:
+        if self._queue.remove(entry):
             self._on_idle()
-            self._news.set()
+            self._wake_up.set()
 
-    def _settle(self, place: QueueEntry, run: RunSnapshot | None = None, error: Exception | None = None) -> None:
+    def _resolve(self, entry: QueueEntry, run: RunSnapshot | None = None, error: Exception | None = None) -> None:
         """End a wait."""
-        if not place.future.done():
+        if not entry.future.done():
             if error is not None:
-                place.future.set_exception(error)
+                entry.future.set_exception(error)
             else:
-                place.future.set_result(run)
-        self._leave(place)
+                entry.future.set_result(run)
+        self._remove(entry)
 
-    async def _look_at(self, due: list[QueueEntry]) -> None:
-        """Look at runs by a list if that is cheaper, and let ask for the others."""
-        if self._pace.in_trouble and not self._pace.held(self._loop.time()):
+    def _refreshed(self, task: asyncio.Task[bool]) -> None:
+        if task is self._refresh:
+            self._refresh = None
+
+    async def _poll(self, due: list[QueueEntry]) -> None:
+        """Poll runs by a list if that is cheaper, and have the others fetched."""
+        if self._breaker.needs_probe and not self._breaker.is_open(self._loop.time()):
             probe = due.pop(0)
-            probe.asking = True
-            await self._ask(probe)
-        if not self._pace.held(self._loop.time()):
-            for place in due:
-                if place.wait.expired:  # the last look is at the run itself
-                    self._will_ask(place)
-            by_list = [place for place in due if place.out]
-            interval = min((place.wait.poll_interval for place in by_list), default=math.inf)
-            if by_list and self._shall_list(by_list, interval):
+            if self._queue.start_fetch(probe):
+                await self._fetch(probe)
+        if not self._breaker.is_open(self._loop.time()):
+            for entry in due:
+                if entry.wait.expired:  # the last poll is a fetch
+                    self._fetch_soon(entry)
+            by_list = [entry for entry in due if entry.state is State.POPPED]
+            interval = min((entry.wait.poll_interval for entry in by_list), default=math.inf)
+            if by_list and self._should_list(by_list, interval):
                 await self._list(interval)
-        left = [place for place in due if place.out and place in self._places]
-        if self._pace.held(self._loop.time()):
-            self._hold(left)
+        left = [entry for entry in due if entry.state is State.POPPED]
+        if self._breaker.is_open(self._loop.time()):
+            self._postpone(left)
         else:
-            for place in left:
-                self._will_ask(place)
+            for entry in left:
+                self._fetch_soon(entry)
 
-    def _hold(self, places: Iterable[QueueEntry]) -> None:
-        """Leave the server alone; only deadlines are kept meanwhile."""
-        for place in places:
-            if place not in self._places:
+    def _postpone(self, entries: Iterable[QueueEntry]) -> None:
+        """Send nothing while the breaker is open; only deadlines are kept."""
+        for entry in entries:
+            if entry not in self._queue:
                 continue
-            if place.wait.expired:
-                self._settle(place)
+            if entry.wait.expired:
+                self._resolve(entry)
                 continue
-            if self._pace.error is not None:
-                self._tell(place, place.wait.held_up, self._pace.error)
-            self._places.put_back(place, self._pace.until)
+            if self._breaker.error is not None:
+                self._call(entry, entry.wait.connection_down, self._breaker.error)
+            self._queue.requeue(entry, self._breaker.closes_at)
 
-    def _will_ask(self, place: QueueEntry) -> None:
-        if not place.asking and place in self._places:
-            place.asking, place.turn = True, None
-            self._to_ask.append(place)
+    def _fetch_soon(self, entry: QueueEntry) -> None:
+        if self._queue.start_fetch(entry):
+            self._to_fetch.append(entry)
 
-    def _ask_next(self) -> None:
-        """Ask for those whose turn it is, a few at a time."""
-        if self._to_ask and self._pace.held(self._loop.time()):
-            self._hold(self._to_ask)
-            self._to_ask.clear()
-        while self._to_ask and len(self._asking) < AT_ONCE:
-            place = self._to_ask.popleft()
-            if place in self._places:
-                task = self._loop.create_task(self._ask(place))
-                self._asking.add(task)
-                task.add_done_callback(self._answered)
+    def _start_fetches(self) -> None:
+        """Fetch the next runs, a few at a time."""
+        if self._to_fetch and self._breaker.is_open(self._loop.time()):
+            self._postpone(self._to_fetch)
+            self._to_fetch.clear()
+        while self._to_fetch and len(self._fetches) < MAX_CONCURRENT_FETCHES:
+            entry = self._to_fetch.popleft()
+            if entry in self._queue:
+                task = self._loop.create_task(self._fetch(entry))
+                self._fetches.add(task)
+                task.add_done_callback(self._fetched)
 
-    def _answered(self, task: asyncio.Task[None]) -> None:
-        self._asking.discard(task)
-        self._news.set()
+    def _fetched(self, task: asyncio.Task[None]) -> None:
+        self._fetches.discard(task)
+        self._wake_up.set()
 
-    async def _ask(self, place: QueueEntry) -> None:
-        """Look at one run itself."""
-        place.will_be_asked(self._loop.time())
+    async def _fetch(self, entry: QueueEntry) -> None:
+        """Fetch one run."""
+        entry.fetch_starts(self._loop.time())
         try:
             try:
-                run, place.workflow_deleted = await self._line.glance(
-                    place.wait.run_id, workflow_deleted=place.workflow_deleted
+                run, entry.workflow_deleted = await self._session.snapshot(
+                    entry.wait.run_id, workflow_deleted=entry.workflow_deleted
                 )
             except SkyvernError as error:
-                self._missed(place, error)
+                self._fetch_failed(entry, error)
             else:
-                self._pace.worked()
-                self._saw(place, run)
-        except Exception as error:  # noqa: BLE001  such as a log that cannot be written; this wait must hear of it
-            self._settle(place, error=error)
+                self._breaker.succeeded()
+                self._update(entry, run)
+        except Exception as error:  # noqa: BLE001  such as a log that cannot be written; this wait must get it
+            self._resolve(entry, error=error)
 
-    def _saw(self, place: QueueEntry, run: RunSnapshot) -> None:
-        wait = place.wait
-        if run.is_final:
-            self._listing.ended(wait.run_id, self._loop.time())
-        if place not in self._places:
+    def _update(self, entry: QueueEntry, run: RunSnapshot) -> None:
+        wait = entry.wait
+        if entry not in self._queue:
             return
-        place.tell(wait.saw, run)
-        if wait.over:
-            self._settle(place, run if wait.ended else None)
+        entry.call(wait.update, run)
+        if wait.is_done:
+            self._resolve(entry, run if wait.ended else None)
             return
-        if place.missing and place.listed:
-            self._listing.missed_one()
-            self._places.mark(place, listed=False)
-        self._places.put_back(place, self._loop.time() + wait.pause())
+        if self._queue.active_though_missing(entry):
+            self._list_policy.run_was_active()
+        self._queue.requeue(entry, self._loop.time() + wait.next_delay())
 
-    def _missed(self, place: QueueEntry, error: SkyvernError) -> None:
+    def _fetch_failed(self, entry: QueueEntry, error: SkyvernError) -> None:
         if error.transient:
-            self._pace.failed(error, self._loop.time())
+            self._breaker.failed(error, self._loop.time())
         else:
-            self._pace.worked()
-        if place not in self._places:
+            self._breaker.succeeded()
+        if entry not in self._queue:
             return
         try:
-            place.tell(place.wait.missed, error)
+            entry.call(entry.wait.poll_failed, error)
         except SkyvernError:
-            self._settle(place, error=error)
+            self._resolve(entry, error=error)
             return
-        if place.wait.over:
-            self._settle(place)
+        if entry.wait.is_done:
+            self._resolve(entry)
         else:
-            due = self._loop.time() + place.wait.pause()
-            place.asked = due - place.wait.poll_interval  # nor may a list have it asked for before
-            self._places.put_back(place, due)
+            due = self._loop.time() + entry.wait.next_delay()
+            entry.fetch_failed(due)
+            self._queue.requeue(entry, due)
 
-    def _shall_list(self, due: list[QueueEntry], interval: float) -> bool:
+    def _should_list(self, due: list[QueueEntry], interval: float) -> bool:
         now = self._loop.time()
-        if self._listing.has_aged(now):
-            self._places.mark_all_listed()
-        expected = sum(place.listed for place in due)
-        near = self._places.within(2 * interval)
-        return self._listing.worth(now, due=expected, near=near, interval=interval)
+        if self._list_policy.forget_old_cost(now):
+            self._queue.expect_all_in_list()
+        expected = sum(entry.in_list is not InList.NEVER for entry in due)
+        near = self._queue.count_within(2 * interval)
+        return self._list_policy.is_worth_it(now, due=expected, near=near, interval=interval)
 
     async def _list(self, interval: float) -> None:
-        """Look at as many runs as possible by listing the active ones; who is missing has to be asked for."""
-        checks = math.ceil(1.4 * len(self._places) * interval / RECHECK)
-        sweep = ListPass(asked=self._loop.time(), sought=self._places.sought(), checks=checks)
+        """Poll as many runs as possible by listing the active ones; runs missing from the list are fetched."""
+        rechecks = math.ceil(1.4 * len(self._queue) * interval / RECHECK_INTERVAL)
+        list_pass = ListPass(
+            started_at=self._loop.time(), expected=self._queue.runs_expected_in_list(), rechecks=rechecks
+        )
         try:
-            await self._read_pages(sweep)
+            await self._read_pages(list_pass)
         except SkyvernError as error:
             if error.transient:
-                self._pace.failed(error, self._loop.time())
-            if self._listing.failed(error, self._loop.time()):
-                log.info("Skyvern's list of active runs is not used for some minutes. %s", error)
+                self._breaker.failed(error, self._loop.time())
+            if self._list_policy.failed(error, self._loop.time()):
+                log.info(
+                    "Skyvern's list of active runs fails: runs are fetched one by one for some minutes. %s", error
+                )
             return
-        self._listing.listed(self._loop.time(), pages=sweep.pages, unseen=0 if sweep.complete else len(sweep.unseen))
-        for run_id in sweep.unseen:
-            for place in self._places.of(run_id):
-                place.missing = True
-                if sweep.complete and place.may_ask(sweep.asked):
-                    self._will_ask(place)
+        unseen = 0 if list_pass.is_complete else len(list_pass.unseen)
+        self._list_policy.succeeded(self._loop.time(), pages=list_pass.pages, unseen=unseen)
+        for run_id in list_pass.unseen:
+            for entry in self._queue.entries_of(run_id):
+                self._queue.missing_from_list(entry)
+                if list_pass.is_complete and entry.may_fetch(list_pass.started_at):
+                    self._fetch_soon(entry)
 
-    async def _read_pages(self, sweep: ListPass) -> None:
-        while sweep.goes_on(self._listing.pages):
-            pages = sweep.ahead(self._listing.pages)
+    async def _read_pages(self, list_pass: ListPass) -> None:
+        while list_pass.needs_more(self._list_policy.pages):
+            pages = list_pass.next_pages(self._list_policy.pages)
             answers = await asyncio.gather(
-                *(self._line.send(api.list_active_runs(page)) for page in pages), return_exceptions=True
+                *(self._session.send(api.list_active_runs(page)) for page in pages), return_exceptions=True
             )
             for rows in answers:
                 if isinstance(rows, BaseException):
                     raise rows
-                self._pace.worked()
-                sweep.turn(rows)
-                await self._read_rows(rows, sweep)
+                self._breaker.succeeded()
+                list_pass.page_read(rows)
+                await self._read_rows(rows, list_pass)
 
-    async def _read_rows(self, rows: list[ListedRun], sweep: ListPass) -> None:
+    async def _read_rows(self, rows: list[ListedRun], list_pass: ListPass) -> None:
         began = self._loop.time()
         for row in rows:
             run_id = row["run_id"]
-            places = self._places.of(run_id)
-            if places:
-                sweep.unseen.discard(run_id)
-            elif self._listing.contradicts(run_id, sweep.asked):
-                log.warning("Skyvern's list of active runs is stale: %s is over.", run_id)
-            for place in places:
-                if not place.asking:
-                    self._seen(place, row, sweep)
-            if self._loop.time() - began > BREATH:  # who is seen for the first time is logged, which takes time
+            entries = self._queue.entries_of(run_id)
+            if entries:
+                list_pass.unseen.discard(run_id)
+            for entry in entries:
+                if entry.state is not State.FETCHING:
+                    self._found_in_list(entry, row, list_pass)
+            if self._loop.time() - began > YIELD_INTERVAL:  # the first row of a run is logged, which takes time
                 await asyncio.sleep(0)
                 began = self._loop.time()
 
-    def _seen(self, place: QueueEntry, row: ListedRun, sweep: ListPass) -> None:
-        wait = place.wait
-        place.missing = False
-        if not place.listed:
-            self._places.mark(place, listed=True)
-        if sweep.asked >= place.check and sweep.checks > 0:
-            sweep.checks -= 1
-            self._will_ask(place)
-        elif nothing_new(row, wait) or self._tell(place, confirms, row, wait):
-            self._places.put_back(place, sweep.asked + wait.poll_interval * sweep.jitter)
-        elif place.may_ask(sweep.asked):
-            self._will_ask(place)
+    def _found_in_list(self, entry: QueueEntry, row: ListedRun, list_pass: ListPass) -> None:
+        wait, started_at = entry.wait, list_pass.started_at
+        if entry.in_list is not InList.EXPECTED:
+            self._queue.found_in_list(entry)
+        if started_at >= entry.recheck_at and list_pass.rechecks > 0:  # a stale list must not hide an end for ever
+            list_pass.rechecks -= 1
+            self._fetch_soon(entry)
+        elif is_no_news(row, wait) or self._call(entry, row_suffices, row, wait):
+            self._queue.requeue(entry, started_at + wait.poll_interval * list_pass.spread)
+        elif entry.may_fetch(started_at):
+            self._fetch_soon(entry)
 
-    def _tell(self, place: QueueEntry, take_note: Callable[..., T], *args: Any) -> T | None:
-        """Let a wait take note; one that cannot, as its log cannot be written, must not end the others."""
+    def _call(self, entry: QueueEntry, method: Callable[..., T], *args: Any) -> T | None:
+        """Call a method of a wait; one that fails, as its log cannot be written, must not end the others."""
         try:
-            return place.tell(take_note, *args)
+            return entry.call(method, *args)
         except Exception as error:  # noqa: BLE001  see above
-            self._settle(place, error=error)
+            self._resolve(entry, error=error)
             return None
 
 
-_WATCHERS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, RunPoller]] = WeakKeyDictionary()
+_POLLERS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, RunPoller]] = WeakKeyDictionary()
 
 
 def poller_of(conn_id: str, connect: Connect) -> RunPoller:
-    """Return the watcher that everybody in this event loop shares who waits at this connection."""
-    watchers = _WATCHERS.setdefault(asyncio.get_running_loop(), {})
-    if conn_id in watchers:
-        return watchers[conn_id]
+    """Return the poller that all waits of this event loop at this connection share."""
+    pollers = _POLLERS.setdefault(asyncio.get_running_loop(), {})
+    if conn_id in pollers:
+        return pollers[conn_id]
 
     def forget() -> None:
-        if watchers.get(conn_id) is watcher:
-            del watchers[conn_id]
+        if pollers.get(conn_id) is poller:
+            del pollers[conn_id]
 
-    watchers[conn_id] = watcher = RunPoller(connect, on_idle=forget)
-    return watcher
+    pollers[conn_id] = poller = RunPoller(connect, on_idle=forget)
+    return poller

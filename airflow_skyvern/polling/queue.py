@@ -1,4 +1,4 @@
-"""Those who wait at one connection, and when each of them is to be looked at."""
+"""The waits of one connection, and when each of them is polled next."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -18,30 +19,52 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-RECHECK = 3600.0
-"""Seconds after which a run that the list calls active is asked for itself."""
+RECHECK_INTERVAL = 3600.0
+"""Seconds after which a run is fetched although the list shows it as active: so long can a stale list hide an end."""
+
+
+class State(Enum):
+    """Where an entry is."""
+
+    QUEUED = "queued"
+    """In the queue, until it is due."""
+    POPPED = "popped"
+    """Out of the queue: due, and the poller decides how to poll it."""
+    FETCHING = "fetching"
+    """Out of the queue: its run is fetched individually, now or soon."""
+    REMOVED = "removed"
+    """The wait has ended."""
+
+
+class InList(Enum):
+    """What is known of a run and the list of active runs."""
+
+    EXPECTED = "expected"
+    """The list can be expected to hold it."""
+    MISSING = "missing"
+    """The last list did not hold it; it may have ended."""
+    NEVER = "never"
+    """It is active and the list does not hold it: a run of another workflow's run, or one that Skyvern will retry."""
 
 
 class QueueEntry:
     """
-    One wait. It is in the queue, or ``out``: being looked at.
+    One wait in the queue. Only the queue changes where it is.
 
-    ``due``: when to look. ``asked``: when the run itself was asked for. ``check``: when to do that although the list
-    calls it active. ``listed``: whether the list can be expected to hold it. ``missing``: it did not at the last
-    time. ``asking``: it is the run's turn to be asked for.
+    ``due``: when to poll. ``fetched_at``: when its run was last fetched individually. ``recheck_at``: when to do that
+    although the list shows the run as active.
     """
 
     __slots__ = (
-        "asked",
-        "asking",
-        "check",
         "context",
         "due",
+        "fetched_at",
         "future",
-        "listed",
-        "missing",
-        "ready",
-        "turn",
+        "in_list",
+        "is_indexed",
+        "recheck_at",
+        "state",
+        "ticket",
         "wait",
         "workflow_deleted",
     )
@@ -49,40 +72,40 @@ class QueueEntry:
     def __init__(self, wait: Wait[RunSnapshot], now: float, first_poll_delay: float) -> None:
         self.wait = wait
         self.due = now + first_poll_delay
-        self.check = now + RECHECK * random.random()
-        self.asked = -math.inf
-        self.turn: int | None = None
+        self.recheck_at = now + RECHECK_INTERVAL * random.random()
+        self.fetched_at = -math.inf
+        self.state = State.POPPED
+        self.in_list = InList.EXPECTED
+        self.ticket = -1
+        self.is_indexed = self.workflow_deleted = False
         self.future: asyncio.Future[RunSnapshot | None] = asyncio.get_running_loop().create_future()
         self.context = contextvars.copy_context()  # Airflow chooses by it which task's log a line goes to
-        self.asking = self.missing = self.workflow_deleted = self.ready = False
-        self.listed = True
 
-    @property
-    def out(self) -> bool:
-        """Whether somebody has taken it out of the queue and not decided what to do with it."""
-        return self.turn is None and not self.asking
+    def call(self, method: Callable[..., T], *args: Any) -> T:
+        """Call a method of the wait in the context of its trigger, so that it logs into the log of its task."""
+        return self.context.run(method, *args)
 
-    def tell(self, take_note: Callable[..., T], *args: Any) -> T:
-        """Let the wait take note of something, as its own task: what it logs belongs there."""
-        return self.context.run(take_note, *args)
+    def may_fetch(self, now: float) -> bool:
+        """Whether fetching the run is not sooner than the poll interval allows."""
+        return self.state is State.POPPED or self.fetched_at + self.wait.poll_interval <= now
 
-    def may_ask(self, now: float) -> bool:
-        """Whether asking for the run is not sooner than its interval allows."""
-        return self.turn is None or self.asked + self.wait.poll_interval <= now
+    def fetch_starts(self, now: float) -> None:
+        """Note that the run is fetched now."""
+        self.fetched_at = now
+        self.recheck_at = now + RECHECK_INTERVAL * random.uniform(0.5, 1.0)
 
-    def will_be_asked(self, now: float) -> None:
-        """Note the time of a direct look."""
-        self.asked = now
-        self.check = now + RECHECK * random.uniform(0.5, 1.0)
+    def fetch_failed(self, retry_at: float) -> None:
+        """Note that the run must not be fetched before then, although a list may miss it."""
+        self.fetched_at = retry_at - self.wait.poll_interval
 
 
 class PollQueue:
     """
-    All who wait, queued by when they are due.
+    All waits of a connection, by when they are due.
 
-    A place has one entry in the queue. That it is due later than its entry says is found out when the entry's time
-    has come, so that a list that is news of thousands of runs moves none of their entries. An entry is two numbers:
-    of those Python's garbage collector keeps no account, and so has less reason to stop the event loop.
+    An entry has one ticket in the heap. That it is due later than its ticket says is noticed when the ticket's time
+    has come, so that a list which confirms thousands of runs moves none of their tickets. A ticket is a pair of
+    numbers: of those Python's garbage collector keeps no account, so it has less reason to stop the event loop.
 
     :param clock: The time of the event loop.
     """
@@ -90,104 +113,139 @@ class PollQueue:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._all: set[QueueEntry] = set()
-        self._ready: dict[str, tuple[QueueEntry, ...]] = {}
+        self._by_run: dict[str, tuple[QueueEntry, ...]] = {}
         self._intervals: Counter[float] = Counter()
-        self._queue: list[tuple[float, int]] = []
-        self._queued: dict[int, QueueEntry] = {}
-        self._turns = itertools.count()
+        self._heap: list[tuple[float, int]] = []
+        self._by_ticket: dict[int, QueueEntry] = {}
+        self._tickets = itertools.count()
 
-    def __contains__(self, place: QueueEntry) -> bool:
-        return place in self._all
+    def __contains__(self, entry: QueueEntry) -> bool:
+        return entry in self._all
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def add(self, place: QueueEntry) -> None:
-        """Let somebody in."""
-        self._all.add(place)
-        self._enqueue(place)
+    def add(self, entry: QueueEntry) -> None:
+        """Add a wait."""
+        self._all.add(entry)
+        self._push(entry)
 
-    def remove(self, place: QueueEntry) -> bool:
-        """Let somebody out; tell whether it was there and was the last."""
-        if place not in self._all:
+    def remove(self, entry: QueueEntry) -> bool:
+        """Remove a wait; return whether it was the last one."""
+        if entry not in self._all:
             return False
-        self._all.discard(place)
-        if place.ready:
-            run_id = place.wait.run_id
-            self._ready[run_id] = tuple(twin for twin in self._ready[run_id] if twin is not place)
-            if not self._ready[run_id]:
-                del self._ready[run_id]
-            self._intervals[place.wait.poll_interval] -= place.listed
+        self._all.discard(entry)
+        entry.state = State.REMOVED
+        if entry.is_indexed:
+            run_id = entry.wait.run_id
+            self._by_run[run_id] = tuple(twin for twin in self._by_run[run_id] if twin is not entry)
+            if not self._by_run[run_id]:
+                del self._by_run[run_id]
+            self._intervals[entry.wait.poll_interval] -= entry.in_list is not InList.NEVER
         return not self._all
 
     def clear(self) -> list[QueueEntry]:
-        """Send everybody away, and return them."""
-        left = list(self._all)
+        """Remove all waits, and return them."""
+        removed = list(self._all)
+        for entry in removed:
+            entry.state = State.REMOVED
         self._all.clear()
-        self._ready.clear()
+        self._by_run.clear()
         self._intervals.clear()
-        self._queue.clear()
-        self._queued.clear()
-        return left
+        self._heap.clear()
+        self._by_ticket.clear()
+        return removed
 
-    def of(self, run_id: str) -> tuple[QueueEntry, ...]:
-        """Return those who wait for this run and have had their first look, or are having it."""
-        return self._ready.get(run_id, ())
+    def entries_of(self, run_id: str) -> tuple[QueueEntry, ...]:
+        """Return the waits for a run whose first poll is due or past."""
+        return self._by_run.get(run_id, ())
 
-    def sought(self) -> set[str]:
+    def runs_expected_in_list(self) -> set[str]:
         """Return the runs that a list can be expected to hold."""
-        return {run_id for run_id, places in self._ready.items() for place in places if place.listed}
+        return {
+            run_id
+            for run_id, entries in self._by_run.items()
+            for entry in entries
+            if entry.in_list is not InList.NEVER
+        }
 
-    def within(self, interval: float) -> int:
-        """Return how many of them are to be looked at as often as this, or more often."""
+    def count_within(self, interval: float) -> int:
+        """Return how many waits with a place in the list are polled as often as this, or more often."""
         return sum(count for other, count in self._intervals.items() if other <= interval)
 
     def next_due(self) -> float | None:
-        """Return when the next one may be due."""
-        return self._queue[0][0] if self._queue else None
+        """Return when the next wait may be due."""
+        return self._heap[0][0] if self._heap else None
 
-    def take_due(self) -> list[QueueEntry]:
-        """Take those out of the queue who are due now."""
+    def pop_due(self) -> list[QueueEntry]:
+        """Take the waits that are due now out of the queue."""
         now, due = self._clock(), []
-        while self._queue and self._queue[0][0] <= now:
-            _, turn = heapq.heappop(self._queue)
-            place = self._queued.pop(turn)
-            if place.turn != turn or place not in self._all:
+        while self._heap and self._heap[0][0] <= now:
+            _, ticket = heapq.heappop(self._heap)
+            entry = self._by_ticket.pop(ticket)
+            if entry.state is not State.QUEUED or entry.ticket != ticket:
                 continue
-            if place.due > now:
-                self._enqueue(place)
+            if entry.due > now:
+                self._push(entry)
                 continue
-            place.turn = None
-            if not place.ready:
-                place.ready = True
-                self._ready[place.wait.run_id] = (*self.of(place.wait.run_id), place)
-                self._intervals[place.wait.poll_interval] += place.listed
-            due.append(place)
+            entry.state = State.POPPED
+            self._index(entry)
+            due.append(entry)
         return due
 
-    def put_back(self, place: QueueEntry, due: float) -> None:
-        """Queue up, or be due later than the queue says; at the deadline at the latest."""
-        if place not in self._all:
+    def requeue(self, entry: QueueEntry, due: float) -> None:
+        """Poll a wait again at this time; at its deadline at the latest."""
+        if entry.state is State.REMOVED:
             return
-        left = place.wait.left
+        left = entry.wait.seconds_left
         now = self._clock()
-        place.due = min(due, now + left) if left > 0.0 and due > now else now
-        if place.turn is None:
-            place.asking = False
-            self._enqueue(place)
+        entry.due = min(due, now + left) if left > 0.0 and due > now else now
+        if entry.state is not State.QUEUED:
+            self._push(entry)
 
-    def mark(self, place: QueueEntry, *, listed: bool) -> None:
-        """Note whether the list can be expected to hold its run."""
-        if place.ready:
-            self._intervals[place.wait.poll_interval] += listed - place.listed
-        place.listed = listed
+    def start_fetch(self, entry: QueueEntry) -> bool:
+        """Take a wait out of the queue to fetch its run; return False if that is under way, or the wait has ended."""
+        if entry.state in (State.FETCHING, State.REMOVED):
+            return False
+        entry.state = State.FETCHING
+        return True
 
-    def mark_all_listed(self) -> None:
+    def found_in_list(self, entry: QueueEntry) -> None:
+        """Note that the list holds the run."""
+        self._set_in_list(entry, InList.EXPECTED)
+
+    def missing_from_list(self, entry: QueueEntry) -> None:
+        """Note that a list did not hold the run."""
+        if entry.in_list is InList.EXPECTED:
+            entry.in_list = InList.MISSING
+
+    def active_though_missing(self, entry: QueueEntry) -> bool:
+        """Note that the run is active; return whether that shows that lists do not hold it."""
+        if entry.in_list is not InList.MISSING:
+            return False
+        self._set_in_list(entry, InList.NEVER)
+        return True
+
+    def expect_all_in_list(self) -> None:
         """Forget which runs the list did not hold."""
-        for place in self._all:
-            self.mark(place, listed=True)
+        for entry in self._all:
+            self._set_in_list(entry, InList.EXPECTED)
 
-    def _enqueue(self, place: QueueEntry) -> None:
-        place.turn = next(self._turns)
-        self._queued[place.turn] = place
-        heapq.heappush(self._queue, (place.due, place.turn))
+    def _set_in_list(self, entry: QueueEntry, in_list: InList) -> None:
+        if entry.is_indexed:
+            was, becomes = entry.in_list is not InList.NEVER, in_list is not InList.NEVER
+            self._intervals[entry.wait.poll_interval] += becomes - was
+        entry.in_list = in_list
+
+    def _index(self, entry: QueueEntry) -> None:
+        if entry.is_indexed:
+            return
+        entry.is_indexed = True
+        self._by_run[entry.wait.run_id] = (*self.entries_of(entry.wait.run_id), entry)
+        self._intervals[entry.wait.poll_interval] += entry.in_list is not InList.NEVER
+
+    def _push(self, entry: QueueEntry) -> None:
+        entry.state = State.QUEUED
+        entry.ticket = next(self._tickets)
+        self._by_ticket[entry.ticket] = entry
+        heapq.heappush(self._heap, (entry.due, entry.ticket))

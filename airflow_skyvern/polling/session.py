@@ -1,4 +1,4 @@
-"""The client that all waits of one connection share, as long as they are."""
+"""The client that all waits of one connection share, and the connection that it is made from."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+import tenacity
 
 from airflow_skyvern.client import api
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient, tls_context
-from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConnectionError, SkyvernNotFoundError
+from airflow_skyvern.exceptions import (
+    SkyvernAuthError,
+    SkyvernConfigError,
+    SkyvernConnectionError,
+    SkyvernError,
+    SkyvernNotFoundError,
+)
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
@@ -24,41 +32,65 @@ MakeClient = Callable[["Settings"], AsyncSkyvernClient]
 
 log = logging.getLogger(__name__)
 
-REREAD = 5.0
-"""Seconds for which a connection that was read again is taken for what it is."""
+FRESH = 5.0
+"""Seconds for which a connection that was just read, or has just changed, is not read again."""
 
-KEEP = 60.0
-"""Seconds for which idle connections are kept, so that the next look needs no handshake."""
+MAX_AGE = 60.0
+"""Seconds after which the connection is read again when a request fails or a wait is added."""
+
+KEEPALIVE = 60.0
+"""Seconds for which idle connections are kept, so that the next poll needs no handshake."""
 
 
 def single_attempt_client(settings: Settings) -> AsyncSkyvernClient:
-    """Make a client for those who repeat a failed look themselves, later."""
-    return AsyncSkyvernClient(settings, retry=RetryPolicy(attempts=1), keep=KEEP)
+    """Make a client that does not repeat failed requests: the poller does, later."""
+    return AsyncSkyvernClient(settings, retry=RetryPolicy(attempts=1), keep=KEEPALIVE)
 
 
 class PollSession:
     """
-    A client, and another one as soon as the connection holds another key.
+    A client, and another one as soon as the connection has changed: its key, its address, or anything else.
 
     :param connect: Reads the connection.
     """
+
+    connect_patience: ClassVar[float] = 30.0
+    """Seconds for which reading the connection is retried at first: a secrets backend may be away."""
 
     def __init__(self, connect: Connect, make_client: MakeClient = single_attempt_client) -> None:
         self._connect = connect
         self._make_client = make_client
         self._client: AsyncSkyvernClient | None = None
+        self._fingerprint: object = None
         self._retired: list[AsyncSkyvernClient] = []
-        self._renewing = asyncio.Lock()
-        self._read = -math.inf
+        self._reading = asyncio.Lock()
+        self._read_at = self._read_not_before = -math.inf
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the connection may have been edited since it was read."""
+        return self._client is not None and self._now() - self._read_at >= MAX_AGE
 
     async def open(self) -> None:
-        """Read the connection and make the client."""
-        settings = await self._connect()
-        await asyncio.to_thread(_prepare, settings)
-        self._client = self._make_client(settings)
+        """
+        Read the connection and make the client.
 
-    def anew(self) -> PollSession:
-        """Return one that is not open yet."""
+        Airflow reports a secrets backend that is away as a connection that does not exist, so that is not believed at
+        once. A connection that is wrong is.
+        """
+        reading = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(lambda error: not isinstance(error, SkyvernConfigError)),
+            stop=tenacity.stop_after_delay(self.connect_patience),
+            wait=tenacity.wait_exponential(multiplier=0.5, max=8),
+            sleep=asyncio.sleep,
+            reraise=True,
+        )
+        settings: Settings = await reading(self._read)
+        await asyncio.to_thread(_prepare, settings)
+        self._use(settings)
+
+    def unopened_copy(self) -> PollSession:
+        """Return a session of the same connection that is not open yet."""
         return PollSession(self._connect, self._make_client)
 
     async def close(self) -> None:
@@ -68,61 +100,79 @@ class PollSession:
             await self._client.aclose()
 
     async def close_retired(self) -> None:
-        """Close the clients with former keys, when no request is under way any more."""
+        """Close the clients of former connections, when no request is in flight."""
         while self._retired:
             await self._retired.pop().aclose()
 
     async def send(self, call: Call[T]) -> T:
-        """Send a call; once more if its key is refused and the connection has another one."""
+        """Send a call; once more if it failed and the connection has changed since."""
         client = self._client
         assert client is not None
         try:
             return await _sent(client, call)
-        except SkyvernAuthError:
-            if not await self._renewed(client):
+        except SkyvernError as error:
+            may_help = error.transient or isinstance(error, SkyvernAuthError)
+            if not (may_help and await self.refresh(used=client)):
                 raise
         assert self._client is not None
         return await _sent(self._client, call)
 
-    async def glance(self, run_id: str, *, workflow_deleted: bool = False) -> tuple[RunSnapshot, bool]:
+    async def snapshot(self, run_id: str, *, workflow_deleted: bool = False) -> tuple[RunSnapshot, bool]:
         """
-        Look at a run, also when its workflow was deleted while it runs.
+        Fetch a run, also when its workflow was deleted while it runs.
 
         :param workflow_deleted: Whether that is known already.
-        :returns: the run, and whether it is such a one.
+        :returns: the run, and whether its workflow was deleted.
         """
         if not workflow_deleted:
             try:
                 return await self.send(api.get_run_snapshot(run_id)), False
             except SkyvernNotFoundError as error:
-                if not error.workflow_gone:
-                    raise
+                api.get_run_despite(error, run_id)  # raises unless only the workflow is gone
         return await self.send(api.get_run_snapshot(run_id, workflow_deleted=True)), True
 
-    async def _renewed(self, refused: AsyncSkyvernClient) -> bool:
-        """Read the connection again, and tell whether its key is another one now."""
-        async with self._renewing:
-            now = asyncio.get_running_loop().time()
-            if self._client is not refused:
+    async def refresh(self, *, used: AsyncSkyvernClient | None = None) -> bool:
+        """
+        Read the connection again, unless that was done lately.
+
+        :param used: The client whose request failed.
+        :returns: whether there is another client than that now.
+        """
+        async with self._reading:
+            if used is not None and self._client is not used:
                 return True
-            if now - self._read < REREAD:
+            if self._now() < self._read_not_before:
                 return False
-            self._read = now
             try:
-                settings = await self._connect()
-            except Exception as error:  # noqa: BLE001  the refusal itself says more than why there is no newer key
+                return self._use(await self._connect())
+            except Exception as error:  # noqa: BLE001  the failed request says more than why nothing newer can be read
+                self._read_at, self._read_not_before = self._now(), self._now() + MAX_AGE
                 log.warning("The Skyvern connection could not be read again: %s", error)
                 return False
-            if settings == refused.settings:
-                return False
-            log.info("A Skyvern connection has changed: trying its new key")
-            self._retired.append(refused)
-            self._client = self._make_client(settings)
-            return True
+
+    def _use(self, settings: Settings) -> bool:
+        """Use this connection from now on; return whether it differs from the one used so far."""
+        self._read_at = now = self._now()
+        if self._client is not None and settings.fingerprint == self._fingerprint:
+            self._read_not_before = now + MAX_AGE
+            return False
+        if self._client is not None:
+            log.info("A Skyvern connection has changed: using the new one for %s", settings.base_url)
+            self._retired.append(self._client)
+        self._read_not_before = now + FRESH
+        self._fingerprint = settings.fingerprint
+        self._client = self._make_client(settings)
+        return True
+
+    async def _read(self) -> Settings:
+        return await self._connect()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
 
 async def _sent(client: AsyncSkyvernClient, call: Call[T]) -> T:
-    """Send a call; again, once and at once, if the server has hung up: most often the connection was too old."""
+    """Send a call; once more at once if the server closed the connection: most often it was idle for too long."""
     try:
         return await client.send(call)
     except SkyvernConnectionError as error:
@@ -132,7 +182,7 @@ async def _sent(client: AsyncSkyvernClient, call: Call[T]) -> T:
 
 
 def _prepare(settings: Settings) -> None:
-    """Make what takes tens of milliseconds the first time, in a thread: other triggers share the event loop."""
-    tls_context(settings.verify)
+    """Do what takes tens of milliseconds the first time in a thread: other triggers share the event loop."""
+    tls_context(settings)
     api.list_active_runs(1).parse(b"[]")
     api.get_run_snapshot("").parse(b'{"run_id": "", "status": "created"}')

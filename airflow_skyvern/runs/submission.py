@@ -182,7 +182,7 @@ class Submission:
                 self._cancel_predecessor(run.run_id)
             elif not run.is_final:
                 self._log.warning(
-                    "Skyvern run %s: not canceled. It was started by this task before it was cleared, or by the same task "
+                    "Skyvern run %s: not canceled. This task started it before it was cleared, or the same task "
                     "of another Airflow with the same Skyvern organization: set [api] base_url on both",
                     run.run_id,
                 )

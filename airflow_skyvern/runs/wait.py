@@ -1,5 +1,5 @@
 """
-One wait for one run, without the waiting: what was seen, what to log, when to look again, when to give up.
+One wait for one run, without the waiting: what is known, what to log, when to poll again, when to give up.
 
 The worker's loop and the trigger's loop are the same but for ``await``; everything they decide is here, so that
 a deferred task and a task that stays on its worker log the same and end the same.
@@ -12,18 +12,23 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError
+from airflow_skyvern.client.backoff import backoff, jittered
+from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernAuthError, SkyvernError
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Run, RunSnapshot
 
 PROGRESS_INTERVAL = 240.0
-"""Seconds without any news after which a line says that the wait goes on; up to a fifth less, to spread them."""
+"""Seconds without a log line after which one says that the wait continues; up to a fifth less, to spread them."""
 
 LONGEST_BACKOFF = 60.0
+"""Seconds between two polls after many failures."""
 
 POLL_JITTER = 0.02
-"""What is added to an interval at the most while all goes well: every such share makes ends known later."""
+"""The share that is added to an interval at the most while all goes well: it delays the notice of an end."""
+
+KEY_ROTATION_PATIENCE = 600.0
+"""Seconds for which a refused key of a run that was polled before is taken for one that is being replaced."""
 
 PAUSED = "paused"
 """The status of a run that waits for a person."""
@@ -33,10 +38,10 @@ class Log(Protocol):
     """What a logger of Airflow and one of the standard library have in common."""
 
     def info(self, msg: str, /, *args: Any) -> Any:
-        """Log a piece of news."""
+        """Log news."""
 
     def warning(self, msg: str, /, *args: Any) -> Any:
-        """Log something to look at."""
+        """Log a problem."""
 
 
 R = TypeVar("R", bound="RunSnapshot")
@@ -47,12 +52,13 @@ class Wait(Generic[R]):
     The state of one wait.
 
     :param run_id: The run waited for.
-    :param poll_interval: Seconds between two looks.
-    :param deadline: When to give up, in seconds since the epoch.
-    :param log: Where news goes.
+    :param poll_interval: Seconds between two polls.
+    :param deadline: When the wait times out, in seconds since the epoch.
+    :param log: Where news of the run is logged.
     :param on_pause: Called when the run begins to wait for a person.
     :param pause_known: Whether the run was already known to be paused.
-    :param clock: Tells the time in seconds since the epoch.
+    :param end_known: Whether the end of the run is already in the log.
+    :param clock: Returns the time in seconds since the epoch.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class Wait(Generic[R]):
         log: Log,
         on_pause: Callable[[R], object] | None = None,
         pause_known: bool = False,
+        end_known: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.run_id = run_id
@@ -72,119 +79,123 @@ class Wait(Generic[R]):
         self.run: R | None = None
         self._log = log
         self._clock = clock
-        self._began = self._spoke = clock()
-        self._patience = PROGRESS_INTERVAL * random.uniform(0.8, 1.0)
-        self._misses = 0
-        self._asked_to_wait = 0.0
+        self._began = self._logged_at = clock()
+        self._log_interval = PROGRESS_INTERVAL * random.uniform(0.8, 1.0)
+        self._failures = 0
+        self._requested = 0.0
+        self._refused_since: float | None = None
         self._on_pause = on_pause
         self._paused = pause_known
+        self._end_known = end_known
         self._stopped = False
 
     @property
-    def over(self) -> bool:
-        """Whether there is a reason not to look again."""
+    def is_done(self) -> bool:
+        """Whether there is a reason not to poll again."""
         return self.ended or self.expired or self._stopped
 
     @property
     def ended(self) -> bool:
-        """Whether the run was seen to be over."""
+        """Whether the run is known to have ended."""
         return self.run is not None and self.run.is_final
 
     @property
     def expired(self) -> bool:
-        """Whether the deadline is past."""
+        """Whether the deadline has passed."""
         return self._clock() >= self.deadline
 
     @property
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """The seconds until the deadline."""
         return self.deadline - self._clock()
 
     @property
-    def content(self) -> bool:
-        """Whether :meth:`confirmed` would change nothing and say nothing."""
-        return not self._misses and not self._silent_for_long()
+    def has_nothing_to_log(self) -> bool:
+        """Whether :meth:`unchanged` would change nothing and log nothing."""
+        return not self._failures and not self._is_progress_due()
 
     def stop(self) -> None:
         """End the wait before its time."""
         self._stopped = True
 
-    def saw(self, run: R) -> None:
-        """Take note of the run as the server told it, and log what is new."""
+    def update(self, run: R) -> None:
+        """Take the run as the server returned it, and log what is new."""
         before, self.run = self.run, run
         if run.is_final:
-            self._say(ending(run))
+            if not self._end_known:
+                self._log_news(ending(run))
             return
-        if before is None or _news(before) != _news(run):
-            self._say(_description(run))
-        self.confirmed()
+        if before is None or _state_of(before) != _state_of(run):
+            self._log_news(_description(run))
+        self.unchanged()
         was_paused, self._paused = self._paused, run.status == PAUSED
         if self._paused and not was_paused and self._on_pause:
             self._on_pause(run)
 
-    def confirmed(self) -> None:
-        """Take note that the run is still as it was seen last."""
-        self._misses, self._asked_to_wait = 0, 0.0
-        if self.run is not None and self._silent_for_long():
-            self._say(f"still {self.run.status} after {_duration(self._clock() - self._began)}")
+    def unchanged(self) -> None:
+        """Note that the run is as it was at the last poll."""
+        self._failures, self._requested, self._refused_since = 0, 0.0, None
+        if self.run is not None and self._is_progress_due():
+            self._log_news(f"still {self.run.status} after {_duration(self._clock() - self._began)}")
 
-    def held_up(self, error: SkyvernError) -> None:
-        """Take note that nobody looks for the time being, as looking at other runs has failed."""
-        if self._silent_for_long():
-            self._log.warning("Skyvern run %s: not looked at for some minutes. %s", self.run_id, error)
-            self._spoke = self._clock()
+    def connection_down(self, error: SkyvernError) -> None:
+        """Note that the run is not polled for the time being, as polling other runs has failed."""
+        if self._is_progress_due():
+            self._log.warning("Skyvern run %s: not polled for some minutes, as Skyvern fails. %s", self.run_id, error)
+            self._logged_at = self._clock()
 
-    def missed(self, error: SkyvernError) -> None:
+    def poll_failed(self, error: SkyvernError) -> None:
         """
-        Take note of a look that failed; the wait goes on.
+        Note that a poll failed; the wait continues.
 
-        :raises SkyvernError: the error itself, when looking again cannot help.
+        A key that is refused for a run that was polled before may be one that is being replaced: Skyvern may have the
+        new one before Airflow has.
+
+        :raises SkyvernError: the error itself, when polling again cannot help.
         """
-        if not error.transient:
+        if not (error.transient or self._may_be_key_rotation(error)):
             raise error
-        self._misses += 1
-        if isinstance(error, SkyvernAPIError):
-            self._asked_to_wait = error.retry_after or 0.0
+        self._failures += 1
+        self._requested = (error.retry_after or 0.0) if isinstance(error, SkyvernAPIError) else 0.0
         self._log.warning(
-            "Skyvern run %s: could not look (%d in a row), the wait goes on. %s",
-            self.run_id,
-            self._misses,
-            error,
+            "Skyvern run %s: poll failed (%d in a row), will be retried. %s", self.run_id, self._failures, error
         )
-        self._spoke = self._clock()
+        self._logged_at = self._clock()
 
-    def pause(self) -> float:
-        """Return the seconds until the next look: longer after failures, never beyond the deadline."""
-        pause = self.poll_interval * jitter(POLL_JITTER)
-        if self._misses:
+    def next_delay(self) -> float:
+        """Return the seconds until the next poll: longer after failures, never beyond the deadline."""
+        delay = jittered(self.poll_interval, POLL_JITTER)
+        if self._failures:
             longest = max(LONGEST_BACKOFF, self.poll_interval)
-            backoff = min(self.poll_interval * 2.0 ** min(self._misses, 10), longest)
-            pause = max(backoff, self._asked_to_wait) * jitter()
-        return max(0.0, min(pause, self.deadline - self._clock()))
+            base = 2.0 * self.poll_interval
+            delay = jittered(backoff(self._failures, base=base, longest=longest, requested=self._requested))
+        return max(0.0, min(delay, self.deadline - self._clock()))
 
-    def _silent_for_long(self) -> bool:
-        return self._clock() - self._spoke >= self._patience
+    def _may_be_key_rotation(self, error: SkyvernError) -> bool:
+        if self.run is None or not isinstance(error, SkyvernAuthError):
+            return False
+        if self._refused_since is None:
+            self._refused_since = self._clock()
+        return self._clock() - self._refused_since < KEY_ROTATION_PATIENCE
 
-    def _say(self, news: str) -> None:
+    def _is_progress_due(self) -> bool:
+        return self._clock() - self._logged_at >= self._log_interval
+
+    def _log_news(self, news: str) -> None:
         self._log.info("Skyvern run %s: %s", self.run_id, news)
-        self._spoke = self._clock()
+        self._logged_at = self._clock()
 
 
-def jitter(most: float = 0.1) -> float:
-    """Return what pauses are multiplied with, so that not everybody comes back at once; never less than 1."""
-    return random.uniform(1.0, 1.0 + most)
-
-
-def watch(wait: Wait[Run], look: Callable[[], Run], sleep: Callable[[float], None]) -> Run | None:
-    """Look until the run is over and return it, or None when the wait is over, after one last look."""
+def wait_for_end(wait: Wait[Run], fetch: Callable[[], Run], sleep: Callable[[float], None]) -> Run | None:
+    """Poll until the run has ended and return it, or None when the wait is over before that, after one last poll."""
     while True:
         try:
-            wait.saw(look())
+            wait.update(fetch())
         except SkyvernError as error:
-            wait.missed(error)
-        if wait.over:
+            wait.poll_failed(error)
+        if wait.is_done:
             return wait.run if wait.ended else None
-        sleep(wait.pause())
+        sleep(wait.next_delay())
 
 
 def ending(run: RunSnapshot) -> str:
@@ -194,17 +205,17 @@ def ending(run: RunSnapshot) -> str:
     return f"{run.status}{duration}{reason}"
 
 
-def _news(run: RunSnapshot) -> tuple[object, ...]:
+def _state_of(run: RunSnapshot) -> tuple[object, ...]:
     return run.status, run.attempt, run.retry_pending
 
 
 def _description(run: RunSnapshot) -> str:
     if run.retry_pending:
         when = f" at {run.next_attempt_at:%H:%M:%S} UTC" if run.next_attempt_at else ""
-        return f"attempt {run.attempt} {run.status}; Skyvern tries again{when}"
+        return f"attempt {run.attempt} {run.status}; Skyvern retries it{when}"
     if run.status == PAUSED:
         where = f" in {run.app_url}" if run.app_url else ""
-        return f"paused, a person is awaited{where}"
+        return f"paused, waiting for a person{where}"
     return run.status if run.attempt in (None, 1) else f"{run.status} (attempt {run.attempt})"
 
 

@@ -133,8 +133,8 @@ class SkyvernRunTrigger(BaseTrigger):
         try:
             run_id_of(self.run_id)
             conn_id = self.skyvern_conn_id
-            watcher = poller_of(conn_id, lambda: SkyvernHook(conn_id).asettings())
-            run = await watcher.wait(wait, first_poll_delay=self.first_poll_delay)
+            poller = poller_of(conn_id, lambda: SkyvernHook(conn_id).asettings())
+            run = await poller.wait(wait, first_poll_delay=self.first_poll_delay)
             if run is not None:
                 reason = "ended"
             elif wait.run is not None and not wait.expired:

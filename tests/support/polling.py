@@ -1,4 +1,4 @@
-"""A watcher before the fake, in virtual time, and what it asked for when."""
+"""A poller before the fake, in virtual time, and what it requested when."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ class PollerRig:
         self.latency = latency
         self.loop = asyncio.get_running_loop()
         self.key = API_KEY
+        self.base_url = "http://127.0.0.1:1"
         self.connected = 0
         self.clients: list[AsyncSkyvernClient] = []
         self.sent: list[tuple[float, str]] = []
         self.lines = LogLines()
         self.instead: Callable[[httpx.Request], httpx.Response | None] = lambda request: None
-        self.watcher = RunPoller(self._connect, make_client=self._client)
+        self.poller = RunPoller(self._connect, make_client=self._client)
 
     def running(self) -> str:
         """Add a run that goes on until :meth:`end`."""
@@ -69,7 +70,7 @@ class PollerRig:
             clock=self.loop.time,
             **more,
         )
-        return await self.watcher.wait(wait, first_poll_delay=first_poll_delay)
+        return await self.poller.wait(wait, first_poll_delay=first_poll_delay)
 
     def start(self, run_id: str, interval: float = 5.0, **more: Any) -> asyncio.Task[RunSnapshot | None]:
         """Wait in the background."""
@@ -88,7 +89,7 @@ class PollerRig:
     async def _connect(self) -> Settings:
         self.connected += 1
         await asyncio.sleep(self.latency)
-        return Settings(self.key, "http://127.0.0.1:1")
+        return Settings(self.key, self.base_url)
 
     def _client(self, settings: Settings) -> AsyncSkyvernClient:
         client = AsyncSkyvernClient(

@@ -336,7 +336,7 @@ def test_a_paused_run_says_where_a_person_is_awaited(rig: Rig, way: str) -> None
     status, body = rig.skyvern.request("POST", f"/v1/workflows/runs/{run_id}/continue")
     assert status == 200, body
     assert ended(rig, dag_id, name)["state"] == "success"
-    assert "a person is awaited" in log_of(rig, dag_id, name)
+    assert "waiting for a person" in log_of(rig, dag_id, name)
 
 
 def test_a_run_whose_workflow_is_deleted_is_waited_for_to_its_real_end(rig: Rig) -> None:

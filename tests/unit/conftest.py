@@ -58,5 +58,6 @@ def task_log(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def no_wait_before_the_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the pause that spares Airflow's scheduler: there is none here."""
+    """Leave out what spares Airflow's scheduler and waits for its secrets backend: there is neither here."""
     monkeypatch.setattr("airflow_skyvern.triggers.SkyvernRunTrigger.first_poll_delay", 0.0)
+    monkeypatch.setattr("airflow_skyvern.polling.session.PollSession.connect_patience", 0.0)

@@ -397,9 +397,9 @@ def test_settings_can_be_held_to_fewer_seconds_but_not_to_more() -> None:
 
 
 def test_the_tls_context_is_made_once_and_checks_certificates() -> None:
-    assert tls_context(verify=True) is tls_context(verify=True)
-    assert tls_context(verify=True).verify_mode is ssl.CERT_REQUIRED
-    assert tls_context(verify=False).verify_mode is ssl.CERT_NONE
+    assert tls_context(Settings("k", verify=True)) is tls_context(Settings("another", verify=True))
+    assert tls_context(Settings("k", verify=True)).verify_mode is ssl.CERT_REQUIRED
+    assert tls_context(Settings("k", verify=False)).verify_mode is ssl.CERT_NONE
 
 
 def test_a_certificate_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_skyvern.models import FINAL_STATUSES
-from airflow_skyvern.polling.listing import DISTRUST
+from airflow_skyvern.polling.listing import OFF_SECONDS
 from tests.support.fake_skyvern import FakeSkyvern
 from tests.support.polling import PollerRig
 from tests.support.virtual_time import run_virtually
@@ -145,4 +145,4 @@ def test_every_wait_ends_once_for_its_reason_and_in_time(story: Story) -> None:
         assert late <= waiter.interval * 1.1 + (70 + UNREST if story.trouble or story.no_list else 3)
         gaps = [after - before for before, after in pairwise(w.looks(waiter.run_id))]
         assert all(gap >= waiter.interval for gap in gaps[:-1]) or story.trouble
-    assert w.loop.time() <= SCENE + 900 + DISTRUST
+    assert w.loop.time() <= SCENE + 900 + OFF_SECONDS

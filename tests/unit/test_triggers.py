@@ -84,13 +84,20 @@ async def test_a_run_that_is_unknown_ends_the_wait_with_the_reason(skyvern: Fake
     assert "Task run not found wr_123" in event["message"]
 
 
-async def test_a_key_that_stops_working_ends_the_wait_with_the_reason(skyvern: FakeSkyvern) -> None:
+async def test_a_key_that_never_worked_ends_the_wait_with_the_reason(skyvern: FakeSkyvern) -> None:
     run_id = skyvern.run(plan=("running",))
-    skyvern.next("GET", LOOK, lambda: setattr(skyvern, "api_key", "another"))
+    skyvern.api_key = "another"
     event = await first_event(trigger(run_id))
-    assert (event["reason"], event["status"]) == ("error", "running")
+    assert (event["reason"], event["status"]) == ("error", None)
     assert "Could not validate credentials" in event["message"]
     assert API_KEY not in event["message"]
+
+
+async def test_a_key_that_stops_working_may_be_one_that_is_being_replaced(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("running",))
+    skyvern.next("GET", LOOK, lambda: setattr(skyvern, "api_key", "another"))
+    event = await first_event(trigger(run_id, seconds=0.5))
+    assert (event["reason"], event["status"]) == ("deadline", "running")
 
 
 async def test_a_key_that_is_rotated_does_not_end_the_wait(skyvern: FakeSkyvern, connect: Connect) -> None:

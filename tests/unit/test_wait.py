@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from airflow_skyvern.exceptions import (
+    SkyvernAuthError,
     SkyvernConnectionError,
     SkyvernError,
     SkyvernNotFoundError,
@@ -14,7 +15,7 @@ from airflow_skyvern.exceptions import (
     SkyvernServerError,
 )
 from airflow_skyvern.models import Run
-from airflow_skyvern.runs.wait import LONGEST_BACKOFF, Wait, watch
+from airflow_skyvern.runs.wait import LONGEST_BACKOFF, Wait, wait_for_end
 from tests.support.log_lines import LogLines
 
 DEADLINE = 10_000.0
@@ -67,31 +68,31 @@ def looks(*outcomes: Run | SkyvernError) -> Callable[[], Run]:
 
 
 def test_a_wait_returns_the_run_as_it_ended(wait: Wait[Run], clock: Clock) -> None:
-    ended = watch(wait, looks(run("queued"), run("running"), run("completed", output=1)), clock.sleep)
+    ended = wait_for_end(wait, looks(run("queued"), run("running"), run("completed", output=1)), clock.sleep)
     assert ended is not None
     assert ended.output == 1
     assert len(clock.naps) == 2
 
 
 def test_a_run_that_is_over_already_is_not_waited_for(wait: Wait[Run], clock: Clock) -> None:
-    watch(wait, looks(run("failed")), clock.sleep)
+    wait_for_end(wait, looks(run("failed")), clock.sleep)
     assert clock.naps == []
 
 
 def test_a_wait_goes_on_while_a_retry_is_pending(wait: Wait[Run], clock: Clock, lines: LogLines) -> None:
     pending = run("failed", attempt=1, retry_pending=True, next_attempt_at="2026-11-22T20:19:43")
-    ended = watch(wait, looks(pending, run("running", attempt=2), run("completed", attempt=2)), clock.sleep)
+    ended = wait_for_end(wait, looks(pending, run("running", attempt=2), run("completed", attempt=2)), clock.sleep)
     assert ended is not None
     assert ended.attempt == 2
     assert lines.lines == [
-        "Skyvern run wr_1: attempt 1 failed; Skyvern tries again at 20:19:43 UTC",
+        "Skyvern run wr_1: attempt 1 failed; Skyvern retries it at 20:19:43 UTC",
         "Skyvern run wr_1: running (attempt 2)",
         "Skyvern run wr_1: completed",
     ]
 
 
 def test_a_wait_ends_at_the_deadline_after_one_last_look(wait: Wait[Run], clock: Clock) -> None:
-    assert watch(wait, looks(run("running")), clock.sleep) is None
+    assert wait_for_end(wait, looks(run("running")), clock.sleep) is None
     assert clock.now == pytest.approx(DEADLINE)
     assert wait.run is not None
     assert wait.run.status == "running"
@@ -99,15 +100,15 @@ def test_a_wait_ends_at_the_deadline_after_one_last_look(wait: Wait[Run], clock:
 
 def test_a_deadline_that_is_past_still_gives_one_look(clock: Clock, lines: LogLines) -> None:
     wait: Wait[Run] = Wait("wr_1", poll_interval=10, deadline=-1, log=lines, clock=clock)
-    assert watch(wait, looks(run("completed")), clock.sleep) is not None
+    assert wait_for_end(wait, looks(run("completed")), clock.sleep) is not None
     wait = Wait("wr_1", poll_interval=10, deadline=-1, log=lines, clock=clock)
-    assert watch(wait, looks(run("running")), clock.sleep) is None
+    assert wait_for_end(wait, looks(run("running")), clock.sleep) is None
     assert clock.naps == []
 
 
 def test_pauses_are_the_interval_with_a_little_jitter(wait: Wait[Run]) -> None:
-    wait.saw(run("running"))
-    pauses = [wait.pause() for _ in range(100)]
+    wait.update(run("running"))
+    pauses = [wait.next_delay() for _ in range(100)]
     assert all(10 <= pause <= 10.2 for pause in pauses)
     assert len(set(pauses)) > 1
 
@@ -122,74 +123,105 @@ TRANSIENT = [
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
 def test_errors_that_may_pass_do_not_end_a_wait(wait: Wait[Run], clock: Clock, error: SkyvernError) -> None:
-    assert watch(wait, looks(*[error] * 20, run("completed")), clock.sleep) is not None
+    assert wait_for_end(wait, looks(*[error] * 20, run("completed")), clock.sleep) is not None
 
 
 def test_pauses_grow_after_failures_and_shrink_after_an_answer(wait: Wait[Run]) -> None:
     for low in (20, 40, LONGEST_BACKOFF, LONGEST_BACKOFF):
-        wait.missed(SkyvernServerError("no"))
-        assert low <= wait.pause() <= low * 1.1
-    wait.saw(run("running"))
-    assert 10 <= wait.pause() <= 11
+        wait.poll_failed(SkyvernServerError("no"))
+        assert low <= wait.next_delay() <= low * 1.1
+    wait.update(run("running"))
+    assert 10 <= wait.next_delay() <= 11
 
 
 def test_an_interval_longer_than_the_longest_backoff_is_kept(clock: Clock, lines: LogLines) -> None:
     wait: Wait[Run] = Wait("wr_1", poll_interval=300, deadline=DEADLINE, log=lines, clock=clock)
-    wait.missed(SkyvernServerError("no"))
-    assert 300 <= wait.pause() <= 330
+    wait.poll_failed(SkyvernServerError("no"))
+    assert 300 <= wait.next_delay() <= 330
 
 
 def test_the_server_is_left_alone_as_long_as_it_asked(wait: Wait[Run]) -> None:
-    wait.missed(SkyvernRateLimitError("no", retry_after=500))
-    assert 500 <= wait.pause() <= 550
-    wait.missed(SkyvernServerError("no"))
-    assert wait.pause() < 500
+    wait.poll_failed(SkyvernRateLimitError("no", retry_after=500))
+    assert 500 <= wait.next_delay() <= 550
+    wait.poll_failed(SkyvernServerError("no"))
+    assert wait.next_delay() < 500
 
 
 def test_no_pause_goes_beyond_the_deadline(wait: Wait[Run], clock: Clock) -> None:
     clock.now = DEADLINE - 3
-    wait.missed(SkyvernRateLimitError("no", retry_after=500))
-    assert wait.pause() == pytest.approx(3)
+    wait.poll_failed(SkyvernRateLimitError("no", retry_after=500))
+    assert wait.next_delay() == pytest.approx(3)
 
 
 def test_a_wait_that_only_fails_ends_at_the_deadline(wait: Wait[Run], clock: Clock) -> None:
-    assert watch(wait, looks(SkyvernServerError("no")), clock.sleep) is None
+    assert wait_for_end(wait, looks(SkyvernServerError("no")), clock.sleep) is None
     assert wait.run is None
     assert clock.now == pytest.approx(DEADLINE)
 
 
 def test_an_error_that_stays_ends_a_wait_at_once(wait: Wait[Run], clock: Clock) -> None:
     with pytest.raises(SkyvernNotFoundError):
-        watch(wait, looks(run("running"), SkyvernNotFoundError("gone")), clock.sleep)
+        wait_for_end(wait, looks(run("running"), SkyvernNotFoundError("gone")), clock.sleep)
     assert len(clock.naps) == 1
 
 
 def test_only_news_is_logged(wait: Wait[Run], clock: Clock, lines: LogLines) -> None:
-    watch(wait, looks(run("queued"), *[run("running")] * 5, run("completed")), clock.sleep)
+    wait_for_end(wait, looks(run("queued"), *[run("running")] * 5, run("completed")), clock.sleep)
     assert lines.lines == [f"Skyvern run wr_1: {news}" for news in ("queued", "running", "completed")]
 
 
 def test_a_long_silence_is_broken_now_and_then(wait: Wait[Run], clock: Clock, lines: LogLines) -> None:
-    watch(wait, looks(*[run("running")] * 60, run("completed")), clock.sleep)
+    wait_for_end(wait, looks(*[run("running")] * 60, run("completed")), clock.sleep)
     signs = [line for line in lines.lines if "still running after" in line]
     assert len(signs) in (2, 3)
     assert "still running after 3 min" in signs[0] or "still running after 4 min" in signs[0]
 
 
 def test_a_failed_look_is_logged_with_its_reason_and_count(wait: Wait[Run], clock: Clock, lines: LogLines) -> None:
-    watch(wait, looks(SkyvernServerError("why 1"), SkyvernServerError("why 2"), run("completed")), clock.sleep)
+    wait_for_end(wait, looks(SkyvernServerError("why 1"), SkyvernServerError("why 2"), run("completed")), clock.sleep)
     assert lines.lines[:2] == [
-        "Skyvern run wr_1: could not look (1 in a row), the wait goes on. why 1",
-        "Skyvern run wr_1: could not look (2 in a row), the wait goes on. why 2",
+        "Skyvern run wr_1: poll failed (1 in a row), will be retried. why 1",
+        "Skyvern run wr_1: poll failed (2 in a row), will be retried. why 2",
     ]
 
 
 def test_a_paused_run_says_where_a_person_is_awaited(wait: Wait[Run], lines: LogLines) -> None:
-    wait.saw(run("paused", app_url="https://app/runs/wr_1"))
-    assert lines.lines == ["Skyvern run wr_1: paused, a person is awaited in https://app/runs/wr_1"]
+    wait.update(run("paused", app_url="https://app/runs/wr_1"))
+    assert lines.lines == ["Skyvern run wr_1: paused, waiting for a person in https://app/runs/wr_1"]
 
 
 def test_the_end_is_logged_with_its_duration_and_reason(wait: Wait[Run], lines: LogLines) -> None:
     times = {"created_at": "2026-11-22T20:00:00", "finished_at": "2026-11-22T22:03:04"}
-    wait.saw(run("failed", failure_reason="no stock", **times))
+    wait.update(run("failed", failure_reason="no stock", **times))
     assert lines.lines == ["Skyvern run wr_1: failed after 2 h 3 min: no stock"]
+
+
+def test_an_end_that_is_in_the_log_already_is_not_logged_again(lines: LogLines) -> None:
+    """The trigger logs it, and then the worker that fetches the result."""
+    wait: Wait[Run] = Wait("wr_1", poll_interval=10.0, deadline=1e12, log=lines, end_known=True)
+    wait.update(run("completed"))
+    assert wait.ended
+    assert lines.lines == []
+
+
+@pytest.mark.parametrize(("known", "refused_for", "ends"), [(True, 599, False), (True, 601, True), (False, 0, True)])
+def test_a_refused_key_ends_only_waits_that_never_worked_or_after_ten_minutes(
+    lines: LogLines, *, known: bool, refused_for: float, ends: bool
+) -> None:
+    now = 0.0
+    wait: Wait[Run] = Wait("wr_1", poll_interval=10.0, deadline=1e12, log=lines, clock=lambda: now)
+    if known:
+        wait.update(run("running"))
+        wait.poll_failed(SkyvernAuthError("refused"))
+    now += refused_for
+    if ends:
+        with pytest.raises(SkyvernAuthError):
+            wait.poll_failed(SkyvernAuthError("refused"))
+    else:
+        wait.poll_failed(SkyvernAuthError("refused"))
+
+
+def test_a_server_that_asks_for_a_day_gets_ten_minutes(lines: LogLines) -> None:
+    wait: Wait[Run] = Wait("wr_1", poll_interval=10.0, deadline=1e12, log=lines)
+    wait.poll_failed(SkyvernRateLimitError("later", retry_after=86400))
+    assert 600 <= wait.next_delay() <= 660
