@@ -16,7 +16,7 @@ with DAG(
     schedule=None,
     params={
         "workflow_id": Param("wpid_123", type="string"),
-        "database": Param("/tmp/skyvern_example.db", type="string"),  # noqa: S108  an example's place
+        "database": Param("/tmp/skyvern_example.db", type="string"),  # noqa: S108  only an example
     },
     tags=["skyvern", "example"],
     doc_md=__doc__,

@@ -1,4 +1,4 @@
-"""Act on a run that ended badly: read its reason, and go on another way."""
+"""Act on a failed run in another task: read why it failed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ with DAG(
 
     @task(trigger_rule="one_failed")
     def explain(ti: Any) -> dict[str, Any]:
-        """Look at the run again: its id was pushed before it failed."""
+        """Fetch the run again: its id was pushed before it failed."""
         run = SkyvernHook().get_run(ti.xcom_pull(task_ids="attempt", key="run_id"))
         return {
             "status": run.status,

@@ -1,4 +1,4 @@
-"""Start one DAG run for each run that Skyvern tells of by webhook; Airflow 3.3, below it one for several."""
+"""Start one DAG run for each run that Skyvern reports by webhook. Below Airflow 3.3, one for several."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 
 from airflow_skyvern.assets import runs_in, skyvern_runs
 
-if AIRFLOW_V_3_0_PLUS:  # Airflow 2 takes no webhooks and finds no DAG here
+if AIRFLOW_V_3_0_PLUS:  # Airflow 2 has no webhooks: this file defines no DAG there
     completed: Any = skyvern_runs("wpid_123", statuses="completed")
     if AIRFLOW_V_3_3_PLUS:
         from airflow.sdk import PartitionedAssetTimetable
@@ -28,7 +28,7 @@ if AIRFLOW_V_3_0_PLUS:  # Airflow 2 takes no webhooks and finds no DAG here
 
         @task
         def handle(triggering_asset_events: Any = None) -> list[str]:
-            """Return the ids of the runs: one on Airflow 3.3, where it is the partition key of the DAG run, too."""
+            """Return the ids of the runs: on Airflow 3.3 just one, which is also the partition key of the DAG run."""
             return [run["run_id"] for run in runs_in(triggering_asset_events)]
 
         handle()

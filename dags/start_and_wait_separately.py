@@ -21,7 +21,7 @@ with DAG(
 
     @task
     def work_meanwhile() -> str:
-        """Do something else while the browser does its part."""
+        """Do something else while the browser works."""
         return "done"
 
     start >> work_meanwhile()

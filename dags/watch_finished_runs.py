@@ -1,4 +1,4 @@
-"""Start when runs of a workflow have finished, whoever started them, and handle each. Needs Airflow 3."""
+"""Start when runs of a workflow have finished, whatever started them, and handle each. Needs Airflow 3."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_skyvern.assets import FinishedRun, runs_in, skyvern_runs
 
-if AIRFLOW_V_3_0_PLUS:  # Airflow 2 has no watchers and finds no DAG here
+if AIRFLOW_V_3_0_PLUS:  # Airflow 2 has no watchers: this file defines no DAG there
     with DAG(
         "skyvern_watch_finished_runs",
         schedule=[skyvern_runs("wpid_123", watch=True)],
@@ -25,7 +25,7 @@ if AIRFLOW_V_3_0_PLUS:  # Airflow 2 has no watchers and finds no DAG here
 
         @task
         def handle(run: FinishedRun) -> str:
-            """Handle one run. After a crash of the triggerer it may come again: key what you store by its id."""
+            """Handle one run. It may be repeated after a crash of the triggerer: key what you store by its id."""
             return f"{run['run_id']} {run['status']}: {run['app_url']}"
 
         handle.expand(run=finished())
