@@ -131,23 +131,34 @@ def list_runs(
     workflow_id: str | None = None,
     search_key: str | None = None,
     tags: Mapping[str, str] | None = None,
+    *,
+    workflow_ids: Iterable[str] = (),
+    page: int | None = None,
+    last_page: int = LAST_RUNS_PAGE,
 ) -> Call[list[RunSummary]]:
     """
     List the organization's runs, newest first, at most 10,000.
 
     :param status: Only runs in these statuses.
+    :param workflow_id: Only runs of this workflow.
     :param search_key: At least three characters of a parameter's value, a title or an id.
     :param tags: Only runs whose ``run_metadata`` holds all of these.
+    :param workflow_ids: Only runs of these workflows, at most about 100: they stand in the address.
+    :param page: Only this page of 100 runs. Default: all pages.
+    :param last_page: The last page to read. Skyvern refuses pages beyond 100, and beyond 10 with ``workflow_ids``.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-runs
     """
     query = {
         "status": sorted(status),
-        "workflow_permanent_id": workflow_id,
+        "workflow_permanent_id": workflow_id or list(workflow_ids),
         "search_key": search_key,
         "tags": _tags(tags),
     }
-    return paged("/v1/runs", "list runs", RunSummary, query, last_page=LAST_RUNS_PAGE)
+    if page is None:
+        return paged("/v1/runs", "list runs", RunSummary, query, last_page=last_page)
+    given = {key: value for key, value in query.items() if value}
+    return get("/v1/runs", "list runs", list[RunSummary], {**given, "page": page, "page_size": PAGE_SIZE})
 
 
 def find_runs(tags: Mapping[str, str]) -> Call[list[RunSummary]]:

@@ -15,15 +15,15 @@ import logging
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from weakref import WeakKeyDictionary
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
-
 from airflow_skyvern.client import api
+from airflow_skyvern.client.backoff import backoff, jittered
 from airflow_skyvern.client.calls import PAGE_SIZE
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError, SkyvernNotFoundError
+from airflow_skyvern.finished_runs.log import log_failure
 from airflow_skyvern.finished_runs.watermark import BEGINNING, OVERLAP, Row, Watermark, newest
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.models import ACTIVE_STATUSES, Run, RunSummary
@@ -42,14 +42,14 @@ MOST_LOOKS = 50
 BACKWARDS = timedelta(days=1)
 """How long before the end of a run its creation is looked for, where nothing is stored."""
 
-LONGEST_PAUSE = 300.0
+LONGEST_DELAY = 300.0
 """Seconds between two polls while Skyvern cannot be asked."""
 
 
 @dataclass(frozen=True)
-class News:
+class PollResult:
     """
-    What a poll has brought.
+    The result of a poll.
 
     :param rows: The runs of all watched workflows; each watcher picks its own.
     :param gone: Ids of active runs that Skyvern does not know any more.
@@ -63,36 +63,36 @@ class News:
         """When the newest run was created."""
         return newest(self.rows)
 
-    def of(self, member: Subscription) -> list[Row]:
+    def rows_of(self, subscription: Subscription) -> list[Row]:
         """Return the runs that concern a watcher."""
         return [
             row
             for row in self.rows
-            if row.run_id in member.mark.active
-            or (isinstance(row, RunSummary) and row.workflow_permanent_id == member.workflow_id)
+            if row.run_id in subscription.mark.active
+            or (isinstance(row, RunSummary) and row.workflow_permanent_id == subscription.workflow_id)
         ]
 
 
 @dataclass(eq=False)
 class Subscription:
     """
-    One watcher's place in a feed. It keeps ``mark`` up to date itself; the feed reads it before each poll.
+    One watcher in a poller. It keeps ``mark`` up to date itself; the poller reads it before each poll.
 
-    :param poll_interval: Seconds between two polls; the feed goes with the shortest.
+    :param poll_interval: Seconds between two polls; the shortest of all watchers counts.
     """
 
     workflow_id: str
     mark: Watermark
     poll_interval: float
-    inbox: asyncio.Queue[News] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
+    inbox: asyncio.Queue[PollResult] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
 
-    def put(self, news: News) -> None:
-        """Leave the news; they cover those of an earlier poll that were not read yet."""
+    def put(self, result: PollResult) -> None:
+        """Leave a result; it covers that of an earlier poll that was not read yet."""
         if self.inbox.full():
             self.inbox.get_nowait()
-        self.inbox.put_nowait(news)
+        self.inbox.put_nowait(result)
 
-    async def news(self) -> News:
+    async def result(self) -> PollResult:
         """Wait for the next poll."""
         return await self.inbox.get()
 
@@ -100,15 +100,13 @@ class Subscription:
 async def runs_of(hook: SkyvernHook, workflow_ids: Iterable[str], since: datetime) -> list[Row]:
     """Return the runs of these workflows created since, and some older ones."""
     workflows = sorted(set(workflow_ids))
-    call = replace(api.list_runs(), last_page=None)
     rows: list[Row] = []
     if len(workflows) > MOST_WORKFLOWS:
         for start in range(0, len(workflows), MOST_WORKFLOWS):
             rows += await runs_of(hook, workflows[start : start + MOST_WORKFLOWS], since)
         return rows
     for page in range(1, LAST_PAGE + 1):
-        query = {**call.query, "workflow_permanent_id": workflows, "page": page}
-        found: list[RunSummary] = await hook.asend(replace(call, query=query))
+        found: list[RunSummary] = await hook.asend(api.list_runs(workflow_ids=workflows, page=page))
         rows.extend(found)
         if len(found) < PAGE_SIZE or (found[-1].created_at or BEGINNING) < since:
             return rows
@@ -121,24 +119,22 @@ async def runs_of(hook: SkyvernHook, workflow_ids: Iterable[str], since: datetim
 async def active_runs_of(hook: SkyvernHook, workflow_ids: Iterable[str]) -> list[Row]:
     """Return the runs of these workflows that go on."""
     workflows = sorted(set(workflow_ids))
-    call = replace(api.list_runs(status=ACTIVE_STATUSES), last_page=LAST_PAGE)
     rows: list[Row] = []
     for start in range(0, len(workflows), MOST_WORKFLOWS):
-        query = {**call.query, "workflow_permanent_id": workflows[start : start + MOST_WORKFLOWS]}
-        found: list[RunSummary] = await hook.asend(replace(call, query=query))
+        some = workflows[start : start + MOST_WORKFLOWS]
+        call = api.list_runs(status=ACTIVE_STATUSES, workflow_ids=some, last_page=LAST_PAGE)
+        found: list[RunSummary] = await hook.asend(call)
         rows.extend(found)
     return rows
 
 
-async def began(hook: SkyvernHook, workflow_id: str, ended_since: datetime | None = None) -> Watermark:
+async def starting_watermark(hook: SkyvernHook, workflow_id: str, ended_since: datetime | None = None) -> Watermark:
     """
     Return the watermark of a watcher that begins now.
 
     :param ended_since: Runs that ended since then count as not handed over yet.
     """
-    first = await hook.asend(
-        replace(api.list_runs(workflow_id=workflow_id), last_page=None)  # the newest 100
-    )
+    first = await hook.asend(api.list_runs(workflow_ids=[workflow_id], page=1))
     latest = newest(first)
     if latest is None:
         return Watermark()
@@ -149,14 +145,14 @@ async def began(hook: SkyvernHook, workflow_id: str, ended_since: datetime | Non
     return Watermark.at([*rows, *await active_runs_of(hook, [workflow_id])], ended_before=ended_since)
 
 
-async def poll(hook: SkyvernHook, watching: Iterable[tuple[str, Watermark]]) -> News:
-    """Ask once for all watchers: what is new, and what became of the runs that were active."""
+async def poll(hook: SkyvernHook, watching: Iterable[tuple[str, Watermark]]) -> PollResult:
+    """Poll once for all watchers: the new runs, and those that were active."""
     watched = list(watching)
     workflows = [workflow_id for workflow_id, _ in watched]
     rows = await runs_of(hook, workflows, min(mark.since for _, mark in watched))
     unseen = frozenset().union(*(mark.active for _, mark in watched)).difference(row.run_id for row in rows)
     if not unseen:
-        return News(rows)
+        return PollResult(rows)
     rows += await active_runs_of(hook, workflows)
     ended = sorted(unseen.difference(row.run_id for row in rows))
     gone = set()
@@ -165,7 +161,7 @@ async def poll(hook: SkyvernHook, watching: Iterable[tuple[str, Watermark]]) -> 
             rows.append(await hook.afetch_run(run_id))
             continue
         gone.add(run_id)
-    return News(rows, frozenset(gone))
+    return PollResult(rows, frozenset(gone))
 
 
 class FinishedRunsPoller:
@@ -188,7 +184,7 @@ class FinishedRunsPoller:
         self._members.append(member)
         self._joined.set()
         if self._work is None:
-            self._work = asyncio.create_task(self._run(), name=f"Skyvern feed of {self.skyvern_conn_id}")
+            self._work = asyncio.create_task(self._run(), name=f"Skyvern poller of {self.skyvern_conn_id}")
         try:
             yield member
         finally:
@@ -199,7 +195,7 @@ class FinishedRunsPoller:
                 await asyncio.gather(work, return_exceptions=True)
 
     async def app_url(self, row: Row) -> str | None:
-        """Return the address of a run's page. Lists do not tell it, so one run is asked for it, and once only."""
+        """Return the address of a run's page. Lists do not hold it, so one run is fetched for it, and once only."""
         if isinstance(row, Run):
             return row.app_url
         async with self._asking:
@@ -223,46 +219,44 @@ class FinishedRunsPoller:
         members = list(self._members)
         interval = min(member.poll_interval for member in members)
         try:
-            news = await poll(self.hook, [(member.workflow_id, member.mark) for member in members])
+            result = await poll(self.hook, [(member.workflow_id, member.mark) for member in members])
         except Exception as error:  # noqa: BLE001  a watcher that raises would be started again every 2 s, for ever
             self._failures += 1
-            pause = pause_after(error, self._failures, interval)
-            tell(f"Skyvern connection {self.skyvern_conn_id!r}: could not poll, next time in {pause:.0f} s", error)
-            return pause
+            delay = retry_delay_after(error, self._failures, interval)
+            log_failure(
+                f"Skyvern connection {self.skyvern_conn_id!r}: could not poll, next time in {delay:.0f} s", error
+            )
+            return delay
         if self._failures:
-            log.info("Skyvern connection %r: polls again, %d failed", self.skyvern_conn_id, self._failures)
+            log.info(
+                "Skyvern connection %r: polling works again after %d failures", self.skyvern_conn_id, self._failures
+            )
         self._failures = 0
         for member in members:
-            member.put(news)
+            member.put(result)
         return interval
 
 
-def pause_after(error: Exception, failures: int, interval: float) -> float:
+def retry_delay_after(error: Exception, failures: int, interval: float) -> float:
     """Return the seconds to wait after that many failures in a row."""
-    asked = error.retry_after if isinstance(error, SkyvernAPIError) else None
-    grown = min(interval * 2.0 ** min(failures, 10), max(LONGEST_PAUSE, interval))
-    return max(asked or 0.0, grown) * random.uniform(1.0, 1.25)
+    requested = error.retry_after if isinstance(error, SkyvernAPIError) else None
+    longest = max(LONGEST_DELAY, interval)
+    return jittered(backoff(failures, base=2.0 * interval, longest=longest, requested=requested), 0.25)
 
 
-def tell(what: str, error: Exception) -> None:
-    """Log a failure: what Skyvern or the connection says explains itself, anything else needs its traceback."""
-    expected = isinstance(error, SkyvernError | AirflowNotFoundException)
-    log.warning("%s. %s: %s", what, type(error).__name__, error, exc_info=None if expected else error)
-
-
-_feeds: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, FinishedRunsPoller]] = WeakKeyDictionary()
+_POLLERS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, FinishedRunsPoller]] = WeakKeyDictionary()
 
 
 @asynccontextmanager
 async def finished_runs_poller(skyvern_conn_id: str) -> AsyncIterator[FinishedRunsPoller]:
-    """Use the feed of a connection in this event loop; the last user closes it."""
-    feeds = _feeds.setdefault(asyncio.get_running_loop(), {})
-    feed = feeds[skyvern_conn_id] = feeds.get(skyvern_conn_id) or FinishedRunsPoller(skyvern_conn_id)
-    feed.users += 1
+    """Use the poller of a connection in this event loop; the last user closes it."""
+    pollers = _POLLERS.setdefault(asyncio.get_running_loop(), {})
+    poller = pollers[skyvern_conn_id] = pollers.get(skyvern_conn_id) or FinishedRunsPoller(skyvern_conn_id)
+    poller.users += 1
     try:
-        yield feed
+        yield poller
     finally:
-        feed.users -= 1
-        if not feed.users:
-            del feeds[skyvern_conn_id]
-            await feed.hook.aclose()
+        poller.users -= 1
+        if not poller.users:
+            del pollers[skyvern_conn_id]
+            await poller.hook.aclose()

@@ -31,7 +31,7 @@ from pydantic import AliasChoices, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern.finished_runs import registry
-from airflow_skyvern.finished_runs.registry import Finished, Outcome
+from airflow_skyvern.finished_runs.registry import Delivered, Outcome
 from airflow_skyvern.finished_runs.uri import FinishedRun
 from airflow_skyvern.hooks import settings_of
 from airflow_skyvern.models import RunBase, UtcDatetime
@@ -39,22 +39,22 @@ from airflow_skyvern.models import RunBase, UtcDatetime
 log = logging.getLogger(__name__)
 
 SIGNATURE = "x-skyvern-signature"
-READ_SECONDS = 10.0
+READ_TIMEOUT = 10.0
 """Seconds for the whole body to arrive."""
 
-MOST_HELD = 64 * 1024 * 1024
+MAX_BYTES_HELD = 64 * 1024 * 1024
 """Bytes of all bodies that are in memory at the same time."""
 
-KEY_SECONDS = 30.0
+KEY_MAX_AGE = 30.0
 """Seconds for which a key is kept. One that no longer fits is read again at once, but once a second at the most."""
 
-AFTERWARDS = 5.0
-"""Seconds after which a DAG is started for events that Airflow has passed over; see registry.wake."""
+REQUEUE_DELAY = 5.0
+"""Seconds after which a DAG is started for events that Airflow has passed over; see dag_run_queue."""
 
-MOST_IN_BATCH = 100
+MAX_BATCH = 100
 """Runs that are handed over in one transaction."""
 
-LONGEST_ID = 200
+MAX_ID_LENGTH = 200
 
 
 class Refused(Exception):
@@ -69,9 +69,9 @@ class Delivery(RunBase):
     """What a webhook says of a run; the rest of its body is left alone."""
 
     run_id: str = Field(
-        validation_alias=AliasChoices("run_id", "workflow_run_id"), min_length=1, max_length=LONGEST_ID
+        validation_alias=AliasChoices("run_id", "workflow_run_id"), min_length=1, max_length=MAX_ID_LENGTH
     )
-    workflow_id: str | None = Field(default=None, max_length=LONGEST_ID)
+    workflow_id: str | None = Field(default=None, max_length=MAX_ID_LENGTH)
     created_at: UtcDatetime
     finished_at: UtcDatetime | None = None
     app_url: str | None = None
@@ -114,7 +114,7 @@ class Limits:
         )
 
 
-class Bucket:
+class TokenBucket:
     """Lets ``rate`` requests a second pass, and twice as many at once."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -142,12 +142,12 @@ class _Key:
         return time.monotonic() - self.read_at
 
 
-class Keys:
+class SigningKeys:
     """The API keys of the connections, with which Skyvern signs."""
 
     def __init__(self, read: Callable[[str], bytes | None]) -> None:
         self._read = read
-        self._nobodys = secrets.token_bytes(32)
+        self._no_key = secrets.token_bytes(32)
         self._known: dict[str, _Key] = {}
 
     async def signed(self, conn_id: str | None, body: bytes, signature: str) -> bool:
@@ -157,28 +157,28 @@ class Keys:
         :param conn_id: The connection, or None for one that takes no webhooks: nothing is looked up for it.
         """
         if conn_id is None:
-            return fits(self._nobodys, body, signature) and False
-        key = await self._key(conn_id, KEY_SECONDS)
-        if fits(key.value, body, signature):
+            return is_signed_with(self._no_key, body, signature) and False
+        key = await self._key(conn_id, KEY_MAX_AGE)
+        if is_signed_with(key.value, body, signature):
             return True
         newer = await self._key(conn_id, 1.0)
-        return newer is not key and fits(newer.value, body, signature)
+        return newer is not key and is_signed_with(newer.value, body, signature)
 
     async def _key(self, conn_id: str, oldest: float) -> _Key:
         known = self._known.get(conn_id)
         if known is None or known.age > oldest:
             value: bytes | None = await run_in_threadpool(self._read, conn_id)
-            known = self._known[conn_id] = _Key(value or self._nobodys)
+            known = self._known[conn_id] = _Key(value or self._no_key)
         return known
 
 
-def fits(key: bytes, body: bytes, signature: str) -> bool:
+def is_signed_with(key: bytes, body: bytes, signature: str) -> bool:
     """Compare a signature in constant time with the right one: HMAC-SHA256 of the raw body, in hex."""
     expected = hmac.new(key, body, hashlib.sha256).hexdigest().encode()
     return hmac.compare_digest(expected, signature.strip().lower().encode(errors="replace"))
 
 
-def key_of(conn_id: str) -> bytes | None:
+def read_api_key(conn_id: str) -> bytes | None:
     """Read the API key of a connection; what is wrong with it is for the log, not for who asks."""
     try:
         return settings_of(BaseHook.get_connection(conn_id)).api_key.encode()
@@ -187,34 +187,34 @@ def key_of(conn_id: str) -> bytes | None:
         return None
 
 
-HandOver = Callable[[Sequence[Finished]], list[Outcome]]
+Register = Callable[[Sequence[Delivered]], list[Outcome]]
 
 
-class Queue:
+class RegisterQueue:
     """
     Hands runs over, in a thread: one batch at a time, with all that have come in the meantime.
 
-    :param hand_over: Says for each run of a batch what has become of it.
+    :param register: Says for each run of a batch what has become of it.
     """
 
-    def __init__(self, hand_over: HandOver) -> None:
-        self._hand_over = hand_over
-        self._waiting: list[tuple[Finished, asyncio.Future[Outcome]]] = []
+    def __init__(self, register: Register) -> None:
+        self._register = register
+        self._waiting: list[tuple[Delivered, asyncio.Future[Outcome]]] = []
         self._work: asyncio.Task[None] | None = None
 
-    async def put(self, finished: Finished) -> Outcome:
+    async def put(self, delivered: Delivered) -> Outcome:
         """Hand over a run and return what has become of it."""
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append((finished, answer))
+        self._waiting.append((delivered, answer))
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._drain())
         return await answer
 
     async def _drain(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[:MOST_IN_BATCH], self._waiting[MOST_IN_BATCH:]
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             try:
-                outcomes = await run_in_threadpool(self._hand_over, [finished for finished, _ in batch])
+                outcomes = await run_in_threadpool(self._register, [delivered for delivered, _ in batch])
             except Exception as error:  # noqa: BLE001  it belongs to those who wait
                 for _, answer in batch:
                     if not answer.done():
@@ -230,21 +230,21 @@ class Receiver:
     Takes webhooks.
 
     :param read_key: Returns the API key of a connection, or None; it is called in a thread.
-    :param hand_over: See :class:`Queue`.
+    :param register: See :class:`RegisterQueue`.
     """
 
     def __init__(
         self,
         limits: Limits,
-        read_key: Callable[[str], bytes | None] = key_of,
-        hand_over: HandOver | None = None,
+        read_key: Callable[[str], bytes | None] = read_api_key,
+        register: Register | None = None,
     ) -> None:
         self.limits = limits
-        self._keys = Keys(read_key)
-        self._bucket = Bucket(limits.rate)
+        self._keys = SigningKeys(read_key)
+        self._bucket = TokenBucket(limits.rate)
         self._held = 0
-        self._queue = Queue(hand_over or partial(registry.hand_over, max_age=limits.max_age))
-        self._afterwards: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._queue = RegisterQueue(register or partial(registry.register, max_age=limits.max_age))
+        self._requeues: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def receive(self, conn_id: str, request: Request) -> JSONResponse:
         """Answer a delivery."""
@@ -263,7 +263,7 @@ class Receiver:
         if not self._bucket.take():
             raise Refused(429, "Too many requests", {"retry-after": "1"})
         try:
-            await asyncio.wait_for(self._read_all(body, request), READ_SECONDS)
+            await asyncio.wait_for(self._read_all(body, request), READ_TIMEOUT)
         except asyncio.TimeoutError:
             raise Refused(408, "The body did not arrive in time", {"connection": "close"}) from None
 
@@ -273,21 +273,21 @@ class Receiver:
             self._held += len(chunk)
             if len(body) > self.limits.max_bytes:
                 raise Refused(413, f"More than {self.limits.max_bytes} bytes", {"connection": "close"})
-            if self._held > max(MOST_HELD, self.limits.max_bytes):
+            if self._held > max(MAX_BYTES_HELD, self.limits.max_bytes):
                 raise Refused(503, "Too many requests at once", {"retry-after": "5", "connection": "close"})
 
     async def _checked(self, conn_id: str, body: bytes, signature: str) -> Delivery:
         known = conn_id if conn_id in self.limits.connections else None
         if not await self._keys.signed(known, body, signature):
             raise Refused(401, "Invalid signature")
-        return read(body)
+        return parse_delivery(body)
 
     async def _taken(self, conn_id: str, delivery: Delivery) -> JSONResponse:
         if not delivery.is_final:
             return _answer("not finished", delivery)
         if not delivery.workflow_id:
             return _answer("not of a workflow", delivery)
-        outcome = await self._queue.put(Finished(conn_id, delivery.run, delivery.ended))
+        outcome = await self._queue.put(Delivered(conn_id, delivery.run, delivery.ended))
         log.info("Skyvern run %s (%s): webhook, %s", delivery.run_id, delivery.status, outcome)
         if outcome == "nobody listens":
             raise Refused(404, f"No DAG is scheduled on the runs of {delivery.workflow_id} of this connection")
@@ -296,26 +296,26 @@ class Receiver:
                 400, "The run ended in the future: the clocks of Skyvern and Airflow differ by a day or more"
             )
         if outcome == "handed over":
-            self._look_afterwards(conn_id, delivery.workflow_id)
+            self._requeue_soon(conn_id, delivery.workflow_id)
         return _answer(outcome, delivery)
 
-    def _look_afterwards(self, conn_id: str, workflow_id: str) -> None:
+    def _requeue_soon(self, conn_id: str, workflow_id: str) -> None:
         """See to it, once the burst is over, that no event was passed over."""
         key = (conn_id, workflow_id)
-        if (earlier := self._afterwards.get(key)) is not None:
+        if (earlier := self._requeues.get(key)) is not None:
             earlier.cancel()
-        self._afterwards[key] = asyncio.create_task(self._later(key))
+        self._requeues[key] = asyncio.create_task(self._requeue(key))
 
-    async def _later(self, key: tuple[str, str]) -> None:
-        await asyncio.sleep(AFTERWARDS)
+    async def _requeue(self, key: tuple[str, str]) -> None:
+        await asyncio.sleep(REQUEUE_DELAY)
         try:
-            await run_in_threadpool(registry.wake_all, *key)
+            await run_in_threadpool(registry.requeue_dags, *key)
         except Exception:  # the next delivery looks again
             log.exception("Skyvern webhooks: could not look after the events of %s", key)
-        self._afterwards.pop(key, None)
+        self._requeues.pop(key, None)
 
 
-def read(body: bytes) -> Delivery:
+def parse_delivery(body: bytes) -> Delivery:
     """Read a body that is signed."""
     try:
         return Delivery.model_validate_json(body)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
-import json
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta, timezone
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
@@ -18,16 +14,19 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow_skyvern import compat
 from airflow_skyvern.client import api
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
+from airflow_skyvern.finished_runs.log import log_failure
 from airflow_skyvern.finished_runs.poller import (
     FinishedRunsPoller,
     Subscription,
-    began,
     finished_runs_poller,
-    pause_after,
-    tell,
+    retry_delay_after,
+    starting_watermark,
 )
 from airflow_skyvern.finished_runs.uri import FinishedRun, checked_statuses, runs_uri
-from airflow_skyvern.finished_runs.watermark import Row, Watermark
+from airflow_skyvern.finished_runs.watermark_store import WatermarkStore
+
+if TYPE_CHECKING:
+    from airflow_skyvern.finished_runs.watermark import Row, Watermark
 
 ACCEPTED = range(200, 300)
 
@@ -60,8 +59,8 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
 
     __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
 
-    settle: ClassVar[float] = 10.0
-    """Seconds after which an event is taken to be in Airflow's database; Airflow does not tell a trigger."""
+    commit_delay: ClassVar[float] = 10.0
+    """Seconds after which an event is assumed to be in Airflow's database; Airflow does not notify a trigger."""
 
     def __init__(
         self,
@@ -98,54 +97,64 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch for ever; yield an event whenever a poll has brought finished runs."""
-        memory = _Memory(self)
-        async with finished_runs_poller(self.skyvern_conn_id) as feed:
-            place = Subscription(self.workflow_id, await self._begin(feed, memory), self.poll_interval)
+        watermarks = self._watermarks()
+        async with finished_runs_poller(self.skyvern_conn_id) as poller:
+            subscription = Subscription(self.workflow_id, await self._begin(poller, watermarks), self.poll_interval)
             self.log.info("Skyvern workflow %s: watching for finished runs", self.workflow_id)
-            async with feed.joined(place):
+            async with poller.joined(subscription):
                 while True:
-                    news = await place.news()
-                    ended, mark = place.mark.forget(news.gone).take(news.of(place), news.latest)
+                    result = await subscription.result()
+                    ended, mark = subscription.mark.forget(result.gone).take(
+                        result.rows_of(subscription), result.latest
+                    )
                     wanted = [row for row in ended if row.status in self.statuses]
                     if wanted and self.redeliver_to is not None:
-                        mark = mark.without(await self._redelivered(feed, wanted, self.redeliver_to))
+                        mark = mark.without(await self._redelivered(poller, wanted, self.redeliver_to))
                     elif wanted:
                         self.log.info("Skyvern workflow %s: %d runs have finished", self.workflow_id, len(wanted))
-                        yield TriggerEvent({"runs": [await self._described(feed, row) for row in wanted]})
-                        memory.handed_over()
-                    place.mark = mark
-                    await memory.keep(mark)
+                        yield TriggerEvent({"runs": [await self._described(poller, row) for row in wanted]})
+                        watermarks.event_sent()
+                    subscription.mark = mark
+                    await watermarks.write(mark)
 
-    async def _begin(self, feed: FinishedRunsPoller, memory: _Memory) -> Watermark:
-        """Go on where an earlier watcher was stopped, or begin now; again and again, as long as that fails."""
-        ended_since = None if memory.lasts else datetime.now(timezone.utc) - timedelta(seconds=self.lookback)
+    def _watermarks(self) -> WatermarkStore:
+        identity = [self.workflow_id, self.skyvern_conn_id, self.statuses, self.redeliver_to is not None]
+        return WatermarkStore(compat.asset_state_store(self), identity, commit_delay=self.commit_delay)
+
+    async def _begin(self, poller: FinishedRunsPoller, watermarks: WatermarkStore) -> Watermark:
+        """Return the watermark of an earlier watcher, or one that begins now; retried for as long as that fails."""
+        ended_since = None if watermarks.exists else datetime.now(timezone.utc) - timedelta(seconds=self.lookback)
         for failures in itertools.count(1):
             try:
-                mark = await memory.recall()
-                return mark or await memory.keep(await began(feed.hook, self.workflow_id, ended_since))
+                mark = await watermarks.read()
+                return mark or await watermarks.write(
+                    await starting_watermark(poller.hook, self.workflow_id, ended_since)
+                )
             except Exception as error:  # noqa: BLE001  Airflow restarts a watcher that raises every 2 s, for ever
-                pause = pause_after(error, failures, self.poll_interval)
-                tell(f"Skyvern workflow {self.workflow_id}: cannot watch it yet, next try in {pause:.0f} s", error)
-            await asyncio.sleep(pause)
+                delay = retry_delay_after(error, failures, self.poll_interval)
+                log_failure(
+                    f"Skyvern workflow {self.workflow_id}: cannot watch it yet, next try in {delay:.0f} s", error
+                )
+            await asyncio.sleep(delay)
         raise AssertionError
 
-    async def _described(self, feed: FinishedRunsPoller, row: Row) -> FinishedRun:
+    async def _described(self, poller: FinishedRunsPoller, row: Row) -> FinishedRun:
         return FinishedRun(
             run_id=row.run_id,
             status=row.status,
             workflow_id=self.workflow_id,
             finished_at=row.finished_at.isoformat() if row.finished_at else None,
-            app_url=await feed.app_url(row),
+            app_url=await poller.app_url(row),
         )
 
-    async def _redelivered(self, feed: FinishedRunsPoller, rows: list[Row], address: str) -> set[str]:
+    async def _redelivered(self, poller: FinishedRunsPoller, rows: list[Row], address: str) -> set[str]:
         """Let Skyvern send the webhooks of these runs, and return the ids of those that were not accepted."""
         left = {row.run_id for row in rows}
         for row in rows[:MOST_REDELIVERED]:
             try:
-                answer = await feed.hook.asend(api.retry_webhook(row.run_id, address))
+                answer = await poller.hook.asend(api.retry_webhook(row.run_id, address))
             except SkyvernError as error:
-                tell(f"Skyvern run {row.run_id}: its webhook could not be sent again, will try later", error)
+                log_failure(f"Skyvern run {row.run_id}: its webhook could not be sent again, will try later", error)
                 break
             if answer.status_code not in ACCEPTED:
                 said = answer.error or f"status {answer.status_code}"
@@ -153,50 +162,6 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
                 continue
             left.discard(row.run_id)
         return left
-
-
-class _Memory:
-    """What a watcher keeps in Airflow 3.3's store of its asset; older versions keep nothing."""
-
-    def __init__(self, trigger: SkyvernWorkflowRunsTrigger) -> None:
-        self._store = compat.asset_state_store(trigger)
-        self._log = trigger.log
-        self._settle = trigger.settle
-        redelivers = trigger.redeliver_to is not None
-        identity = json.dumps([trigger.workflow_id, trigger.skyvern_conn_id, trigger.statuses, redelivers])
-        self._key = f"skyvern_watermark_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-        self._kept: Watermark | None = None
-        self._later: deque[tuple[float, Watermark]] = deque()
-        self._settled_at = 0.0
-
-    @property
-    def lasts(self) -> bool:
-        """Whether this Airflow keeps it."""
-        return self._store is not None
-
-    async def recall(self) -> Watermark | None:
-        """Return what was kept."""
-        self._kept = None if self._store is None else Watermark.from_json(await self._store.aget(self._key))
-        return self._kept
-
-    def handed_over(self) -> None:
-        """Note that an event is on its way to the database: what counts it as done has to wait."""
-        self._settled_at = time.monotonic() + self._settle
-
-    async def keep(self, mark: Watermark) -> Watermark:
-        """Store the newest watermark all of whose events have arrived, and return the one given."""
-        self._later.append((self._settled_at, mark))
-        ripe = None
-        while self._later and self._later[0][0] <= time.monotonic():
-            ripe = self._later.popleft()[1]
-        if self._store is None or ripe is None or ripe == self._kept:
-            return mark
-        try:
-            await self._store.aset(self._key, ripe.to_json())
-            self._kept = ripe
-        except Exception as error:  # noqa: BLE001  whatever it is: what is not kept is repeated after a restart
-            tell("What was handed over could not be stored; a restart would repeat it", error)
-        return mark
 
 
 def _positive(name: str, value: Any, *, or_zero: bool = False) -> float:

@@ -77,6 +77,10 @@ def test_only_what_starts_or_sends_something_must_not_be_repeated() -> None:
             },
         ),
         (
+            api.list_runs(workflow_ids=["wpid_1", "wpid_2"], page=3),
+            {"workflow_permanent_id": ["wpid_1", "wpid_2"], "page": 3, "page_size": 100},
+        ),
+        (
             api.list_workflow_runs("wpid_1", ["running"], {"a": "1"}),
             {"status": ["running"], "tags": ["a:1"], **PAGED},
         ),
@@ -146,3 +150,9 @@ def test_a_call_is_a_value_that_cannot_change() -> None:
     assert call == api.get_run("wr_1")
     with pytest.raises(dataclasses.FrozenInstanceError):
         call.path = "/elsewhere"  # type: ignore[misc]  # that is what must fail
+
+
+def test_a_list_of_runs_is_one_page_or_all_up_to_the_last() -> None:
+    assert api.list_runs(page=3).last_page is None
+    assert api.list_runs(last_page=10).last_page == 10
+    assert api.list_runs().last_page == 100

@@ -31,7 +31,7 @@ from airflow.models.trigger import Trigger
 from airflow.settings import engine
 from airflow.utils.session import create_session
 
-from airflow_skyvern.finished_runs.registry import WATCHER, Finished, hand_over, wake_all
+from airflow_skyvern.finished_runs.registry import WATCHER, Delivered, register, requeue_dags
 from airflow_skyvern.finished_runs.uri import FinishedRun, runs_uri
 from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
 
@@ -76,13 +76,13 @@ def add_dag(dag_id: str, uri: str, *, paused: bool = False, active: bool = True)
         session.add(DagScheduleAssetReference(asset_id=found.id, dag_id=dag_id, created_at=before))
 
 
-def finished(run_id: str = "wr_1", status: str = "completed", ended: datetime = NOW, **more: str) -> Finished:
+def finished(run_id: str = "wr_1", status: str = "completed", ended: datetime = NOW, **more: str) -> Delivered:
     run = FinishedRun(run_id=run_id, status=status, workflow_id="wpid_1", finished_at=ended.isoformat(), app_url=None)
-    return Finished(more.get("conn_id", "c"), run, ended)
+    return Delivered(more.get("conn_id", "c"), run, ended)
 
 
-def outcomes(*batch: Finished) -> list[str]:
-    return [*hand_over(batch, max_age=WEEK)]
+def outcomes(*batch: Delivered) -> list[str]:
+    return [*register(batch, max_age=WEEK)]
 
 
 def events() -> list[list[str]]:
@@ -195,7 +195,7 @@ def test_an_asset_with_statuses_gets_those_only() -> None:
 def test_a_paused_dag_is_not_started() -> None:
     add_dag("paused", runs_uri("wpid_1", "c"), paused=True)
     assert outcomes(finished()) == ["handed over"]
-    wake_all("c", "wpid_1")
+    requeue_dags("c", "wpid_1")
     assert queued() == []
 
 
@@ -224,7 +224,7 @@ def test_a_dag_that_was_not_started_for_the_newest_event_is_queued_again() -> No
     add_dag("one", runs_uri("wpid_1", "c"))
     outcomes(finished())
     dequeue()
-    wake_all("c", "wpid_1")
+    requeue_dags("c", "wpid_1")
     assert queued() == ["one"]
 
 
@@ -235,10 +235,10 @@ def test_a_dag_that_was_started_for_all_events_is_left_alone() -> None:
     after = datetime.now(timezone.utc) + timedelta(seconds=1)
     with create_session() as session:
         session.add(DagRun(dag_id="one", run_id="r", run_type="asset_triggered", run_after=after, start_date=after))
-    wake_all("c", "wpid_1")
+    requeue_dags("c", "wpid_1")
     assert queued() == []
 
 
 def test_an_empty_batch_is_no_trouble() -> None:
     assert outcomes() == []
-    wake_all("c", "wpid_1")
+    requeue_dags("c", "wpid_1")

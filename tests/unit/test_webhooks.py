@@ -20,11 +20,11 @@ if airflow.__version__.startswith("2."):
     pytest.skip("the API server came with Airflow 3", allow_module_level=True)
 
 from airflow_skyvern.finished_runs import webhooks
-from airflow_skyvern.finished_runs.webhooks import Bucket, Keys, Limits, Receiver, app
+from airflow_skyvern.finished_runs.webhooks import Limits, Receiver, SigningKeys, TokenBucket, app
 from airflow_skyvern.provider_info import CONFIG
 
 if TYPE_CHECKING:
-    from airflow_skyvern.finished_runs.registry import Finished, Outcome
+    from airflow_skyvern.finished_runs.registry import Delivered, Outcome
 
 KEY = "made-up-key"
 BODY = {
@@ -44,12 +44,12 @@ class Desk:
     """Takes what the receiver hands over."""
 
     def __init__(self) -> None:
-        self.batches: list[list[Finished]] = []
+        self.batches: list[list[Delivered]] = []
         self.outcome: Outcome = "handed over"
         self.seconds = 0.0
         self.error: Exception | None = None
 
-    def __call__(self, batch: Sequence[Finished]) -> list[Outcome]:
+    def __call__(self, batch: Sequence[Delivered]) -> list[Outcome]:
         time.sleep(self.seconds)
         self.batches.append(list(batch))
         if self.error is not None:
@@ -57,7 +57,7 @@ class Desk:
         return [self.outcome] * len(batch)
 
     @property
-    def taken(self) -> list[Finished]:
+    def taken(self) -> list[Delivered]:
         return [finished for batch in self.batches for finished in batch]
 
 
@@ -91,7 +91,7 @@ async def client(desk: Desk, ring: Ring) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def client_of(receiver: Receiver) -> httpx.AsyncClient:
-    receiver._look_afterwards = lambda *key: None  # type: ignore[method-assign]  # there is no database here
+    receiver._requeue_soon = lambda *key: None  # type: ignore[method-assign]  # there is no database here
     return httpx.AsyncClient(transport=httpx.ASGITransport(app(receiver)), base_url="http://airflow")
 
 
@@ -241,7 +241,7 @@ async def test_a_body_is_bounded_whatever_it_says_of_its_length(client: httpx.As
 
 
 async def test_a_body_that_never_ends_is_given_up(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(webhooks, "READ_TIMEOUT", 0.05)
 
     async def slow() -> AsyncIterator[bytes]:
         yield b"{"
@@ -252,7 +252,7 @@ async def test_a_body_that_never_ends_is_given_up(client: httpx.AsyncClient, mon
 
 
 async def test_all_bodies_together_are_bounded(desk: Desk, ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "MOST_HELD", 10_000)
+    monkeypatch.setattr(webhooks, "MAX_BYTES_HELD", 10_000)
     receiver = Receiver(Limits(frozenset({"prod"}), max_bytes=4_000), ring, desk)
     gate = asyncio.Event()
 
@@ -281,7 +281,7 @@ async def test_the_rate_is_bounded(desk: Desk, ring: Ring) -> None:
 
 def test_a_bucket_fills_again() -> None:
     now = 0.0
-    bucket = Bucket(2, clock=lambda: now)
+    bucket = TokenBucket(2, clock=lambda: now)
     assert [bucket.take() for _ in range(5)] == [True] * 4 + [False]
     now = 1.0
     assert [bucket.take() for _ in range(3)] == [True, True, False]
@@ -299,7 +299,7 @@ async def test_a_batch_that_fails_fails_its_own_deliveries_only(
     desk: Desk, ring: Ring, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver = Receiver(Limits(frozenset({"prod"})), ring, desk)
-    receiver._look_afterwards = lambda *key: None  # type: ignore[method-assign]  # there is no database here
+    receiver._requeue_soon = lambda *key: None  # type: ignore[method-assign]  # there is no database here
     transport = httpx.ASGITransport(app(receiver), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://airflow") as client:
         desk.error = RuntimeError("the database is gone")
@@ -311,7 +311,7 @@ async def test_a_batch_that_fails_fails_its_own_deliveries_only(
 async def test_keys_are_kept_for_a_while_and_a_new_one_is_noticed(
     ring: Ring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys, body = Keys(ring), b"{}"
+    keys, body = SigningKeys(ring), b"{}"
     for _ in range(5):
         assert await keys.signed("prod", body, sign(body))
     assert ring.asked == ["prod"]
@@ -323,15 +323,15 @@ async def test_keys_are_kept_for_a_while_and_a_new_one_is_noticed(
 
 
 async def test_wrong_signatures_do_not_make_the_connection_be_read_each_time(ring: Ring) -> None:
-    keys = Keys(ring)
+    keys = SigningKeys(ring)
     for _ in range(100):
         assert not await keys.signed("prod", b"{}", "0" * 64)
     assert len(ring.asked) == 1
 
 
 async def test_a_connection_that_cannot_be_read_is_no_open_door(caplog: pytest.LogCaptureFixture) -> None:
-    assert await asyncio.to_thread(webhooks.key_of, "nowhere") is None
-    keys = Keys(webhooks.key_of)
+    assert await asyncio.to_thread(webhooks.read_api_key, "nowhere") is None
+    keys = SigningKeys(webhooks.read_api_key)
     assert not await keys.signed("nowhere", b"{}", sign(b"{}", ""))
 
 

@@ -47,7 +47,7 @@ class Store:
 
 @pytest.fixture(autouse=True)
 def events_arrive_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SkyvernWorkflowRunsTrigger, "settle", 0.0)
+    monkeypatch.setattr(SkyvernWorkflowRunsTrigger, "commit_delay", 0.0)
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ async def test_a_restart_goes_on_where_the_watcher_was_stopped(skyvern: FakeSkyv
 async def test_a_watcher_that_is_killed_after_an_event_repeats_it(
     skyvern: FakeSkyvern, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SkyvernWorkflowRunsTrigger, "settle", 60.0)
+    monkeypatch.setattr(SkyvernWorkflowRunsTrigger, "commit_delay", 60.0)
     workflow = skyvern.workflow()
     async with watching(trigger(workflow, store)) as [first]:
         await polled(skyvern)
@@ -247,7 +247,7 @@ async def test_a_store_that_fails_does_not_end_the_watch(
         end(skyvern, start(skyvern, workflow))
         await until(lambda: watcher.events)
         await polled(skyvern)
-    assert "a restart would repeat it" in task_log()
+    assert "a restart would repeat the last runs" in task_log()
 
 
 async def test_many_watchers_of_a_connection_share_each_poll(skyvern: FakeSkyvern) -> None:
