@@ -175,7 +175,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Start the run, publish it, and wait for its end or defer."""
         task_try = TaskTry(context)
-        with no_retry_for_permanent_errors():
+        if self.deferrable:
+            pass  # fails, if at all, before anything is started
+        with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
             run = self._start(task_try)
             task_try.publish_run(run)
             if not self.wait_for_completion:
@@ -199,7 +201,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             return self.execute(context)
         ended = event_of(event)
         run_id, deadline = ended["run_id"], deadline_to_fetch(ended, deadline, self.log)
-        with no_retry_for_permanent_errors():
+        with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
             if ended["reason"] == "paused":
                 self.log.info(
                     "Skyvern run %s: paused, waiting for a person in %s", run_id, ended["message"] or "Skyvern"
@@ -223,7 +225,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             run_id = task_try.published_run_id() if next_method == "__fail__" else None
             if run_id is None:
                 raise
-            with no_retry_for_permanent_errors():
+            with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
                 if not compat.deferral_timed_out(next_kwargs):
                     return self._wait_and_defer_again(task_try, run_id, error)
                 self.log.error("The deferral ended without an event: %s", error)  # noqa: TRY400  Airflow logged it

@@ -27,8 +27,9 @@ from airflow.configuration import conf
 from airflow.providers.common.compat.sdk import BaseHook
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from airflow_skyvern.finished_runs import registry
 from airflow_skyvern.finished_runs.registry import Delivered, Outcome
@@ -56,6 +57,15 @@ MAX_BATCH = 100
 
 MAX_ID_LENGTH = 200
 
+PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+"""What ids consist of: PostgreSQL stores no NUL."""
+
+PARSE_IN_THREAD_BYTES = 100_000
+"""Bodies from this size on are parsed in a thread: 8 MB take 50 ms."""
+
+MAX_CLIENTS = 1000
+"""Clients whose unsigned requests are counted."""
+
 
 class Refused(Exception):
     """An answer that ends a request: a status and what to say."""
@@ -66,12 +76,17 @@ class Refused(Exception):
 
 
 class Delivery(RunBase):
-    """What a webhook says of a run; the rest of its body is left alone."""
+    """What a webhook says of a run; the rest of its body, the output twice, becomes no objects."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     run_id: str = Field(
-        validation_alias=AliasChoices("run_id", "workflow_run_id"), min_length=1, max_length=MAX_ID_LENGTH
+        validation_alias=AliasChoices("run_id", "workflow_run_id"),
+        min_length=1,
+        max_length=MAX_ID_LENGTH,
+        pattern=PRINTABLE,
     )
-    workflow_id: str | None = Field(default=None, max_length=MAX_ID_LENGTH)
+    workflow_id: str | None = Field(default=None, max_length=MAX_ID_LENGTH, pattern=PRINTABLE)
     created_at: UtcDatetime
     finished_at: UtcDatetime | None = None
     app_url: str | None = None
@@ -121,6 +136,11 @@ class TokenBucket:
         self.rate, self._clock = rate, clock
         self._left, self._seen = 2 * rate, clock()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing may pass now."""
+        return self._left + (self._clock() - self._seen) * self.rate < 1
+
     def take(self) -> bool:
         """Tell whether one more may pass."""
         now = self._clock()
@@ -149,8 +169,9 @@ class SigningKeys:
         self._read = read
         self._no_key = secrets.token_bytes(32)
         self._known: dict[str, _Key] = {}
+        self._reading: dict[str, asyncio.Lock] = {}
 
-    async def signed(self, conn_id: str | None, body: bytes, signature: str) -> bool:
+    async def signed(self, conn_id: str | None, body: bytes | bytearray, signature: str) -> bool:
         """
         Tell whether the body is signed with the connection's key, in the same time whatever differs.
 
@@ -165,14 +186,15 @@ class SigningKeys:
         return newer is not key and is_signed_with(newer.value, body, signature)
 
     async def _key(self, conn_id: str, oldest: float) -> _Key:
-        known = self._known.get(conn_id)
-        if known is None or known.age > oldest:
-            value: bytes | None = await run_in_threadpool(self._read, conn_id)
-            known = self._known[conn_id] = _Key(value or self._no_key)
-        return known
+        async with self._reading.setdefault(conn_id, asyncio.Lock()):  # one at a time: they share Airflow's threads
+            known = self._known.get(conn_id)
+            if known is None or known.age > oldest:
+                value: bytes | None = await run_in_threadpool(self._read, conn_id)
+                known = self._known[conn_id] = _Key(value or self._no_key)
+            return known
 
 
-def is_signed_with(key: bytes, body: bytes, signature: str) -> bool:
+def is_signed_with(key: bytes, body: bytes | bytearray, signature: str) -> bool:
     """Compare a signature in constant time with the right one: HMAC-SHA256 of the raw body, in hex."""
     expected = hmac.new(key, body, hashlib.sha256).hexdigest().encode()
     return hmac.compare_digest(expected, signature.strip().lower().encode(errors="replace"))
@@ -242,6 +264,7 @@ class Receiver:
         self.limits = limits
         self._keys = SigningKeys(read_key)
         self._bucket = TokenBucket(limits.rate)
+        self._unsigned: dict[str, TokenBucket] = {}
         self._held = 0
         self._queue = RegisterQueue(register or partial(registry.register, max_age=limits.max_age))
         self._requeues: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -249,21 +272,36 @@ class Receiver:
     async def receive(self, conn_id: str, request: Request) -> JSONResponse:
         """Answer a delivery."""
         body = bytearray()
+        client = request.client.host if request.client else ""
         try:
-            await self._read(body, request)
-            delivery = await self._checked(conn_id, bytes(body), request.headers.get(SIGNATURE, ""))
-            return await self._taken(conn_id, delivery)
+            await self._read(body, request, self._unsigned_of(client))
+            delivery = await self._checked(conn_id, body, request.headers.get(SIGNATURE, ""), client)
         except Refused as refused:
             return refused.response
         finally:
             self._held -= len(body)
+            body.clear()  # an error's traceback holds the frames, and so the body, until the garbage is collected
+        try:
+            return await self._taken(conn_id, delivery)
+        except Refused as refused:
+            return refused.response
 
-    async def _read(self, body: bytearray, request: Request) -> None:
+    def _unsigned_of(self, client: str) -> TokenBucket:
+        """Return how many more unsigned requests a client may send; the clients seen last are remembered."""
+        bucket = self._unsigned.pop(client, None) or TokenBucket(self.limits.rate)
+        self._unsigned[client] = bucket
+        if len(self._unsigned) > MAX_CLIENTS:
+            del self._unsigned[next(iter(self._unsigned))]
+        return bucket
+
+    async def _read(self, body: bytearray, request: Request, unsigned: TokenBucket) -> None:
         """Read the body within the limits, whatever the request says of its length."""
-        if not self._bucket.take():
-            raise Refused(429, "Too many requests", {"retry-after": "1"})
+        if unsigned.is_empty:
+            raise Refused(429, "Too many requests with a wrong signature", {"retry-after": "1"})
         try:
             await asyncio.wait_for(self._read_all(body, request), READ_TIMEOUT)
+        except ClientDisconnect:
+            raise Refused(400, "The client closed the connection") from None
         except asyncio.TimeoutError:
             raise Refused(408, "The body did not arrive in time", {"connection": "close"}) from None
 
@@ -276,11 +314,17 @@ class Receiver:
             if self._held > max(MAX_BYTES_HELD, self.limits.max_bytes):
                 raise Refused(503, "Too many requests at once", {"retry-after": "5", "connection": "close"})
 
-    async def _checked(self, conn_id: str, body: bytes, signature: str) -> Delivery:
+    async def _checked(self, conn_id: str, body: bytearray, signature: str, client: str) -> Delivery:
         known = conn_id if conn_id in self.limits.connections else None
         if not await self._keys.signed(known, body, signature):
+            self._unsigned_of(client).take()
             raise Refused(401, "Invalid signature")
-        return parse_delivery(body)
+        if not self._bucket.take():
+            raise Refused(429, "Too many requests", {"retry-after": "1"})
+        if len(body) < PARSE_IN_THREAD_BYTES:
+            return parse_delivery(body)
+        delivery: Delivery = await run_in_threadpool(parse_delivery, body)
+        return delivery
 
     async def _taken(self, conn_id: str, delivery: Delivery) -> JSONResponse:
         if not delivery.is_final:
@@ -315,7 +359,7 @@ class Receiver:
         self._requeues.pop(key, None)
 
 
-def parse_delivery(body: bytes) -> Delivery:
+def parse_delivery(body: bytes | bytearray) -> Delivery:
     """Read a body that is signed."""
     try:
         return Delivery.model_validate_json(body)

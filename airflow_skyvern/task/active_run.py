@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
+from airflow.providers.common.compat.sdk import AirflowFailException
+
 from airflow_skyvern import compat
-from airflow_skyvern.exceptions import SkyvernRunCanceled, SkyvernWaitInterrupted
+from airflow_skyvern.exceptions import SkyvernError, SkyvernRunCanceled, SkyvernWaitInterrupted
 from airflow_skyvern.task.task_try import TaskTry
 
 if TYPE_CHECKING:
@@ -71,6 +74,17 @@ class ActiveRun:
         else:
             self._cancel_within_budget()
 
+    @contextmanager
+    def canceled_if_given_up(self) -> Iterator[None]:
+        """Cancel the run when an error ends the task and no later try will resume it."""
+        try:
+            yield
+        except Exception as error:
+            final = isinstance(error, AirflowFailException) or not (self._durable and self._will_be_retried)
+            if final and self._run_id is not None and self._cancel_on_kill and not self._killed:
+                self._cancel_given_up(self._run_id)
+            raise
+
     def sleep(self, seconds: float) -> None:
         """Sleep, but stop soon after the task was killed: Airflow 3 lets its code continue then."""
         until = time.monotonic() + seconds
@@ -101,7 +115,7 @@ class ActiveRun:
         """Tell whether the next try will find the run, and no user has ended this one as far as Airflow answers."""
         if self._try is None or not (self._run_id or self._group):
             return False
-        if not (self._durable and self._try.will_be_retried):
+        if not (self._durable and self._will_be_retried):
             return False
         state = self._try.state_within(STATE_BUDGET)
         if state is None or state in compat.ENDED_BY_USER:
@@ -113,6 +127,21 @@ class ActiveRun:
             state,
         )
         return True
+
+    @property
+    def _will_be_retried(self) -> bool:
+        return self._try is not None and self._try.will_be_retried
+
+    def _cancel_given_up(self, run_id: str) -> None:
+        from airflow_skyvern.runs.cancel import cancel_and_fetch
+
+        self.ended()
+        try:
+            run = cancel_and_fetch(self._hook().send, run_id, CANCEL_PATIENCE)
+        except SkyvernError as error:
+            self._log.warning("Skyvern run %s may still be running, and no task waits for it. %s", run_id, error)
+        else:
+            self._log.warning("Skyvern run %s: %s, as its task failed and will not be retried", run_id, run.status)
 
     def _cancel_after_timeout(self) -> None:
         """Cancel the run of a task whose ``execution_timeout`` is over; Airflow waits for that."""

@@ -467,7 +467,8 @@ def trigger_class_missing(driver: Driver) -> None:
     victim = driver.airflow.processes[driver.rng.choice(driver.airflow.triggerers)]
     module = driver.airflow.home / "code" / "airflow_skyvern" / "triggers" / "run.py"
     text = module.read_text()
-    module.write_text("raise ImportError('this deployment is half done')\n")
+    broken = "import sys\nif 'triggerer' in sys.argv:\n    raise ImportError('this deployment is half done')\n"
+    module.write_text(text.replace("\nimport asyncio\n", f"\n{broken}import asyncio\n", 1))
     try:
         victim.stop(20)
         victim.start()

@@ -679,6 +679,30 @@ def test_a_state_that_no_user_has_set_does_not_keep_a_task_from_deferring(
     assert skyvern.sent("POST", CANCEL) == []
 
 
+@pytest.mark.parametrize(("retries", "durable", "canceled"), [(0, True, True), (2, True, False), (2, False, True)])
+def test_a_task_that_fails_for_any_reason_leaves_no_run_that_nobody_will_resume(
+    skyvern: FakeSkyvern, retries: int, *, durable: bool, canceled: bool
+) -> None:
+    ti = try_number(1, retries)
+
+    def fail_to_push(key: str) -> None:
+        raise RuntimeError("the XCom backend is away")
+
+    ti.on_push = lambda key: fail_to_push(key) if key == "run_id" else None
+    with pytest.raises(RuntimeError):
+        execute(make(skyvern.workflow(plan=("running",)), durable=durable, retries=retries), ti)
+    [run_id] = skyvern.runs
+    assert skyvern.status(run_id) == ("canceled" if canceled else "created")
+
+
+def test_a_permanent_error_during_the_wait_leaves_no_run(skyvern: FakeSkyvern) -> None:
+    skyvern.next("GET", LOOK, httpx.Response(400, json={"detail": "no such thing"}))
+    with pytest.raises(AirflowFailException):
+        execute(make(skyvern.workflow(plan=("running",)), retries=2), try_number(1))
+    [run_id] = skyvern.runs
+    assert skyvern.status(run_id) == "canceled"
+
+
 def test_killing_a_resumed_task_cancels_its_run(skyvern: FakeSkyvern) -> None:
     workflow = skyvern.workflow(plan=("running",))
     deferred = deferral(make(workflow, deferrable=True))

@@ -8,6 +8,7 @@ import hmac
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,10 @@ import pytest
 if airflow.__version__.startswith("2."):
     pytest.skip("the API server came with Airflow 3", allow_module_level=True)
 
+from fastapi import Request
+
 from airflow_skyvern.finished_runs import webhooks
-from airflow_skyvern.finished_runs.webhooks import Limits, Receiver, SigningKeys, TokenBucket, app
+from airflow_skyvern.finished_runs.webhooks import Limits, Receiver, SigningKeys, TokenBucket, app, parse_delivery
 from airflow_skyvern.provider_info import CONFIG
 
 if TYPE_CHECKING:
@@ -359,3 +362,69 @@ async def test_the_log_holds_neither_key_nor_output(
     await deliver(client, signature="0" * 64)
     assert KEY not in caplog.text
     assert "in the output" not in caplog.text
+
+
+async def test_unsigned_requests_do_not_use_up_the_rate_of_signed_ones(desk: Desk, ring: Ring) -> None:
+    receiver = Receiver(Limits(frozenset({"prod"}), rate=5), ring, desk)
+    stranger = httpx.ASGITransport(app(receiver), client=("10.0.0.1", 1))
+    async with client_of(receiver) as client, httpx.AsyncClient(transport=stranger, base_url="http://airflow") as bad:
+        answers = [await deliver(bad, signature="0") for _ in range(30)]
+        assert Counter(answer.status_code for answer in answers)[401] in (10, 11)
+        assert (await deliver(client)).status_code == 200
+
+
+async def test_wrong_signatures_read_a_connection_one_at_a_time(desk: Desk) -> None:
+    reading = most = reads = 0
+
+    def read(conn_id: str) -> bytes:
+        nonlocal reading, most, reads
+        reading, reads = reading + 1, reads + 1
+        most = max(most, reading)
+        time.sleep(0.01)
+        reading -= 1
+        return KEY.encode()
+
+    async with client_of(Receiver(Limits(frozenset({"prod"}), rate=1000), read, desk)) as client:
+        await asyncio.gather(*(deliver(client, signature="0") for _ in range(200)))
+    assert (most, reads <= 3) == (1, True)
+
+
+async def test_a_refused_body_is_not_kept_by_its_error(desk: Desk, ring: Ring) -> None:
+    receiver = Receiver(Limits(frozenset({"prod"}), max_bytes=9_000_000), ring, desk)
+    kept: list[bytearray] = []
+    check = receiver._checked
+
+    async def checked(conn_id: str, body: bytearray, signature: str, client: str) -> Any:
+        kept.append(body)
+        return await check(conn_id, body, signature, client)
+
+    receiver._checked = checked  # type: ignore[method-assign]  # to get hold of the body
+    async with client_of(receiver) as client:
+        assert (await deliver(client, b"x" * 8_000_000, signature="0")).status_code == 401
+        assert (await deliver(client, {**BODY, "output": "x" * 8_000_000})).status_code == 200
+    assert [len(body) for body in kept] == [0, 0]
+    assert receiver._held == 0
+
+
+async def test_an_output_becomes_no_objects(client: httpx.AsyncClient, desk: Desk) -> None:
+    assert (await deliver(client, {**BODY, "output": {"deep": [1, 2]}})).status_code == 200
+    assert parse_delivery(json.dumps({**BODY, "output": {"deep": [1, 2]}}).encode()).model_extra in (None, {})
+
+
+@pytest.mark.parametrize("field", ["run_id", "workflow_id"])
+async def test_an_id_with_control_characters_is_refused(client: httpx.AsyncClient, desk: Desk, field: str) -> None:
+    """PostgreSQL stores no NUL: the DAG run that such an id started failed."""
+    answer = await deliver(client, {**BODY, field: "wr_\x00"})
+    assert answer.status_code == 400
+    assert desk.taken == []
+
+
+async def test_a_client_that_hangs_up_is_no_error(desk: Desk, ring: Ring) -> None:
+    receiver = Receiver(Limits(frozenset({"prod"})), ring, desk)
+
+    async def hang_up() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "POST", "headers": [], "path": "/", "query_string": b"", "client": ("c", 1)}
+    answer = await receiver.receive("prod", Request(scope, hang_up))
+    assert answer.status_code == 400
