@@ -4,61 +4,58 @@
 PYTHON ?= python3
 UV := $(or $(shell command -v uv),.venvs/uv/bin/uv)
 NEWEST := .venvs/airflow-3.3
-OLDER := .venvs/airflow-2.11 .venvs/airflow-3.1
 SKYVERN_VENV ?= $(CURDIR)/.venvs/skyvern
 SKYVERN := $(SKYVERN_VENV)/.installed
 export UV SKYVERN_VENV
 
-.PHONY: help demo test test-matrix test-schedules test-events faults faults-older scale check format constraints clean
-.PHONY: bench bench-smoke bench-airflow
+AIRFLOW ?= 3.3
+VENV := .venvs/airflow-$(AIRFLOW)
+PYTHON_OF := $(VENV)/bin/python
 
-help:  ## show this list
+.PHONY: help demo check test faults bench format constraints clean
+
+help:  ## show this list; a newcomer needs demo, check and test
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(NEWEST)/.installed $(SKYVERN)  ## run the example DAG on a real Airflow and a real Skyvern (UI=1 leaves them up)
+demo: $(NEWEST)/.installed $(SKYVERN)  ## * run the example DAG on a real Airflow and a real Skyvern (UI=1 leaves them up)
 	@$(NEWEST)/bin/python -m dev.demo
 
-check: $(NEWEST)/.installed  ## formatting, lint, types, fast tests
+check: $(NEWEST)/.installed  ## * format, lint, types, fast tests: after each change
 	$(NEWEST)/bin/ruff format --check .
 	$(NEWEST)/bin/ruff check .
 	$(NEWEST)/bin/mypy
 	$(NEWEST)/bin/python -m pytest -q -n auto tests/unit
 
-test: $(NEWEST)/.installed $(SKYVERN)  ## all tests on Airflow 3.3, with real servers
-	$(NEWEST)/bin/python -m pytest -q -n auto tests/unit
-	$(NEWEST)/bin/python -m pytest -v tests/contract tests/system
+# SUITE=ticks: schedules change hands while they fire, nine minutes of real ticks.
+# SUITE=events: many finished runs as events, and a triggerer that is killed (SEED=, POSTGRES=0).
+test: $(VENV)/.installed $(SKYVERN)  ## * all tests with real servers (AIRFLOW=2.11|3.1|3.3, SUITE=ticks|events, UNIT=0)
+ifeq ($(SUITE),ticks)
+	$(PYTHON_OF) -m pytest -v -s -m real_ticks tests/system
+else ifeq ($(SUITE),events)
+	$(PYTHON_OF) -m pytest -v -rP tests/events
+else
+ifneq ($(UNIT),0)
+	$(PYTHON_OF) -m pytest -q -n auto tests/unit
+endif
+	$(PYTHON_OF) -m pytest -v -m "not real_ticks" $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
+endif
 
-test-matrix: $(OLDER:=.tested)  ## fast and system tests on the older Airflow versions
+faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, ONLY=, EVENTS=, DURABLE=0)
+	AIRFLOW=$(AIRFLOW) $(PYTHON_OF) -m tests.faults.run
 
-.venvs/%.tested: .venvs/%/.installed $(SKYVERN) FORCE
-	.venvs/$*/bin/python -m pytest -q -n auto tests/unit
-	.venvs/$*/bin/python -m pytest -v tests/system
-
-test-schedules: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## schedules change hands while they fire: nine minutes of real ticks (AIRFLOW=)
-	.venvs/airflow-$(or $(AIRFLOW),3.3)/bin/python -m pytest -v -s tests/system/ticks.py
-
-test-events: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## many events, and a triggerer that is killed (AIRFLOW=, SEED=, POSTGRES=0)
-	.venvs/airflow-$(or $(AIRFLOW),3.3)/bin/python -m pytest -v -rP tests/events
-
-faults: .venvs/airflow-$(or $(AIRFLOW),3.3)/.installed $(SKYVERN)  ## runs under faults and kills (SEED=, EXECUTIONS=, AIRFLOW=, DURABLE=0)
-	.venvs/airflow-$(or $(AIRFLOW),3.3)/bin/python -m tests.faults.run
-
-faults-older: $(OLDER:=.faults)  ## the same, shortened, on the older Airflow versions, with their limits
-
-.venvs/airflow-%.faults: .venvs/airflow-%/.installed $(SKYVERN) FORCE
-	AIRFLOW=$* SEED=$(or $(SEED),6) EXECUTIONS=$(or $(EXECUTIONS),24) .venvs/airflow-$*/bin/python -m tests.faults.run
-
-bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=); writes docs/performance.md
-	@.venvs/bench/bin/python -m benchmarks.run
-
-bench-smoke: .venvs/bench/.installed  ## does the benchmark still work? half a minute
-	@.venvs/bench/bin/python -m benchmarks.run --smoke
-
-bench-airflow: $(NEWEST)/.installed $(SKYVERN)  ## worker seconds and requests of deferred runs, real Airflow and Skyvern (RUNS=)
+# RIG=airflow: worker seconds and requests of deferred runs on real servers (RUNS=).
+# RIG=scale: a hundred deferred runs at once, every request counted (RUNS=, RUN_SECONDS=).
+bench:  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, SMOKE=1, RIG=airflow|scale)
+ifeq ($(RIG),airflow)
+	@$(MAKE) --no-print-directory $(NEWEST)/.installed $(SKYVERN)
 	@$(NEWEST)/bin/python -m benchmarks.airflow_runs
-
-scale: $(NEWEST)/.installed $(SKYVERN)  ## a hundred deferred runs at once, every request counted (RUNS=, RUN_SECONDS=)
+else ifeq ($(RIG),scale)
+	@$(MAKE) --no-print-directory $(NEWEST)/.installed $(SKYVERN)
 	$(NEWEST)/bin/python -m tests.scale.run
+else
+	@$(MAKE) --no-print-directory .venvs/bench/.installed
+	@.venvs/bench/bin/python -m benchmarks.run $(if $(SMOKE),--smoke)
+endif
 
 format: $(NEWEST)/.installed  ## format and fix what can be fixed
 	$(NEWEST)/bin/ruff format .
@@ -91,5 +88,3 @@ $(SKYVERN): constraints/skyvern.txt | $(UV)
 	touch $@
 
 .PRECIOUS: .venvs/airflow-%/.installed
-.PHONY: FORCE
-FORCE:

@@ -1,5 +1,5 @@
 """
-``make bench-airflow``: many deferred runs at once, on a real Airflow and a real Skyvern.
+``make bench RIG=airflow``: many deferred runs at once, on a real Airflow and a real Skyvern.
 
 Tells how long workers were held (both visits, and how much of that an empty task takes as well), which requests
 Skyvern got, and whether each task has one run and ended with its output. RUNS= says how many (default 100, which is
@@ -190,7 +190,8 @@ def text(found: Found) -> str:
     requests = found.requests.most_common()
     asked = [[f"`{what}`", str(count), f"{count / found.runs:.2f}"] for what, count in requests]
     return (
-        f"`make bench-airflow` on {machine()}, load average {os.getloadavg()[1]:.1f}: {found.runs} mapped tasks with "
+        f"`make bench RIG=airflow` on {machine()}, load average {os.getloadavg()[1]:.1f}: "
+        f"{found.runs} mapped tasks with "
         f"`deferrable=True`, each a Skyvern run of {found.seconds} s, up to {found.most} of them deferred at once. "
         f"All tasks succeeded with their output; Skyvern had {found.runs} runs, all completed.\n\n"
         + table(["a worker is held to", "mean", "median / longest"], rows)
@@ -212,7 +213,7 @@ def main() -> int:
     found = measure(runs)
     print(found)
     if runs == ALL:
-        Markers(PAGE, "make bench-airflow").put(found)
+        Markers(PAGE, "make bench RIG=airflow").put(found)
     return 0
 
 

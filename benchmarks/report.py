@@ -230,8 +230,8 @@ def warnings(results: Results) -> list[str]:
     ]
     found += [
         f"{contender(one.contender).label} cannot keep up with {one.waits:,} waits: its loop was away for "
-        f"{one.busy:.0%} of the time, it looked {one.looks:.0%} as often as asked, and did not notice "
-        f"{one.missed} of {one.missed + len(one.latencies)} ends in time"
+        f"{one.busy:.0%} of the time, it polled {one.looks:.0%} as often as asked, and noticed "
+        f"{len(one.latencies)} of {one.missed + len(one.latencies)} ends in time"
         + (f"; only {one.begun:,} waits had begun at all" if one.begun < one.waits else "")
         for one in results.values()
         if one.overloaded

@@ -20,6 +20,8 @@ import uuid
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import psutil
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -33,13 +35,11 @@ class RigError(Exception):
 
 def marked(mark: str) -> list[int]:
     """Return the ids of the running processes that carry `mark` in their environment."""
-    wanted = f"{MARK}={mark}".encode()
     found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark:
+                found.append(process.pid)
     return found
 
 
@@ -60,7 +60,7 @@ class _Reaper:
     def tell(self, sign: str, mark: str) -> None:
         with self._lock:
             if self._pipe is None:
-                command = [sys.executable, "-S", __file__]
+                command = [sys.executable, __file__]
                 child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
                 self._pipe = child.stdin
             assert self._pipe is not None

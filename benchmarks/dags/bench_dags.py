@@ -1,4 +1,4 @@
-"""The DAGs of ``make bench-airflow``."""
+"""The DAGs of ``make bench RIG=airflow``."""
 
 from __future__ import annotations
 

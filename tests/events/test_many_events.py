@@ -1,5 +1,5 @@
 """
-Many finished runs, and a triggerer that is killed; `make test-events`. Prints its counts.
+Many finished runs, and a triggerer that is killed; `make test SUITE=events`. Prints its counts.
 
 POSTGRES=0 does the same on SQLite, KILLS=10 kills more often, SEED=2 at other moments.
 """

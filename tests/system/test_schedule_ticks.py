@@ -12,10 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.system.test_schedules import Schedules
 
 if TYPE_CHECKING:
     from tests.system.conftest import Rig
+
+pytestmark = pytest.mark.real_ticks
 
 MINUTE = timedelta(minutes=1)
 TICKS = {"Skyvern": "scheduled", "Airflow": "api"}
