@@ -2,7 +2,7 @@
 A hundred concurrent deferred runs, through a real Airflow, on a real Skyvern server; every request is counted.
 
 ``make bench RIG=scale`` (``RUNS=100 RUN_SECONDS=240``: how many, and how long each of them takes) prints what it has
-cost, and fails if a task did not end as its run did, had more than one, or if waiting took more requests than it should.
+cost, and fails if a task did not end as its run did, had more than one, or if waiting took too many requests.
 """
 
 from __future__ import annotations
