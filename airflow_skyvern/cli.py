@@ -35,10 +35,6 @@ FOLDER: Option = (
     ("--dags-folder",),
     {"default": None, "help": "where the DAG files are, or will be (default: Airflow's)"},
 )
-SINGLE_FILE: Option = (
-    ("--single-file",),
-    {"default": None, "metavar": "NAME", "help": "put new DAGs into one file NAME.py instead of one file each"},
-)
 OWNER: Option = (("--owner",), {"default": None, "help": "owner of the DAGs (default: Airflow's)"})
 MAX_ACTIVE: Option = (
     ("--max-active-runs",),
@@ -48,7 +44,7 @@ TIMEOUT: Option = (
     ("--timeout",),
     {"type": float, "default": 900.0, "help": "seconds to wait for Airflow, and for a quiet moment (default: 900)"},
 )
-WRITES = (SCHEDULES, ALL, SINGLE_FILE, FOLDER, OWNER, MAX_ACTIVE, DRY_RUN, CONNECTION)
+WRITES = (SCHEDULES, ALL, FOLDER, OWNER, MAX_ACTIVE, DRY_RUN, CONNECTION)
 
 COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "list": ("show all schedules, and who fires them", (CONNECTION,)),
@@ -200,7 +196,6 @@ def handover_of(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowDa
         airflow,
         DagFolder(Path(folder) if folder else dags_folder()),
         options,
-        single_file=getattr(given, "single_file", None),
         dry_run=given.dry_run,
         patience=getattr(given, "timeout", 0.0),
         say=say,

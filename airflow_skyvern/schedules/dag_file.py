@@ -2,7 +2,8 @@
 From a schedule to the text of a DAG file, and back to what the file says of itself. Reads and writes nothing.
 
 The first line of a file names it as ours and holds a hash of the rest: a file whose hash is not right was changed by
-hand. Each DAG begins with a line of its own, so that a file of several can be taken apart and put together again.
+hand. The DAG begins with a line that names its schedule. A file with the DAGs of several schedules counts as changed
+by hand: its DAGs are found, but it is never overwritten.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import re
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ DEFAULT_CONNECTION = "skyvern_default"
 WIDTH = 84
 
 HEADER = '''"""
-{title}
+A schedule of Skyvern that Airflow fires.
 
 Written by `airflow-skyvern schedules`. Change it as you like: a file that was changed is never written over.
 """
@@ -105,6 +106,12 @@ class Block:
         """Whether Airflow keeps the DAG paused when it first sees it."""
         return "\n    is_paused_upon_creation=True,\n" in self.text
 
+    @property
+    def file_text(self) -> str:
+        """The whole file of this DAG."""
+        body = f"{HEADER}\n{self.text}"
+        return f"{MARK} sha256={_hash(body)}\n{body}"
+
 
 @dataclass(frozen=True)
 class Export:
@@ -117,26 +124,11 @@ class Export:
 
 @dataclass(frozen=True)
 class DagFile:
-    """A file of DAGs, one per schedule."""
+    """What a file says of itself: one DAG, or several where somebody put files together."""
 
     blocks: tuple[Block, ...]
     changed: bool = False
     """Whether somebody changed it since it was written."""
-
-    def with_blocks(self, blocks: Iterable[Block]) -> DagFile:
-        """Put blocks in, in the place of those of the same schedule."""
-        new = {block.schedule_id: block for block in blocks}
-        kept = [new.pop(block.schedule_id, block) for block in self.blocks]
-        return replace(self, blocks=(*kept, *new.values()))
-
-    @property
-    def text(self) -> str:
-        """The file as it is written."""
-        several = "Schedules of Skyvern that Airflow fires."
-        title = several if len(self.blocks) > 1 else "A schedule of Skyvern that Airflow fires."
-        body = "\n\n".join([HEADER.format(title=title).rstrip(), *(block.text.rstrip() for block in self.blocks)])
-        body += "\n"
-        return f"{MARK} sha256={_hash(body)}\n{body}"
 
 
 def read_file(text: str) -> DagFile | None:
@@ -151,7 +143,7 @@ def read_file(text: str) -> DagFile | None:
         Block(match[1], match[2], _moment(match[3]), body[match.start() : end].rstrip() + "\n")
         for match, end in zip(found, ends, strict=True)
     ]
-    return DagFile(tuple(blocks), changed=_hash(body) != mark[1])
+    return DagFile(tuple(blocks), changed=_hash(body) != mark[1] or len(blocks) != 1)
 
 
 def export(

@@ -85,7 +85,6 @@ class Handover:
     """
     The hand-over of schedules, one at a time.
 
-    :param single_file: Name of the one file for all DAGs, without its ending; one file per schedule if None.
     :param patience: Seconds to wait for Airflow to read the file, and for a quiet moment.
     :param say: Where the steps are told.
     """
@@ -94,7 +93,6 @@ class Handover:
     airflow: AirflowKnows
     folder: DagFolder
     options: Options = field(default_factory=Options)
-    single_file: str | None = None
     dry_run: bool = False
     patience: float = 900.0
     say: Callable[[str], None] = print
@@ -155,7 +153,7 @@ class Handover:
     def _made(self, schedule: ListedSchedule, taken: Iterable[str]) -> tuple[DagFileSlot, Export]:
         schedule_id, title = schedule.workflow_schedule_id, schedule.workflow_title
         wanted = dag_id_for(schedule, title, {*taken, *self.folder.dag_ids})
-        place = self.folder.place(schedule_id, self.single_file or wanted)
+        place = self.folder.place(schedule_id, wanted)
         old = place.block
         made = export(
             schedule,
@@ -168,7 +166,7 @@ class Handover:
         return place, made
 
     def _write(self, place: DagFileSlot, made: Export) -> None:
-        text = place.file.with_blocks([made.block]).text
+        text = made.block.file_text
         if self.dry_run:
             self.say(f"would write {place.path}:\n\n{text}")
         elif self.folder.write(place.path, text):
@@ -202,7 +200,7 @@ class Handover:
         schedule_id = schedule.workflow_schedule_id
         if place.block is None and not place.untouched:
             raise SkyvernConfigError(f"{place.path} is in the way and was written by hand: move it, or name another.")
-        text = place.file.with_blocks([made.block]).text if place.untouched else place.path.read_text()
+        text = made.block.file_text if place.untouched else place.path.read_text()
         if problem := self.airflow.problems(text, schedule_id):
             raise SkyvernConfigError(
                 f"{place.path.name} is no DAG file for this Airflow, nothing was done: {problem}"

@@ -213,18 +213,6 @@ def test_a_file_changed_by_hand_is_left_alone_and_can_be_taken_over(person: Pers
     assert not person.made.enabled
 
 
-def test_several_dags_go_into_one_file_and_stay_there(person: Person, skyvern: FakeSkyvern) -> None:
-    person.export(single_file="ours")
-    other = skyvern.schedule(skyvern.workflow("Invoices"), "30 2 * * *")
-    (row,) = (row for row in SkyvernHook().list_all_schedules() if row.workflow_schedule_id == other.schedule_id)
-    person.handover(single_file="ours").export(row)
-    person.export()
-    assert person.file.name == "ours.py"
-    assert person.file.read_text().count("with DAG(") == 2
-    person.world.sleep(10)
-    assert [block.dag_id for block in person.world.known()] == ["skyvern_every_five", "skyvern_invoices"]
-
-
 def test_secrets_must_be_set_before_a_takeover(person: Person) -> None:
     person.made.parameters = {"password": "hunter2"}
     with pytest.raises(SkyvernConfigError, match="airflow variables set skyvern_every_five_password '<value>'"):
