@@ -274,8 +274,8 @@ class Handover:
         coming = next(skyvern_runs(cron, zone, now))
         if coming - now < BEFORE_A_RUN:
             return f"Skyvern fires at {_clock(coming)}"
-        last = last_skyvern_run(cron, zone, now)
-        if last is None or last < schedule.modified_at or now - last > AFTER_A_RUN or self._has_run(schedule, last):
+        last = last_skyvern_run(cron, zone, now - AFTER_A_RUN, now)
+        if last is None or last < schedule.modified_at or self._has_run(schedule, last):
             return None
         return f"Skyvern may still start the run of {_clock(last)}"
 

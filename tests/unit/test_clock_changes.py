@@ -81,14 +81,13 @@ def test_clock_changes_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expression", "now", "last"),
+    ("start", "end", "last"),
     [
-        ("*/5 * * * *", "2026-11-24 12:00:00", "2026-11-24 12:00:00"),
-        ("*/5 * * * *", "2026-11-24 12:04:59", "2026-11-24 12:00:00"),
-        ("30 2 * * *", "2026-11-24 12:04:59", "2026-11-24 01:30:00"),
-        ("0 0 1 1 *", "2026-11-24 12:04:59", "2025-12-31 23:00:00"),
-        ("0 0 29 2 *", "2026-11-24 12:04:59", None),
+        ("2026-11-24 11:58:00", "2026-11-24 12:00:00", "2026-11-24 12:00:00"),
+        ("2026-11-24 11:58:00", "2026-11-24 12:05:30", "2026-11-24 12:05:00"),
+        ("2026-11-24 12:00:00", "2026-11-24 12:04:59", None),
     ],
 )
-def test_the_last_run_time_is_found(expression: str, now: str, last: str | None) -> None:
-    assert last_skyvern_run(expression, "Europe/Berlin", utc(now)) == (utc(last) if last else None)
+def test_the_last_run_time_between_two_moments_is_found(start: str, end: str, last: str | None) -> None:
+    found = last_skyvern_run("*/5 * * * *", "Europe/Berlin", utc(start), utc(end))
+    assert found == (utc(last) if last else None)
