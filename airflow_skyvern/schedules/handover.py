@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_result, wait_fixed
 
 from airflow_skyvern.client.cron import last_skyvern_run, skyvern_runs
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernNotFoundError
@@ -34,6 +36,8 @@ AFTER_A_RUN = timedelta(seconds=130)
 """For how long after a tick Skyvern may still start its run: a server of one's own looks once a minute."""
 
 NAP = 2.0
+
+T = TypeVar("T")
 
 
 class SkyvernSide(Protocol):
@@ -233,41 +237,65 @@ class Handover:
 
     def _wait_known(self, schedule_id: str, path: Path) -> KnownDag:
         written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
-        told = False
-        deadline = self.now() + timedelta(seconds=self.patience)
-        while True:
+
+        def read_since() -> KnownDag | None:
             dag = self._dag(schedule_id)
-            if dag and dag.present and dag.next_run and dag.parsed_at and dag.parsed_at >= written:
-                self.say(f"DAG {dag.dag_id}: Airflow knows it")
-                return dag
-            if self.now() >= deadline:
-                raise SkyvernError(
-                    f"Airflow has not read {path} within {self.patience:.0f} s; Skyvern goes on to fire "
-                    f"{schedule_id}. Is this the folder of Airflow's DAGs, and is its DAG processor (on 2.11 its "
-                    "scheduler) running? `airflow dags list-import-errors` may tell more. Then call this again."
-                )
-            if not told:
-                self.say(f"waiting until Airflow has read {path}")
-                told = True
-            self.sleep(NAP)
+            read = dag and dag.present and dag.next_run and dag.parsed_at and dag.parsed_at >= written
+            return dag if read else None
+
+        def give_up(_: RetryCallState) -> NoReturn:
+            raise SkyvernError(
+                f"Airflow has not read {path} within {self.patience:.0f} s; Skyvern goes on to fire "
+                f"{schedule_id}. Is this the folder of Airflow's DAGs, and is its DAG processor (on 2.11 its "
+                "scheduler) running? `airflow dags list-import-errors` may tell more. Then call this again."
+            )
+
+        dag = self._poll(read_since, lambda dag: dag is None, lambda _: f"Airflow has not read {path} yet", give_up)
+        assert dag is not None
+        self.say(f"DAG {dag.dag_id}: Airflow knows it")
+        return dag
 
     def _wait_quiet(self, schedule: Schedule) -> None:
         """Wait while a tick of the schedule is near or under way, and make sure that nobody changed it meanwhile."""
-        deadline = self.now() + timedelta(seconds=self.patience)
-        told = ""
-        while True:
+
+        def reason_to_wait() -> str | None:
             self._check_unchanged(schedule)
-            if (reason := self._unquiet(schedule)) is None:
-                return
-            if self.now() >= deadline:
-                raise SkyvernError(
-                    f"{schedule.workflow_schedule_id}: no quiet moment within {self.patience:.0f} s ({reason}); "
-                    "Skyvern goes on to fire it. Call this again."
-                )
-            if reason != told:
-                self.say(f"waiting: {reason}")
-                told = reason
-            self.sleep(NAP)
+            return self._unquiet(schedule)
+
+        def give_up(state: RetryCallState) -> NoReturn:
+            raise SkyvernError(
+                f"{schedule.workflow_schedule_id}: no quiet moment within {self.patience:.0f} s "
+                f"({_result(state)}); Skyvern goes on to fire it. Call this again."
+            )
+
+        self._poll(reason_to_wait, lambda reason: reason is not None, str, give_up)
+
+    def _poll(
+        self,
+        check: Callable[[], T],
+        unfinished: Callable[[T], bool],
+        reason: Callable[[T], str],
+        give_up: Callable[[RetryCallState], NoReturn],
+    ) -> T:
+        """Call ``check`` until it is finished, print each reason for waiting once, and give up after ``patience``."""
+        printed: list[str] = []
+        deadline = self.now() + timedelta(seconds=self.patience)
+
+        def report(state: RetryCallState) -> None:
+            line = f"waiting: {reason(_result(state))}"
+            if printed[-1:] != [line]:
+                self.say(line)
+                printed.append(line)
+
+        retrying = Retrying(
+            retry=retry_if_result(unfinished),
+            wait=wait_fixed(NAP),
+            stop=lambda _: self.now() >= deadline,
+            sleep=self.sleep,
+            before_sleep=report,
+            retry_error_callback=give_up,
+        )
+        return retrying(check)
 
     def _unquiet(self, schedule: Schedule) -> str | None:
         now, cron, zone = self.now(), _cron_of(schedule), schedule.timezone
@@ -329,6 +357,11 @@ def who_fires(schedule: Schedule, dag: KnownDag | None) -> str:
     if schedule.enabled:
         return "Skyvern"
     return "Airflow" if dag is not None and dag.fires else "nobody"
+
+
+def _result(state: RetryCallState) -> Any:
+    assert state.outcome is not None
+    return state.outcome.result()
 
 
 def _busy(dag: KnownDag, now: datetime) -> bool:
