@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.schedules.literals import literal
-from airflow_skyvern.schedules.secret_values import looks_secret
+from airflow_skyvern.schedules.secret_values import looks_secret, names_secret
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Schedule
@@ -155,13 +155,14 @@ def export(
     :param title: The title of its workflow.
     :param start: The first moment that Airflow may fire.
     :param paused: Whether Airflow is to keep the DAG paused when it first sees it.
-    :raises SkyvernConfigError: the schedule has no cron expression.
+    :raises SkyvernConfigError: the schedule has no cron expression, or its id is not one.
     """
     if schedule.cron_expression is None:
         raise SkyvernConfigError(
             f"Schedule {schedule.workflow_schedule_id} fires {schedule.cadence}: only schedules with a cron "
             "expression can become a DAG. Give it one in Skyvern, or leave it there."
         )
+    _check_id(schedule.workflow_schedule_id)
     parameters, variables = _parameters(schedule.parameters, dag_id)
     name = schedule.name or title or schedule.workflow_permanent_id
     defaults = {"owner": options.owner, "retries": options.retries}
@@ -195,9 +196,16 @@ def tag_of(schedule_id: str) -> str:
 
 def dag_id_for(schedule: Schedule, title: str, taken: Iterable[str]) -> str:
     """Make a DAG id of the schedule's name or the workflow's title; with the schedule's id where it is taken."""
+    _check_id(schedule.workflow_schedule_id)
     words = re.sub(r"[^a-z0-9]+", "_", (schedule.name or title).lower()).strip("_")[:60].strip("_")
     dag_id = f"skyvern_{words}" if words else f"skyvern_{schedule.workflow_schedule_id}"
     return f"{dag_id}_{schedule.workflow_schedule_id}" if dag_id in set(taken) else dag_id
+
+
+def _check_id(schedule_id: str) -> None:
+    """Refuse an id that could break out of a file name or of a comment."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", schedule_id):
+        raise SkyvernConfigError(f"{schedule_id!r} is not the id of a schedule: letters, digits, _ and - only.")
 
 
 def _parameters(given: dict[str, Any], dag_id: str) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -205,7 +213,8 @@ def _parameters(given: dict[str, Any], dag_id: str) -> tuple[dict[str, Any], tup
 
     def written(name: str, value: Any, path: str) -> Any:
         if isinstance(value, dict):
-            return {key: written(key, item, f"{path}_{key}") for key, item in value.items()}
+            secret = names_secret(name)  # then so is whatever is below it
+            return {key: written(name if secret else key, item, f"{path}_{key}") for key, item in value.items()}
         if isinstance(value, list):
             return [written(name, item, f"{path}_{number}") for number, item in enumerate(value, 1)]
         if looks_secret(name, value):
@@ -218,10 +227,9 @@ def _parameters(given: dict[str, Any], dag_id: str) -> tuple[dict[str, Any], tup
 
 
 def _no_template(text: str) -> str:
-    """Keep Jinja from reading what was meant as it stands."""
-    if not any(sign in text for sign in ("{{", "{%", "{#")):
-        return text
-    return f"{{{{ {text!r} }}}}" if "endraw" in text else f"{{% raw %}}{text}{{% endraw %}}"
+    """Write a text so that Jinja renders it unchanged: it would read templates, and change the ends of lines."""
+    changed = text.endswith("\n") or any(sign in text for sign in ("{{", "{%", "{#", "\r"))
+    return f"{{{{ {text!r} }}}}" if changed else text
 
 
 def _doc(schedule: Schedule, title: str, variables: tuple[str, ...]) -> str:

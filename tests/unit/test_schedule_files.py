@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from airflow_skyvern.compat import dag_bag
@@ -164,6 +164,17 @@ def test_whatever_a_schedule_says_its_file_is_python_and_can_be_read_back(
         ("note", "sk-abcdefghijklmnop", True),
         ("url", "https://user:pw@example.com", True),
         ("note", "eyJhbGciOi.eyJzdWIi.x", True),
+        ("password1", "x", True),
+        ("passwords", "x", True),
+        ("password_confirm", "x", True),
+        ("passwordConfirm", "x", True),
+        ("pw", "x", True),
+        ("x-api-key", "x", True),
+        ("cvv2", "x", True),
+        ("sessionid", "x", True),
+        ("session_id", "x", True),
+        ("passenger", "x", False),
+        ("session", "x", False),
         ("credential", "cred_123", False),
         ("password", "", False),
         ("password", None, False),
@@ -177,6 +188,61 @@ def test_whatever_a_schedule_says_its_file_is_python_and_can_be_read_back(
 )
 def test_secrets_are_known_by_name_or_value(name: str, value: Any, secret: bool) -> None:  # noqa: FBT001  a table
     assert looks_secret(name, value) is secret
+
+
+def test_whatever_is_below_a_key_that_names_a_secret_is_one() -> None:
+    credentials = {"user": "me", "keys": ["k1", {"any": "k2"}], "id": "cred_123", "active": True}
+    made = exported(parameters={"credentials": credentials})
+    assert made.variables == tuple(
+        f"skyvern_fetch_invoices_credentials_{name}" for name in ("user", "keys_1", "keys_2_any")
+    )
+    assert all(text not in made.block.file_text for text in ('"me"', "k1", "k2"))
+
+
+def rendered(value: str) -> Any:
+    made = exported(parameters={"note": value})
+    namespace: dict[str, Any] = {}
+    exec(made.block.file_text, namespace)
+    run = namespace["run"]
+    return run.render_template(run.parameters, {})["note"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "one\n",
+        "two\n\n",
+        "a\r\nb",
+        "a\rb\n",
+        "{{ x }}\n",
+        "{{ x }}\r\n",
+        "{% raw %}\n{{ x }}",
+        "\n{{ x }}",
+        "  {% endraw %} \r\n",
+        "{{ 'a' }} \x00 \u2028",
+        "\ud800 {{",
+        "files.json",
+        "run.sql",
+        "script.sh",
+    ],
+)
+def test_a_value_goes_through_airflows_rendering_unchanged(value: str) -> None:
+    assert rendered(value) == value
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(st.sampled_from("{}%#-+ \r\n\\'\"aendrw") | st.characters(), max_size=30))
+def test_any_value_goes_through_airflows_rendering_unchanged(value: str) -> None:
+    assume(not looks_secret("note", value))
+    assert rendered(value) == value
+
+
+@pytest.mark.parametrize("schedule_id", ["wfs_1\nimport os", "../wfs_1", 'wfs_1"', "wfs_1'", "wfs 1", "", "wfs_1\n"])
+def test_an_id_that_could_break_out_of_the_file_is_refused(schedule_id: str) -> None:
+    with pytest.raises(SkyvernConfigError, match="is not the id of a schedule"):
+        exported(workflow_schedule_id=schedule_id)
+    with pytest.raises(SkyvernConfigError, match="is not the id of a schedule"):
+        dag_id_for(schedule(workflow_schedule_id=schedule_id, name=None), "", [])
 
 
 def test_a_schedule_without_cron_is_refused() -> None:
