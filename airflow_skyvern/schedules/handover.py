@@ -162,7 +162,7 @@ class Handover:
         made = export(
             schedule,
             title,
-            old.start if old else self._next_moment(schedule),
+            old.start if old else self._start_date(schedule),
             self.options,
             old.dag_id if old else wanted,
             paused=not schedule.enabled and (old is None or old.paused),
@@ -222,7 +222,10 @@ class Handover:
     def _tell_differences(self, schedule: Schedule) -> None:
         from airflow_skyvern.schedules.clock_changes import differences
 
-        for difference in differences(_cron_of(schedule), schedule.timezone, self.now()):
+        cron, now = _cron_of(schedule), self.now()
+        block = self.folder.place(schedule.workflow_schedule_id, "").block
+        start = self._start_date(schedule) if block is None else block.start if block.start > now else None
+        for difference in differences(cron, schedule.timezone, now, start):
             self.say(f"{schedule.workflow_schedule_id}: note: {difference}")
 
     def _already(self, schedule: Schedule, dag: KnownDag | None) -> None:
@@ -345,6 +348,13 @@ class Handover:
 
     def _next(self, schedule: Schedule) -> str:
         return _clock(self._next_moment(schedule)) if schedule.cron_expression else schedule.cadence
+
+    def _start_date(self, schedule: Schedule) -> datetime:
+        from airflow_skyvern.schedules.clock_changes import start_date_for
+
+        if schedule.cron_expression is None:
+            return self.now()  # the export is refused later, with a reason
+        return start_date_for(schedule.cron_expression, schedule.timezone, self.now())
 
     def _next_moment(self, schedule: Schedule) -> datetime:
         if schedule.cron_expression is None:

@@ -8,7 +8,13 @@ from itertools import islice
 import pytest
 
 from airflow_skyvern.client.cron import last_skyvern_run, skyvern_runs
-from airflow_skyvern.schedules.clock_changes import airflow_runs, clock_changes, differences
+from airflow_skyvern.schedules.clock_changes import (
+    airflow_runs,
+    clock_changes,
+    differences,
+    first_airflow_run,
+    start_date_for,
+)
 
 NOW = datetime(2026, 11, 23, 1, 40, tzinfo=timezone.utc)
 ZONES = [
@@ -73,6 +79,41 @@ def test_where_they_differ_it_is_said_when_and_how(zone: str, expression: str, d
 )
 def test_where_they_do_not_differ_nothing_is_said(zone: str, expression: str) -> None:
     assert differences(expression, zone, NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("expression", "zone", "now", "first"),
+    [
+        ("30 2 * * *", "Europe/Berlin", "2027-10-30 12:00", "2027-10-31 01:30"),
+        ("30 2 * * 0", "Europe/Berlin", "2027-10-30 12:00", "2027-10-31 01:30"),
+        ("30 2 31 10 *", "Europe/Berlin", "2027-10-30 12:00", "2027-10-31 01:30"),
+        ("30 1 7 11 *", "America/New_York", "2027-11-06 12:00", "2027-11-07 06:30"),
+        ("45 1 4 4 *", "Australia/Lord_Howe", "2027-04-03 00:00", "2027-04-03 15:15"),
+        ("0 * * * *", "Europe/Berlin", "2027-10-31 00:30", "2027-10-31 02:00"),
+        ("30 2 * * *", "Europe/Berlin", "2027-03-27 12:00", "2027-03-28 01:30"),
+        ("*/5 * * * *", "UTC", "2027-03-27 12:00", "2027-03-27 12:05"),
+    ],
+)
+def test_airflow_skips_no_run_after_a_takeover_near_a_clock_change(
+    expression: str, zone: str, now: str, first: str
+) -> None:
+    start = start_date_for(expression, zone, utc(now))
+    assert first_airflow_run(expression, zone, start) == utc(first)
+    notes = differences(expression, zone, utc(now), start)
+    promised = [moment for note in notes for moment in note.airflow]
+    assert all(moment >= utc(first) for moment in promised)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("expression", [*CRONS, "30 1 7 11 *", "45 1 4 4 *"])
+def test_the_start_date_is_in_the_future_and_skips_no_run_of_both(expression: str, zone: str) -> None:
+    for change in clock_changes(zone, NOW, NOW + timedelta(days=366)):
+        for hours in (-25, -2.01, -1, -0.5, 0, 0.5, 1.01):
+            now = change + timedelta(hours=hours)
+            start = start_date_for(expression, zone, now)
+            first = first_airflow_run(expression, zone, start)
+            skyvern, airflow = (next(runs(expression, zone, now)) for runs in (skyvern_runs, airflow_runs))
+            assert now < start <= first <= max(skyvern, airflow), (now, start)
 
 
 def test_clock_changes_are_found() -> None:
