@@ -122,7 +122,8 @@ class Handover:
         Let Airflow fire a schedule instead of Skyvern. May be repeated, also after an interruption.
 
         :raises SkyvernConfigError: it cannot be taken over as it is; the message says what to do.
-        :raises SkyvernError: it could not be finished; Skyvern goes on to fire it.
+        :raises SkyvernError: it could not be finished and Skyvern goes on to fire it; or it is finished, but a tick
+            may have been lost.
         """
         known = self._dag(schedule.workflow_schedule_id)
         if not schedule.enabled:
@@ -135,8 +136,10 @@ class Handover:
             self.airflow.pause(dag.dag_id, paused=False)
             self.say(f"DAG {dag.dag_id}: is no longer paused")
         self._wait_quiet(schedule)
-        self.skyvern.disable_schedule(schedule.workflow_permanent_id, schedule.workflow_schedule_id)
+        checked = self.now()
+        disabled = self.skyvern.disable_schedule(schedule.workflow_permanent_id, schedule.workflow_schedule_id)
         self._check_taken(schedule, dag.dag_id)
+        self._check_no_tick_lost(schedule, dag.dag_id, checked, disabled.schedule.modified_at)
         return None
 
     def release(self, schedule: ListedSchedule) -> None:
@@ -333,6 +336,18 @@ class Handover:
             )
         at = _clock(dag.next_run) if dag.next_run else "its next time"
         self.say(f"{schedule_id}: disabled in Skyvern; DAG {dag.dag_id} fires it, next at {at}")
+
+    def _check_no_tick_lost(self, schedule: Schedule, dag_id: str, checked: datetime, disabled: datetime) -> None:
+        """Report a tick that fell into the disable request: the DAG may have skipped it, and Skyvern not fired it."""
+        tick = last_skyvern_run(_cron_of(schedule), schedule.timezone, checked, disabled)
+        if tick is None or self._has_run(schedule, tick):
+            return
+        raise SkyvernError(
+            f"{schedule.workflow_schedule_id} is disabled, but only at {_clock(disabled)}, after its tick of "
+            f"{_clock(tick)}, and Skyvern did not fire it. Check the DAG run of that time: "
+            f"if its tasks were skipped, run them with `airflow tasks clear {dag_id} --yes -s {tick.isoformat()} "
+            f"-e {tick.isoformat()}`."
+        )
 
     def _pause(self, schedule_id: str, dag: KnownDag) -> None:
         """Pause a DAG that has nothing left to do; else it skips by itself until somebody pauses it."""

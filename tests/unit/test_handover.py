@@ -280,6 +280,42 @@ def test_a_dag_that_vanishes_at_the_last_moment_gives_the_schedule_back(person: 
     assert person.made.enabled
 
 
+def slow_disable(monkeypatch: pytest.MonkeyPatch, person: Person, before: float, after: float = 0) -> None:
+    """Let time pass before Skyvern disables a schedule, and before its answer arrives."""
+    disable = SkyvernHook().disable_schedule
+
+    def slow(_: SkyvernHook, workflow_id: str, schedule_id: str) -> Any:
+        person.world.sleep(before)
+        answer = disable(workflow_id, schedule_id)
+        person.world.sleep(after)
+        return answer
+
+    monkeypatch.setattr(SkyvernHook, "disable_schedule", slow)
+
+
+def test_a_tick_that_a_slow_disable_request_loses_is_reported(
+    skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = Person(skyvern, tmp_path, after_tick=260)
+    slow_disable(monkeypatch, person, before=45)
+    with pytest.raises(SkyvernError, match=r"12:05:00 UTC.*Skyvern did not fire it.*airflow tasks clear"):
+        person.takeover()
+    person.world.sleep(60)
+    assert person.world.served[TICK + timedelta(minutes=5)] == []
+    assert "skyvern_every_five fires it, next at" in person.said
+    assert not person.made.enabled
+
+
+@pytest.mark.parametrize(("delays", "served"), [((100, 0), "Skyvern"), ((0, 100), "Airflow")])
+def test_a_tick_that_one_side_fires_during_a_slow_disable_request_is_not_reported(
+    skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delays: tuple[int, int], served: str
+) -> None:
+    person = Person(skyvern, tmp_path, after_tick=260)
+    slow_disable(monkeypatch, person, *delays)
+    person.takeover()
+    assert person.world.served[TICK + timedelta(minutes=5)] == [served]
+
+
 def test_two_dags_of_one_schedule_are_refused(person: Person) -> None:
     person.takeover()
     copy = person.file.read_text().replace("skyvern_every_five", "skyvern_copy")
