@@ -61,7 +61,7 @@ with DAG(
 ):
     # While the schedule is enabled in Skyvern, Skyvern fires it and this skips.
     guard = SkyvernScheduleGuard(
-        task_id="is_it_airflows_turn",
+        task_id="skip_if_skyvern_runs_it",
         workflow_id={workflow_id_text},
         schedule_id={schedule_id_text},{connection}
     )

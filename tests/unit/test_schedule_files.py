@@ -83,8 +83,8 @@ def test_the_dag_has_all_that_the_schedule_says(tmp_path: Path) -> None:
     assert "`30 2 * * *` in Europe/Berlin" in dag.doc_md
     timetable = dag.timetable.serialize()
     assert (timetable["expression"], timetable["timezone"]) == ("30 2 * * *", "Europe/Berlin")
-    guard, run = dag.get_task("is_it_airflows_turn"), dag.get_task("run")
-    assert run.upstream_task_ids == {"is_it_airflows_turn"}
+    guard, run = dag.get_task("skip_if_skyvern_runs_it"), dag.get_task("run")
+    assert run.upstream_task_ids == {"skip_if_skyvern_runs_it"}
     assert (guard.workflow_id, guard.schedule_id, guard.skyvern_conn_id) == ("wpid_1", "wfs_1", "prod")
     assert (run.workflow_id, run.parameters, run.deferrable) == ("wpid_1", {"vendor": "ACME"}, True)
     assert (run.owner, run.retries, run.skyvern_conn_id) == ("finance", 1, "prod")
