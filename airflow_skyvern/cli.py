@@ -141,7 +141,7 @@ def show(output: str, hook: SkyvernHook, airflow: AirflowDatabase) -> int:
 
 def row(schedule: ListedSchedule, dag: KnownDag | None) -> dict[str, Any]:
     """Describe a schedule and its DAG by column; None where there is nothing to show."""
-    from airflow_skyvern.schedules.handover import who_fires
+    from airflow_skyvern.schedules.ownership import who_fires
 
     next_run = schedule.next_run if schedule.enabled else dag.next_run if dag and dag.fires else None
     return {

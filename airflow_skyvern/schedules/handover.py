@@ -377,13 +377,6 @@ class Handover:
         return next(islice(skyvern_runs(schedule.cron_expression, schedule.timezone, self.now()), 1))
 
 
-def who_fires(schedule: Schedule, dag: KnownDag | None) -> str:
-    """Tell in a word who fires a schedule."""
-    if schedule.enabled:
-        return "Skyvern"
-    return "Airflow" if dag is not None and dag.fires else "nobody"
-
-
 def _result(state: RetryCallState) -> Any:
     assert state.outcome is not None
     return state.outcome.result()
