@@ -11,7 +11,7 @@ import argparse
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern import compat
@@ -35,10 +35,6 @@ FOLDER: Option = (
     ("--dags-folder",),
     {"default": None, "help": "where the DAG files are, or will be (default: Airflow's)"},
 )
-SINGLE_FILE: Option = (
-    ("--single-file",),
-    {"default": None, "metavar": "NAME", "help": "put new DAGs into one file NAME.py instead of one file each"},
-)
 OWNER: Option = (("--owner",), {"default": None, "help": "owner of the DAGs (default: Airflow's)"})
 MAX_ACTIVE: Option = (
     ("--max-active-runs",),
@@ -48,7 +44,7 @@ TIMEOUT: Option = (
     ("--timeout",),
     {"type": float, "default": 900.0, "help": "seconds to wait for Airflow, and for a quiet moment (default: 900)"},
 )
-WRITES = (SCHEDULES, ALL, SINGLE_FILE, FOLDER, OWNER, MAX_ACTIVE, DRY_RUN, CONNECTION)
+WRITES = (SCHEDULES, ALL, FOLDER, OWNER, MAX_ACTIVE, DRY_RUN, CONNECTION)
 
 COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
     "list": ("show all schedules, and who fires them", (CONNECTION,)),
@@ -61,36 +57,44 @@ SUMMARY = "move schedules between Skyvern and Airflow"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 1 when something was not done."""
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")  # Airflow would log to our output
     parser = argparse.ArgumentParser(prog="airflow-skyvern", description="Skyvern and Airflow.")
     groups = parser.add_subparsers(required=True, metavar="command")
     schedules = groups.add_parser("schedules", help=SUMMARY, description=SUMMARY)
     actions = schedules.add_subparsers(required=True, metavar="action")
-    for name, (summary, options) in COMMANDS.items():
+    for name, (summary, _) in COMMANDS.items():
         action = actions.add_parser(name, help=summary, description=summary)
         action.set_defaults(action=name)
-        for flags, settings in options:
-            action.add_argument(*flags, **settings)
+        for argument in arguments_of(name):
+            argument.add_to_parser(action)
     given = parser.parse_args(arguments)
-    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")  # Airflow would log to our output
     compat.read_connections_from_database()
     return run(given)
 
 
 def get_cli_commands() -> list[Any]:
     """Return the commands for Airflow's own command line."""
-    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
+    from airflow.cli.cli_config import ActionCommand, GroupCommand
 
     actions = [
         ActionCommand(
             name=name,
             help=summary,
             func=functools.partial(run_for_airflow, name),
-            args=[Arg(flags=flags, **more) for flags, more in options],
+            args=arguments_of(name),
         )
-        for name, (summary, options) in COMMANDS.items()
+        for name, (summary, _) in COMMANDS.items()
     ]
     schedules = GroupCommand(name="schedules", help=SUMMARY, subcommands=actions)
     return [GroupCommand(name="skyvern", help="Skyvern and Airflow", subcommands=[schedules])]
+
+
+def arguments_of(action: str) -> list[Any]:
+    """Return the arguments of a command, in the form of Airflow's command line."""
+    from airflow.cli.cli_config import ARG_OUTPUT, Arg
+
+    arguments = [Arg(flags=flags, **settings) for flags, settings in COMMANDS[action][1]]
+    return [ARG_OUTPUT, *arguments] if action == "list" else arguments
 
 
 def run_for_airflow(action: str, given: argparse.Namespace) -> None:
@@ -111,7 +115,7 @@ def run(given: argparse.Namespace) -> int:
     hook, airflow = SkyvernHook(given.conn_id), AirflowDatabase()
     try:
         if given.action == "list":
-            return show(hook, airflow)
+            return show(given.output, hook, airflow)
         return change(given, hook, airflow)
     except (SkyvernError, AirflowNotFoundException) as error:
         complain(str(error))
@@ -120,41 +124,38 @@ def run(given: argparse.Namespace) -> int:
         hook.close()
 
 
-def show(hook: SkyvernHook, airflow: AirflowDatabase) -> int:
-    """Print the table of schedules."""
+def show(output: str, hook: SkyvernHook, airflow: AirflowDatabase) -> int:
+    """Print all schedules, as Airflow's own list commands print theirs."""
+    from airflow.cli.simple_table import AirflowConsole
+
     from airflow_skyvern.schedules.airflow_db import best
 
-    rows = hook.list_all_schedules()
-    dags = airflow.dags()
-    say(table(rows, {row.workflow_schedule_id: best(dags.get(row.workflow_schedule_id, ())) for row in rows}))
+    schedules, dags = hook.list_all_schedules(), airflow.dags()
+    AirflowConsole().print_as(
+        data=schedules,
+        output=output,
+        mapper=lambda schedule: row(schedule, best(dags.get(schedule.workflow_schedule_id, ()))),
+    )
     return 0
 
 
-def table(schedules: Iterable[ListedSchedule], dags: dict[str, KnownDag | None]) -> str:
-    """Write schedules as a table."""
-    from airflow_skyvern.schedules.handover import who_fires
+def row(schedule: ListedSchedule, dag: KnownDag | None) -> dict[str, Any]:
+    """Describe a schedule and its DAG by column; None where there is nothing to show."""
+    from airflow_skyvern.schedules.ownership import who_fires
 
-    lines = [("SCHEDULE", "WORKFLOW", "NAME", "CRON", "ZONE", "ENABLED", "NEXT RUN (UTC)", "FIRED BY", "DAG")]
-    for schedule in schedules:
-        dag = dags[schedule.workflow_schedule_id]
-        next_run = schedule.next_run if schedule.enabled else dag.next_run if dag and dag.fires else None
-        lines.append(
-            (
-                schedule.workflow_schedule_id,
-                schedule.workflow_title,
-                schedule.name or "",
-                schedule.cadence,
-                schedule.timezone,
-                "yes" if schedule.enabled else "no",
-                next_run.strftime("%Y-%m-%d %H:%M") if next_run else "",
-                who_fires(schedule, dag),
-                f"{dag.dag_id}{' (paused)' if dag.paused else ''}{'' if dag.present else ' (gone)'}" if dag else "",
-            )
-        )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    next_run = schedule.next_run if schedule.enabled else dag.next_run if dag and dag.fires else None
+    return {
+        "schedule_id": schedule.workflow_schedule_id,
+        "workflow": schedule.workflow_title,
+        "name": schedule.name,
+        "cron": schedule.cadence,
+        "timezone": schedule.timezone,
+        "enabled": schedule.enabled,
+        "next_run": next_run.strftime("%Y-%m-%dT%H:%MZ") if next_run else None,
+        "fired_by": who_fires(schedule, dag),
+        "dag_id": dag.dag_id if dag else None,
+        "dag_state": dag.state if dag else None,
+    }
 
 
 def change(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowDatabase) -> int:
@@ -200,7 +201,6 @@ def handover_of(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowDa
         airflow,
         DagFolder(Path(folder) if folder else dags_folder()),
         options,
-        single_file=getattr(given, "single_file", None),
         dry_run=given.dry_run,
         patience=getattr(given, "timeout", 0.0),
         say=say,

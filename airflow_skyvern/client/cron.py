@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from itertools import islice, pairwise
+from itertools import islice, pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 from croniter import croniter
@@ -17,8 +17,6 @@ SHORTEST = timedelta(minutes=5)
 
 LARGEST_CHANGE = timedelta(hours=3)
 """More than clocks are ever changed by."""
-
-LOOK_BACK = (timedelta(hours=1), timedelta(days=1), timedelta(days=40), timedelta(days=800))
 
 SAMPLE = timedelta(hours=25)
 MOST_SAMPLES = 2000
@@ -72,17 +70,10 @@ def skyvern_runs(expression: str, zone: str, after: datetime) -> Iterator[dateti
             latest = moment
 
 
-def last_skyvern_run(expression: str, zone: str, now: datetime) -> datetime | None:
-    """Return the last moment at or before ``now`` at which Skyvern should have fired, if there was one lately."""
-    for span in LOOK_BACK:
-        last = None
-        for moment in skyvern_runs(expression, zone, now - span):
-            if moment > now:
-                break
-            last = moment
-        if last is not None:
-            return last
-    return None
+def last_skyvern_run(expression: str, zone: str, start: datetime, end: datetime) -> datetime | None:
+    """Return the last moment after ``start`` and at or before ``end`` at which Skyvern fires, if there is one."""
+    moments = takewhile(lambda moment: moment <= end, skyvern_runs(expression, zone, start))
+    return max(moments, default=None)
 
 
 def _walls(expression: str, start: datetime) -> Iterator[datetime]:

@@ -45,6 +45,13 @@ class KnownDag:
         """Whether Airflow starts runs of it."""
         return self.present and not self.paused
 
+    @property
+    def state(self) -> str:
+        """One word for a table: ``active``, ``paused`` or ``missing``."""
+        if not self.present:
+            return "missing"
+        return "paused" if self.paused else "active"
+
 
 class AirflowDatabase:
     """

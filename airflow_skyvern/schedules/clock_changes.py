@@ -67,8 +67,35 @@ def airflow_runs(expression: str, zone: str, after: datetime) -> Iterator[dateti
         yield datetime.fromtimestamp(info.run_after.timestamp(), timezone.utc)
 
 
-def differences(expression: str, zone: str, now: datetime, count: int = COUNT) -> list[Difference]:
-    """Compare the next run times of both, and those around the clock changes of the coming year."""
+def first_airflow_run(expression: str, zone: str, start_date: datetime) -> datetime:
+    """Return the first run time of a DAG with this ``start_date``, by Airflow's own timetable."""
+    return next(airflow_runs(expression, zone, start_date - timedelta(microseconds=1)))
+
+
+def start_date_for(expression: str, zone: str, now: datetime) -> datetime:
+    """
+    Return the ``start_date`` from which Airflow goes on without a gap where Skyvern ends.
+
+    It is Skyvern's next run time, if Airflow has it too; else Airflow's own next one. Airflow's timetable skips a run
+    time to the next day, week or year when ``start_date`` lies in an hour that the clock shows twice.
+    """
+    skyvern = next(skyvern_runs(expression, zone, now))
+    airflow = next(airflow_runs(expression, zone, now))
+    for moment in (skyvern, airflow):
+        if first_airflow_run(expression, zone, moment) == moment:
+            return moment
+    return now.replace(second=0, microsecond=0) + timedelta(minutes=1)
+
+
+def differences(
+    expression: str, zone: str, now: datetime, start_date: datetime | None = None, count: int = COUNT
+) -> list[Difference]:
+    """
+    Compare the next run times of both, and those around the clock changes of the coming year.
+
+    :param start_date: The DAG's ``start_date``, before which Airflow does not fire. Default: ``now``.
+    """
+    earliest = first_airflow_run(expression, zone, start_date) if start_date else now
     first, second = islice(skyvern_runs(expression, zone, now), 2)
     lead = LEAD if second - first >= timedelta(hours=1) else SHORT_LEAD
     changes = list(clock_changes(zone, now, now + YEAR))
@@ -77,7 +104,7 @@ def differences(expression: str, zone: str, now: datetime, count: int = COUNT) -
     for start in (now, *(change - lead for change in changes if change - lead > now)):
         skyvern, airflow = _runs_of_both(expression, zone, start, count)
         theirs |= skyvern - airflow
-        ours |= airflow - skyvern
+        ours |= {moment for moment in airflow - skyvern if moment >= earliest}
     reasons = {moment: _change_near(zone, moment) for moment in sorted(theirs | ours)}
     return [
         Difference(

@@ -2,7 +2,8 @@
 From a schedule to the text of a DAG file, and back to what the file says of itself. Reads and writes nothing.
 
 The first line of a file names it as ours and holds a hash of the rest: a file whose hash is not right was changed by
-hand. Each DAG begins with a line of its own, so that a file of several can be taken apart and put together again.
+hand. The DAG begins with a line that names its schedule. A file with the DAGs of several schedules counts as changed
+by hand: its DAGs are found, but it is never overwritten.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import hashlib
 import re
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.schedules.literals import literal
-from airflow_skyvern.schedules.secret_values import looks_secret
+from airflow_skyvern.schedules.secret_values import looks_secret, names_secret
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Schedule
@@ -28,7 +29,7 @@ DEFAULT_CONNECTION = "skyvern_default"
 WIDTH = 84
 
 HEADER = '''"""
-{title}
+A schedule of Skyvern that Airflow fires.
 
 Written by `airflow-skyvern schedules`. Change it as you like: a file that was changed is never written over.
 """
@@ -60,7 +61,7 @@ with DAG(
 ):
     # While the schedule is enabled in Skyvern, Skyvern fires it and this skips.
     guard = SkyvernScheduleGuard(
-        task_id="is_it_airflows_turn",
+        task_id="skip_if_skyvern_runs_it",
         workflow_id={workflow_id_text},
         schedule_id={schedule_id_text},{connection}
     )
@@ -105,6 +106,12 @@ class Block:
         """Whether Airflow keeps the DAG paused when it first sees it."""
         return "\n    is_paused_upon_creation=True,\n" in self.text
 
+    @property
+    def file_text(self) -> str:
+        """The whole file of this DAG."""
+        body = f"{HEADER}\n{self.text}"
+        return f"{MARK} sha256={_hash(body)}\n{body}"
+
 
 @dataclass(frozen=True)
 class Export:
@@ -117,26 +124,11 @@ class Export:
 
 @dataclass(frozen=True)
 class DagFile:
-    """A file of DAGs, one per schedule."""
+    """What a file says of itself: one DAG, or several where somebody put files together."""
 
     blocks: tuple[Block, ...]
     changed: bool = False
     """Whether somebody changed it since it was written."""
-
-    def with_blocks(self, blocks: Iterable[Block]) -> DagFile:
-        """Put blocks in, in the place of those of the same schedule."""
-        new = {block.schedule_id: block for block in blocks}
-        kept = [new.pop(block.schedule_id, block) for block in self.blocks]
-        return replace(self, blocks=(*kept, *new.values()))
-
-    @property
-    def text(self) -> str:
-        """The file as it is written."""
-        several = "Schedules of Skyvern that Airflow fires."
-        title = several if len(self.blocks) > 1 else "A schedule of Skyvern that Airflow fires."
-        body = "\n\n".join([HEADER.format(title=title).rstrip(), *(block.text.rstrip() for block in self.blocks)])
-        body += "\n"
-        return f"{MARK} sha256={_hash(body)}\n{body}"
 
 
 def read_file(text: str) -> DagFile | None:
@@ -151,7 +143,7 @@ def read_file(text: str) -> DagFile | None:
         Block(match[1], match[2], _moment(match[3]), body[match.start() : end].rstrip() + "\n")
         for match, end in zip(found, ends, strict=True)
     ]
-    return DagFile(tuple(blocks), changed=_hash(body) != mark[1])
+    return DagFile(tuple(blocks), changed=_hash(body) != mark[1] or len(blocks) != 1)
 
 
 def export(
@@ -163,13 +155,14 @@ def export(
     :param title: The title of its workflow.
     :param start: The first moment that Airflow may fire.
     :param paused: Whether Airflow is to keep the DAG paused when it first sees it.
-    :raises SkyvernConfigError: the schedule has no cron expression.
+    :raises SkyvernConfigError: the schedule has no cron expression, or its id is not one.
     """
     if schedule.cron_expression is None:
         raise SkyvernConfigError(
             f"Schedule {schedule.workflow_schedule_id} fires {schedule.cadence}: only schedules with a cron "
             "expression can become a DAG. Give it one in Skyvern, or leave it there."
         )
+    _check_id(schedule.workflow_schedule_id)
     parameters, variables = _parameters(schedule.parameters, dag_id)
     name = schedule.name or title or schedule.workflow_permanent_id
     defaults = {"owner": options.owner, "retries": options.retries}
@@ -203,9 +196,16 @@ def tag_of(schedule_id: str) -> str:
 
 def dag_id_for(schedule: Schedule, title: str, taken: Iterable[str]) -> str:
     """Make a DAG id of the schedule's name or the workflow's title; with the schedule's id where it is taken."""
+    _check_id(schedule.workflow_schedule_id)
     words = re.sub(r"[^a-z0-9]+", "_", (schedule.name or title).lower()).strip("_")[:60].strip("_")
     dag_id = f"skyvern_{words}" if words else f"skyvern_{schedule.workflow_schedule_id}"
     return f"{dag_id}_{schedule.workflow_schedule_id}" if dag_id in set(taken) else dag_id
+
+
+def _check_id(schedule_id: str) -> None:
+    """Refuse an id that could break out of a file name or of a comment."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", schedule_id):
+        raise SkyvernConfigError(f"{schedule_id!r} is not the id of a schedule: letters, digits, _ and - only.")
 
 
 def _parameters(given: dict[str, Any], dag_id: str) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -213,7 +213,8 @@ def _parameters(given: dict[str, Any], dag_id: str) -> tuple[dict[str, Any], tup
 
     def written(name: str, value: Any, path: str) -> Any:
         if isinstance(value, dict):
-            return {key: written(key, item, f"{path}_{key}") for key, item in value.items()}
+            secret = names_secret(name)  # then so is whatever is below it
+            return {key: written(name if secret else key, item, f"{path}_{key}") for key, item in value.items()}
         if isinstance(value, list):
             return [written(name, item, f"{path}_{number}") for number, item in enumerate(value, 1)]
         if looks_secret(name, value):
@@ -226,10 +227,9 @@ def _parameters(given: dict[str, Any], dag_id: str) -> tuple[dict[str, Any], tup
 
 
 def _no_template(text: str) -> str:
-    """Keep Jinja from reading what was meant as it stands."""
-    if not any(sign in text for sign in ("{{", "{%", "{#")):
-        return text
-    return f"{{{{ {text!r} }}}}" if "endraw" in text else f"{{% raw %}}{text}{{% endraw %}}"
+    """Write a text so that Jinja renders it unchanged: it would read templates, and change the ends of lines."""
+    changed = text.endswith("\n") or any(sign in text for sign in ("{{", "{%", "{#", "\r"))
+    return f"{{{{ {text!r} }}}}" if changed else text
 
 
 def _doc(schedule: Schedule, title: str, variables: tuple[str, ...]) -> str:

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_result, wait_fixed
 
 from airflow_skyvern.client.cron import last_skyvern_run, skyvern_runs
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernNotFoundError
@@ -34,6 +36,8 @@ AFTER_A_RUN = timedelta(seconds=130)
 """For how long after a tick Skyvern may still start its run: a server of one's own looks once a minute."""
 
 NAP = 2.0
+
+T = TypeVar("T")
 
 
 class SkyvernSide(Protocol):
@@ -85,7 +89,6 @@ class Handover:
     """
     The hand-over of schedules, one at a time.
 
-    :param single_file: Name of the one file for all DAGs, without its ending; one file per schedule if None.
     :param patience: Seconds to wait for Airflow to read the file, and for a quiet moment.
     :param say: Where the steps are told.
     """
@@ -94,7 +97,6 @@ class Handover:
     airflow: AirflowKnows
     folder: DagFolder
     options: Options = field(default_factory=Options)
-    single_file: str | None = None
     dry_run: bool = False
     patience: float = 900.0
     say: Callable[[str], None] = print
@@ -120,7 +122,8 @@ class Handover:
         Let Airflow fire a schedule instead of Skyvern. May be repeated, also after an interruption.
 
         :raises SkyvernConfigError: it cannot be taken over as it is; the message says what to do.
-        :raises SkyvernError: it could not be finished; Skyvern goes on to fire it.
+        :raises SkyvernError: it could not be finished and Skyvern goes on to fire it; or it is finished, but a tick
+            may have been lost.
         """
         known = self._dag(schedule.workflow_schedule_id)
         if not schedule.enabled:
@@ -133,8 +136,10 @@ class Handover:
             self.airflow.pause(dag.dag_id, paused=False)
             self.say(f"DAG {dag.dag_id}: is no longer paused")
         self._wait_quiet(schedule)
-        self.skyvern.disable_schedule(schedule.workflow_permanent_id, schedule.workflow_schedule_id)
+        checked = self.now()
+        disabled = self.skyvern.disable_schedule(schedule.workflow_permanent_id, schedule.workflow_schedule_id)
         self._check_taken(schedule, dag.dag_id)
+        self._check_no_tick_lost(schedule, dag.dag_id, checked, disabled.schedule.modified_at)
         return None
 
     def release(self, schedule: ListedSchedule) -> None:
@@ -155,12 +160,12 @@ class Handover:
     def _made(self, schedule: ListedSchedule, taken: Iterable[str]) -> tuple[DagFileSlot, Export]:
         schedule_id, title = schedule.workflow_schedule_id, schedule.workflow_title
         wanted = dag_id_for(schedule, title, {*taken, *self.folder.dag_ids})
-        place = self.folder.place(schedule_id, self.single_file or wanted)
+        place = self.folder.place(schedule_id, wanted)
         old = place.block
         made = export(
             schedule,
             title,
-            old.start if old else self._next_moment(schedule),
+            old.start if old else self._start_date(schedule),
             self.options,
             old.dag_id if old else wanted,
             paused=not schedule.enabled and (old is None or old.paused),
@@ -168,7 +173,7 @@ class Handover:
         return place, made
 
     def _write(self, place: DagFileSlot, made: Export) -> None:
-        text = place.file.with_blocks([made.block]).text
+        text = made.block.file_text
         if self.dry_run:
             self.say(f"would write {place.path}:\n\n{text}")
         elif self.folder.write(place.path, text):
@@ -202,7 +207,7 @@ class Handover:
         schedule_id = schedule.workflow_schedule_id
         if place.block is None and not place.untouched:
             raise SkyvernConfigError(f"{place.path} is in the way and was written by hand: move it, or name another.")
-        text = place.file.with_blocks([made.block]).text if place.untouched else place.path.read_text()
+        text = made.block.file_text if place.untouched else place.path.read_text()
         if problem := self.airflow.problems(text, schedule_id):
             raise SkyvernConfigError(
                 f"{place.path.name} is no DAG file for this Airflow, nothing was done: {problem}"
@@ -220,7 +225,10 @@ class Handover:
     def _tell_differences(self, schedule: Schedule) -> None:
         from airflow_skyvern.schedules.clock_changes import differences
 
-        for difference in differences(_cron_of(schedule), schedule.timezone, self.now()):
+        cron, now = _cron_of(schedule), self.now()
+        block = self.folder.place(schedule.workflow_schedule_id, "").block
+        start = self._start_date(schedule) if block is None else block.start if block.start > now else None
+        for difference in differences(cron, schedule.timezone, now, start):
             self.say(f"{schedule.workflow_schedule_id}: note: {difference}")
 
     def _already(self, schedule: Schedule, dag: KnownDag | None) -> None:
@@ -235,49 +243,73 @@ class Handover:
 
     def _wait_known(self, schedule_id: str, path: Path) -> KnownDag:
         written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
-        told = False
-        deadline = self.now() + timedelta(seconds=self.patience)
-        while True:
+
+        def read_since() -> KnownDag | None:
             dag = self._dag(schedule_id)
-            if dag and dag.present and dag.next_run and dag.parsed_at and dag.parsed_at >= written:
-                self.say(f"DAG {dag.dag_id}: Airflow knows it")
-                return dag
-            if self.now() >= deadline:
-                raise SkyvernError(
-                    f"Airflow has not read {path} within {self.patience:.0f} s; Skyvern goes on to fire "
-                    f"{schedule_id}. Is this the folder of Airflow's DAGs, and is its DAG processor (on 2.11 its "
-                    "scheduler) running? `airflow dags list-import-errors` may tell more. Then call this again."
-                )
-            if not told:
-                self.say(f"waiting until Airflow has read {path}")
-                told = True
-            self.sleep(NAP)
+            read = dag and dag.present and dag.next_run and dag.parsed_at and dag.parsed_at >= written
+            return dag if read else None
+
+        def give_up(_: RetryCallState) -> NoReturn:
+            raise SkyvernError(
+                f"Airflow has not read {path} within {self.patience:.0f} s; Skyvern goes on to fire "
+                f"{schedule_id}. Is this the folder of Airflow's DAGs, and is its DAG processor (on 2.11 its "
+                "scheduler) running? `airflow dags list-import-errors` may tell more. Then call this again."
+            )
+
+        dag = self._poll(read_since, lambda dag: dag is None, lambda _: f"Airflow has not read {path} yet", give_up)
+        assert dag is not None
+        self.say(f"DAG {dag.dag_id}: Airflow knows it")
+        return dag
 
     def _wait_quiet(self, schedule: Schedule) -> None:
         """Wait while a tick of the schedule is near or under way, and make sure that nobody changed it meanwhile."""
-        deadline = self.now() + timedelta(seconds=self.patience)
-        told = ""
-        while True:
+
+        def reason_to_wait() -> str | None:
             self._check_unchanged(schedule)
-            if (reason := self._unquiet(schedule)) is None:
-                return
-            if self.now() >= deadline:
-                raise SkyvernError(
-                    f"{schedule.workflow_schedule_id}: no quiet moment within {self.patience:.0f} s ({reason}); "
-                    "Skyvern goes on to fire it. Call this again."
-                )
-            if reason != told:
-                self.say(f"waiting: {reason}")
-                told = reason
-            self.sleep(NAP)
+            return self._unquiet(schedule)
+
+        def give_up(state: RetryCallState) -> NoReturn:
+            raise SkyvernError(
+                f"{schedule.workflow_schedule_id}: no quiet moment within {self.patience:.0f} s "
+                f"({_result(state)}); Skyvern goes on to fire it. Call this again."
+            )
+
+        self._poll(reason_to_wait, lambda reason: reason is not None, str, give_up)
+
+    def _poll(
+        self,
+        check: Callable[[], T],
+        unfinished: Callable[[T], bool],
+        reason: Callable[[T], str],
+        give_up: Callable[[RetryCallState], NoReturn],
+    ) -> T:
+        """Call ``check`` until it is finished, print each reason for waiting once, and give up after ``patience``."""
+        printed: list[str] = []
+        deadline = self.now() + timedelta(seconds=self.patience)
+
+        def report(state: RetryCallState) -> None:
+            line = f"waiting: {reason(_result(state))}"
+            if printed[-1:] != [line]:
+                self.say(line)
+                printed.append(line)
+
+        retrying = Retrying(
+            retry=retry_if_result(unfinished),
+            wait=wait_fixed(NAP),
+            stop=lambda _: self.now() >= deadline,
+            sleep=self.sleep,
+            before_sleep=report,
+            retry_error_callback=give_up,
+        )
+        return retrying(check)
 
     def _unquiet(self, schedule: Schedule) -> str | None:
         now, cron, zone = self.now(), _cron_of(schedule), schedule.timezone
         coming = next(skyvern_runs(cron, zone, now))
         if coming - now < BEFORE_A_RUN:
             return f"Skyvern fires at {_clock(coming)}"
-        last = last_skyvern_run(cron, zone, now)
-        if last is None or last < schedule.modified_at or now - last > AFTER_A_RUN or self._has_run(schedule, last):
+        last = last_skyvern_run(cron, zone, now - AFTER_A_RUN, now)
+        if last is None or last < schedule.modified_at or self._has_run(schedule, last):
             return None
         return f"Skyvern may still start the run of {_clock(last)}"
 
@@ -305,6 +337,18 @@ class Handover:
         at = _clock(dag.next_run) if dag.next_run else "its next time"
         self.say(f"{schedule_id}: disabled in Skyvern; DAG {dag.dag_id} fires it, next at {at}")
 
+    def _check_no_tick_lost(self, schedule: Schedule, dag_id: str, checked: datetime, disabled: datetime) -> None:
+        """Report a tick that fell into the disable request: the DAG may have skipped it, and Skyvern not fired it."""
+        tick = last_skyvern_run(_cron_of(schedule), schedule.timezone, checked, disabled)
+        if tick is None or self._has_run(schedule, tick):
+            return
+        raise SkyvernError(
+            f"{schedule.workflow_schedule_id} is disabled, but only at {_clock(disabled)}, after its tick of "
+            f"{_clock(tick)}, and Skyvern did not fire it. Check the DAG run of that time: "
+            f"if its tasks were skipped, run them with `airflow tasks clear {dag_id} --yes -s {tick.isoformat()} "
+            f"-e {tick.isoformat()}`."
+        )
+
     def _pause(self, schedule_id: str, dag: KnownDag) -> None:
         """Pause a DAG that has nothing left to do; else it skips by itself until somebody pauses it."""
         hint = f"it skips while {schedule_id} is enabled; pause it later with `airflow dags pause {dag.dag_id}`"
@@ -320,17 +364,22 @@ class Handover:
     def _next(self, schedule: Schedule) -> str:
         return _clock(self._next_moment(schedule)) if schedule.cron_expression else schedule.cadence
 
+    def _start_date(self, schedule: Schedule) -> datetime:
+        from airflow_skyvern.schedules.clock_changes import start_date_for
+
+        if schedule.cron_expression is None:
+            return self.now()  # the export is refused later, with a reason
+        return start_date_for(schedule.cron_expression, schedule.timezone, self.now())
+
     def _next_moment(self, schedule: Schedule) -> datetime:
         if schedule.cron_expression is None:
             return self.now()
         return next(islice(skyvern_runs(schedule.cron_expression, schedule.timezone, self.now()), 1))
 
 
-def who_fires(schedule: Schedule, dag: KnownDag | None) -> str:
-    """Tell in a word who fires a schedule."""
-    if schedule.enabled:
-        return "Skyvern"
-    return "Airflow" if dag is not None and dag.fires else "nobody"
+def _result(state: RetryCallState) -> Any:
+    assert state.outcome is not None
+    return state.outcome.result()
 
 
 def _busy(dag: KnownDag, now: datetime) -> bool:

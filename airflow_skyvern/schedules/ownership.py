@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import RunSummary, Schedule
+    from airflow_skyvern.schedules.airflow_db import KnownDag
 
 NO_SCHEDULES = 501
 """The status with which a server without schedules answers."""
@@ -29,3 +30,10 @@ def skyvern_fires(schedule: Schedule, tick: datetime, runs: Callable[[], Iterabl
         run = next((run for run in runs() if run.workflow_schedule_id == schedule.workflow_schedule_id), None)
         return None if run is None else f"Skyvern has fired this one itself: run {run.run_id}"
     return "is enabled, so Skyvern fires this one itself" if schedule.enabled else None
+
+
+def who_fires(schedule: Schedule, dag: KnownDag | None) -> str:
+    """Tell in a word who fires a schedule."""
+    if schedule.enabled:
+        return "Skyvern"
+    return "Airflow" if dag is not None and dag.fires else "nobody"

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 SECRET_NAME = re.compile(
-    r"pass(word|wd|phrase|code)?$|pwd|secret|token|api_?key|access_?key|private_?key|auth(orization)?$|bearer|cookie"
-    r"|credential|(^|_)(otp|totp|pin|cvv|cvc|ssn|iban)($|_)|card_?number",
+    r"pass(wd|phrase|code)?s?$|password|pwd|secret|token|api_?key|access_?key|private_?key|auth(orization)?$|bearer"
+    r"|cookie|credential|sess(ion)?_?id|(^|_)(pw|pass|otp|totp|pin|cvv|cvc|ssn|iban)\d*($|_)|card_?number",
     re.IGNORECASE,
 )
 SECRET_VALUE = re.compile(
@@ -26,5 +26,10 @@ def looks_secret(name: str, value: Any) -> bool:
     text = str(value)
     if REFERENCE.match(text):
         return False
-    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    return bool(SECRET_NAME.search(plain) or SECRET_VALUE.search(text))
+    return names_secret(name) or bool(SECRET_VALUE.search(text))
+
+
+def names_secret(name: str) -> bool:
+    """Tell whether a name is one that secrets have, in whatever spelling: ``api_key``, ``x-api-key``, ``apiKey``."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name)
+    return bool(SECRET_NAME.search(words))

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.utils.yaml import safe_load as load
 from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
-from airflow_skyvern.cli import COMMANDS, get_cli_commands, main, table
-from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.cli import COMMANDS, get_cli_commands, main
 from airflow_skyvern.provider_info import get_provider_info
-from airflow_skyvern.schedules.airflow_db import KnownDag
+from airflow_skyvern.schedules.airflow_db import AirflowDatabase, KnownDag
 
 if TYPE_CHECKING:
     from tests.support.fake_skyvern import FakeSkyvern
 
+COLUMNS = ("next_run", "fired_by", "dag_id", "dag_state")
 NEXT = datetime(2026, 11, 24, 1, 30, tzinfo=timezone.utc)
 
 
@@ -34,31 +35,56 @@ def known(dag_id: str, *, paused: bool = False, present: bool = True) -> KnownDa
     return KnownDag(dag_id, "/dags/x.py", paused, present, NEXT, NEXT, 0)
 
 
-def test_the_table_says_who_fires_what(skyvern: FakeSkyvern) -> None:
+@pytest.fixture
+def five_schedules(skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """One schedule for each state of its DAG; return the ids by name."""
     workflow_id = skyvern.workflow("Invoices")
     names = ["Skyvern's", "Airflow's", "paused", "gone", "nobody's"]
-    for name in names:
-        skyvern.schedule(workflow_id, "30 2 * * *", name=name, enabled=name == "Skyvern's")
-    rows = SkyvernHook().list_all_schedules()
-    by_name = {row.name: row.workflow_schedule_id for row in rows}
-    dags = dict.fromkeys(by_name.values())
-    lines = table(
-        rows,
-        {
-            **dags,
-            by_name["Skyvern's"]: known("a"),
-            by_name["Airflow's"]: known("b"),
-            by_name["paused"]: known("c", paused=True),
-            by_name["gone"]: known("d", present=False),
-        },
-    ).splitlines()
-    assert lines[0].split("  ")[0] == "SCHEDULE"
-    words = {line.split()[0]: line for line in lines}
-    assert words[by_name["Skyvern's"]].split()[-2:] == ["Skyvern", "a"]
-    assert words[by_name["Airflow's"]].split()[-4:] == ["2026-11-24", "01:30", "Airflow", "b"]
-    assert words[by_name["paused"]].endswith("nobody    c (paused)")
-    assert words[by_name["gone"]].endswith("nobody    d (gone)")
-    assert words[by_name["nobody's"]].endswith("nobody")
+    ids = {
+        name: skyvern.schedule(workflow_id, "30 2 * * *", name=name, enabled=name == "Skyvern's").schedule_id
+        for name in names
+    }
+    dags = {
+        ids["Skyvern's"]: [known("a")],
+        ids["Airflow's"]: [known("b")],
+        ids["paused"]: [known("c", paused=True)],
+        ids["gone"]: [known("d", present=False)],
+    }
+    monkeypatch.setattr(AirflowDatabase, "dags", lambda self: dags)
+    return ids
+
+
+@pytest.mark.parametrize("command", ["airflow-skyvern", "airflow skyvern"])
+@pytest.mark.parametrize("output", ["table", "plain", "json", "yaml"])
+def test_the_list_says_who_fires_what(
+    five_schedules: dict[str, str], capsys: pytest.CaptureFixture[str], output: str, command: str
+) -> None:
+    if command == "airflow-skyvern":
+        assert main(["schedules", "list", "-o", output]) == 0
+    else:
+        listing = get_cli_commands()[0].subcommands[0].subcommands[0]
+        parser = argparse.ArgumentParser()
+        for argument in listing.args:
+            argument.add_to_parser(parser)
+        listing.func(parser.parse_args(["-o", output]))
+    printed = "".join(
+        line for line in capsys.readouterr().out.splitlines(keepends=True) if line[:3] != "[20"
+    )  # no logs
+    if output in ("json", "yaml"):
+        rows = {row["name"]: [row[column] for column in COLUMNS] for row in load(printed)}
+    else:
+        lines = {line.split()[0]: line.replace("|", " ").split() for line in printed.splitlines() if line.strip()}
+        rows = {name: lines[schedule_id] for name, schedule_id in five_schedules.items()}
+        assert lines["schedule_id"][-3:] == list(COLUMNS[-3:])
+    assert "2026-11-24T01:30Z" in rows["Airflow's"]
+    assert "nobody" in rows["nobody's"]
+    found = {name: row[-3:] for name, row in rows.items()}
+    assert {name: row for name, row in found.items() if name != "nobody's"} == {
+        "Skyvern's": ["Skyvern", "a", "active"],
+        "Airflow's": ["Airflow", "b", "active"],
+        "paused": ["nobody", "c", "paused"],
+        "gone": ["nobody", "d", "missing"],
+    }
 
 
 def test_an_export_goes_through_and_tells(

@@ -213,18 +213,6 @@ def test_a_file_changed_by_hand_is_left_alone_and_can_be_taken_over(person: Pers
     assert not person.made.enabled
 
 
-def test_several_dags_go_into_one_file_and_stay_there(person: Person, skyvern: FakeSkyvern) -> None:
-    person.export(single_file="ours")
-    other = skyvern.schedule(skyvern.workflow("Invoices"), "30 2 * * *")
-    (row,) = (row for row in SkyvernHook().list_all_schedules() if row.workflow_schedule_id == other.schedule_id)
-    person.handover(single_file="ours").export(row)
-    person.export()
-    assert person.file.name == "ours.py"
-    assert person.file.read_text().count("with DAG(") == 2
-    person.world.sleep(10)
-    assert [block.dag_id for block in person.world.known()] == ["skyvern_every_five", "skyvern_invoices"]
-
-
 def test_secrets_must_be_set_before_a_takeover(person: Person) -> None:
     person.made.parameters = {"password": "hunter2"}
     with pytest.raises(SkyvernConfigError, match="airflow variables set skyvern_every_five_password '<value>'"):
@@ -290,6 +278,42 @@ def test_a_dag_that_vanishes_at_the_last_moment_gives_the_schedule_back(person: 
     with pytest.raises(SkyvernError, match=r"was paused or removed meanwhile: .* is enabled in Skyvern again"):
         person.takeover()
     assert person.made.enabled
+
+
+def slow_disable(monkeypatch: pytest.MonkeyPatch, person: Person, before: float, after: float = 0) -> None:
+    """Let time pass before Skyvern disables a schedule, and before its answer arrives."""
+    disable = SkyvernHook().disable_schedule
+
+    def slow(_: SkyvernHook, workflow_id: str, schedule_id: str) -> Any:
+        person.world.sleep(before)
+        answer = disable(workflow_id, schedule_id)
+        person.world.sleep(after)
+        return answer
+
+    monkeypatch.setattr(SkyvernHook, "disable_schedule", slow)
+
+
+def test_a_tick_that_a_slow_disable_request_loses_is_reported(
+    skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = Person(skyvern, tmp_path, after_tick=260)
+    slow_disable(monkeypatch, person, before=45)
+    with pytest.raises(SkyvernError, match=r"12:05:00 UTC.*Skyvern did not fire it.*airflow tasks clear"):
+        person.takeover()
+    person.world.sleep(60)
+    assert person.world.served[TICK + timedelta(minutes=5)] == []
+    assert "skyvern_every_five fires it, next at" in person.said
+    assert not person.made.enabled
+
+
+@pytest.mark.parametrize(("delays", "served"), [((100, 0), "Skyvern"), ((0, 100), "Airflow")])
+def test_a_tick_that_one_side_fires_during_a_slow_disable_request_is_not_reported(
+    skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delays: tuple[int, int], served: str
+) -> None:
+    person = Person(skyvern, tmp_path, after_tick=260)
+    slow_disable(monkeypatch, person, *delays)
+    person.takeover()
+    assert person.world.served[TICK + timedelta(minutes=5)] == [served]
 
 
 def test_two_dags_of_one_schedule_are_refused(person: Person) -> None:

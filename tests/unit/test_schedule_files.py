@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from airflow_skyvern.compat import dag_bag
@@ -60,10 +61,6 @@ def exported(options: Options | None = None, dag_id: str = "skyvern_fetch_invoic
     return export(schedule(**fields), "Invoices", START, options or Options(), dag_id)
 
 
-def file_of(*exports: Export) -> DagFile:
-    return DagFile(tuple(one.block for one in exports))
-
-
 def dags_of(text: str, tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "made.py").write_text(text)
     bag = dag_bag(tmp_path / "made.py")
@@ -77,7 +74,7 @@ def test_the_dag_has_all_that_the_schedule_says(tmp_path: Path) -> None:
         parameters={"vendor": "ACME"},
         description="Every night",
     )
-    (dag,) = dags_of(file_of(made).text, tmp_path).values()
+    (dag,) = dags_of(made.block.file_text, tmp_path).values()
     assert dag.dag_id == "skyvern_fetch_invoices"
     assert (dag.catchup, dag.max_active_runs, dag.start_date) == (False, 3, START)
     assert set(dag.tags) == {"skyvern", "skyvern:wfs_1"}
@@ -86,8 +83,8 @@ def test_the_dag_has_all_that_the_schedule_says(tmp_path: Path) -> None:
     assert "`30 2 * * *` in Europe/Berlin" in dag.doc_md
     timetable = dag.timetable.serialize()
     assert (timetable["expression"], timetable["timezone"]) == ("30 2 * * *", "Europe/Berlin")
-    guard, run = dag.get_task("is_it_airflows_turn"), dag.get_task("run")
-    assert run.upstream_task_ids == {"is_it_airflows_turn"}
+    guard, run = dag.get_task("skip_if_skyvern_runs_it"), dag.get_task("run")
+    assert run.upstream_task_ids == {"skip_if_skyvern_runs_it"}
     assert (guard.workflow_id, guard.schedule_id, guard.skyvern_conn_id) == ("wpid_1", "wfs_1", "prod")
     assert (run.workflow_id, run.parameters, run.deferrable) == ("wpid_1", {"vendor": "ACME"}, True)
     assert (run.owner, run.retries, run.skyvern_conn_id) == ("finance", 1, "prod")
@@ -96,7 +93,7 @@ def test_the_dag_has_all_that_the_schedule_says(tmp_path: Path) -> None:
 def test_secrets_are_read_from_variables_and_stand_in_no_file() -> None:
     made = exported(parameters=AWKWARD)
     assert made.variables == ("skyvern_fetch_invoices_password", "skyvern_fetch_invoices_nested_apiToken")
-    text = file_of(made).text
+    text = made.block.file_text
     assert "hunter2" not in text
     assert "t0ps3cret" not in text
     assert '"password": "{{ var.value.skyvern_fetch_invoices_password }}"' in text
@@ -105,7 +102,7 @@ def test_secrets_are_read_from_variables_and_stand_in_no_file() -> None:
 
 def test_parameters_reach_the_task_as_skyvern_had_them(tmp_path: Path) -> None:
     made = exported(parameters=AWKWARD)
-    (dag,) = dags_of(file_of(made).text, tmp_path).values()
+    (dag,) = dags_of(made.block.file_text, tmp_path).values()
     run = dag.get_task("run")
     secrets = {
         "skyvern_fetch_invoices_password": "hunter2",
@@ -122,22 +119,20 @@ def formatted(text: str, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "exports",
+    "made",
     [
-        [exported()],
-        [
-            exported(
-                Options(owner="it's me", connection="prod"), parameters=AWKWARD, description="a 'b' \"c\" \\d " * 20
-            )
-        ],
-        [exported(), exported(dag_id="skyvern_b", workflow_schedule_id="wfs_2", parameters={"a": 1}, name=None)],
+        exported(),
+        exported(
+            Options(owner="it's me", connection="prod"), parameters=AWKWARD, description="a 'b' \"c\" \\d " * 20
+        ),
+        exported(dag_id="skyvern_b", workflow_schedule_id="wfs_2", parameters={"a": 1}, name=None),
     ],
-    ids=["plain", "awkward", "two"],
+    ids=["plain", "awkward", "without a name"],
 )
-def test_a_file_is_formatted_as_a_person_would(exports: list[Export], tmp_path: Path) -> None:
-    text = file_of(*exports).text
+def test_a_file_is_formatted_as_a_person_would(made: Export, tmp_path: Path) -> None:
+    text = made.block.file_text
     assert formatted(text, tmp_path) == text
-    assert len(dags_of(text, tmp_path)) == len(exports)
+    assert len(dags_of(text, tmp_path)) == 1
 
 
 @given(JSON)
@@ -150,9 +145,9 @@ def test_whatever_a_schedule_says_its_file_is_python_and_can_be_read_back(
     name: str, parameters: dict[str, Any], description: str
 ) -> None:
     made = exported(name=name, parameters=parameters, description=description)
-    text = file_of(made).text
+    text = made.block.file_text
     compile(text, "made.py", "exec")
-    assert read_file(text) == file_of(made)
+    assert read_file(text) == DagFile((made.block,))
 
 
 @pytest.mark.parametrize(
@@ -169,6 +164,17 @@ def test_whatever_a_schedule_says_its_file_is_python_and_can_be_read_back(
         ("note", "sk-abcdefghijklmnop", True),
         ("url", "https://user:pw@example.com", True),
         ("note", "eyJhbGciOi.eyJzdWIi.x", True),
+        ("password1", "x", True),
+        ("passwords", "x", True),
+        ("password_confirm", "x", True),
+        ("passwordConfirm", "x", True),
+        ("pw", "x", True),
+        ("x-api-key", "x", True),
+        ("cvv2", "x", True),
+        ("sessionid", "x", True),
+        ("session_id", "x", True),
+        ("passenger", "x", False),
+        ("session", "x", False),
         ("credential", "cred_123", False),
         ("password", "", False),
         ("password", None, False),
@@ -182,6 +188,61 @@ def test_whatever_a_schedule_says_its_file_is_python_and_can_be_read_back(
 )
 def test_secrets_are_known_by_name_or_value(name: str, value: Any, secret: bool) -> None:  # noqa: FBT001  a table
     assert looks_secret(name, value) is secret
+
+
+def test_whatever_is_below_a_key_that_names_a_secret_is_one() -> None:
+    credentials = {"user": "me", "keys": ["k1", {"any": "k2"}], "id": "cred_123", "active": True}
+    made = exported(parameters={"credentials": credentials})
+    assert made.variables == tuple(
+        f"skyvern_fetch_invoices_credentials_{name}" for name in ("user", "keys_1", "keys_2_any")
+    )
+    assert all(text not in made.block.file_text for text in ('"me"', "k1", "k2"))
+
+
+def rendered(value: str) -> Any:
+    made = exported(parameters={"note": value})
+    namespace: dict[str, Any] = {}
+    exec(made.block.file_text, namespace)
+    run = namespace["run"]
+    return run.render_template(run.parameters, {})["note"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "one\n",
+        "two\n\n",
+        "a\r\nb",
+        "a\rb\n",
+        "{{ x }}\n",
+        "{{ x }}\r\n",
+        "{% raw %}\n{{ x }}",
+        "\n{{ x }}",
+        "  {% endraw %} \r\n",
+        "{{ 'a' }} \x00 \u2028",
+        "\ud800 {{",
+        "files.json",
+        "run.sql",
+        "script.sh",
+    ],
+)
+def test_a_value_goes_through_airflows_rendering_unchanged(value: str) -> None:
+    assert rendered(value) == value
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(st.sampled_from("{}%#-+ \r\n\\'\"aendrw") | st.characters(), max_size=30))
+def test_any_value_goes_through_airflows_rendering_unchanged(value: str) -> None:
+    assume(not looks_secret("note", value))
+    assert rendered(value) == value
+
+
+@pytest.mark.parametrize("schedule_id", ["wfs_1\nimport os", "../wfs_1", 'wfs_1"', "wfs_1'", "wfs 1", "", "wfs_1\n"])
+def test_an_id_that_could_break_out_of_the_file_is_refused(schedule_id: str) -> None:
+    with pytest.raises(SkyvernConfigError, match="is not the id of a schedule"):
+        exported(workflow_schedule_id=schedule_id)
+    with pytest.raises(SkyvernConfigError, match="is not the id of a schedule"):
+        dag_id_for(schedule(workflow_schedule_id=schedule_id, name=None), "", [])
 
 
 def test_a_schedule_without_cron_is_refused() -> None:
@@ -202,18 +263,15 @@ def test_a_dag_is_called_as_its_schedule(name: str | None, title: str, taken: li
     assert dag_id_for(schedule(name=name), title, taken) == dag_id
 
 
-def test_a_file_of_several_can_be_taken_apart_and_put_together_again() -> None:
-    first, second = exported(), exported(dag_id="skyvern_b", workflow_schedule_id="wfs_2")
-    file = read_file(file_of(first, second).text)
-    assert file == file_of(first, second)
-    newer = exported(cron_expression="0 3 * * *")
-    assert file is not None
-    assert [block.schedule_id for block in file.with_blocks([newer.block]).blocks] == ["wfs_1", "wfs_2"]
-    assert file.with_blocks([newer.block]).blocks == (newer.block, second.block)
+def test_a_file_that_somebody_put_together_is_known_as_changed_and_its_dags_are_found() -> None:
+    first, second = exported().block, exported(dag_id="skyvern_b", workflow_schedule_id="wfs_2").block
+    body = f"{first.file_text.partition(chr(10))[2]}\n\n{second.text}"
+    text = f"# airflow-skyvern schedules sha256={hashlib.sha256(body.encode()).hexdigest()}\n{body}"
+    assert read_file(text) == DagFile((first, second), changed=True)
 
 
 def test_a_file_that_was_changed_is_known_as_such() -> None:
-    text = file_of(exported()).text
+    text = exported().block.file_text
     changed = read_file(text.replace("max_active_runs=1", "max_active_runs=2"))
     assert changed is not None
     assert changed.changed
@@ -228,12 +286,12 @@ def test_a_schedule_is_found_in_whatever_file_it_stands(tmp_path: Path) -> None:
     folder = DagFolder(tmp_path)
     assert folder.place("wfs_1", "skyvern_a").path == tmp_path / "skyvern_a.py"
     (tmp_path / "team").mkdir()
-    assert folder.write(tmp_path / "team" / "all.py", file_of(exported()).text)
+    assert folder.write(tmp_path / "team" / "all.py", exported().block.file_text)
     place = folder.place("wfs_1", "skyvern_a")
     assert (place.path, place.block) == (tmp_path / "team" / "all.py", exported().block)
     assert place.untouched
     assert folder.dag_ids == {"skyvern_fetch_invoices"}
-    assert not folder.write(place.path, file_of(exported()).text)
+    assert not folder.write(place.path, exported().block.file_text)
 
 
 def test_a_file_of_somebody_else_is_never_written_over(tmp_path: Path) -> None:
@@ -256,7 +314,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_airflow_says_what_is_wrong_with_a_file() -> None:
-    text = file_of(exported()).text
+    text = exported().block.file_text
     side = AirflowDatabase()
     assert side.problems(text, "wfs_1") is None
     assert side.problems(text, "wfs_2") == f"none of its DAGs has the tag {tag_of('wfs_2')}"
