@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_skyvern import compat
 from airflow_skyvern.triggers.run import SkyvernRunTrigger, SkyvernSensorTrigger
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ __all__ = ["SkyvernRunTrigger", "SkyvernSensorTrigger", "SkyvernWorkflowRunsTrig
 
 def __getattr__(name: str) -> Any:
     if name == "SkyvernWorkflowRunsTrigger":
+        if not compat.is_airflow_3():
+            raise ImportError(f"{name} needs Airflow 3, which brought watchers of assets.")
         from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
 
         return SkyvernWorkflowRunsTrigger

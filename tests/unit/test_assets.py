@@ -114,7 +114,7 @@ def test_airflow_2_is_told_that_this_needs_airflow_3() -> None:
     with pytest.raises(SkyvernConfigError, match="needs Airflow 3"):
         skyvern_runs("wpid_1")
     with pytest.raises(ImportError, match="needs Airflow 3"):
-        import_module("airflow_skyvern.triggers.workflow_runs")
+        _ = import_module("airflow_skyvern.triggers").SkyvernWorkflowRunsTrigger
 
 
 def event(*run_ids: str, **extra: Any) -> Any:
