@@ -38,7 +38,7 @@ FOLDER: Option = (
 OWNER: Option = (("--owner",), {"default": None, "help": "owner of the DAGs (default: Airflow's)"})
 MAX_ACTIVE: Option = (
     ("--max-active-runs",),
-    {"type": int, "default": 1, "help": "how many runs of a DAG may go on at once (default: 1)"},
+    {"type": int, "default": 1, "help": "how many runs of a DAG may be active at once (default: 1)"},
 )
 TIMEOUT: Option = (
     ("--timeout",),

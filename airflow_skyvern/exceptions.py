@@ -1,5 +1,5 @@
 """
-The errors of this package, each one somebody catches.
+The errors of this package, each for one way to handle it.
 
 ::
 
@@ -65,7 +65,7 @@ class SkyvernError(Exception):
     """
     Base of everything this package raises on purpose.
 
-    ``transient`` tells whether asking again later may help; a wait goes on after such an error.
+    ``transient`` tells whether the same request may succeed later; a wait continues after such an error.
     """
 
     transient: ClassVar[bool] = False

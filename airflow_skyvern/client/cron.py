@@ -20,7 +20,7 @@ LARGEST_CHANGE = timedelta(hours=3)
 
 SAMPLE = timedelta(hours=25)
 MOST_SAMPLES = 2000
-"""How far and how many run times Skyvern looks at for the shortest interval."""
+"""How far ahead, and over how many run times, Skyvern searches for the shortest interval."""
 
 
 def check_cron(expression: str) -> None:

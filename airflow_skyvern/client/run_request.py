@@ -40,6 +40,16 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _texts(value: Any) -> Any:
+    """Metadata are texts; Jinja makes a number of ``"7"`` where a DAG renders to native objects."""
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item
+        for key, item in value.items()
+    }
+
+
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 WholeNumber = Annotated[int, BeforeValidator(_no_bool)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -67,7 +77,9 @@ class RunOptions(BaseModel):
     max_screenshot_scrolls: Annotated[WholeNumber, Field(ge=0)] | None = None
     start_fresh_browser: bool | None = None
     reuse_browser_session: bool | None = None
-    run_metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=20)] | None = None
+    run_metadata: (
+        Annotated[dict[MetadataKey, MetadataValue], BeforeValidator(_texts), Field(max_length=20)] | None
+    ) = None
     file_ids: Annotated[list[Text], Field(max_length=50)] | None = None
 
 

@@ -44,7 +44,7 @@ T = TypeVar("T")
 CONNECT_TIMEOUT = 10.0
 
 IDLE = 4
-"""How many idle connections an event loop keeps: each of them is looked at for each request."""
+"""How many idle connections an event loop keeps: httpx checks all of them for each request."""
 
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, UnicodeError)
 HUNG_UP = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
@@ -188,7 +188,7 @@ def _check_address(name: str, address: str) -> None:
 
 
 def _quiet() -> None:
-    """Keep httpx from logging a line per request into the task's log, unless somebody has set its level."""
+    """Keep httpx from logging a line per request into the task's log, unless a user has set its level."""
     if (log := logging.getLogger("httpx")).level == logging.NOTSET:
         log.setLevel(logging.WARNING)
 

@@ -5,7 +5,7 @@ Whoever watches joins the :class:`FinishedRunsPoller` of the connection in this 
 (its :class:`~airflow_skyvern.finished_runs.watermark.Watermark`) and gets what Skyvern answers. However many watch, a
 poll is one request: the runs of all watched workflows, newest first, down to where everybody knows them. A run that
 is older
-and still active costs a second request, and its end one look at it.
+and still active costs a second request, and its end one fetch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MOST_WORKFLOWS = 100
 """Workflows asked for in one request, as they stand in its address."""
 
 MOST_LOOKS = 50
-"""Active runs that are looked at one by one in one poll; the others have their turn in the next."""
+"""Active runs that are fetched individually in one poll; the next poll fetches others."""
 
 BACKWARDS = timedelta(days=1)
 """How long before the end of a run its creation is looked for, where nothing is stored."""
@@ -165,7 +165,7 @@ async def poll(hook: SkyvernHook, watching: Iterable[tuple[str, Watermark]]) -> 
 
 
 class FinishedRunsPoller:
-    """Polls one connection while somebody watches; see :func:`finished_runs_poller`."""
+    """Polls one connection while it has watchers; see :func:`finished_runs_poller`."""
 
     def __init__(self, skyvern_conn_id: str) -> None:
         self.skyvern_conn_id = skyvern_conn_id

@@ -55,7 +55,7 @@ class Watermark:
     @classmethod
     def at(cls, rows: Collection[Row], *, ended_before: datetime | None = None) -> Watermark:
         """
-        Return the watermark of somebody who begins now: what has ended is dealt with.
+        Return the watermark of a watcher that begins now: what has ended counts as done.
 
         :param rows: All runs created after some time, and all that are active.
         :param ended_before: Runs that ended at or after this are not dealt with yet.

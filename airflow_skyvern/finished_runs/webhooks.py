@@ -237,7 +237,7 @@ class RegisterQueue:
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             try:
                 outcomes = await run_in_threadpool(self._register, [delivered for delivered, _ in batch])
-            except Exception as error:  # noqa: BLE001  it belongs to those who wait
+            except Exception as error:  # noqa: BLE001  the deliveries of this batch get it
                 for _, answer in batch:
                     if not answer.done():
                         answer.set_exception(error)

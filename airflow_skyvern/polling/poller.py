@@ -98,7 +98,7 @@ class RunPoller:
                     await self._poll(due)
                 self._start_fetches()
                 await self._sleep()
-        except Exception as error:  # noqa: BLE001  whatever it is, the waits must get it: nobody else does
+        except Exception as error:  # noqa: BLE001  whatever it is, the waits must get it
             for entry in self._queue.clear():
                 self._resolve(entry, error=error)
         finally:

@@ -7,7 +7,7 @@ So every start carries a key made of the task's *attempt group* (dag, run, task,
 over retries, another after a clear), and every later try searches for it before it starts anything.
 
 That no run is found proves nothing yet: a server that was frozen answers a search before the start that it received
-earlier. So where a start may be unanswered, the search goes on for ``lost_start_timeout``, counted from the first
+earlier. So where a start may be unanswered, the search continues for ``lost_start_timeout``, counted from the first
 search that was answered.
 """
 

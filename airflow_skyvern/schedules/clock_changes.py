@@ -74,7 +74,7 @@ def first_airflow_run(expression: str, zone: str, start_date: datetime) -> datet
 
 def start_date_for(expression: str, zone: str, now: datetime) -> datetime:
     """
-    Return the ``start_date`` from which Airflow goes on without a gap where Skyvern ends.
+    Return the ``start_date`` from which Airflow continues without a gap where Skyvern ends.
 
     It is Skyvern's next run time, if Airflow has it too; else Airflow's own next one. Airflow's timetable skips a run
     time to the next day, week or year when ``start_date`` lies in an hour that the clock shows twice.

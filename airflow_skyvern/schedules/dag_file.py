@@ -124,11 +124,11 @@ class Export:
 
 @dataclass(frozen=True)
 class DagFile:
-    """What a file says of itself: one DAG, or several where somebody put files together."""
+    """What a file holds: one DAG, or several where a user put files together."""
 
     blocks: tuple[Block, ...]
     changed: bool = False
-    """Whether somebody changed it since it was written."""
+    """Whether a user changed it since it was written."""
 
 
 def read_file(text: str) -> DagFile | None:

@@ -1,4 +1,4 @@
-"""The DAG files of schedules in a folder: found, and written so that nobody ever reads half of one."""
+"""The DAG files of schedules in a folder: found, and written as a whole, so that Airflow never reads half of one."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class SkyvernScheduleGuard(BaseOperator):
     """
     Skip the tasks behind it while Skyvern's own schedule fires, so that no run is started twice.
 
-    Put it before the task that runs the workflow. It looks at the schedule in Skyvern when a scheduled DAG run
+    Put it before the task that runs the workflow. It fetches the schedule from Skyvern when a scheduled DAG run
     begins: while the schedule is enabled there, the run belongs to Skyvern and is skipped here; as soon as it is
     disabled or deleted, the run belongs to Airflow. Manual runs and backfills always go through. When the schedule
     is deleted in Skyvern, the guard may be removed from the DAG.
@@ -52,13 +52,13 @@ class SkyvernScheduleGuard(BaseOperator):
         """Skip, unless it is Airflow's turn."""
         tick = _tick_of(context)
         if tick is None:
-            self.log.info("Not started by the DAG's schedule: goes on")
+            self.log.info("Not started by the DAG's schedule: the run continues")
             return
         with no_retry_for_permanent_errors():
             reason = self._skyvern_fires(tick)
         if reason is not None:
             raise AirflowSkipException(f"Skyvern schedule {self.schedule_id}: {reason}")
-        self.log.info("Skyvern schedule %s does not fire %s: goes on", self.schedule_id, tick.isoformat())
+        self.log.info("Skyvern schedule %s does not fire %s: the run continues", self.schedule_id, tick.isoformat())
 
     def _skyvern_fires(self, tick: datetime) -> str | None:
         hook = self._hook()

@@ -4,7 +4,7 @@ A schedule changes hands: from Skyvern to Airflow, and back.
 The order makes it safe. Until the schedule is disabled in Skyvern, Skyvern fires it and the DAG's guard skips; from
 then on the DAG fires it. Disabling is one request and comes last, when Airflow knows the DAG, and at a moment at
 which no tick is under way. So a hand-over that is interrupted has either not happened or is complete, and the same
-command goes on with it. Giving back begins with enabling, from when on the guard skips; pausing the DAG is only
+command finishes it. Giving back begins with enabling, from when on the guard skips; pausing the DAG is only
 tidying up.
 """
 
@@ -122,7 +122,7 @@ class Handover:
         Let Airflow fire a schedule instead of Skyvern. May be repeated, also after an interruption.
 
         :raises SkyvernConfigError: it cannot be taken over as it is; the message says what to do.
-        :raises SkyvernError: it could not be finished and Skyvern goes on to fire it; or it is finished, but a tick
+        :raises SkyvernError: it could not be finished and Skyvern still fires it; or it is finished, but a tick
             may have been lost.
         """
         known = self._dag(schedule.workflow_schedule_id)
@@ -251,7 +251,7 @@ class Handover:
 
         def give_up(_: RetryCallState) -> NoReturn:
             raise SkyvernError(
-                f"Airflow has not read {path} within {self.patience:.0f} s; Skyvern goes on to fire "
+                f"Airflow has not read {path} within {self.patience:.0f} s; Skyvern still fires "
                 f"{schedule_id}. Is this the folder of Airflow's DAGs, and is its DAG processor (on 2.11 its "
                 "scheduler) running? `airflow dags list-import-errors` may tell more. Then call this again."
             )
@@ -262,7 +262,7 @@ class Handover:
         return dag
 
     def _wait_quiet(self, schedule: Schedule) -> None:
-        """Wait while a tick of the schedule is near or under way, and make sure that nobody changed it meanwhile."""
+        """Wait while a tick of the schedule is near or under way, and check that it was not changed meanwhile."""
 
         def reason_to_wait() -> str | None:
             self._check_unchanged(schedule)
@@ -271,7 +271,7 @@ class Handover:
         def give_up(state: RetryCallState) -> NoReturn:
             raise SkyvernError(
                 f"{schedule.workflow_schedule_id}: no quiet moment within {self.patience:.0f} s "
-                f"({_result(state)}); Skyvern goes on to fire it. Call this again."
+                f"({_result(state)}); Skyvern still fires it. Call this again."
             )
 
         self._poll(reason_to_wait, lambda reason: reason is not None, str, give_up)
@@ -350,7 +350,7 @@ class Handover:
         )
 
     def _pause(self, schedule_id: str, dag: KnownDag) -> None:
-        """Pause a DAG that has nothing left to do; else it skips by itself until somebody pauses it."""
+        """Pause a DAG that has nothing left to do; else it skips its runs until a user pauses it."""
         hint = f"it skips while {schedule_id} is enabled; pause it later with `airflow dags pause {dag.dag_id}`"
         if _busy(dag, self.now()):
             return self.say(f"DAG {dag.dag_id}: has a run to finish and stays as it is; {hint}")

@@ -32,7 +32,7 @@ TASK = (*DAG_RUN, "task_id", "map_index")
 
 JUST_MARKED = timedelta(minutes=5)
 """
-How long ago Airflow changed a task that counts as just marked: what ended long before needs no look at its run. The
+How long ago Airflow changed a task that counts as just marked: a run that ended long before is not fetched. The
 clocks of two components may differ, and a task that ended by itself a moment ago costs one request.
 """
 

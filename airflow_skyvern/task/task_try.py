@@ -85,7 +85,7 @@ class TaskTry:
         """
         Push how the API server finds the task's run when a user marks the task; before anything is started.
 
-        Airflow 2 notifies nobody who would read it.
+        Airflow 2 has no listener for marks that would read it.
 
         :param group: The tag of the attempt group; None where no tags are sent.
         """

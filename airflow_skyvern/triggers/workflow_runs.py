@@ -1,9 +1,10 @@
-"""Finished runs as events: a DAG starts when a run has finished that somebody started elsewhere; Airflow 3."""
+"""Finished runs as asset events: a DAG starts when a run that something else started has finished; Airflow 3."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 
 ACCEPTED = range(200, 300)
 
+REFUSED_FOR_GOOD = frozenset({400, 413})
+"""Answers of the receiver that will be the same the next time: an output that is too large, a wrong clock."""
+
 MOST_REDELIVERED = 50
-"""Webhooks that a watcher lets Skyvern send again in one poll; the others have their turn in the next."""
+"""Webhooks that Skyvern is asked to send again in one poll; the next poll takes others."""
 
 
 class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
@@ -150,7 +154,7 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
     async def _redelivered(self, poller: FinishedRunsPoller, rows: list[Row], address: str) -> set[str]:
         """Let Skyvern send the webhooks of these runs, and return the ids of those that were not accepted."""
         left = {row.run_id for row in rows}
-        for row in rows[:MOST_REDELIVERED]:
+        for row in random.sample(rows, min(len(rows), MOST_REDELIVERED)):  # the same ones may fail again and again
             try:
                 answer = await poller.hook.asend(api.retry_webhook(row.run_id, address))
             except SkyvernError as error:
@@ -158,8 +162,11 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
                 break
             if answer.status_code not in ACCEPTED:
                 said = answer.error or f"status {answer.status_code}"
-                self.log.warning("Skyvern run %s: %s did not accept its webhook: %s", row.run_id, address, said)
-                continue
+                final = answer.status_code in REFUSED_FOR_GOOD
+                then = "it will not be sent again" if final else "it will be sent again"
+                self.log.warning("Skyvern run %s: %s refused its webhook (%s); %s", row.run_id, address, said, then)
+                if not final:
+                    continue
             left.discard(row.run_id)
         return left
 

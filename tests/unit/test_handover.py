@@ -259,7 +259,7 @@ def test_a_schedule_that_is_no_cron_stays_where_it_is(person: Person) -> None:
 
 def test_airflow_that_does_not_read_the_file_gets_no_schedule(person: Person) -> None:
     person.world.airflow_reads = False
-    with pytest.raises(SkyvernError, match=f"Skyvern goes on to fire {person.schedule_id}.*Then call this again"):
+    with pytest.raises(SkyvernError, match=f"Skyvern still fires {person.schedule_id}.*Then call this again"):
         person.takeover(patience=60)
     assert person.made.enabled
 

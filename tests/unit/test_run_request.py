@@ -56,7 +56,7 @@ def test_null_among_the_parameters_is_sent() -> None:
         ({}, {"max_elapsed_time_minutes": True}, "run_options.max_elapsed_time_minutes: .* not a boolean"),
         ({}, {"max_screenshot_scrolls": -1}, "run_options.max_screenshot_scrolls"),
         ({}, {"run_with": "magic"}, "run_options.run_with: Input should be 'agent' or 'code'"),
-        ({}, {"run_metadata": {"a": 1}}, "run_options.run_metadata.a: Input should be a valid string"),
+        ({}, {"run_metadata": {"a": [1]}}, "run_options.run_metadata.a: Input should be a valid string"),
         ({}, {"run_metadata": {"k" * 65: "v"}}, "run_options.run_metadata"),
         ({}, {"run_metadata": {"k": "v" * 257}}, "run_options.run_metadata.k: .* at most 256"),
         ({}, {"run_metadata": {str(n): "" for n in range(21)}}, "run_options.run_metadata: .* at most 20"),
@@ -114,3 +114,8 @@ def test_rendered_text_is_read_as_json_and_everything_else_is_left() -> None:
     assert decoded("parameters", {"a": "{not json"}) == {"a": "{not json"}
     with pytest.raises(SkyvernConfigError, match="parameters: must be a mapping, JSON text, a template of one"):
         decoded("parameters", "{not json")
+
+
+def test_a_number_that_native_rendering_made_of_metadata_is_text_again() -> None:
+    request = RunRequest.of({"workflow_id": "w"}, {"run_metadata": {"month": 7, "share": 0.5, "team": "ops"}})
+    assert request.run_metadata == {"month": "7", "share": "0.5", "team": "ops"}

@@ -332,6 +332,24 @@ async def test_a_webhook_that_is_not_accepted_is_sent_again(
     assert skyvern.replays == [run_id]
 
 
+@pytest.mark.parametrize("status", [400, 413])
+async def test_a_webhook_that_will_always_be_refused_is_given_up(
+    skyvern: FakeSkyvern, store: Store, status: int
+) -> None:
+    """One that is too large was sent again and again, and kept others from their turn."""
+    workflow = skyvern.workflow()
+    async with watching(trigger(workflow, store, redeliver_to=REDELIVER)):
+        await polled(skyvern)
+        refusal = httpx.Response(200, json={"run_id": "wr_1", "status_code": status})
+        skyvern.next("POST", ".*/retry_webhook", refusal)
+        end(skyvern, start(skyvern, workflow))
+        await until(lambda: skyvern.sent("POST", ".*/retry_webhook"))
+        for _ in range(3):
+            await polled(skyvern)
+    assert skyvern.replays == []
+    assert len(skyvern.sent("POST", ".*/retry_webhook")) == 1
+
+
 def test_a_trigger_survives_the_database_and_takes_no_secret_there(skyvern: FakeSkyvern) -> None:
     original = SkyvernWorkflowRunsTrigger("wpid_1", statuses=["failed"], redeliver_to=REDELIVER)
     assert rebuilt(original).serialize() == original.serialize()
