@@ -51,7 +51,7 @@ ifeq ($(RIG),airflow)
 	@$(NEWEST)/bin/python -m benchmarks.airflow_runs
 else ifeq ($(RIG),scale)
 	@$(MAKE) --no-print-directory $(NEWEST)/.installed $(SKYVERN)
-	$(NEWEST)/bin/python -m tests.scale.run
+	$(NEWEST)/bin/python -m benchmarks.scale
 else
 	@$(MAKE) --no-print-directory .venvs/bench/.installed
 	@.venvs/bench/bin/python -m benchmarks.run $(if $(SMOKE),--smoke)

@@ -24,13 +24,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from benchmarks.report import PAGE, Markers, machine, table
 from dev.airflow_server import RUN_FINAL, AirflowServer
+from dev.fault_proxy import FaultProxy
 from dev.postgres import PostgresServer
 from dev.process import RigError, wait_until
 from dev.skyvern_server import SkyvernServer
-from tests.faults.proxy import FaultProxy
 
 if TYPE_CHECKING:
-    from tests.faults.proxy import Exchange
+    from dev.fault_proxy import Exchange
 
 REPO = Path(__file__).resolve().parent.parent
 DAGS = REPO / "benchmarks" / "dags"

@@ -17,10 +17,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from tests.support.fake_checks import STATUSES, Refusal, check_statuses, page_of
-from tests.support.fake_records import Run, Seen, Workflow
-from tests.support.fake_skyvern import MOST_PAGES, MOST_ROWS
-from tests.support.fake_views import row, view
+from dev.fake.checks import STATUSES, Refusal, check_statuses, page_of
+from dev.fake.records import Run, Seen, Workflow
+from dev.fake.skyvern import MOST_PAGES, MOST_ROWS
+from dev.fake.views import row, view
 
 if TYPE_CHECKING:
     from benchmarks.plan import Plan

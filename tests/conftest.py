@@ -22,7 +22,7 @@ os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{HOME}/airflow.db"
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
-from tests.support.fake_skyvern import FakeSkyvern  # noqa: E402  after the lines above
+from dev.fake.skyvern import FakeSkyvern  # noqa: E402  after the lines above
 
 
 @pytest.fixture

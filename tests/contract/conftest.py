@@ -16,8 +16,8 @@ from airflow_skyvern.client import api
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import SkyvernClient
 from airflow_skyvern.client.settings import Settings
+from dev.fake.skyvern import FakeSkyvern
 from dev.skyvern_server import SkyvernServer, workflows
-from tests.support.fake_skyvern import FakeSkyvern
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call

@@ -13,11 +13,11 @@ from airflow_skyvern.client import schedule_api
 from airflow_skyvern.client.sender import SkyvernClient
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernConfigError, SkyvernNotFoundError, SkyvernRequestError
+from dev.fake.schedules import NO_SCHEDULES
+from dev.fake.skyvern import FakeSkyvern
 from dev.skyvern_server import SkyvernServer
 from tests.contract.conftest import SKYVERN_VENV
 from tests.contract.test_contract import refused
-from tests.support.fake_schedules import NO_SCHEDULES
-from tests.support.fake_skyvern import FakeSkyvern
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from tests.faults.proxy import HTML, Answer, Exchange
+from dev.fault_proxy import HTML, Answer, Exchange
 
 if TYPE_CHECKING:
     from random import Random

@@ -27,9 +27,9 @@ from tests.faults.catalogue import LONG, NOT_SKYVERNS, ROAD, SHORT, Fault, Hook,
 from tests.faults.leaks import Leaks
 
 if TYPE_CHECKING:
+    from dev.fault_proxy import Exchange, FaultProxy
     from dev.postgres import PostgresServer
     from dev.skyvern_server import SkyvernServer
-    from tests.faults.proxy import Exchange, FaultProxy
 
 TASK = "run"
 CONNECTION = "skyvern_default"

@@ -2,7 +2,7 @@
 `make faults`: exactly one Skyvern run per attempt group, whatever fails.
 
 A real Airflow (scheduler, two triggerers, API server, DAG processor, LocalExecutor, PostgreSQL) talks to a real
-Skyvern server through :mod:`tests.faults.proxy`. EXECUTIONS tasks run, each with a fault of
+Skyvern server through :mod:`dev.fault_proxy`. EXECUTIONS tasks run, each with a fault of
 :mod:`tests.faults.catalogue`, shuffled by SEED; events (:data:`tests.faults.driver.EVENTS`) befall all that are in
 flight. Then both servers are asked what happened (:mod:`tests.faults.verdict` defines the columns), and one table
 is printed. The exit status is 1 when anything of it is not as it has to be:
@@ -30,6 +30,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from dev.fault_proxy import Exchange, FaultProxy
 from dev.postgres import PostgresServer
 from dev.process import RigError
 from dev.skyvern_server import SkyvernServer
@@ -45,7 +46,6 @@ from tests.faults.driver import (
     airflow_of_the_suite,
     say,
 )
-from tests.faults.proxy import Exchange, FaultProxy
 from tests.faults.verdict import Counts, Finding, judge, server_runs, table
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import httpx
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from tests.support.fake_skyvern import FakeSkyvern
+    from dev.fake.skyvern import FakeSkyvern
 
 
 class _Handler(BaseHTTPRequestHandler):

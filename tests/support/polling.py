@@ -14,7 +14,7 @@ from airflow_skyvern.client.sender import AsyncSkyvernClient
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.polling.poller import RunPoller
 from airflow_skyvern.runs.wait import Wait
-from tests.support.fake_skyvern import API_KEY, FakeSkyvern
+from dev.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.log_lines import LogLines
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.fake_skyvern import API_KEY, FakeSkyvern
+from dev.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.loopback import Loopback
 
 Connect = Callable[..., None]

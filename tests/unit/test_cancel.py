@@ -11,7 +11,7 @@ from airflow_skyvern.exceptions import SkyvernServerError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.runs.cancel import cancel_and_fetch, cancel_if_active, cancel_within_budget
 from airflow_skyvern.runs.key import GROUP_TAG, RunKey
-from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
+from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern
 from tests.support.log_lines import LogLines
 
 KEY = RunKey.of(

@@ -30,7 +30,7 @@ from airflow_skyvern.exceptions import (
     SkyvernResponseError,
     SkyvernServerError,
 )
-from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
+from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call

@@ -24,7 +24,7 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.hooks import SkyvernHook, settings_of
 from airflow_skyvern.provider_info import CONNECTION_TYPE
-from tests.support.fake_skyvern import API_KEY, FakeSkyvern
+from dev.fake.skyvern import API_KEY, FakeSkyvern
 
 if TYPE_CHECKING:
     from tests.support.loopback import Loopback

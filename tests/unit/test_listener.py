@@ -18,7 +18,7 @@ from airflow_skyvern.task import listener
 from airflow_skyvern.task.cancellations import Cancellation, Cancellations
 
 if TYPE_CHECKING:
-    from tests.support.fake_skyvern import FakeSkyvern
+    from dev.fake.skyvern import FakeSkyvern
 
 if not AIRFLOW_V_3_0_PLUS:
     pytest.skip("Airflow 2 has no API server that would tell of marks", allow_module_level=True)

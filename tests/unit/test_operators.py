@@ -37,7 +37,7 @@ from airflow_skyvern.exceptions import (
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import DEFAULT_TIMEOUT, SkyvernRunWorkflowOperator
 from airflow_skyvern.task.deadlines import BACKSTOP
-from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
+from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed, run_task
 
 if TYPE_CHECKING:

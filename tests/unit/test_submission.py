@@ -27,7 +27,7 @@ from airflow_skyvern.exceptions import (
 from airflow_skyvern.runs.key import OUR_TAGS, RunKey
 from airflow_skyvern.runs.store import StartStore
 from airflow_skyvern.runs.submission import Attempt, Submission
-from tests.support.fake_skyvern import API_KEY, LOST, FakeSkyvern
+from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern
 from tests.support.log_lines import LogLines
 
 if TYPE_CHECKING:

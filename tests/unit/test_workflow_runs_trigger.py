@@ -19,7 +19,7 @@ if airflow.__version__.startswith("2."):
 
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
-from tests.support.fake_skyvern import API_KEY, FakeSkyvern
+from dev.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.tasks import rebuilt
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 if TYPE_CHECKING:
-    from tests.support.fake_records import Seen, Workflow
+    from dev.fake.records import Seen, Workflow
 
 STATUSES = (
     "created",

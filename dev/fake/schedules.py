@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from croniter import croniter
 
-from tests.support import fake_views as views
-from tests.support.fake_checks import complaint, detail, page_of
-from tests.support.fake_records import Run, Seen, Workflow
+from dev.fake import views
+from dev.fake.checks import complaint, detail, page_of
+from dev.fake.records import Run, Seen, Workflow
 
 NO_SCHEDULES = (
     "Workflow schedules are disabled in this Skyvern build. "
@@ -71,7 +71,7 @@ class Schedule:
 
 
 class FakeSchedules:
-    """The part of :class:`~tests.support.fake_skyvern.FakeSkyvern` that knows schedules."""
+    """The part of :class:`~dev.fake.skyvern.FakeSkyvern` that knows schedules."""
 
     workflows: dict[str, Workflow]
     runs: dict[str, Run]

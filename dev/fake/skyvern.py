@@ -20,8 +20,8 @@ from urllib.parse import parse_qs, unquote
 
 import httpx
 
-from tests.support import fake_views as views
-from tests.support.fake_checks import (
+from dev.fake import views
+from dev.fake.checks import (
     STATUSES,
     STATUSES_OF_A_WORKFLOW,
     Refusal,
@@ -33,8 +33,8 @@ from tests.support.fake_checks import (
     detail,
     page_of,
 )
-from tests.support.fake_records import FINAL, Run, Seen, Step, Workflow
-from tests.support.fake_schedules import SCHEDULE_ROUTES, FakeSchedules
+from dev.fake.records import FINAL, Run, Seen, Step, Workflow
+from dev.fake.schedules import SCHEDULE_ROUTES, FakeSchedules
 
 API_KEY = "made-up-key-of-the-fake"
 VERSION = "1.0.56"

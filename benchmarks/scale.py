@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dev.airflow_server import AirflowServer
+from dev.fault_proxy import FaultProxy
 from dev.skyvern_server import SkyvernServer
-from tests.faults.proxy import FaultProxy
 
 if TYPE_CHECKING:
-    from tests.faults.proxy import Exchange
+    from dev.fault_proxy import Exchange
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
+DAGS = ROOT / "benchmarks" / "dags"
 SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
 RUNS = int(os.environ.get("RUNS", "100"))
 RUN_SECONDS = int(os.environ.get("RUN_SECONDS", "240"))
@@ -39,6 +40,7 @@ KINDS = {
 
 
 def definition(*, fails: bool) -> dict[str, Any]:
+    """Return a workflow that waits, and then ends well or is terminated."""
     blocks: list[dict[str, Any]] = [{"block_type": "wait", "label": "pause", "wait_sec": RUN_SECONDS}]
     if fails:
         blocks.append({"block_type": "terminate", "label": "stop", "reason": "as planned", "error_code": "PLANNED"})
@@ -53,11 +55,13 @@ class Tally:
         self.seconds = 0.0
 
     async def __call__(self, exchange: Exchange) -> None:
+        """Count a request."""
         request = f"{exchange.method} {exchange.target}"
         self.requests[next((kind for kind, form in KINDS.items() if form.match(request)), "other")] += 1
 
 
 def main() -> int:
+    """Run the tasks and return the exit status."""
     home = Path(tempfile.mkdtemp(prefix="scale-"))
     tally = Tally()
     with ExitStack() as stack:
@@ -71,7 +75,7 @@ def main() -> int:
             "AIRFLOW__TRIGGERER__CAPACITY": str(2 * RUNS),
             "AIRFLOW__TRIGGERER__DEFAULT_CAPACITY": str(2 * RUNS),
         }
-        airflow = stack.enter_context(AirflowServer(home / "airflow", Path(__file__).parent / "dags", env))
+        airflow = stack.enter_context(AirflowServer(home / "airflow", [DAGS / "scale_dags.py"], env))
         good, bad = (skyvern.create_workflow(f"scale {fails}", definition(fails=fails)) for fails in (False, True))
         chosen = [bad if number % EVERY_NTH_FAILS == 0 else good for number in range(RUNS)]
         began = time.monotonic()
@@ -100,6 +104,7 @@ def watched(airflow: AirflowServer, run_id: str) -> tuple[int, dict[int, str | N
 
 
 def verdict(skyvern: SkyvernServer, chosen: list[str], states: dict[int, str | None], most: int, tally: Tally) -> int:
+    """Print what happened and what is wrong with it; return the exit status."""
     rows = [
         row
         for page in range(1, 2 + RUNS // 100)

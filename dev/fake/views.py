@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tests.support.fake_records import FINAL
+from dev.fake.records import FINAL
 
 if TYPE_CHECKING:
-    from tests.support.fake_records import Run, Workflow
+    from dev.fake.records import Run, Workflow
 
 ORGANIZATION = "o_599983462807843814"
 

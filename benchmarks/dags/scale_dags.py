@@ -12,6 +12,7 @@ with DAG("scale", schedule=None, params={"workflows": Param([], type="array")}, 
 
     @task
     def workflows(params: dict[str, Any]) -> list[str]:
+        """Return the workflow of each task."""
         return params["workflows"]
 
     SkyvernRunWorkflowOperator.partial(task_id="run", deferrable=True, poll_interval=5, timeout=3600).expand(
