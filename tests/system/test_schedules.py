@@ -44,9 +44,12 @@ class Schedules:
         return dict(answer.json()) if answer.is_success else {}
 
     @property
-    def row(self) -> str:
-        (row,) = (line for line in self.call("list")[1].splitlines() if line.startswith(self.schedule_id))
-        return row
+    def row(self) -> dict[str, str]:
+        """What the command line says of the schedule; on Airflow 2 lines of log come first."""
+        said = self.call("list", "-o", "json")[1].splitlines()
+        rows = json.loads("\n".join(line for line in said if not line.startswith("[20")))
+        (row,) = (row for row in rows if row["schedule_id"] == self.schedule_id)
+        return dict(row)
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         airflow = self.rig.airflow
@@ -80,7 +83,8 @@ def test_a_schedule_goes_to_airflow_and_back(rig: Rig) -> None:
     assert f"{mine.schedule_id}: disabled in Skyvern; DAG {mine.dag_id} fires it, next at " in said
     assert (mine.enabled, mine.dag["is_paused"], mine.dag["owners"]) == (False, False, ["finance"])
     assert {tag["name"] for tag in mine.dag["tags"]} == {"skyvern", f"skyvern:{mine.schedule_id}"}
-    assert mine.row.split()[-2:] == ["Airflow", mine.dag_id]
+    row = mine.row
+    assert (row["fired_by"], row["dag_id"], row["dag_state"]) == ("Airflow", mine.dag_id, "active")
 
     if rig.airflow.is_3:
         assert mine.run_now()["name"] == "ACME"
@@ -89,7 +93,8 @@ def test_a_schedule_goes_to_airflow_and_back(rig: Rig) -> None:
     status, said, complained = mine.call("release", mine.schedule_id)
     assert (status, f"{mine.schedule_id}: Skyvern fires it from now on" in said) == (0, True), said + complained
     assert (mine.enabled, mine.dag["is_paused"]) == (True, True)
-    assert mine.row.split()[-3:] == ["Skyvern", mine.dag_id, "(paused)"]
+    row = mine.row
+    assert (row["fired_by"], row["dag_id"], row["dag_state"]) == ("Skyvern", mine.dag_id, "paused")
 
 
 def test_a_takeover_killed_at_any_line_leaves_somebody_who_fires_and_is_mended(rig: Rig) -> None:

@@ -216,7 +216,7 @@ def test_a_sensor_starts_and_ends_without_a_worker_where_airflow_can(
     assert (task["state"], task["try_number"]) == (state, 1)
     log = log_of(rig, dag_id, dag_id, how)
     starts_early = rig.airflow.version >= (3, 3)
-    assert ("starting here" in log) is not starts_early
+    assert ("this worker starts the wait" in log) is not starts_early
     if starts_early:
         assert (task["pid"] is None) is without_worker
     if not (starts_early and without_worker):
