@@ -117,6 +117,14 @@ def differences(
     ]
 
 
+def notes(expression: str, zone: str, now: datetime, start_date: datetime | None) -> Iterator[str]:
+    """Yield what a user should know before a takeover: each :class:`Difference`, and that Skyvern miscounts then."""
+    found = differences(expression, zone, now, start_date)
+    yield from map(str, found)
+    if any(difference.change for difference in found):
+        yield "on these days Skyvern's own scheduler also fires at wrong times, see docs/schedules.md"
+
+
 def clock_changes(zone: str, start: datetime, end: datetime) -> Iterator[datetime]:
     """Yield the moments at which the clocks of a zone are changed."""
     place = check_zone(zone)

@@ -194,7 +194,7 @@ class Handover:
 
     def _file_of(self, schedule: ListedSchedule, known: KnownDag | None) -> Path:
         """Write the schedule's DAG, unless Airflow has it in another file, and return its file."""
-        self._tell_differences(schedule)
+        self._report_differences(schedule)
         if known is not None and known.present:
             place, _ = self._made(schedule, ())
             if place.block is None or place.path.resolve() != Path(known.file).resolve():
@@ -222,14 +222,14 @@ class Handover:
             self.say(f"{place.path}: was changed by hand, stays as it is")
         return place
 
-    def _tell_differences(self, schedule: Schedule) -> None:
-        from airflow_skyvern.schedules.clock_changes import differences
+    def _report_differences(self, schedule: Schedule) -> None:
+        from airflow_skyvern.schedules.clock_changes import notes
 
         cron, now = _cron_of(schedule), self.now()
         block = self.folder.place(schedule.workflow_schedule_id, "").block
         start = self._start_date(schedule) if block is None else block.start if block.start > now else None
-        for difference in differences(cron, schedule.timezone, now, start):
-            self.say(f"{schedule.workflow_schedule_id}: note: {difference}")
+        for note in notes(cron, schedule.timezone, now, start):
+            self.say(f"{schedule.workflow_schedule_id}: note: {note}")
 
     def _already(self, schedule: Schedule, dag: KnownDag | None) -> None:
         schedule_id = schedule.workflow_schedule_id
