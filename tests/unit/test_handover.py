@@ -330,4 +330,4 @@ def test_clock_changes_are_told(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     person.takeover(dry_run=True)
     expected = "around the clock change of 2027-10-31 Airflow also fires at 2027-10-31 02:00 CET"
     assert f"{person.schedule_id}: note: {expected}" in person.said
-    assert f"{person.schedule_id}: note: on these days Skyvern's own scheduler also fires at wrong times" in person.said
+    assert f"{person.schedule_id}: note: on these days Skyvern's own scheduler also fires at wrong" in person.said
