@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import airflow_runs
 from benchmarks.apis import FIRST_ID, Asked, Jobs, apis, whose
 from benchmarks.contenders import CONTENDERS, OURS
 from benchmarks.plan import PHASES, Plan
@@ -185,3 +187,46 @@ def test_a_page_is_written_between_its_markers(tmp_path: Path) -> None:
 def test_each_contender_has_an_api_and_a_name_of_its_own() -> None:
     assert {one.name for one in CONTENDERS} == set(apis()) == set(PATHS)
     assert len({one.label for one in CONTENDERS}) == len(CONTENDERS)
+
+
+def deferred_runs(**more: Any) -> airflow_runs.Found:
+    """Ten deferred runs of which the first and the sixth are terminated, as planned."""
+    found = airflow_runs.Found(
+        seconds=60,
+        took=100.0,
+        deferred=10,
+        states=["failed" if number % 5 == 0 else "success" for number in range(10)],
+        without_output=[],
+        ends=(Counter(completed=8), Counter(terminated=2)),
+        empty=[1.0, 2.0],
+        visits=[*[(2.0, "deferred")] * 10, *[(1.0, "success")] * 8, *[(3.0, "failed")] * 2],
+        requests=Counter(
+            {"POST /v1/run/workflows": 10, "GET /v1/runs?page=…&status=…": 20, "GET /v1/runs/{run_id}": 20}
+        ),
+    )
+    return replace(found, **more)
+
+
+FAULTS: list[tuple[str, dict[str, Any]]] = [
+    ("1 tasks did not end as their run did: [0]", {"states": ["success"] * 5 + ["failed"] + ["success"] * 4}),
+    ("tasks without the output of their run: [3]", {"without_output": [3]}),
+    ("not one run per task: [{'completed': 9}", {"ends": (Counter(completed=9), Counter(terminated=2))}),
+    ("only 9 tasks were deferred at once", {"deferred": 9}),
+    ("not one visit to defer and one to end per task: {'deferred': 10}", {"visits": [(2.0, "deferred")] * 10}),
+    ("waiting took 101 requests, more than 100", {"requests": Counter({"GET /v1/runs/{run_id}": 101})}),
+]
+
+
+@pytest.mark.parametrize(("fault", "more"), FAULTS, ids=[fault for fault, _ in FAULTS])
+def test_deferred_runs_that_went_wrong_never_pass(fault: str, more: dict[str, Any]) -> None:
+    assert airflow_runs.faults(deferred_runs()) == []
+    found = airflow_runs.faults(deferred_runs(**more))
+    assert len(found) == 1
+    assert found[0].startswith(fault)
+
+
+def test_deferred_runs_are_reported_with_worker_seconds_and_requests() -> None:
+    said = airflow_runs.text(deferred_runs())
+    assert "| **both visits of a run** | **3.40 s** |" in said
+    assert "| `GET /v1/runs/{run_id}` | 20 | 2.00 |" in said
+    assert "send 120 requests in that time" in said
