@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
+    from airflow_skyvern.triggers import SkyvernRunTrigger
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
 """An hour more than the longest run that Skyvern allows (480 minutes)."""
@@ -176,7 +177,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         """Start the run, publish it, and wait for its end or defer."""
         task_try = TaskTry(context)
         if self.deferrable:
-            pass  # fails, if at all, before anything is started
+            _trigger_class()  # a deployment that is half done fails here, before anything is started
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
             run = self._start(task_try)
             task_try.publish_run(run)
@@ -286,13 +287,11 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             task_try.publish_connection_and_run_key(self.skyvern_conn_id, group)
 
     def _defer(self, task_try: TaskTry, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:
-        from airflow_skyvern.triggers.run import SkyvernRunTrigger
-
         if task_try.ended_by_user():
             self._active_run.is_running(task_try, run_id)
             self._active_run.stop_for_user()
         self.defer(
-            trigger=SkyvernRunTrigger(
+            trigger=_trigger_class()(
                 run_id,
                 self.skyvern_conn_id,
                 self.poll_interval,
@@ -375,3 +374,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         fields["parameters"] = decoded("parameters", self.parameters)
         return RunRequest.of(fields, decoded("run_options", self.run_options))
+
+
+def _trigger_class() -> type[SkyvernRunTrigger]:
+    from airflow_skyvern.triggers import SkyvernRunTrigger
+
+    return SkyvernRunTrigger
