@@ -18,8 +18,6 @@ from airflow.providers.common.compat.sdk import (
 from airflow_skyvern import compat
 from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.runs.wait import Wait, wait_for_end
-from airflow_skyvern.task.active_run import CANCEL_PATIENCE, ActiveRun
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
+    from airflow_skyvern.runs.wait import Wait
+    from airflow_skyvern.task.active_run import ActiveRun
     from airflow_skyvern.triggers import SkyvernRunTrigger
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
@@ -159,6 +159,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     @cached_property
     def _active_run(self) -> ActiveRun:
+        from airflow_skyvern.task.active_run import ActiveRun
+
         return ActiveRun(lambda: self.hook, self.log, cancel_on_kill=self.cancel_on_kill, durable=self.durable)
 
     def render_template(
@@ -324,6 +326,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         return self._result(task_try, self._cancel_at_deadline(wait))
 
     def _new_wait(self, task_try: TaskTry, run_id: str, deadline: float, *, end_known: bool = False) -> Wait[Run]:
+        from airflow_skyvern.runs.wait import Wait
+
         return Wait(
             run_id,
             poll_interval=self.poll_interval,
@@ -335,6 +339,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     def _poll(self, task_try: TaskTry, wait: Wait[Run]) -> Run | None:
         """Poll until the run has ended, or the deadline."""
+        from airflow_skyvern.runs.wait import wait_for_end
+
         self._active_run.is_running(task_try, wait.run_id)
         run = wait_for_end(wait, lambda: self.hook.fetch_run(wait.run_id), self._active_run.sleep)
         self._active_run.stop_if_killed()
@@ -352,12 +358,12 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     def _cancel_at_deadline(self, wait: Wait[Run]) -> Run:
         """Cancel the run; return it only if it completed at that very moment."""
-        from airflow_skyvern.runs.cancel import cancel_and_fetch
+        from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_and_fetch
 
         self._active_run.ended()
         link = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
         try:
-            run = cancel_and_fetch(self.hook.send, wait.run_id, CANCEL_PATIENCE, self._active_run.sleep)
+            run = cancel_and_fetch(self.hook.send, wait.run_id, DEADLINE_PATIENCE, self._active_run.sleep)
         except SkyvernError as error:
             raise SkyvernWaitTimeout(
                 f"Skyvern run {wait.run_id} did not end in time and may still be running: {error}{link}",
