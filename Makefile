@@ -10,50 +10,50 @@ export UV SKYVERN_VENV
 
 AIRFLOW ?= 3.3
 VENV := .venvs/airflow-$(AIRFLOW)
-PYTHON_OF := $(VENV)/bin/python
+ifneq ($(filter-out events ticks,$(SUITE)),)
+$(error SUITE=$(SUITE): events or ticks)
+endif
+ifneq ($(filter-out airflow,$(RIG)),)
+$(error RIG=$(RIG): airflow)
+endif
 
 .PHONY: help demo check test faults bench format constraints clean
 
-help:  ## show this list; a newcomer needs demo, check and test
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+help:  ## show this list; * marks what a newcomer needs
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(NEWEST)/.installed $(SKYVERN)  ## * run the example DAG on a real Airflow and a real Skyvern (UI=1 leaves them up)
 	@$(NEWEST)/bin/python -m dev.demo
 
-check: $(NEWEST)/.installed  ## * format, lint, types, fast tests: after each change
+check: $(NEWEST)/.installed  ## * formatting, lint, types and unit tests: after each change
 	$(NEWEST)/bin/ruff format --check .
 	$(NEWEST)/bin/ruff check .
 	$(NEWEST)/bin/mypy
 	$(NEWEST)/bin/python -m pytest -q -n auto tests/unit
 
-# SUITE=ticks: schedules change hands while they fire, nine minutes of real ticks.
-# SUITE=events: many finished runs as events, and a triggerer that is killed (SEED=, POSTGRES=0).
-test: $(VENV)/.installed $(SKYVERN)  ## * all tests with real servers (AIRFLOW=2.11|3.1|3.3, SUITE=ticks|events, UNIT=0)
-ifeq ($(SUITE),ticks)
-	$(PYTHON_OF) -m pytest -v -s -m real_ticks tests/system
-else ifeq ($(SUITE),events)
-	$(PYTHON_OF) -m pytest -v -rP tests/events
+# SUITE=events: many finished runs as events, and a triggerer that is killed (SEED=, KILLS=, POSTGRES=0).
+# SUITE=ticks: schedules are taken over and released while they fire, nine minutes of real ticks.
+test: $(VENV)/.installed $(SKYVERN)  ## * all tests, with real servers (AIRFLOW=2.11|3.1|3.3, UNIT=0, SUITE=events|ticks)
+ifeq ($(SUITE),events)
+	$(VENV)/bin/python -m pytest -v -rP tests/events
+else ifeq ($(SUITE),ticks)
+	$(VENV)/bin/python -m pytest -v -s -m real_ticks tests/system
 else
 ifneq ($(UNIT),0)
-	$(PYTHON_OF) -m pytest -q -n auto tests/unit
+	$(VENV)/bin/python -m pytest -q -n auto tests/unit
 endif
-	$(PYTHON_OF) -m pytest -v -m "not real_ticks" $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
+	$(VENV)/bin/python -m pytest -v $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
 endif
 
 faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, ONLY=, EVENTS=, DURABLE=0)
-	AIRFLOW=$(AIRFLOW) $(PYTHON_OF) -m tests.faults.run
+	AIRFLOW=$(AIRFLOW) $(VENV)/bin/python -m tests.faults.run
 
-# RIG=airflow: worker seconds and requests of deferred runs on real servers (RUNS=).
-# RIG=scale: a hundred deferred runs at once, every request counted (RUNS=, RUN_SECONDS=).
-bench:  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, SMOKE=1, RIG=airflow|scale)
+# RIG=airflow: deferred runs on real servers, worker seconds and every request (RUNS=, RUN_SECONDS=).
 ifeq ($(RIG),airflow)
-	@$(MAKE) --no-print-directory $(NEWEST)/.installed $(SKYVERN)
+bench: $(NEWEST)/.installed $(SKYVERN)
 	@$(NEWEST)/bin/python -m benchmarks.airflow_runs
-else ifeq ($(RIG),scale)
-	@$(MAKE) --no-print-directory $(NEWEST)/.installed $(SKYVERN)
-	$(NEWEST)/bin/python -m benchmarks.scale
 else
-	@$(MAKE) --no-print-directory .venvs/bench/.installed
+bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, SMOKE=1, RIG=airflow)
 	@.venvs/bench/bin/python -m benchmarks.run $(if $(SMOKE),--smoke)
 endif
 

@@ -1,7 +1,7 @@
 """
-What the five services answer when a trigger asks after a job: shape and size as their API references show them.
+What the five services answer when a trigger polls a job: shape and size as in their API references.
 
-An API is a function from a request to an answer and the jobs that were looked at. It has no state but the
+An API is a function from a request to an answer, which names the jobs that the request polled. Its only state is the
 :class:`Jobs`, which end when the plan says so.
 """
 
@@ -29,7 +29,7 @@ FIRST_ID = 700_000_000
 """Id of the first job; every other one adds its number."""
 
 LIST_IS_NEW = 0.02
-"""Seconds for which the list of active runs is made once: at most this late is an end in the list."""
+"""Seconds for which a list of active runs is reused: an end shows in the list at most this late."""
 
 _BEGAN = "2026-11-22T20:24:47"
 _LONG_AGO = "2026-11-21T08:00:00Z"
@@ -37,7 +37,7 @@ _NOW = "2026-11-23T08:00:00Z"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """One request."""
 
     method: str
@@ -49,15 +49,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said, and about which jobs."""
+    """One answer, and the numbers of the jobs that it is about."""
 
     body: bytes
     status: int = HTTPStatus.OK
-    looked: Sequence[int] = ()
+    polled: Sequence[int] = ()
 
 
-def _answer(value: Any, *looked: int) -> Answer:
-    return Answer(json.dumps(value).encode(), looked=looked)
+def _answer(value: Any, *polled: int) -> Answer:
+    return Answer(json.dumps(value).encode(), polled=polled)
 
 
 NOT_FOUND = Answer(b'{"detail":"Not Found"}', HTTPStatus.NOT_FOUND)
@@ -74,8 +74,8 @@ class Jobs:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def over(self, number: int, now: float) -> bool:
-        """Tell whether a job has ended."""
+    def has_ended(self, number: int, now: float) -> bool:
+        """Whether a job has ended."""
         return now >= self._ends[number]
 
     def active(self, now: float) -> list[int]:
@@ -89,15 +89,15 @@ class Jobs:
         return number if 0 <= number < len(self) else None
 
 
-Api = Callable[[Asked, Jobs], Answer]
+Api = Callable[[Request, Jobs], Answer]
 
 
-def dbt_cloud(asked: Asked, jobs: Jobs) -> Answer:
+def dbt_cloud(request: Request, jobs: Jobs) -> Answer:
     """GET /api/v2/accounts/{account_id}/runs/{run_id}/."""
-    found = re.fullmatch(r"/api/v2/accounts/\d+/runs/(\d+)/", asked.path)
+    found = re.fullmatch(r"/api/v2/accounts/\d+/runs/(\d+)/", request.path)
     if found is None or (number := jobs.number(found[1])) is None:
         return NOT_FOUND
-    over = jobs.over(number, asked.now)
+    ended = jobs.has_ended(number, request.now)
     data: dict[str, Any] = {
         **dict.fromkeys(_DBT_EMPTY),
         **dict.fromkeys(_DBT_DURATIONS, "00:00:07"),
@@ -107,19 +107,19 @@ def dbt_cloud(asked: Asked, jobs: Jobs) -> Answer:
         "environment_id": 2,
         "project_id": 3,
         "job_definition_id": 4,
-        "status": 10 if over else 3,
-        "status_humanized": "Success" if over else "Running",
+        "status": 10 if ended else 3,
+        "status_humanized": "Success" if ended else "Running",
         "dbt_version": "1.9.0-latest",
         "git_branch": "main",
         "git_sha": "0" * 40,
         "created_at": f"{_BEGAN}+00:00",
         "updated_at": f"{_BEGAN}+00:00",
         "started_at": f"{_BEGAN}+00:00",
-        "finished_at": f"{_BEGAN}+00:00" if over else None,
+        "finished_at": f"{_BEGAN}+00:00" if ended else None,
         "href": f"https://127.0.0.1/deploy/1/projects/3/runs/{FIRST_ID + number}/",
-        "in_progress": not over,
-        "is_complete": over,
-        "is_success": over,
+        "in_progress": not ended,
+        "is_complete": ended,
+        "is_success": ended,
         "is_error": False,
         "is_cancelled": False,
         "run_steps": [],
@@ -136,16 +136,16 @@ _DBT_EMPTY = (
 _DBT_DURATIONS = ("duration", "queued_duration", "run_duration", "duration_humanized", "run_duration_humanized")
 
 
-def databricks(asked: Asked, jobs: Jobs) -> Answer:
+def databricks(request: Request, jobs: Jobs) -> Answer:
     """GET /api/2.2/jobs/runs/get."""
-    identifier = json.loads(asked.body or b"{}").get("run_id")
-    if asked.path != "/api/2.2/jobs/runs/get" or identifier is None or (number := jobs.number(identifier)) is None:
+    identifier = json.loads(request.body or b"{}").get("run_id")
+    if request.path != "/api/2.2/jobs/runs/get" or identifier is None or (number := jobs.number(identifier)) is None:
         return NOT_FOUND
-    over = jobs.over(number, asked.now)
+    ended = jobs.has_ended(number, request.now)
     state = {
-        "life_cycle_state": "TERMINATED" if over else "RUNNING",
-        **({"result_state": "SUCCESS"} if over else {}),
-        "state_message": "" if over else "In run",
+        "life_cycle_state": "TERMINATED" if ended else "RUNNING",
+        **({"result_state": "SUCCESS"} if ended else {}),
+        "state_message": "" if ended else "In run",
         "user_cancelled_or_timedout": False,
     }
     times = {"start_time": 1, "setup_duration": 1, "execution_duration": 1, "cleanup_duration": 0, "end_time": 0}
@@ -179,18 +179,18 @@ def databricks(asked: Asked, jobs: Jobs) -> Answer:
     )
 
 
-def airbyte(asked: Asked, jobs: Jobs) -> Answer:
+def airbyte(request: Request, jobs: Jobs) -> Answer:
     """GET /v1/jobs/{jobId}, and POST /v1/applications/token before."""
-    if (asked.method, asked.path) == ("POST", "/v1/applications/token"):
+    if (request.method, request.path) == ("POST", "/v1/applications/token"):
         return _answer({"access_token": "made-up", "token_type": "Bearer", "expires_in": 900})
-    found = re.fullmatch(r"/v1/jobs/(\d+)", asked.path)
+    found = re.fullmatch(r"/v1/jobs/(\d+)", request.path)
     if found is None or (number := jobs.number(found[1])) is None:
         return NOT_FOUND
-    over = jobs.over(number, asked.now)
+    ended = jobs.has_ended(number, request.now)
     return _answer(
         {
             "jobId": FIRST_ID + number,
-            "status": "succeeded" if over else "running",
+            "status": "succeeded" if ended else "running",
             "jobType": "sync",
             "startTime": f"{_BEGAN}Z",
             "connectionId": "9924bcd0-99be-453d-ba47-c2c9766f7da5",
@@ -203,12 +203,12 @@ def airbyte(asked: Asked, jobs: Jobs) -> Answer:
     )
 
 
-def fivetran(asked: Asked, jobs: Jobs) -> Answer:
+def fivetran(request: Request, jobs: Jobs) -> Answer:
     """GET /v1/connectors/{connector_id}."""
-    found = re.fullmatch(r"/v1/connectors/connector_(\d+)", asked.path)
+    found = re.fullmatch(r"/v1/connectors/connector_(\d+)", request.path)
     if found is None or (number := jobs.number(found[1])) is None:
         return NOT_FOUND
-    over = jobs.over(number, asked.now)
+    ended = jobs.has_ended(number, request.now)
     data = {
         "id": f"connector_{FIRST_ID + number}",
         "service": "postgres",
@@ -217,7 +217,7 @@ def fivetran(asked: Asked, jobs: Jobs) -> Answer:
         "status": {
             "setup_state": "connected",
             "schema_status": "ready",
-            "sync_state": "scheduled" if over else "syncing",
+            "sync_state": "scheduled" if ended else "syncing",
             "update_state": "on_schedule",
             "is_historical_sync": False,
             "tasks": [],
@@ -225,7 +225,7 @@ def fivetran(asked: Asked, jobs: Jobs) -> Answer:
         },
         "config": {"host": "database.example.com", "port": 5432, "user": "a", "update_method": "XMIN"},
         "daily_sync_time": "14:00",
-        "succeeded_at": _NOW if over else _LONG_AGO,
+        "succeeded_at": _NOW if ended else _LONG_AGO,
         "failed_at": None,
         "connected_by": "a_person",
         "sync_frequency": 1440,
@@ -244,27 +244,27 @@ class Skyvern:
     """
     GET /v1/runs/{run_id} and GET /v1/runs.
 
-    Written by the views, and refused by the checks, of the fake that tests/contract compares with a real server.
+    The views and checks are those of the fake that tests/contract compares with a real server.
     """
 
     def __init__(self) -> None:
         self._known: tuple[Jobs, SkyvernRuns] | None = None
 
-    def __call__(self, asked: Asked, jobs: Jobs) -> Answer:
-        """Answer; the runs are made when a measurement's first request arrives."""
+    def __call__(self, request: Request, jobs: Jobs) -> Answer:
+        """Answer a request; the first one of a measurement creates the runs."""
         if self._known is None or self._known[0] is not jobs:
             self._known = jobs, SkyvernRuns(jobs)
         runs = self._known[1]
         try:
-            if asked.path == "/v1/runs":
-                return runs.listed(asked)
-            return runs.one(asked)
+            if request.path == "/v1/runs":
+                return runs.listed(request)
+            return runs.one(request)
         except Refusal as refusal:
             return Answer(refusal.response.content, refusal.response.status_code)
 
 
 class SkyvernRuns:
-    """The runs of one measurement, each written down once per status."""
+    """The runs of one measurement, each encoded once per status."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
@@ -278,35 +278,35 @@ class SkyvernRuns:
         made = datetime(2026, 11, 22, 20, 0, tzinfo=timezone.utc)
         return Workflow("wpid_600000000000000001", "fetch invoices", ("running", "completed"), output, made)
 
-    def _run(self, number: int, *, over: bool) -> Run:
+    def _run(self, number: int, *, ended: bool) -> Run:
         made = self._workflow
         run_id = f"wr_{FIRST_ID + number}"
         parameters = {"vendor": "ACME", "month": "2026-10"}
-        return Run(run_id, made, parameters, {}, None, made.created_at, request={}, step=1 if over else 0)
+        return Run(run_id, made, parameters, {}, None, made.created_at, request={}, step=1 if ended else 0)
 
-    def one(self, asked: Asked) -> Answer:
+    def one(self, request: Request) -> Answer:
         """Answer GET /v1/runs/{run_id}."""
-        found = re.fullmatch(r"/v1/runs/wr_(\d+)", asked.path)
+        found = re.fullmatch(r"/v1/runs/wr_(\d+)", request.path)
         if found is None or (number := self._jobs.number(found[1])) is None:
             return NOT_FOUND
-        over = self._jobs.over(number, asked.now)
-        if (number, over) not in self._views:
-            self._views[number, over] = json.dumps(view(self._run(number, over=over))).encode()
-        return Answer(self._views[number, over], looked=(number,))
+        ended = self._jobs.has_ended(number, request.now)
+        if (number, ended) not in self._views:
+            self._views[number, ended] = json.dumps(view(self._run(number, ended=ended))).encode()
+        return Answer(self._views[number, ended], polled=(number,))
 
-    def listed(self, asked: Asked) -> Answer:
-        """Answer GET /v1/runs; of its filters this server has the status alone."""
-        query = parse_qs(asked.query)
+    def listed(self, request: Request) -> Answer:
+        """Answer GET /v1/runs; the status is the only filter of this server."""
+        query = parse_qs(request.query)
         if set(query) - {"page", "page_size", "status"}:
             return Answer(b'{"detail":"this server has no such filter"}', HTTPStatus.NOT_IMPLEMENTED)
-        seen = Seen(asked.method, asked.path, query, {}, asked.body)
+        seen = Seen(request.method, request.path, query, {}, request.body)
         page, size = page_of(seen, MOST_PAGES, MOST_ROWS)
         check_statuses(seen, STATUSES)
         if not query.get("status") or "completed" in query["status"]:
             return Answer(b'{"detail":"this server lists active runs only"}', HTTPStatus.NOT_IMPLEMENTED)
-        active = self._active_at(asked.now) if "running" in query["status"] else []
+        active = self._active_at(request.now) if "running" in query["status"] else []
         chosen = active[(page - 1) * size : page * size]
-        return Answer(b"[%s]" % b",".join(map(self._row, chosen)), looked=chosen)
+        return Answer(b"[%s]" % b",".join(map(self._row, chosen)), polled=chosen)
 
     def _active_at(self, now: float) -> list[int]:
         if now - self._active[0] > LIST_IS_NEW:
@@ -315,7 +315,7 @@ class SkyvernRuns:
 
     def _row(self, number: int) -> bytes:
         if (number, False) not in self._rows:
-            self._rows[number, False] = json.dumps(row(self._run(number, over=False))).encode()
+            self._rows[number, False] = json.dumps(row(self._run(number, ended=False))).encode()
         return self._rows[number, False]
 
 
@@ -328,8 +328,8 @@ ROUTES = (
 )
 
 
-def whose(path: str) -> str | None:
-    """Tell which service a path belongs to."""
+def service_of(path: str) -> str | None:
+    """Return the service that a path belongs to, or None."""
     return next((name for pattern, name in ROUTES if pattern.fullmatch(path)), None)
 
 

@@ -1,5 +1,5 @@
 """
-The triggers that are compared, each as its own operator makes it, and the Airflow connections that they use.
+The triggers that are compared, each with its operator's arguments, and their Airflow connections.
 
 A contender's module is imported only in the process that runs it, by name: a peer that is not installed, or cannot
 be imported, fails the measurement.
@@ -79,7 +79,7 @@ def _fivetran_kwargs(job: int, interval: float) -> Mapping[str, Any]:
 
 
 def _prepare_fivetran(address: str) -> None:
-    """Send the hook to loopback: it knows no other host, and no connection can tell it one."""
+    """Point the hook to loopback: its host is a constant, which no connection can change."""
     import_module("fivetran_provider_async.hooks").FivetranHook.api_host = address
 
 

@@ -1,4 +1,4 @@
-"""What importing the operators costs a DAG file: ``python -X importtime``, in a new interpreter each time."""
+"""What importing the operators costs a DAG file, by ``python -X importtime``, in a new interpreter each time."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \| +(\S+)")
 @dataclass(frozen=True)
 class Imports:
     """
-    What an import loads that a DAG file has not loaded anyway.
+    What an import adds to what a DAG file loads anyway.
 
-    :param milliseconds: The quickest of some repetitions: what else the machine does only adds to it.
+    :param milliseconds: The fastest of several repetitions: other programs only add to it.
     """
 
     milliseconds: float
@@ -37,7 +37,7 @@ class Imports:
 
 
 def measured(module: str, repeat: int = REPEAT) -> Imports:
-    """Import a module again and again, behind what every DAG file imports; the first time does not count."""
+    """Import a module repeatedly, after what every DAG file imports; the first time does not count."""
     runs = [_once(module) for _ in range(repeat + 1)][1:]
     return Imports(min(time for time, _ in runs), runs[0][1])
 

@@ -1,8 +1,9 @@
 """
-One event loop with many triggers, as a triggerer has it; a process of its own for each measurement.
+One event loop with many triggers, as in a triggerer; each measurement has its own process.
 
-Run as ``python -m benchmarks.loop HOST:PORT``. It prints ``{"idle_mb": …}`` when it has all that an idle triggerer
-has, reads a :class:`~benchmarks.plan.Plan` from its standard input, runs it, and prints what was observed.
+Run as ``python -m benchmarks.loop HOST:PORT``. It prints ``{"idle_mb": …}`` when it has imported what an idle
+triggerer has imported, reads a :class:`~benchmarks.plan.Plan` from its standard input, runs it, and prints the
+observations.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ MEGABYTE = 1e6
 
 class WatchedSelector(selectors.DefaultSelector):
     """
-    Measures how long the loop was away: from one look at sockets and timers to the next.
+    Measures how long the loop was busy: from one ``select`` to the next.
 
-    While it is away it serves nobody, so that is a stall for everybody else. Nothing has to wake up for this.
+    While it is busy nothing else runs: a stall for everything else that is due. This needs no timer.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class WatchedSelector(selectors.DefaultSelector):
         self._back: tuple[float, float] | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Note how long it took to come back, then look."""
+        """Note how long the loop was busy, then select."""
         if self._back is not None:
             self._note(time.perf_counter() - self._back[0])
             self._longest_cpu = max(self._longest_cpu, time.thread_time() - self._back[1])
@@ -57,9 +58,9 @@ class WatchedSelector(selectors.DefaultSelector):
 
     def take(self) -> dict[str, float]:
         """
-        Return the longest stall (and the longest by CPU time alone) and all time away since the last call.
+        Return the longest stall (and the longest by CPU time alone) and all busy time since the last call.
 
-        Called from another thread, so that it comes in time when the loop does not.
+        Called from another thread, so that it runs in time when the loop is late.
         """
         if (back := self._back) is not None:
             self._note(time.perf_counter() - back[0])
@@ -100,12 +101,12 @@ def memory_mb(entry: str = "VmRSS") -> float:
 
 
 def forget_highest_memory() -> None:
-    """Let VmHWM begin anew."""
+    """Reset VmHWM."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def stay_on_loopback(strays: list[str]) -> None:
-    """Refuse every connection to somewhere else, whoever makes it, and remember it."""
+    """Refuse and record every connection beyond loopback, from any library."""
 
     def check(event: str, details: tuple[Any, ...]) -> None:
         if event == "socket.connect" and isinstance(address := details[1], tuple) and address[0] not in LOOPBACK:
@@ -117,7 +118,7 @@ def stay_on_loopback(strays: list[str]) -> None:
 
 @dataclass
 class Observed:
-    """What happened in the loop."""
+    """The observations of the loop."""
 
     idle_mb: float
     latencies: dict[int, float] = field(default_factory=dict)
@@ -130,7 +131,7 @@ class Observed:
 
 
 class Measurement:
-    """One plan, carried out."""
+    """Runs one plan."""
 
     def __init__(self, plan: Plan, observed: Observed, selector: WatchedSelector) -> None:
         self.plan = plan
@@ -140,11 +141,11 @@ class Measurement:
         self._succeeded = contender(plan.contender).succeeded
         self._tasks: set[asyncio.Task[None]] = set()
         self._left = plan.ending
-        self._successors = plan.successors  # found now: that makes thousands of objects, which are not the triggers'
+        self._successors = plan.successors  # computed now: thousands of objects that are not the triggers'
         self._all_seen = threading.Event()
 
     async def run(self) -> NoReturn:
-        """Begin all waits; the thread that notes the phases ends the process."""
+        """Begin all waits; the thread that measures the phases ends the process."""
         await asyncio.sleep(max(0.0, self.plan.zero - time.time()))
         threading.Thread(target=self._note_phases, daemon=True).start()
         for number in range(self.plan.waits):
@@ -154,7 +155,7 @@ class Measurement:
         raise AssertionError
 
     def _note_phases(self) -> NoReturn:
-        """Note what each phase cost and print it, also when the loop does not find the time to do anything."""
+        """Measure each phase and print the numbers, even when the loop is too busy to do anything."""
         self._selector.take()
         collector = WatchedCollector()
         cpu, wall = time.process_time(), time.time()
@@ -168,7 +169,7 @@ class Measurement:
         self.observed.most_mb = memory_mb("VmHWM")
         seen = {**vars(self.observed), "latencies": dict(self.observed.latencies), "wrong": dict(self.observed.wrong)}
         print(json.dumps(seen), flush=True)
-        os._exit(0)  # thousands of waits are left; ending them is no part of this
+        os._exit(0)  # thousands of waits are still open; ending them is not part of the measurement
 
     def _begin(self, number: int) -> None:
         self.observed.begun += 1
@@ -177,7 +178,7 @@ class Measurement:
         task.add_done_callback(self._tasks.discard)
 
     async def _wait(self, number: int) -> None:
-        """Run one trigger as TriggerRunner.run_trigger does, and take note of its events."""
+        """Run one trigger as TriggerRunner.run_trigger does, and record its events."""
         import greenback
 
         await greenback.ensure_portal()
@@ -186,7 +187,7 @@ class Measurement:
             trigger = self._make(number, self.plan.interval)
             async for event in trigger.run():
                 events += 1
-                self._saw(number, event.payload)
+                self._record(number, event.payload)
             await trigger.cleanup()
         except Exception as error:  # noqa: BLE001  whatever a trigger raises is a result
             self.observed.wrong[f"raised {type(error).__name__}: {error}"[:300]] += 1
@@ -197,7 +198,7 @@ class Measurement:
         if successor is not None:
             self._begin(successor)
 
-    def _saw(self, number: int, payload: Any) -> None:
+    def _record(self, number: int, payload: Any) -> None:
         latency = time.time() - self.plan.zero - self.plan.jobs[number].ends
         if not self._succeeded(payload):
             self.observed.wrong[f"event {payload}"[:300]] += 1
@@ -211,7 +212,7 @@ class Measurement:
 
 
 def import_what_a_triggerer_has() -> None:
-    """Import what is in memory before the first trigger comes, and keep log lines below WARNING away."""
+    """Import what a triggerer has imported before its first trigger, and drop log lines below WARNING."""
     import airflow.jobs.triggerer_job_runner  # noqa: F401
     from airflow.sdk.log import configure_logging
 
@@ -219,7 +220,7 @@ def import_what_a_triggerer_has() -> None:
 
 
 def main(address: str) -> None:
-    """Be the process."""
+    """Run the measurement that standard input describes."""
     allow_many_files()
     strays: list[str] = []
     stay_on_loopback(strays)

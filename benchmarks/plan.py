@@ -1,9 +1,9 @@
 """
-What happens when in one measurement: agreed on beforehand, so that server and event loop need not talk.
+The schedule of one measurement, fixed beforehand, so that server and event loop need not communicate.
 
-A measurement has three phases. *warm-up*: all waits begin at once, and nothing is counted. *steady*: nothing ends;
-this is what waiting costs. *ends*: jobs end, spread over the phase; this is how soon that is noticed. The place of a
-job that has ended is taken by a new one, so the number of waits never changes.
+A measurement has three phases. *warm-up*: all waits begin at once, and nothing is counted. *steady*: no job ends;
+this measures what waiting costs. *ends*: jobs end, spread over the phase; this measures how soon ends are noticed.
+A new job takes the slot of each one that has ended, so the number of waits never changes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ PHASES = ("warm-up", "steady", "ends")
 
 AFTER_INTERVALS = 3
 """
-How many intervals at least lie between two ends in one place: one until the end is seen, and two, or the 8 s that
-SkyvernRunTrigger lets pass before its first look, until the next job is watched as any other.
+The least number of intervals between two ends in one slot: one until the end is noticed, and two, or the 8 s before
+SkyvernRunTrigger polls for the first time, until the next job is polled like any other.
 """
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job: in which place, when it begins and ends; in seconds since the measurement's zero."""
+    """One job: its slot, its begin and its end, in seconds since the measurement's zero."""
 
-    place: int
+    slot: int
     born: float
     ends: float
 
@@ -38,14 +38,14 @@ class Plan:
     """
     One measurement.
 
-    :param waits: How many waits there are at any time.
-    :param interval: Seconds between two looks that every trigger is told.
-    :param steady: Seconds in which nothing ends.
-    :param ends: Seconds over which ends are spread.
+    :param waits: Waits at any time.
+    :param interval: Seconds between two polls, an argument of every trigger.
+    :param steady: Seconds in which no job ends.
+    :param ends: Seconds over which the ends are spread.
     :param ending: How many jobs end.
     :param zero: When it begins, in seconds since the epoch.
     :param warm_up: Seconds before anything is counted.
-    :param grace: Seconds after which ends that were not noticed are given up, counted from the last phase's end.
+    :param grace: Seconds after the last phase until ends that were not noticed count as missed.
     """
 
     contender: str
@@ -61,7 +61,7 @@ class Plan:
     def __post_init__(self) -> None:
         most = self.waits * max(1, math.floor(self.ends / (AFTER_INTERVALS * self.interval)))
         if self.ending > most:
-            raise ValueError(f"ending={self.ending}: {self.waits} places can have {most} ends in {self.ends} s")
+            raise ValueError(f"ending={self.ending}: {self.waits} slots can have {most} ends in {self.ends} s")
 
     @cached_property
     def boundaries(self) -> tuple[float, ...]:
@@ -72,7 +72,7 @@ class Plan:
         return tuple(moments)
 
     def phase(self, now: float) -> str | None:
-        """Tell the phase at a moment; None before and after."""
+        """Return the phase at a moment; None before and after."""
         for name, (begin, end) in zip(PHASES, pairwise(self.boundaries), strict=True):
             if begin <= now < end:
                 return name
@@ -80,28 +80,28 @@ class Plan:
 
     @cached_property
     def jobs(self) -> tuple[Job, ...]:
-        """All jobs: first those that are there from the beginning, one for each place."""
+        """All jobs: first those that run from the beginning, one for each slot."""
         source = random.Random(self.contender and f"{self.waits}/{self.ending}")
         step = self.ends / self.ending if self.ending else 0.0
         first = self.warm_up + self.steady
         moments = [first + step * (number + source.random()) for number in range(self.ending)]
-        places = [moments[place :: self.waits] for place in range(self.waits)]
+        slots = [moments[slot :: self.waits] for slot in range(self.waits)]
         first_ones, later_ones = [], []
-        for place, ends in enumerate(places):
-            chain = [Job(place, born, end) for born, end in zip([0.0, *ends], [*ends, math.inf], strict=True)]
+        for slot, ends in enumerate(slots):
+            chain = [Job(slot, born, end) for born, end in zip([0.0, *ends], [*ends, math.inf], strict=True)]
             first_ones.append(chain[0])
             later_ones += chain[1:]
         return (*first_ones, *later_ones)
 
     @cached_property
     def successors(self) -> dict[int, int]:
-        """Tell which job takes the place of which."""
+        """Which job takes the slot of which, by number."""
         found: dict[int, int] = {}
         last: dict[int, int] = {}
         for number, job in enumerate(self.jobs):
-            if job.place in last:
-                found[last[job.place]] = number
-            last[job.place] = number
+            if job.slot in last:
+                found[last[job.slot]] = number
+            last[job.slot] = number
         return found
 
     def to_json(self) -> str:

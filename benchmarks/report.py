@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 Results = Mapping[tuple[str, int], Result]
 
 BUSY_MACHINE = 0.2
-"""CPU share of other programs, of one processor, beyond which numbers are to be taken with care."""
+"""CPU share of other programs, of one processor, above which the page warns about the numbers."""
 
 STOLEN = 0.1
-"""CPU share that the machine's host may keep from it, of one processor; with more, a measurement is repeated."""
+"""CPU share that the host may give to others, of one processor; with more, a measurement is repeated."""
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 
 
 def machine() -> str:
-    """Describe this machine, as far as it matters."""
+    """Describe this machine: processors, memory and versions."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -52,7 +52,7 @@ class Markers:
         self._begin, self._end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
 
     def put(self, text: str) -> None:
-        """Put a text in the place of what is between the markers; ValueError if they are not there."""
+        """Replace the text between the markers; ValueError if the page has none."""
         before, _, rest = self._page.read_text(encoding="utf-8").partition(self._begin)
         _, end, after = rest.partition(self._end)
         if not end:
@@ -72,12 +72,12 @@ def names(results: Results) -> list[str]:
 
 
 def sizes(results: Results) -> list[int]:
-    """Return the numbers of waits, growing."""
+    """Return the numbers of waits, ascending."""
     return sorted({waits for _, waits in results})
 
 
 def ratios(results: Results) -> str:
-    """Tell how many times our CPU time every peer takes."""
+    """Write each peer's CPU time as a multiple of ours."""
     peers = [name for name in names(results) if name != OURS]
     rows = [[contender(name).label, *(_ratio(results, name, waits) for waits in sizes(results))] for name in peers]
     ours = [f"{results[OURS, waits].cpu:.2f} s/min" if (OURS, waits) in results else "—" for waits in sizes(results)]
@@ -108,7 +108,7 @@ def details(results: Results, waits: int) -> str:
 
 
 def _detail(found: Result) -> list[str]:
-    late = f", {found.looks:.0%} of the looks" if found.overloaded else ""
+    late = f", {found.polls:.0%} of the polls" if found.overloaded else ""
     return [
         f"{contender(found.contender).label}{' (overloaded' + late + ')' if found.overloaded else ''}",
         f"{found.cpu:.2f}",
@@ -122,7 +122,7 @@ def _detail(found: Result) -> list[str]:
 
 
 def seconds(value: float) -> str:
-    """Write seconds, or that there are none."""
+    """Write seconds, or that no end was seen."""
     return "not seen" if math.isinf(value) else f"{value:.1f} s"
 
 
@@ -140,16 +140,16 @@ def best(results: Results, waits: int, value: Callable[[Result], float]) -> floa
 
 def by_chance(found: Result, percent: float, interval: float) -> float:
     """
-    Return what two measurements of a percentile of the latency differ by, by chance alone.
+    Return by how much two measurements of a percentile of the latency differ by chance alone.
 
-    It is the standard error of the difference, for ends that fall anywhere in the interval between two looks.
+    It is the standard error of the difference, for ends that fall anywhere in the interval between two polls.
     """
     share = percent / 100
     return interval * math.sqrt(2 * share * (1 - share) / max(1, len(found.latencies)))
 
 
-def bar(results: Results, interval: float) -> list[tuple[str, str, bool]]:
-    """Compare ours with what it was built to reach: (what, measured, whether it is reached), as far as measured."""
+def targets(results: Results, interval: float) -> list[tuple[str, str, bool]]:
+    """Compare our results with the targets: (target, measured, whether it is reached), for what was measured."""
     lines: list[tuple[str, str, bool]] = []
 
     def add(what: str, measured: str, *, reached: bool) -> None:
@@ -190,10 +190,12 @@ def bar(results: Results, interval: float) -> list[tuple[str, str, bool]]:
     return lines
 
 
-def bar_table(results: Results, interval: float) -> str:
-    """Write the comparison with the bar."""
-    rows = [[what, measured, "yes" if reached else "**no**"] for what, measured, reached in bar(results, interval)]
-    return table(["what was aimed at", "measured", "reached"], rows)
+def targets_table(results: Results, interval: float) -> str:
+    """Write the comparison with the targets."""
+    rows = [
+        [what, measured, "yes" if reached else "**no**"] for what, measured, reached in targets(results, interval)
+    ]
+    return table(["target", "measured", "reached"], rows)
 
 
 def imports_table(found: Mapping[str, Imports]) -> str:
@@ -207,19 +209,19 @@ def imports_table(found: Mapping[str, Imports]) -> str:
 
 
 def warnings(results: Results) -> list[str]:
-    """Tell what makes numbers doubtful without making them wrong."""
+    """Return what makes numbers doubtful without making them wrong."""
     found = []
     alone = [one for one in results.values() if one.waits > 100]
     disturbed = [one for one in alone if one.others_busy > BUSY_MACHINE]
     if disturbed:
         most = max(one.others_busy for one in disturbed)
         found.append(
-            f"other programs took up to {most:.0%} of a processor: take stalls and latencies with care, "
-            "and run it again on a quiet machine"
+            f"other programs used up to {most:.0%} of a processor, which affects stalls and latencies: "
+            "repeat this on an idle machine"
         )
     found += [
-        f"{contender(one.contender).label} at {one.waits:,} waits: the host of this virtual machine kept "
-        f"{one.stolen:.0%} of a processor from it, so stalls and latencies are its as well"
+        f"{contender(one.contender).label} at {one.waits:,} waits: the host of this virtual machine gave "
+        f"{one.stolen:.0%} of a processor to others, which affects stalls and latencies"
         for one in results.values()
         if one.stolen > STOLEN
     ]
@@ -229,8 +231,8 @@ def warnings(results: Results) -> list[str]:
         if one.server_busy > 0.9
     ]
     found += [
-        f"{contender(one.contender).label} cannot keep up with {one.waits:,} waits: its loop was away for "
-        f"{one.busy:.0%} of the time, it polled {one.looks:.0%} as often as asked, and noticed "
+        f"{contender(one.contender).label} cannot keep up with {one.waits:,} waits: its loop was busy for "
+        f"{one.busy:.0%} of the time, it polled {one.polls:.0%} as often as configured, and noticed "
         f"{len(one.latencies)} of {one.missed + len(one.latencies)} ends in time"
         + (f"; only {one.begun:,} waits had begun at all" if one.begun < one.waits else "")
         for one in results.values()

@@ -42,20 +42,20 @@ WAITS = (10, 100, 1000, 5000)
 INTERVAL = 5.0
 START_SECONDS = 240.0
 ENOUGH_ENDS = 100
-"""Ends from which a 99th percentile can be told, where there are as many waits."""
+"""Ends that a 99th percentile needs, where there are as many waits."""
 
 FEW = 100
-"""Up to this number of waits all contenders are measured at once: together they leave the processors idle."""
+"""Up to this number of waits all contenders are measured at once: together they leave the processors mostly idle."""
 
 ATTEMPTS = 4
-"""How often a measurement is made, at most, until the machine's host has left it alone meanwhile."""
+"""How often a measurement is made, at most, until the machine's host has not disturbed it."""
 
 SLACK = 90.0
 """Seconds that a measurement may take longer than planned before it is ended."""
 
 
 class Child:
-    """A process of ours that prints a line of JSON when something is ready."""
+    """A child process that prints a line of JSON when something is ready."""
 
     def __init__(self, name: str, command: Sequence[str], env: dict[str, str], log: Path) -> None:
         self.name = name
@@ -84,19 +84,19 @@ class Child:
         try:
             text = self._lines.get(timeout=seconds)
         except queue.Empty:
-            raise RigError(f"{self.name} said nothing for {seconds:.0f} s\n{self._tail()}") from None
+            raise RigError(f"{self.name} printed nothing for {seconds:.0f} s\n{self._tail()}") from None
         if not text:
             raise RigError(f"{self.name} ended with exit status {self._process.wait(10)}\n{self._tail()}")
         return json.loads(text)
 
-    def tell(self, line: str) -> None:
+    def send(self, line: str) -> None:
         """Write a line to its standard input."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
 
     def end(self) -> None:
-        """End it for certain."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
 
@@ -122,24 +122,24 @@ class Bench:
             "server", ["-m", "benchmarks.server", str(certificate)], self._env, folder / "server.log"
         )
         self._address = f"127.0.0.1:{self._server.line(START_SECONDS)}"
-        self._ask = httpx.Client(
+        self._client = httpx.Client(
             base_url=f"https://{self._address}", verify=str(certificate), trust_env=False, timeout=60
         )
 
     def close(self) -> None:
-        """End the server; raises RigError if it was asked things that no service knows."""
-        strays = self._ask.get("/_strays").raise_for_status().json()
+        """End the server; RigError if it got requests that no service knows."""
+        strays = self._client.get("/_strays").raise_for_status().json()
         self.end()
         if strays:
             raise RigError(f"requests that belong to no service: {strays}")
 
     def end(self) -> None:
         """End the server."""
-        self._ask.close()
+        self._client.close()
         self._server.end()
 
     def measure(self, plans: Iterable[Plan]) -> Iterator[Result]:
-        """Carry plans out at the same time."""
+        """Measure several plans at the same time."""
         children = [(plan, self._loop(contender(plan.contender))) for plan in plans]
         try:
             for _, child in children:
@@ -152,26 +152,26 @@ class Bench:
             for _, child in children:
                 child.end()
 
-    def _loop(self, who: Contender) -> Child:
-        env = {**self._env, **who.environment(self._address)}
-        log = self._folder / f"{who.name}.log"
-        return Child(who.label, ["-m", "benchmarks.loop", self._address], env, log)
+    def _loop(self, one: Contender) -> Child:
+        env = {**self._env, **one.environment(self._address)}
+        log = self._folder / f"{one.name}.log"
+        return Child(one.label, ["-m", "benchmarks.loop", self._address], env, log)
 
     def _begin(self, plan: Plan, child: Child, zero: float) -> Plan:
         plan = replace(plan, zero=zero)
-        self._ask.post("/_plan", content=plan.to_json()).raise_for_status()
-        child.tell(plan.to_json())
+        self._client.post("/_plan", content=plan.to_json()).raise_for_status()
+        child.send(plan.to_json())
         return plan
 
     def _finish(self, plan: Plan, child: Child) -> Result:
         observed = child.line(plan.boundaries[-1] + plan.grace + SLACK - time.time())
-        seen = self._ask.get(f"/_seen/{plan.contender}").raise_for_status().json()
+        seen = self._client.get(f"/_seen/{plan.contender}").raise_for_status().json()
         return result(plan, seen, observed)
 
 
 @contextmanager
 def bench() -> Iterator[Bench]:
-    """Start a server, and leave nothing behind; the logs of what failed are kept and named."""
+    """Start a server, and remove its files at the end; after a failure the logs are kept and named."""
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     made = Bench(folder)
     try:
@@ -185,7 +185,7 @@ def bench() -> Iterator[Bench]:
 
 
 def plan_of(name: str, waits: int) -> Plan:
-    """Plan a measurement; few waits take longer, as they have few ends at a time."""
+    """Plan a measurement; with few waits it takes longer, as they have few ends at a time."""
     ends = 150.0 if waits <= FEW // 10 else 25.0
     chances = waits * math.floor(ends / (AFTER_INTERVALS * INTERVAL))
     ending = min(max(ENOUGH_ENDS, waits // 5), chances)
@@ -193,12 +193,12 @@ def plan_of(name: str, waits: int) -> Plan:
 
 
 def smoke_plan(name: str, waits: int) -> Plan:
-    """Plan a measurement that only shows that everything still works."""
+    """Plan a short measurement that only shows that the benchmark works."""
     return Plan(name, waits, 1.0, steady=4.0, ends=5.0, ending=waits, warm_up=11.0, grace=5.0)
 
 
 def groups(chosen: Sequence[Contender], sizes: Sequence[int]) -> Iterator[tuple[list[Contender], int]]:
-    """Tell what is measured at the same time."""
+    """Return the contenders and waits that are measured at the same time."""
     for waits in sizes:
         if waits <= FEW:
             yield list(chosen), waits
@@ -208,27 +208,27 @@ def groups(chosen: Sequence[Contender], sizes: Sequence[int]) -> Iterator[tuple[
 
 
 def undisturbed(server: Bench, plans: Sequence[Plan]) -> list[Result]:
-    """Carry plans out, again if the machine's host was busy with something else; return the least disturbed try."""
+    """Measure plans, again if the machine's host disturbed it; return the least disturbed attempt."""
     tries: list[list[Result]] = []
     for _ in range(ATTEMPTS):
         tries.append(list(server.measure(plans)))
         stolen = max(one.stolen for one in tries[-1])
         if stolen <= report.STOLEN:
             break
-        print(f"  the host of this machine kept {stolen:.0%} of a processor from it: once more", flush=True)
+        print(f"  the host of this machine gave {stolen:.0%} of a processor to others: measuring again", flush=True)
     return min(tries, key=lambda results: max(one.stolen for one in results))
 
 
 def measure(
     chosen: Sequence[Contender], sizes: Sequence[int], plan: Callable[[str, int], Plan]
 ) -> tuple[dict[tuple[str, int], Result], list[str]]:
-    """Measure everybody at every size, and return results and what is wrong with them."""
+    """Measure all contenders at all sizes; return results and faults."""
     results: dict[tuple[str, int], Result] = {}
     faults: list[str] = []
     with bench() as server:
         for together, waits in groups(chosen, sizes):
             print(f"{waits:,} waits: {', '.join(one.label for one in together)} …", flush=True)
-            for one in undisturbed(server, [plan(who.name, waits) for who in together]):
+            for one in undisturbed(server, [plan(one.name, waits) for one in together]):
                 results[one.contender, waits] = one
                 faults += [f"{contender(one.contender).label} at {waits:,} waits: {fault}" for fault in one.faults]
                 print(f"  {one.line()}", flush=True)
@@ -236,7 +236,7 @@ def measure(
 
 
 def raw(results: report.Results, imported: Mapping[str, Imports]) -> str:
-    """Write everything down, a line per measurement."""
+    """Write all numbers as JSON, a line per measurement."""
     lines = [
         json.dumps({**vars(one), "latencies": [round(late, 3) for late in one.latencies]}) for one in results.values()
     ]
@@ -250,7 +250,7 @@ def raw(results: report.Results, imported: Mapping[str, Imports]) -> str:
 
 
 def versions(found: Iterable[str]) -> dict[str, str]:
-    """Return what was installed."""
+    """Return the installed versions."""
     return {
         "apache-airflow": version("apache-airflow"),
         **{contender(name).distribution: contender(name).version for name in found},
@@ -263,7 +263,7 @@ def page(results: report.Results, imported: Mapping[str, Imports], minutes: floa
     parts = [
         f"`make bench` took {minutes:.0f} minutes on {report.machine()}.\n",
         report.ratios(results),
-        report.bar_table(results, INTERVAL),
+        report.targets_table(results, INTERVAL),
         f"![How the triggers grow with the number of waits]({_from_page(PLOT)})\n",
         *(report.details(results, waits) for waits in report.sizes(results)),
         report.imports_table(imported),
@@ -278,7 +278,7 @@ def _from_page(file: Path) -> str:
 
 
 def chosen_by(names: str | None) -> list[Contender]:
-    """Return the contenders that were asked for, ours always among them."""
+    """Return the chosen contenders, ours always among them."""
     wanted = [OURS, *(names or "").split(",")] if names else [one.name for one in CONTENDERS]
     known = [one.name for one in CONTENDERS]
     if unknown := set(filter(None, wanted)) - set(known):
@@ -287,7 +287,7 @@ def chosen_by(names: str | None) -> list[Contender]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the command line and the environment say."""
+    """Measure as the command line and the environment say; return the exit status."""
     sizes = [int(size) for size in os.environ.get("N", "").split(",") if size] or list(WAITS)
     chosen = chosen_by(os.environ.get("PEERS"))
     begun = time.monotonic()
@@ -303,7 +303,7 @@ def main(arguments: Sequence[str]) -> int:
     if "--smoke" in arguments:
         print("the benchmark works")
         return 0
-    print(f"\n{report.ratios(results)}\n{report.bar_table(results, INTERVAL)}")
+    print(f"\n{report.ratios(results)}\n{report.targets_table(results, INTERVAL)}")
     if sizes == list(WAITS) and chosen == list(CONTENDERS):
         imported = {name: measured(operators) for name, operators in OPERATORS.items()}
         RAW.write_text(raw(results, imported), encoding="utf-8")

@@ -1,9 +1,9 @@
 """
-One TLS server on loopback that speaks for all five services, and counts.
+One TLS server on loopback that implements all five services, and counts requests and polls.
 
-Run as ``python -m benchmarks.server CERTIFICATE``; it prints its port. It is told of a measurement by
-``POST /_plan`` (a :class:`~benchmarks.plan.Plan`) and tells what it saw by ``GET /_seen/<contender>``. Several
-measurements may go on at once, as each service has paths of its own.
+Run as ``python -m benchmarks.server CERTIFICATE``; it prints its port. ``POST /_plan`` announces a measurement
+(a :class:`~benchmarks.plan.Plan`), ``GET /_seen/<contender>`` returns the counts. Several measurements can run at
+once, as each service has its own paths.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
-from benchmarks.apis import NOT_FOUND, Answer, Asked, Jobs, apis, whose
+from benchmarks.apis import NOT_FOUND, Answer, Jobs, Request, apis, service_of
 from benchmarks.plan import PHASES, Plan
 
 BACKLOG = 4096
 
 
 class Seen:
-    """What one measurement's triggers were seen to do."""
+    """The requests of one measurement."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -39,7 +39,7 @@ class Seen:
         self.requests: Counter[str | None] = Counter()
         self.connections: Counter[str | None] = Counter()
         self.refused: Counter[str] = Counter()
-        self.looks: dict[str, list[int]] = {phase: [0] * len(self.jobs) for phase in PHASES}
+        self.polls: dict[str, list[int]] = {phase: [0] * len(self.jobs) for phase in PHASES}
         self._busy: dict[str, tuple[float, float, float]] = {}
         loop = asyncio.get_running_loop()
         for phase, moment in zip((*PHASES, "end"), plan.boundaries, strict=True):
@@ -48,19 +48,19 @@ class Seen:
     def _note_cpu(self, boundary: str) -> None:
         self._busy[boundary] = busy_seconds()
 
-    def note(self, asked: Asked, answer: Answer) -> None:
-        """Count a request and the looks it was."""
-        phase = self.plan.phase(asked.now)
+    def note(self, request: Request, answer: Answer) -> None:
+        """Count a request and the jobs it polled."""
+        phase = self.plan.phase(request.now)
         self.requests[phase] += 1
         if answer.status != HTTPStatus.OK:
-            self.refused[f"{asked.method} {asked.path}?{asked.query}: {answer.status}"] += 1
+            self.refused[f"{request.method} {request.path}?{request.query}: {answer.status}"] += 1
         if phase is not None:
-            looks = self.looks[phase]
-            for number in answer.looked:
-                looks[number] += 1
+            polls = self.polls[phase]
+            for number in answer.polled:
+                polls[number] += 1
 
     def to_json(self) -> bytes:
-        """Tell everything, CPU seconds of this server, of the whole machine and of its host included."""
+        """Return all counts, with the CPU seconds of this server, of the whole machine and of its host."""
         busy = [self._busy.get(boundary, busy_seconds()) for boundary in (*PHASES, "end")]
         own, machine, stolen = (
             [after - before for before, after in pairwise(kind)] for kind in zip(*busy, strict=True)
@@ -70,7 +70,7 @@ class Seen:
                 "requests": {phase: self.requests[phase] for phase in PHASES},
                 "connections": {phase: self.connections[phase] for phase in PHASES},
                 "refused": dict(self.refused.most_common(5)),
-                "looks": self.looks,
+                "polls": self.polls,
                 "server_cpu": dict(zip(PHASES, own, strict=True)),
                 "machine_cpu": dict(zip(PHASES, machine, strict=True)),
                 "stolen_cpu": dict(zip(PHASES, stolen, strict=True)),
@@ -79,37 +79,37 @@ class Seen:
 
 
 class Service:
-    """What all connections share."""
+    """The state that all connections share."""
 
     def __init__(self) -> None:
         self._apis = apis()
         self._seen: dict[str, Seen] = {}
         self.strays: Counter[str] = Counter()
 
-    def answer(self, asked: Asked, *, first: bool) -> Answer:
-        """Answer a request, the first one of its connection or a later one."""
-        if asked.path.startswith("/_"):
-            return self._told(asked)
-        contender = whose(asked.path)
+    def answer(self, request: Request, *, first: bool) -> Answer:
+        """Answer a request; `first` says that it is the first one of its connection."""
+        if request.path.startswith("/_"):
+            return self._control(request)
+        contender = service_of(request.path)
         if contender is None or contender not in self._seen:
-            self.strays[f"{asked.method} {asked.path}"] += 1
+            self.strays[f"{request.method} {request.path}"] += 1
             return NOT_FOUND
         seen = self._seen[contender]
-        answer = self._apis[contender](asked, seen.jobs)
-        seen.note(asked, answer)
+        answer = self._apis[contender](request, seen.jobs)
+        seen.note(request, answer)
         if first:
-            seen.connections[seen.plan.phase(asked.now)] += 1
+            seen.connections[seen.plan.phase(request.now)] += 1
         return answer
 
-    def _told(self, asked: Asked) -> Answer:
-        if asked.path == "/_plan":
-            plan = Plan.from_json(asked.body.decode())
+    def _control(self, request: Request) -> Answer:
+        if request.path == "/_plan":
+            plan = Plan.from_json(request.body.decode())
             self._seen[plan.contender] = Seen(plan)
             gc.collect()
             return Answer(b"{}")
-        if asked.path == "/_strays":
+        if request.path == "/_strays":
             return Answer(json.dumps(self.strays).encode())
-        contender = asked.path.removeprefix("/_seen/")
+        contender = request.path.removeprefix("/_seen/")
         return Answer(self._seen[contender].to_json()) if contender in self._seen else NOT_FOUND
 
 
@@ -123,11 +123,11 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember where answers go."""
+        """Keep the transport for the answers."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answer every request that has arrived as a whole."""
+        """Answer every request that has arrived completely."""
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end].decode("latin-1").split("\r\n")
@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         method, target, _ = line.split(" ")
         path, _, query = target.partition("?")
-        answer = self._service.answer(Asked(method, path, query, body, time.time()), first=self._first)
+        answer = self._service.answer(Request(method, path, query, body, time.time()), first=self._first)
         self._first = False
         head = (
             f"HTTP/1.1 {answer.status:d} {HTTPStatus(answer.status).phrase}\r\n"
@@ -160,20 +160,20 @@ def _header(line: str) -> tuple[str, str]:
 
 
 def busy_seconds() -> tuple[float, float, float]:
-    """Return the CPU seconds so far of this process, of this whole machine, and those that its host kept from it."""
+    """Return the CPU seconds so far of this process, of this machine, and those that the host gave to others."""
     user, nice, system, _, _, irq, softirq, steal, *_ = map(int, Path("/proc/stat").read_text().split()[1:11])
     ticks = os.sysconf("SC_CLK_TCK")
     return time.process_time(), (user + nice + system + irq + softirq) / ticks, steal / ticks
 
 
 def allow_many_files() -> None:
-    """Raise the limit of open files to what is allowed: some triggers keep one connection each."""
+    """Raise the limit of open files to the maximum: some triggers keep one connection each."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def end_with_parent() -> None:
-    """End this process when whoever started it is gone, however that came about."""
+    """End this process when its parent has ended, for any reason."""
 
     def wait() -> None:
         sys.stdin.read()

@@ -1,8 +1,8 @@
 """
-From what server and event loop saw to numbers, and to what is wrong with them.
+Numbers from the counts of the server and the event loop, and what is wrong with them.
 
-A cheap trigger may just be a broken one. So every measurement is checked before it is compared: was each job looked
-at as often as was asked for, was each end noticed, was nothing reported that had not happened?
+A cheap trigger may just be a broken one. So every measurement is checked before it is compared: was each job polled
+as often as configured, was each end noticed, was nothing reported that had not happened?
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from benchmarks.plan import Plan
 
 OVERLOADED = 0.9
-"""Share of the time beyond which an event loop that never rests counts as overloaded: it may be late then."""
+"""An event loop that is busy for more than this share of the time is overloaded: its events may be late."""
 
 TOO_FEW, TOO_MANY = 0.5, 1.3
-"""How often each job is looked at, at least, and all jobs together, at most; as a share of what was asked for."""
+"""Polls of each job at least, and of all jobs together at most, as a share of those that the interval asks for."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class Result:
     :param cpu_ends: The same while jobs end.
     :param requests: Requests per interval, while nothing ends.
     :param connections: Connections opened per interval, while nothing ends.
-    :param stall: The longest time in seconds for which the loop served nobody, after the start.
+    :param stall: The longest time in seconds that the loop was busy without a break, after the start.
     :param stall_cpu: The same, counting CPU seconds alone.
-    :param collector: The longest run of Python's garbage collector, which is a stall, too.
+    :param collector: The longest run of Python's garbage collector, which is a stall too.
     :param stall_start: The same while all waits begin.
-    :param growth_mb: Most resident memory over that of an idle triggerer.
-    :param looks: Looks at jobs as a share of those asked for.
-    :param busy: Share of the time for which the loop served nobody else.
+    :param growth_mb: Highest resident memory, over that of an idle triggerer.
+    :param polls: Polls of jobs as a share of those that the interval asks for.
+    :param busy: Share of the time that the loop was busy.
     :param server_busy: CPU share of the API server, of one processor.
     :param others_busy: CPU share of everything else on the machine, of one processor.
-    :param stolen: What the host of a virtual machine kept from it, as a share of one processor, in the worst phase.
-    :param begun: How many of the waits had begun at all in the end.
+    :param stolen: CPU share that the host of a virtual machine gave to others, of one processor, in the worst phase.
+    :param begun: How many of the waits had begun by the end.
     :param latencies: Sorted seconds from a job's end to the trigger's event.
     """
 
@@ -59,7 +59,7 @@ class Result:
     stall_start: float
     growth_mb: float
     idle_mb: float
-    looks: float
+    polls: float
     busy: float
     server_busy: float
     others_busy: float
@@ -71,7 +71,7 @@ class Result:
 
     @property
     def overloaded(self) -> bool:
-        """Whether the loop could not keep up, so that its cost says less than is asked of it."""
+        """Whether the loop could not keep up, so that its CPU time is less than the work would need."""
         return self.busy > OVERLOADED
 
     def latency(self, percent: float) -> float:
@@ -80,21 +80,21 @@ class Result:
         return ranked[max(0, math.ceil(percent / 100 * len(ranked)) - 1)] if ranked else math.nan
 
     def line(self) -> str:
-        """Say it in one line."""
+        """Return the numbers in one line."""
         late = "/".join(f"{self.latency(percent):.1f}" for percent in (50, 95, 99))
         return (
             f"{self.contender:10} {self.cpu:7.3f} CPU s/min, {self.requests:7.1f} requests and "
             f"{self.connections:6.1f} connections per tick, stall {self.stall * 1000:5.0f} ms, "
-            f"+{self.growth_mb:3.0f} MB, latency {late} s, {self.looks:.0%} of the looks"
+            f"+{self.growth_mb:3.0f} MB, latency {late} s, {self.polls:.0%} of the polls"
         )
 
 
 def result(plan: Plan, seen: Mapping[str, Any], observed: Mapping[str, Any]) -> Result:
-    """Judge one measurement."""
+    """Compute the numbers of one measurement, and its faults."""
     steady, ends = observed["phases"]["steady"], observed["phases"]["ends"]
     ticks = plan.steady / plan.interval
-    looks = seen["looks"]["steady"]
-    first_ones = looks[: plan.waits]
+    polls = seen["polls"]["steady"]
+    first_ones = polls[: plan.waits]
     latencies = tuple(sorted(observed["latencies"].values()))
     found = Result(
         contender=plan.contender,
@@ -110,7 +110,7 @@ def result(plan: Plan, seen: Mapping[str, Any], observed: Mapping[str, Any]) -> 
         stall_start=observed["phases"]["warm-up"]["stall"],
         growth_mb=observed["most_mb"] - observed["idle_mb"],
         idle_mb=observed["idle_mb"],
-        looks=sum(looks) / (plan.waits * ticks),
+        polls=sum(polls) / (plan.waits * ticks),
         busy=max(steady["away"] / steady["seconds"], ends["away"] / ends["seconds"]),
         server_busy=max(seen["server_cpu"]["steady"] / plan.steady, seen["server_cpu"]["ends"] / plan.ends),
         others_busy=(seen["machine_cpu"]["steady"] - seen["server_cpu"]["steady"] - steady["cpu"]) / plan.steady,
@@ -119,7 +119,7 @@ def result(plan: Plan, seen: Mapping[str, Any], observed: Mapping[str, Any]) -> 
         begun=min(observed["begun"], plan.waits),
         latencies=latencies,
     )
-    faults = [*_wrong(seen, observed), *_looks(found, first_ones, ticks), *_ends(found)]
+    faults = [*_wrong(seen, observed), *_polls(found, first_ones, ticks), *_ends(found)]
     return replace(found, faults=tuple(faults))
 
 
@@ -132,16 +132,16 @@ def _wrong(seen: Mapping[str, Any], observed: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def _looks(found: Result, looks: Sequence[int], ticks: float) -> list[str]:
+def _polls(found: Result, polls: Sequence[int], ticks: float) -> list[str]:
     if found.overloaded:
-        return [] if found.looks else ["stopped polling: not one look, with a loop that never rests"]
-    least, fewest = max(1, math.floor(TOO_FEW * ticks)), min(looks)
+        return [] if found.polls else ["stopped polling: no poll at all, with a loop that is never idle"]
+    least, fewest = max(1, math.floor(TOO_FEW * ticks)), min(polls)
     if fewest < least:
-        late = sum(count < least for count in looks)
-        numbers = f"{ticks:g} intervals (fewest {fewest}, median {statistics.median(looks):g})"
-        return [f"stopped polling: {late} of {len(looks)} jobs were looked at less than {least} times in {numbers}"]
-    if found.looks > TOO_MANY:
-        return [f"polls more often than it is asked to: {found.looks:.0%} of the looks asked for"]
+        late = sum(count < least for count in polls)
+        numbers = f"{ticks:g} intervals (fewest {fewest}, median {statistics.median(polls):g})"
+        return [f"stopped polling: {late} of {len(polls)} jobs were polled less than {least} times in {numbers}"]
+    if found.polls > TOO_MANY:
+        return [f"polls more often than configured: {found.polls:.0%} of the polls that the interval asks for"]
     return []
 
 

@@ -52,7 +52,7 @@ _LOG_NOISE = {
     "lineno",
 }
 
-# Airflow 2: whoever comes (from loopback) is an administrator.
+# Airflow 2: every visitor (from loopback) is an administrator.
 _WEBSERVER_CONFIG = """
 AUTH_ROLE_PUBLIC = "Admin"
 WTF_CSRF_ENABLED = True
@@ -129,7 +129,7 @@ class AirflowServer:
                 # SQLite has no row locks: a task that schedules the next ones would race with the scheduler.
                 "schedule_after_task_execution": self.postgres is not None,
             },
-            # A triggerer that has been silent for this long loses its triggers to another one (default 30 s).
+            # After this long without a heartbeat, a triggerer's triggers go to another one (default 30 s).
             "triggerer": {"job_heartbeat_sec": 2, "triggerer_health_check_threshold": 12},
             "usage_data_collection": {"enabled": False},
         }
@@ -137,8 +137,8 @@ class AirflowServer:
             options.setdefault(section, {}).update(more)
         return {
             "AIRFLOW_HOME": str(self.home),
-            # Airflow 2 wants the SequentialExecutor with SQLite: an interpreter (5 s) for every task, and the
-            # scheduler waits. Airflow 3 allows the LocalExecutor; with the option above 2.11 can do it, too.
+            # With SQLite, Airflow 2 insists on the SequentialExecutor: an interpreter (5 s) for every task, while
+            # the scheduler blocks. This option allows the LocalExecutor, as Airflow 3 does.
             "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
             **{
                 f"AIRFLOW__{section.upper()}__{option.upper()}": str(value)
@@ -210,7 +210,7 @@ class AirflowServer:
         self._client.close()
 
     def start(self) -> Self:
-        """Create the database if there is none, start the processes, wait until all report to be healthy."""
+        """Create the database if it is missing, start the processes, wait until all report healthy."""
         if self.postgres is not None and not self._migrated:
             self.postgres.create(DATABASE)
         if not self._migrated:
@@ -220,11 +220,11 @@ class AirflowServer:
         return self
 
     def stop(self) -> None:
-        """End all processes. (The triggerer of Airflow 3 would take 11 s, but nobody needs that.)"""
+        """Stop all processes; what takes more than 5 s (the triggerer of Airflow 3 needs 11 s) is killed."""
         stop_all(list(self.processes.values()), seconds=5)
 
     def wait_healthy(self, timeout: float = START_SECONDS) -> None:
-        """Wait until all processes report to be healthy; one that died seems so for a dozen seconds more."""
+        """Wait until all processes report healthy; a dead one still does so for about 12 s."""
         wait_until("Airflow healthy", self._healthy, timeout)
 
     def cli(self, *arguments: str, timeout: float = 180) -> str:
@@ -286,7 +286,7 @@ class AirflowServer:
         return str(self._call("POST", f"/dags/{dag_id}/dagRuns", body)["dag_run_id"])
 
     def wait_dag(self, dag_id: str, timeout: float = 60) -> None:
-        """Wait until a DAG has been parsed; RigError with the import errors if it is not in time."""
+        """Wait until a DAG has been parsed; RigError with the import errors if that takes too long."""
         try:
             wait_until(
                 f"DAG {dag_id} known",
@@ -396,7 +396,7 @@ class AirflowServer:
         """
         Clear a task as a user does in the UI, so that it runs again.
 
-        The REST API of Airflow 2 leaves a task that runs as it is, other than its UI.
+        The REST API of Airflow 2, unlike its UI, does not clear a running task.
         """
         if not self.is_3 and self.task(dag_id, run_id, task_id)["state"] == "running":
             self.python(_CLEAR_AS_UI_2, dag_id, run_id, task_id)
@@ -426,7 +426,7 @@ class AirflowServer:
 
 
 def _log_line(entry: dict[str, Any] | str) -> str:
-    """Write one structured log record of Airflow 3 as a line."""
+    """Return one structured log record of Airflow 3 as a line."""
     if isinstance(entry, str):
         return entry
     if "error_detail" in entry:
@@ -441,7 +441,7 @@ def _log_line(entry: dict[str, Any] | str) -> str:
 
 
 def _traceback(errors: list[dict[str, Any]]) -> str:
-    """Write the exceptions of a log record as Python does, without source lines."""
+    """Return the exceptions of a log record as Python prints them, without source lines."""
     lines = []
     for error in errors:
         lines += [f'  File "{f["filename"]}", line {f["lineno"]}, in {f["name"]}' for f in error["frames"]]

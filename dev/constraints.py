@@ -1,4 +1,4 @@
-"""Regenerate `constraints/*.txt`: one pinned environment per Airflow version, one for the Skyvern server, one for the
+"""Resolve `constraints/*.txt`: one pinned environment per Airflow version, one for the Skyvern server, one for the
 benchmark.
 
 Run by `make constraints` (`python -m dev.constraints [NAME ...]`), with `uv` on PATH or named by $UV.

@@ -1,8 +1,8 @@
-"""`make demo`: run the example DAG with a real Airflow and a real Skyvern, and print what came out.
+"""`make demo`: run the example DAG on a real Airflow and a real Skyvern, and print the result.
 
-Both servers are started on loopback in a temporary directory and removed in the end, also after Ctrl-C. `UI=1`
-leaves them up until Ctrl-C. With SKYVERN_API_KEY set, Skyvern Cloud (or SKYVERN_BASE_URL) is used instead of an
-own server; SKYVERN_WORKFLOW_ID then names the workflow, which gets the parameters `vendor` and `month`.
+Both servers run on loopback in a temporary directory, which is removed at the end, also after Ctrl-C. `UI=1`
+leaves them up until Ctrl-C. With SKYVERN_API_KEY set, Skyvern Cloud (or SKYVERN_BASE_URL) is used instead of a
+local server; SKYVERN_WORKFLOW_ID then names the workflow, which gets the parameters `vendor` and `month`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def cloud_target() -> Target:
 
 @contextlib.contextmanager
 def skyvern(folder: Path) -> Iterator[Target]:
-    """Use the Skyvern of the environment, or else start one."""
+    """Use the Skyvern that the environment names, or start one."""
     if os.environ.get("SKYVERN_API_KEY"):
         yield cloud_target()
         return
@@ -149,7 +149,7 @@ def main() -> int:
     cache.mkdir(parents=True, exist_ok=True)
     try:
         if os.environ.get("SKYVERN_API_KEY"):
-            cloud_target()  # complain before anything is started
+            cloud_target()  # fail before anything is started
         with tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True) as folder:
             return run(Path(folder))
     except RigError as error:

@@ -1,9 +1,9 @@
 """
-Take the pictures of docs/events.md from the real UI; what it needs is in `dev.screenshots`.
+Take the pictures of docs/events.md from the real UI; `dev.screenshots` says what this needs.
 
     /tmp/screenshots/bin/python -m dev.event_screenshots
 
-The two example DAGs of events run as they are, with the id of a real workflow in the place of the made-up one.
+The two example DAGs of events run as they are, with the id of a real workflow instead of the made-up one.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def servers(home: Path) -> Iterator[tuple[AirflowServer, SkyvernServer, str]]:
 
 
 def started(airflow: AirflowServer, dag_id: str) -> str:
-    """Wait until the DAG has been started and its run is over."""
+    """Wait until the DAG has been started and its run has ended."""
     found: list[str] = []
 
     def there() -> bool:

@@ -1,12 +1,12 @@
 """
-The road between Airflow and Skyvern, with holes that the driver digs.
+A proxy between Airflow and Skyvern that injects the faults of the driver.
 
-A small HTTP proxy on loopback in an event loop of its own. Each request is an :class:`Exchange`, which knows what
-kind of request it is and for which execution: a start says so itself (``x`` of its ``run_metadata``), everything
-else follows from the ids and keys of the starts. What happens to it is a coroutine that the driver provides;
-without one it is passed on. Connections are closed after each answer, so that no fault hits the next request.
+A small HTTP proxy on loopback with its own event loop. Each request is an :class:`Exchange`, which knows the kind of
+request and its execution: a start names it (``x`` of its ``run_metadata``), everything else follows from the ids and
+keys of the starts. A coroutine of the driver handles each exchange; one that it does not answer is forwarded.
+Connections are closed after each answer, so that no fault affects the next request.
 
-The proxy also is the place where API keys are made valid and refused: Airflow never learns the server's own one.
+The proxy also decides which API keys are valid: Airflow never gets the server's own key.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 HTML = b"<html><body><h1>Bad gateway</h1><p>The upstream server is not available.</p></body></html>"
-TELLING = re.compile(r"^/v1/(?:workflows/)?runs/([^/]+)(/cancel)?$")
+RUN_PATH = re.compile(r"^/v1/(?:workflows/)?runs/([^/]+)(/cancel)?$")
 UPSTREAM_SECONDS = 60.0
 REFUSED = (403, b'{"detail":"Could not validate credentials"}', "application/json")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back to Airflow."""
+    """An answer to Airflow."""
 
     status: int
     body: bytes
@@ -67,7 +67,7 @@ class Answer:
 
 
 class Exchange:
-    """One request, and what can be done to it."""
+    """One request, and the ways to handle it."""
 
     def __init__(
         self, proxy: FaultProxy, writer: asyncio.StreamWriter, head: tuple[str, str, dict[str, str]], body: bytes
@@ -83,20 +83,20 @@ class Exchange:
         self._writer = writer
 
     async def forward(self) -> Answer:
-        """Let the server act, and return its answer without passing it on."""
+        """Forward the request, and return the server's answer without sending it to Airflow."""
         answer = await self._proxy.ask_server(self)
         self._proxy.learn(self, answer)
         return answer
 
     async def reply(self, answer: Answer) -> None:
-        """Send an answer to Airflow; it may be gone."""
+        """Send an answer to Airflow, which may have disconnected."""
         self.answered = True
         with contextlib.suppress(OSError):
             self._writer.write(answer.encoded())
             await self._writer.drain()
 
     async def half(self, answer: Answer) -> None:
-        """Send half of an answer and hang up."""
+        """Send half of an answer and close the connection."""
         self.answered = True
         whole = answer.encoded()
         with contextlib.suppress(OSError):
@@ -104,7 +104,7 @@ class Exchange:
             await self._writer.drain()
 
     def finish(self) -> None:
-        """End the connection, while this exchange goes on."""
+        """Close the connection, while the handler continues."""
         self._writer.close()
 
     def hang_up(self, *, reset: bool) -> None:
@@ -225,7 +225,7 @@ class FaultProxy:
             await exchange.reply(await exchange.forward())
 
     async def ask_server(self, exchange: Exchange) -> Answer:
-        """Pass a request on; a server that is down looks as it does behind a gateway."""
+        """Forward a request; a server that is down looks like one behind a gateway."""
         headers = {**exchange.headers, "x-api-key": self._api_key}
         for name in ("host", "connection", "accept-encoding", "content-length"):
             headers.pop(name, None)
@@ -242,7 +242,7 @@ class FaultProxy:
         )
 
     def learn(self, exchange: Exchange, answer: Answer) -> None:
-        """Remember whose run it is that a start has created."""
+        """Record which execution the run of a start belongs to."""
         if exchange.kind != "start" or exchange.execution is None:
             return
         document = answer.document
@@ -255,7 +255,7 @@ class FaultProxy:
     def _classify(self, exchange: Exchange) -> None:
         url = urlsplit(exchange.target)
         query = parse_qs(url.query)
-        if found := TELLING.match(url.path):
+        if found := RUN_PATH.match(url.path):
             exchange.run_id = found[1]
             exchange.kind = "cancel" if found[2] else "get"
             exchange.execution = self.run_owner.get(found[1])
@@ -297,22 +297,6 @@ def _parsed(head: str) -> tuple[str, str, dict[str, str]]:
 
 def owner_of(host: str, port: int, server_port: int) -> int | None:
     """Return the process that holds the client's end of a TCP connection."""
-    local, remote = _as_in_proc(host, port), _as_in_proc(host, server_port)
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[1] == local and fields[2] == remote:
-            return _holder(f"socket:[{fields[9]}]")
-    return None
-
-
-def _as_in_proc(host: str, port: int) -> str:
-    address = struct.unpack("<I", socket.inet_aton(host))[0]
-    return f"{address:08X}:{port:04X}"
-
-
-def _holder(link: str) -> int | None:
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        with contextlib.suppress(OSError):
-            if str(descriptor.readlink()) == link:
-                return int(descriptor.parts[2])
-    return None
+    ends = ((host, port), (host, server_port))
+    connections = psutil.net_connections("tcp4")
+    return next((connection.pid for connection in connections if (connection.laddr, connection.raddr) == ends), None)

@@ -1,8 +1,8 @@
 """A loopback peer for the workflows of the tests: an HTTP server for their requests and a mail sink.
 
-HTTP: /json, /echo (returns what it got), /status/N, /big?kb=N, /slow?s=N, /file, /page, /hook[?code=N].
+HTTP: /json, /echo (returns the request's body), /status/N, /big?kb=N, /slow?s=N, /file, /page, /hook[?code=N].
 Every request is kept in memory: `Peer.requests`, also GET /_requests (DELETE clears).
-SMTP: accepts STARTTLS, any AUTH and any mail, and drops it (a `human_interaction` block mails somebody).
+SMTP: accepts STARTTLS, any AUTH and any mail, and drops it (a `human_interaction` block sends mail).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _body(raw: bytes) -> Any:
 
 
 def answer(path: str, query: dict[str, str], raw: bytes) -> Answer:
-    """Say what the peer answers to a request."""
+    """Return the peer's answer to a request."""
     fixed = {
         "/json": _json({"ok": True, "n": 42}),
         "/echo": _json({"got": _body(raw)}),
@@ -104,7 +104,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Keep quiet: the requests are in memory."""
+        """Log nothing: the requests are kept in memory."""
 
 
 class _HttpServer(http.server.ThreadingHTTPServer):

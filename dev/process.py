@@ -3,7 +3,7 @@
 Every process carries a mark in its environment, by which its descendants are found again even if they left
 the group (Airflow 2 puts tasks into groups of their own). If this Python process dies without cleaning up
 (SIGKILL, a CI timeout), a small reaper process (this file, run as a script) notices the closed pipe and ends
-what is still registered, so that no server outlives the tests that started it.
+all processes that are still registered, so that no server outlives the tests that started it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MARK = "RIG_PROCESS"
 
 
 class RigError(Exception):
-    """A server of the rig did not do what it should; the message says which, and what its log says."""
+    """A server of the rig failed; the message names it and shows the end of its log."""
 
 
 def marked(mark: str) -> list[int]:
@@ -51,13 +51,13 @@ def end_marked(mark: str, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 class _Reaper:
-    """Started with the first process; told of every mark that begins and ends."""
+    """The reaper process: started with the first process, it learns every mark that begins and ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pipe: IO[str] | None = None
 
-    def tell(self, sign: str, mark: str) -> None:
+    def notify(self, sign: str, mark: str) -> None:
         with self._lock:
             if self._pipe is None:
                 command = [sys.executable, __file__]
@@ -72,7 +72,7 @@ _reaper = _Reaper()
 
 
 def reap() -> None:
-    """Be the reaper: read marks until the other end is gone, then end what is left."""
+    """Read marks until the parent's end of the pipe closes, then end the processes that still carry one."""
     marks: set[str] = set()
     for line in sys.stdin:
         (marks.add if line[0] == "+" else marks.discard)(line[1:].strip())
@@ -86,7 +86,7 @@ def reap() -> None:
 
 
 def free_port() -> int:
-    """Return a loopback TCP port that nobody uses right now."""
+    """Return a loopback TCP port that is free right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -138,10 +138,10 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        _reaper.tell("+", self.mark)
+        _reaper.notify("+", self.mark)
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Ask the group to end, and end what is left of it after `seconds`."""
+        """Send SIGTERM to the leader, and SIGKILL to what remains of the group after `seconds`."""
         self.terminate()
         self.join(seconds)
 
@@ -151,21 +151,21 @@ class Process:
             self._child.terminate()
 
     def join(self, seconds: float = STOP_SECONDS) -> None:
-        """Wait for the leader, then make sure that no descendant is left."""
+        """Wait for the leader, then kill all descendants that remain."""
         if self._child is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(seconds)
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the process and all its descendants, as when the machine goes away."""
+        """SIGKILL to the process and all its descendants, as when the machine fails."""
         if self._child is None:
             return
         self.signal(signal.SIGKILL)
         self._child.wait()
         while marked(self.mark):
             end_marked(self.mark)
-        _reaper.tell("-", self.mark)
+        _reaper.notify("-", self.mark)
         self._child = None
 
     def signal(self, number: signal.Signals) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 START_SECONDS = 300.0
 TITLE_PREFIX = "rig "
 
-# email_validator would look recipients of human_interaction blocks up in the public DNS.
+# email_validator would resolve the recipients of human_interaction blocks in the public DNS.
 _SERVE = """
 import sys, email_validator, uvicorn
 email_validator.CHECK_DELIVERABILITY = False
@@ -203,7 +203,7 @@ class SkyvernServer:
         self.process.stop()
 
     def kill(self) -> None:
-        """SIGKILL, as when the server's machine goes away."""
+        """SIGKILL, as when the server's machine fails."""
         self.process.kill()
 
     def restart(self) -> None:
@@ -223,7 +223,7 @@ class SkyvernServer:
         return found.group(1)
 
     def request(self, method: str, path: str, json: Any = None) -> tuple[int, Any]:
-        """Ask the server directly: (status, decoded body or text)."""
+        """Send a request to the server directly; return (status, decoded body or text)."""
         response = self._client.request(method, path, json=json, headers={"x-api-key": self.api_key})
         try:
             return response.status_code, response.json()
@@ -231,14 +231,14 @@ class SkyvernServer:
             return response.status_code, response.text
 
     def workflow(self, name: str) -> str:
-        """Return the permanent id of a workflow of the table above, created when first asked for."""
+        """Return the permanent id of a workflow of the table above, which the first call creates."""
         with self._lock:
             if name not in self._ids:
                 self._ids[name] = self.create_workflow(f"{TITLE_PREFIX}{name}", workflows(self.peer_url)[name])
             return self._ids[name]
 
     def create_workflow(self, title: str, definition: dict[str, Any]) -> str:
-        """Create a workflow of a test's own and return its permanent id."""
+        """Create a workflow from a definition and return its permanent id."""
         status, body = self.request("POST", "/v1/agents", {"json_definition": {"title": title, **definition}})
         if status != httpx.codes.OK:
             raise RigError(f"Skyvern refused workflow {title!r}: {status} {body}")
@@ -246,7 +246,7 @@ class SkyvernServer:
 
 
 def _inherited() -> dict[str, str]:
-    """Pass on the basics only, nothing that would point to another database or to a language model."""
+    """Return the basic variables only, none that would point to another database or a language model."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")
     return {name: os.environ[name] for name in kept if name in os.environ}
 

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.apis import FIRST_ID, Asked, Jobs, apis, whose
+from benchmarks import airflow_runs
+from benchmarks.apis import FIRST_ID, Jobs, Request, apis, service_of
 from benchmarks.contenders import CONTENDERS, OURS
 from benchmarks.plan import PHASES, Plan
-from benchmarks.report import Markers, bar, ratios, warnings
+from benchmarks.report import Markers, ratios, targets, warnings
 from benchmarks.verdict import Result, result
 
 PLAN = Plan("skyvern", waits=4, interval=5.0, steady=20.0, ends=30.0, ending=8, zero=1000.0)
@@ -27,12 +29,12 @@ PATHS = {
 def good(plan: Plan = PLAN) -> tuple[dict[str, Any], dict[str, Any]]:
     """What server and loop see when everything is as it should be."""
     ticks = int(plan.steady / plan.interval)
-    looks = [ticks] * plan.waits + [0] * (len(plan.jobs) - plan.waits)
+    polls = [ticks] * plan.waits + [0] * (len(plan.jobs) - plan.waits)
     seen = {
         "requests": dict.fromkeys(PHASES, plan.waits * ticks),
         "connections": dict.fromkeys(PHASES, 2),
         "refused": {},
-        "looks": dict.fromkeys(PHASES, looks),
+        "polls": dict.fromkeys(PHASES, polls),
         "server_cpu": dict.fromkeys(PHASES, 0.1),
         "machine_cpu": dict.fromkeys(PHASES, 0.5),
         "stolen_cpu": dict.fromkeys(PHASES, 0.0),
@@ -52,9 +54,9 @@ def good(plan: Plan = PLAN) -> tuple[dict[str, Any], dict[str, Any]]:
     return seen, observed
 
 
-def test_every_place_is_taken_at_any_time() -> None:
+def test_every_slot_is_taken_at_any_time() -> None:
     for moment in (0.0, 31.9, 33.0, 40.0, 47.0, 61.0):
-        taken = sorted(job.place for job in PLAN.jobs if job.born <= moment < job.ends)
+        taken = sorted(job.slot for job in PLAN.jobs if job.born <= moment < job.ends)
         assert taken == [0, 1, 2, 3], moment
 
 
@@ -73,53 +75,53 @@ def test_both_processes_have_the_same_plan() -> None:
 
 
 def test_more_ends_than_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="4 places can have 8 ends"):
+    with pytest.raises(ValueError, match="4 slots can have 8 ends"):
         replace(PLAN, ending=9)
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_every_service_tells_the_end_when_it_has_come_and_knows_which_job_was_asked_for(name: str) -> None:
+def test_every_service_reports_an_end_when_it_has_come_and_names_the_job_that_was_polled(name: str) -> None:
     path, body, word = PATHS[name]
     jobs, api = Jobs(PLAN), apis()[name]
     path, body = path.format(FIRST_ID + 1), body % (FIRST_ID + 1) if body else body
     end = PLAN.zero + PLAN.jobs[1].ends
-    before, after = (api(Asked("GET", path, "", body, moment), jobs) for moment in (end - 0.01, end))
-    assert whose(path) == name
-    assert (before.looked, after.looked) == ((1,), (1,))
+    before, after = (api(Request("GET", path, "", body, moment), jobs) for moment in (end - 0.01, end))
+    assert service_of(path) == name
+    assert (before.polled, after.polled) == ((1,), (1,))
     assert (word.encode() in before.body, word.encode() in after.body) == (False, True)
 
 
-def test_a_list_shows_the_runs_that_go_on_page_by_page() -> None:
+def test_a_list_shows_the_active_runs_page_by_page() -> None:
     plan = Plan("skyvern", waits=250, interval=5.0, steady=20.0, ends=30.0, ending=50, zero=1000.0)
     jobs, api = Jobs(plan), apis()["skyvern"]
     late = plan.boundaries[-1]
     queries = [f"page={page}&page_size=100&status=running" for page in (1, 2, 3)]
-    pages = [api(Asked("GET", "/v1/runs", query, b"", late), jobs) for query in queries]
+    pages = [api(Request("GET", "/v1/runs", query, b"", late), jobs) for query in queries]
     shown = [row["run_id"] for page in pages for row in json.loads(page.body)]
-    going_on = [number for number, job in enumerate(plan.jobs) if job.ends == math.inf]
-    assert sorted(shown) == [f"wr_{FIRST_ID + number}" for number in going_on]
-    assert [number for page in pages for number in page.looked] == going_on[::-1]
+    active = [number for number, job in enumerate(plan.jobs) if job.ends == math.inf]
+    assert sorted(shown) == [f"wr_{FIRST_ID + number}" for number in active]
+    assert [number for page in pages for number in page.polled] == active[::-1]
 
 
 @pytest.mark.parametrize(
     ("query", "status"), [("page_size=101&status=running", 422), ("status=asleep", 422), ("tags=a:b", 501)]
 )
-def test_a_list_that_is_asked_for_wrongly_is_refused(query: str, status: int) -> None:
-    answer = apis()["skyvern"](Asked("GET", "/v1/runs", query, b"", PLAN.zero), Jobs(PLAN))
-    assert (answer.status, answer.looked) == (status, ())
+def test_an_invalid_request_for_a_list_is_refused(query: str, status: int) -> None:
+    answer = apis()["skyvern"](Request("GET", "/v1/runs", query, b"", PLAN.zero), Jobs(PLAN))
+    assert (answer.status, answer.polled) == (status, ())
 
 
 def test_a_sound_measurement_has_no_faults() -> None:
     found = result(PLAN, *good())
     assert found.faults == ()
-    assert [found.cpu, found.requests, found.growth_mb, found.looks] == pytest.approx([0.6, 4.0, 20.0, 1.0])
+    assert [found.cpu, found.requests, found.growth_mb, found.polls] == pytest.approx([0.6, 4.0, 20.0, 1.0])
     assert [found.latency(percent) for percent in (50, 95, 100)] == pytest.approx([0.3, 0.7, 0.7])
 
 
 BREAKS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    ("stopped polling: 1 of 4 jobs", {"looks": {"steady": [4, 4, 4, 0]}}, {}),
-    ("stopped polling: 4 of 4 jobs", {"looks": {"steady": [0, 0, 0, 0]}}, {}),
-    ("polls more often than it is asked to: 150%", {"looks": {"steady": [6, 6, 6, 6]}}, {}),
+    ("stopped polling: 1 of 4 jobs", {"polls": {"steady": [4, 4, 4, 0]}}, {}),
+    ("stopped polling: 4 of 4 jobs", {"polls": {"steady": [0, 0, 0, 0]}}, {}),
+    ("polls more often than configured: 150%", {"polls": {"steady": [6, 6, 6, 6]}}, {}),
     ("the server refused 3 x GET /v1/runs: 422", {"refused": {"GET /v1/runs: 422": 3}}, {}),
     ("1 jobs were reported to have ended before they had", {}, {"early": 1}),
     ("2 x raised ValueError: no", {}, {"wrong": {"raised ValueError: no": 2}}),
@@ -136,12 +138,12 @@ def test_a_broken_trigger_never_passes(fault: str, seen: dict[str, Any], observe
     assert found.faults[0].startswith(fault)
 
 
-@pytest.mark.parametrize(("looks", "faults"), [(1, 0), (0, 1)])
-def test_a_loop_that_never_rests_may_be_late_but_not_silent(looks: int, faults: int) -> None:
+@pytest.mark.parametrize(("polls", "faults"), [(1, 0), (0, 1)])
+def test_a_loop_that_is_never_idle_may_be_late_but_not_silent(polls: int, faults: int) -> None:
     seen, observed = good()
     observed["phases"]["steady"]["away"] = 19.9
     observed |= {"latencies": {"0": 3.0}, "begun": 3}
-    found = result(PLAN, seen | {"looks": {"steady": [looks] * 4}}, observed)
+    found = result(PLAN, seen | {"polls": {"steady": [polls] * 4}}, observed)
     assert found.overloaded
     assert len(found.faults) == faults
     assert (found.missed, found.latency(5), found.latency(50)) == (7, 3.0, math.inf)
@@ -160,13 +162,13 @@ def test_ratios_say_how_many_times_our_cost_a_peer_has() -> None:
     assert "| Skyvern (this package) | 0.50 s/min |" in ratios(results)
 
 
-def test_the_bar_is_compared_with_the_best_peer_that_keeps_up() -> None:
+def test_targets_are_compared_with_the_best_peer_that_keeps_up() -> None:
     results = {
         (OURS, 1000): of(OURS, 1000, cpu=0.5, requests=11.0, stall=0.06),
         ("airbyte", 1000): of("airbyte", 1000, cpu=1.0, busy=0.95),
         ("databricks", 1000): of("databricks", 1000, cpu=7.0),
     }
-    found = {what.partition(": ")[2]: (measured, reached) for what, measured, reached in bar(results, 5.0)}
+    found = {what.partition(": ")[2]: (measured, reached) for what, measured, reached in targets(results, 5.0)}
     assert found["at most a tenth of the best peer's CPU"] == ("0.071", True)
     assert found["at most 12 requests per tick"] == ("11.0", True)
     assert found["no stall above 50 ms"] == ("60 ms", False)
@@ -185,3 +187,46 @@ def test_a_page_is_written_between_its_markers(tmp_path: Path) -> None:
 def test_each_contender_has_an_api_and_a_name_of_its_own() -> None:
     assert {one.name for one in CONTENDERS} == set(apis()) == set(PATHS)
     assert len({one.label for one in CONTENDERS}) == len(CONTENDERS)
+
+
+def deferred_runs(**more: Any) -> airflow_runs.Found:
+    """Ten deferred runs of which the first and the sixth are terminated, as planned."""
+    found = airflow_runs.Found(
+        seconds=60,
+        took=100.0,
+        deferred=10,
+        states=["failed" if number % 5 == 0 else "success" for number in range(10)],
+        without_output=[],
+        ends=(Counter(completed=8), Counter(terminated=2)),
+        empty=[1.0, 2.0],
+        visits=[*[(2.0, "deferred")] * 10, *[(1.0, "success")] * 8, *[(3.0, "failed")] * 2],
+        requests=Counter(
+            {"POST /v1/run/workflows": 10, "GET /v1/runs?page=…&status=…": 20, "GET /v1/runs/{run_id}": 20}
+        ),
+    )
+    return replace(found, **more)
+
+
+FAULTS: list[tuple[str, dict[str, Any]]] = [
+    ("1 tasks did not end as their run did: [0]", {"states": ["success"] * 5 + ["failed"] + ["success"] * 4}),
+    ("tasks without the output of their run: [3]", {"without_output": [3]}),
+    ("not one run per task: [{'completed': 9}", {"ends": (Counter(completed=9), Counter(terminated=2))}),
+    ("only 9 tasks were deferred at once", {"deferred": 9}),
+    ("not one visit to defer and one to end per task: {'deferred': 10}", {"visits": [(2.0, "deferred")] * 10}),
+    ("waiting took 101 requests, more than 100", {"requests": Counter({"GET /v1/runs/{run_id}": 101})}),
+]
+
+
+@pytest.mark.parametrize(("fault", "more"), FAULTS, ids=[fault for fault, _ in FAULTS])
+def test_deferred_runs_that_went_wrong_never_pass(fault: str, more: dict[str, Any]) -> None:
+    assert airflow_runs.faults(deferred_runs()) == []
+    found = airflow_runs.faults(deferred_runs(**more))
+    assert len(found) == 1
+    assert found[0].startswith(fault)
+
+
+def test_deferred_runs_are_reported_with_worker_seconds_and_requests() -> None:
+    said = airflow_runs.text(deferred_runs())
+    assert "| **both visits of a run** | **3.40 s** |" in said
+    assert "| `GET /v1/runs/{run_id}` | 20 | 2.00 |" in said
+    assert "send 120 requests in that time" in said
