@@ -18,8 +18,6 @@ from airflow.providers.common.compat.sdk import (
 from airflow_skyvern import compat
 from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.runs.wait import Wait, wait_for_end
-from airflow_skyvern.task.active_run import CANCEL_PATIENCE, ActiveRun
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
@@ -31,6 +29,9 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
+    from airflow_skyvern.runs.wait import Wait
+    from airflow_skyvern.task.active_run import ActiveRun
+    from airflow_skyvern.triggers import SkyvernRunTrigger
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
 """An hour more than the longest run that Skyvern allows (480 minutes)."""
@@ -158,6 +159,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     @cached_property
     def _active_run(self) -> ActiveRun:
+        from airflow_skyvern.task.active_run import ActiveRun
+
         return ActiveRun(lambda: self.hook, self.log, cancel_on_kill=self.cancel_on_kill, durable=self.durable)
 
     def render_template(
@@ -176,7 +179,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         """Start the run, publish it, and wait for its end or defer."""
         task_try = TaskTry(context)
         if self.deferrable:
-            pass  # fails, if at all, before anything is started
+            _trigger_class()  # a deployment that is half done fails here, before anything is started
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
             run = self._start(task_try)
             task_try.publish_run(run)
@@ -286,13 +289,11 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             task_try.publish_connection_and_run_key(self.skyvern_conn_id, group)
 
     def _defer(self, task_try: TaskTry, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:
-        from airflow_skyvern.triggers.run import SkyvernRunTrigger
-
         if task_try.ended_by_user():
             self._active_run.is_running(task_try, run_id)
             self._active_run.stop_for_user()
         self.defer(
-            trigger=SkyvernRunTrigger(
+            trigger=_trigger_class()(
                 run_id,
                 self.skyvern_conn_id,
                 self.poll_interval,
@@ -325,6 +326,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         return self._result(task_try, self._cancel_at_deadline(wait))
 
     def _new_wait(self, task_try: TaskTry, run_id: str, deadline: float, *, end_known: bool = False) -> Wait[Run]:
+        from airflow_skyvern.runs.wait import Wait
+
         return Wait(
             run_id,
             poll_interval=self.poll_interval,
@@ -336,6 +339,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     def _poll(self, task_try: TaskTry, wait: Wait[Run]) -> Run | None:
         """Poll until the run has ended, or the deadline."""
+        from airflow_skyvern.runs.wait import wait_for_end
+
         self._active_run.is_running(task_try, wait.run_id)
         run = wait_for_end(wait, lambda: self.hook.fetch_run(wait.run_id), self._active_run.sleep)
         self._active_run.stop_if_killed()
@@ -353,12 +358,12 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     def _cancel_at_deadline(self, wait: Wait[Run]) -> Run:
         """Cancel the run; return it only if it completed at that very moment."""
-        from airflow_skyvern.runs.cancel import cancel_and_fetch
+        from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_and_fetch
 
         self._active_run.ended()
         link = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
         try:
-            run = cancel_and_fetch(self.hook.send, wait.run_id, CANCEL_PATIENCE, self._active_run.sleep)
+            run = cancel_and_fetch(self.hook.send, wait.run_id, DEADLINE_PATIENCE, self._active_run.sleep)
         except SkyvernError as error:
             raise SkyvernWaitTimeout(
                 f"Skyvern run {wait.run_id} did not end in time and may still be running: {error}{link}",
@@ -375,3 +380,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         fields["parameters"] = decoded("parameters", self.parameters)
         return RunRequest.of(fields, decoded("run_options", self.run_options))
+
+
+def _trigger_class() -> type[SkyvernRunTrigger]:
+    from airflow_skyvern.triggers import SkyvernRunTrigger
+
+    return SkyvernRunTrigger

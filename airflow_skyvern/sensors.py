@@ -19,7 +19,6 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.runs.wait import Wait, wait_for_end
 from airflow_skyvern.task.arguments import run_id_of, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
+    from airflow_skyvern.runs.wait import Wait
 
 
 class SkyvernRunSensor(BaseSensorOperator):
@@ -132,6 +132,7 @@ class SkyvernRunSensor(BaseSensorOperator):
     def execute_complete(self, context: Context, event: Any = None, deadline: float | None = None) -> Any:
         """Resume after the trigger: fetch the run once more, and end the task accordingly."""
         from airflow_skyvern.runs.event import event_of
+        from airflow_skyvern.runs.wait import wait_for_end
 
         ended = event_of(event)
         if deadline is None:  # Airflow itself started the wait, in the triggerer
@@ -152,7 +153,7 @@ class SkyvernRunSensor(BaseSensorOperator):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _defer(self) -> NoReturn:
-        from airflow_skyvern.triggers.run import SkyvernRunTrigger
+        from airflow_skyvern.triggers import SkyvernRunTrigger
 
         deadline = self._deadline()
         self.defer(
@@ -167,6 +168,8 @@ class SkyvernRunSensor(BaseSensorOperator):
 
     def _run_wait(self, deadline: float) -> Wait[Run]:
         if self._wait is None:
+            from airflow_skyvern.runs.wait import Wait
+
             self._wait = Wait(self.run_id, poll_interval=self.poke_interval, deadline=deadline, log=self.log)
         return self._wait
 

@@ -46,6 +46,9 @@ CONNECT_TIMEOUT = 10.0
 IDLE = 4
 """How many idle connections an event loop keeps: httpx checks all of them for each request."""
 
+MAX_ANSWER_BYTES = 256 * 2**20
+"""The largest answer that is read; Skyvern's hold the output of a run, twice."""
+
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, UnicodeError)
 HUNG_UP = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 NO_ANSWER = (httpx.HTTPError, UnicodeError)  # the latter for a host name that no resolver takes
@@ -101,10 +104,13 @@ class SkyvernClient:
 
     def _send_once(self, call: Call[T]) -> T:
         try:
-            response = self._http.request(call.method, **_request(self.settings, call))
+            with self._http.stream(call.method, **_request(self.settings, call)) as response:
+                body = _Body(call)
+                for chunk in response.iter_bytes():
+                    body.add(chunk)
         except NO_ANSWER as error:
             raise _no_answer(call, error, self.settings) from error
-        return _result(call, response)
+        return _result(call, response, bytes(body))
 
 
 class AsyncSkyvernClient:
@@ -159,10 +165,13 @@ class AsyncSkyvernClient:
 
     async def _send_once(self, call: Call[T]) -> T:
         try:
-            response = await self._http.request(call.method, **_request(self.settings, call))
+            async with self._http.stream(call.method, **_request(self.settings, call)) as response:
+                body = _Body(call)
+                async for chunk in response.aiter_bytes():
+                    body.add(chunk)
         except NO_ANSWER as error:
             raise _no_answer(call, error, self.settings) from error
-        return _result(call, response)
+        return _result(call, response, bytes(body))
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
@@ -180,11 +189,22 @@ def _tls_context(verify: bool | str, _changed_at: float | None) -> ssl.SSLContex
         raise SkyvernConfigError(f"verify: cannot read certificates from {verify}: {error}") from error
 
 
-def _check_address(name: str, address: str) -> None:
+def _check_addresses(settings: Settings) -> None:
+    """
+    Check that httpx can read the addresses.
+
+    :raises SkyvernConfigError: names the field, and for the proxy nothing else: httpx quotes parts of its password.
+    """
     try:
-        httpx.URL(address)
+        httpx.URL(settings.base_url)
     except httpx.InvalidURL as error:
-        raise SkyvernConfigError(f"{name} is not an address: {error}") from None
+        raise SkyvernConfigError(f"the base URL (host field) is not an address: {error}") from None
+    try:
+        httpx.URL(settings.proxy or "")
+    except httpx.InvalidURL:
+        raise SkyvernConfigError(
+            "proxy is not an address; if its password holds one of /?#@:, percent-encode it."
+        ) from None
 
 
 def _quiet() -> None:
@@ -195,8 +215,7 @@ def _quiet() -> None:
 
 def _options(settings: Settings) -> dict[str, Any]:
     _quiet()
-    _check_address("the base URL (host field)", settings.base_url)
-    _check_address("proxy", settings.proxy or "")
+    _check_addresses(settings)
     return {
         "headers": {
             "x-api-key": settings.api_key,
@@ -223,28 +242,54 @@ def _parsed(address: str, query: str) -> httpx.URL:
     return httpx.URL(address, query=query.encode()) if query else httpx.URL(address)
 
 
-def _result(call: Call[T], response: httpx.Response) -> T:
+class _Body:
+    """The body of an answer, decompressed; 290 kB of gzip may be 618 MB."""
+
+    def __init__(self, call: Call[Any]) -> None:
+        self._call = call
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def add(self, chunk: bytes) -> None:
+        """
+        Add what has arrived.
+
+        :raises SkyvernResponseError: the body is larger than any that is read.
+        """
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        if self._size > MAX_ANSWER_BYTES:
+            raise SkyvernResponseError(
+                f"Could not {self._call.what}: the answer is larger than {MAX_ANSWER_BYTES // 2**20} MiB."
+            )
+
+    def __bytes__(self) -> bytes:
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+
+
+def _result(call: Call[T], response: httpx.Response, body: bytes) -> T:
     if not response.is_success:
+        text = body.decode(errors="replace")
         raise error_of_answer(
             call.what,
             response.status_code,
-            _redirect(response) or detail_of(response.text),
+            _redirect(response) or detail_of(text),
             retry_after=_retry_after(response.headers.get("retry-after")),
-            by_skyvern=is_skyverns(response.text),
+            by_skyvern=is_skyverns(text),
         )
     try:
-        return call.parse(response.content)
+        return call.parse(body)
     except ValidationError as error:
-        raise _unreadable(call, response, error) from None
+        raise _unreadable(call, response, len(body), error) from None
 
 
-def _unreadable(call: Call[Any], response: httpx.Response, error: ValidationError) -> SkyvernResponseError:
+def _unreadable(call: Call[Any], response: httpx.Response, size: int, error: ValidationError) -> SkyvernResponseError:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     kind = response.headers.get("content-type", "no content type")
     detail = f"{place}: {first['msg']}" if place else first["msg"]
     return SkyvernResponseError(
-        f"Could not {call.what}: the answer ({response.status_code}, {kind}, {len(response.content)} bytes) "
+        f"Could not {call.what}: the answer ({response.status_code}, {kind}, {size} bytes) "
         f"is not what the Skyvern API promises: {shorten(detail)}. {SkyvernResponseError.advice}",
         status_code=response.status_code,
         detail=detail,

@@ -28,6 +28,9 @@ KILL_INTERVAL = 0.3
 CANCEL_PATIENCE = 300.0
 """Seconds for which a cancel is retried while Skyvern cannot be reached, where nothing limits the time."""
 
+DEADLINE_PATIENCE = 60.0
+"""Seconds for which a cancel is retried by a task that is out of time."""
+
 LATE_START = 30.0
 """Seconds for which a run is searched for whose start was unanswered when its task was killed."""
 

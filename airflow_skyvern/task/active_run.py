@@ -23,9 +23,6 @@ LONGEST_SLEEP = 1.0
 STATE_BUDGET = 1.5
 """Seconds of a killed task for asking Airflow why; the rest of its time is for canceling the run."""
 
-CANCEL_PATIENCE = 60.0
-"""Seconds for which a cancel is retried while Skyvern cannot be reached, where Airflow sets no limit."""
-
 
 class ActiveRun:
     """
@@ -133,11 +130,11 @@ class ActiveRun:
         return self._try is not None and self._try.will_be_retried
 
     def _cancel_given_up(self, run_id: str) -> None:
-        from airflow_skyvern.runs.cancel import cancel_and_fetch
+        from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_and_fetch
 
         self.ended()
         try:
-            run = cancel_and_fetch(self._hook().send, run_id, CANCEL_PATIENCE)
+            run = cancel_and_fetch(self._hook().send, run_id, DEADLINE_PATIENCE)
         except SkyvernError as error:
             self._log.warning("Skyvern run %s may still be running, and no task waits for it. %s", run_id, error)
         else:
@@ -145,7 +142,7 @@ class ActiveRun:
 
     def _cancel_after_timeout(self) -> None:
         """Cancel the run of a task whose ``execution_timeout`` is over; Airflow waits for that."""
-        from airflow_skyvern.runs.cancel import cancel_and_fetch
+        from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_and_fetch
 
         context = compat.context_of_timed_out_task()
         run_id = self._run_id or (TaskTry(context).published_run_id() if context else None)
@@ -153,7 +150,7 @@ class ActiveRun:
             self._cancel_within_budget()
             return
         self.ended()
-        run = cancel_and_fetch(self._hook().send, run_id, CANCEL_PATIENCE)
+        run = cancel_and_fetch(self._hook().send, run_id, DEADLINE_PATIENCE)
         self._log.info("Skyvern run %s: %s, as execution_timeout is over", run_id, run.status)
 
     def _cancel_within_budget(self) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import ssl
 from collections.abc import Callable
@@ -444,3 +445,22 @@ def test_requests_leave_no_line_each_in_the_log_of_a_task(
     with SkyvernClient(Settings(api_key=API_KEY), transport=transport) as client:
         client.send(api.get_version())
     assert "HTTP Request" not in caplog.text
+
+
+@pytest.mark.parametrize("mark", "/?#")
+def test_an_unreadable_proxy_is_named_without_any_part_of_its_password(mark: str) -> None:
+    proxy = f"http://user:s3cr3t{mark}more@proxy.example.com:3128"
+    with pytest.raises(SkyvernConfigError, match="percent-encode") as caught:
+        SkyvernClient(Settings(API_KEY, proxy=proxy))
+    assert "s3cr3t" not in repr(caught.value)
+    assert "more" not in str(caught.value).replace("no more", "")
+
+
+def test_an_answer_is_bounded_after_decompression(client: Client, fake: FakeSkyvern, monkeypatch: Any) -> None:
+    monkeypatch.setattr("airflow_skyvern.client.sender.MAX_ANSWER_BYTES", 1_000_000)
+    bomb = gzip.compress(b'{"run_id": "wr_1", "status": "' + b"x" * 5_000_000 + b'"}')
+    assert len(bomb) < 10_000
+    headers = {"content-encoding": "gzip"}
+    fake.next("GET", "/v1/runs/.*", *[lambda: httpx.Response(200, content=bomb, headers=headers)] * 5)
+    with pytest.raises(SkyvernResponseError, match="larger than"):
+        client.send(api.get_run("wr_1"))

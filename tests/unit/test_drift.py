@@ -144,7 +144,7 @@ def test_every_example_is_short_and_says_what_it_shows(path: Path) -> None:
 def test_parsing_a_dag_loads_neither_the_client_nor_the_models(fresh: dict[str, subprocess.Popen[str]]) -> None:
     loaded = loaded_by(fresh["parsing"])
     assert loaded >= {"airflow_skyvern.operators", "airflow_skyvern.sensors"}
-    heavy = ("client.sender", "client.api", "client.retry", "models", "hooks", "runs.submission", "polling")
+    heavy = ("client", "models", "hooks", "runs", "polling")
     assert not loaded & {f"airflow_skyvern.{name}" for name in heavy}
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -497,6 +498,15 @@ def test_a_trigger_that_failed_leaves_the_run_alone_and_is_replaced_by_another(s
         fail(operator, ti, "Trigger failure")
     assert again.value.trigger.serialize()[1]["run_id"] == first.trigger.serialize()[1]["run_id"]
     assert skyvern.sent("POST", CANCEL) == []
+
+
+def test_a_task_whose_trigger_cannot_be_imported_starts_nothing(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "airflow_skyvern.triggers", None)
+    with pytest.raises(ImportError):
+        execute(make(skyvern.workflow(), deferrable=True))
+    assert skyvern.requests == []
 
 
 def test_a_worker_finishes_what_a_failed_trigger_did_not(skyvern: FakeSkyvern) -> None:
