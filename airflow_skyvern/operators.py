@@ -231,7 +231,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
                 if not compat.deferral_timed_out(next_kwargs):
                     return self._wait_and_defer_again(task_try, run_id, error)
-                self.log.error("The deferral ended without an event: %s", error)  # noqa: TRY400  Airflow logged it
+                self.log.error("The deferral ended without an event: %s", error)
                 return self._wait(task_try, run_id, deadline=0.0)
 
     def on_kill(self) -> None:

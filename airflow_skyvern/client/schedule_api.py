@@ -14,7 +14,7 @@ from airflow_skyvern.client.calls import PAGE_SIZE, Call, get, parser_of, path_s
 from airflow_skyvern.models import Deleted, ListedSchedule, ScheduleDetails, SchedulePage, Schedules
 
 
-def create_schedule(  # noqa: PLR0917  the fields of a schedule, in the order of the API
+def create_schedule(
     workflow_id: str,
     cron_expression: str,
     timezone: str = "UTC",
@@ -74,7 +74,7 @@ def list_all_schedules(
     return Call("GET", "/v1/schedules", "list schedules", _rows_of_page, query=query, last_page=1_000_000)
 
 
-def update_schedule(  # noqa: PLR0917  as above
+def update_schedule(
     workflow_id: str,
     schedule_id: str,
     cron_expression: str,

@@ -205,7 +205,8 @@ def read_api_key(conn_id: str) -> bytes | None:
     try:
         return settings_of(BaseHook.get_connection(conn_id)).api_key.encode()
     except Exception as error:  # noqa: BLE001  a secrets backend may raise anything
-        log.error("Webhooks of the Skyvern connection %r are refused: %s", conn_id, error)  # noqa: TRY400  no secrets
+        # No traceback: it may hold secrets.
+        log.error("Webhooks of the Skyvern connection %r are refused: %s", conn_id, error)
         return None
 
 

@@ -123,7 +123,7 @@ def cancel_marked(work: Cancellation) -> None:
         with closing(SkyvernHook(work.skyvern_conn_id)) as hook:
             run = cancel_if_active(hook.send, work.run_id, work.group)
     except (SkyvernError, AirflowNotFoundException) as error:
-        log.error("Skyvern run %s may still be running. %s", work, error)  # noqa: TRY400  it says all
+        log.error("Skyvern run %s may still be running. %s", work, error)
         return
     if run is not None:
         log.info("Skyvern run %s: cancel requested, as a user ended its task; it is %s", run.run_id, run.status)

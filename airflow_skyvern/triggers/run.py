@@ -140,7 +140,7 @@ class SkyvernRunTrigger(BaseTrigger):
             elif wait.run is not None and not wait.expired:
                 reason, message = "paused", wait.run.app_url
         except (SkyvernError, AirflowNotFoundException) as error:
-            self.log.error("Skyvern run %s: cannot be waited for. %s", self.run_id, error)  # noqa: TRY400  it says all
+            self.log.error("Skyvern run %s: cannot be waited for. %s", self.run_id, error)
             reason, message = "error", str(error)
         status = wait.run.status if wait.run else None
         return RunEvent(run_id=self.run_id, reason=reason, status=status, message=message)
@@ -224,7 +224,7 @@ async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:
                 return
             await asyncio.sleep(RETRY_INTERVAL)
     except (SkyvernError, AirflowNotFoundException) as error:
-        log.error("Skyvern run %s may still be running. %s", run_id, error)  # noqa: TRY400  it says all
+        log.error("Skyvern run %s may still be running. %s", run_id, error)
     finally:
         await hook.aclose()
 

@@ -121,7 +121,7 @@ class AirflowOfWorld:
         file = next(path for path in world.folder.glob("*.py") if block.dag_id in path.read_text())
         parsed_at = datetime.fromtimestamp(file.stat().st_mtime + 1, timezone.utc)
         next_run = max(block.start, world.last_tick + EVERY)
-        return KnownDag(block.dag_id, str(file), world.paused[block.dag_id], True, parsed_at, next_run, 0)  # noqa: FBT003
+        return KnownDag(block.dag_id, str(file), world.paused[block.dag_id], True, parsed_at, next_run, 0)
 
     def taken_ids(self) -> set[str]:
         return set()

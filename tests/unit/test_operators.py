@@ -118,7 +118,7 @@ def test_every_argument_that_is_sent_can_be_a_template() -> None:
     assert isinstance(SkyvernRunWorkflowOperator.template_fields, tuple)
 
 
-def rendered(folder: Path, native: bool = False, **arguments: Any) -> SkyvernRunWorkflowOperator:  # noqa: FBT001, FBT002  a switch of Airflow's
+def rendered(folder: Path, native: bool = False, **arguments: Any) -> SkyvernRunWorkflowOperator:
     with DAG("d", schedule=None, template_searchpath=[str(folder)], render_template_as_native_obj=native):
         operator = make(**arguments)
     operator.render_template_fields({"params": {"vendor": "ACME", "n": 3}})

@@ -98,7 +98,7 @@ def test_unknown_fields_survive(more: dict[str, Any]) -> None:
 
 
 @given(st.text(), st.none() | st.booleans())
-def test_only_known_final_statuses_end_a_wait(status: str, pending: bool | None) -> None:  # noqa: FBT001  hypothesis gives it
+def test_only_known_final_statuses_end_a_wait(status: str, pending: bool | None) -> None:
     for kind in (Run, RunSummary):
         state = kind.model_validate({"run_id": "wr_1", "status": status, "retry_pending": pending})
         assert state.is_final == (status in FINAL_STATUSES and not pending)

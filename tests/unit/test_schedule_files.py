@@ -186,7 +186,7 @@ def test_whatever_a_schedule_says_its_file_is_python_and_can_be_read_back(
         ("url", "https://example.com/a:b@c", False),
     ],
 )
-def test_secrets_are_known_by_name_or_value(name: str, value: Any, secret: bool) -> None:  # noqa: FBT001  a table
+def test_secrets_are_known_by_name_or_value(name: str, value: Any, secret: bool) -> None:
     assert looks_secret(name, value) is secret
 
 

@@ -52,13 +52,13 @@ def goes_on(made: Schedule, run_type: Any = "scheduled", **context: Any) -> bool
         (False, LATER, True, False),
     ],
 )
-def test_each_tick_has_one_owner(  # noqa: PLR0917  a table
+def test_each_tick_has_one_owner(
     skyvern: FakeSkyvern,
     made: Schedule,
-    enabled: bool,  # noqa: FBT001
+    enabled: bool,
     modified_at: datetime,
-    fired: bool,  # noqa: FBT001
-    airflows_turn: bool,  # noqa: FBT001
+    fired: bool,
+    airflows_turn: bool,
 ) -> None:
     made.enabled, made.modified_at = enabled, modified_at
     skyvern.fire(made.schedule_id, EARLIER)

@@ -108,7 +108,7 @@ def test_it_survives_json() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), kills=st.booleans())
-def test_no_run_is_lost_and_only_a_kill_repeats(seed: int, kills: bool) -> None:  # noqa: FBT001  hypothesis
+def test_no_run_is_lost_and_only_a_kill_repeats(seed: int, kills: bool) -> None:
     """Runs begin, show up and end at random; polls come at random, and the watcher may die before it has stored."""
     chance = random.Random(seed)
     runs = []
