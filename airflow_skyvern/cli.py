@@ -30,10 +30,10 @@ CONNECTION: Option = (
 )
 SCHEDULES: Option = (("schedule_ids",), {"nargs": "*", "metavar": "schedule", "help": "ids of schedules: wfs_…"})
 ALL: Option = (("--all",), {"action": "store_true", "help": "all schedules with a cron expression"})
-DRY_RUN: Option = (("--dry-run",), {"action": "store_true", "help": "only show what would be done"})
+DRY_RUN: Option = (("--dry-run",), {"action": "store_true", "help": "print what would be done, and change nothing"})
 FOLDER: Option = (
     ("--dags-folder",),
-    {"default": None, "help": "where the DAG files are, or will be (default: Airflow's)"},
+    {"default": None, "help": "folder of the DAG files (default: Airflow's own)"},
 )
 OWNER: Option = (("--owner",), {"default": None, "help": "owner of the DAGs (default: Airflow's)"})
 MAX_ACTIVE: Option = (
@@ -42,15 +42,19 @@ MAX_ACTIVE: Option = (
 )
 TIMEOUT: Option = (
     ("--timeout",),
-    {"type": float, "default": 900.0, "help": "seconds to wait for Airflow, and for a quiet moment (default: 900)"},
+    {
+        "type": float,
+        "default": 900.0,
+        "help": "seconds to wait for Airflow to parse the file, and again for a moment between ticks (default: 900)",
+    },
 )
 WRITES = (SCHEDULES, ALL, FOLDER, OWNER, MAX_ACTIVE, DRY_RUN, CONNECTION)
 
 COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
-    "list": ("show all schedules, and who fires them", (CONNECTION,)),
+    "list": ("list all schedules and what fires them: Skyvern or Airflow", (CONNECTION,)),
     "export": ("write schedules as DAG files; nothing else changes", WRITES),
-    "takeover": ("let Airflow fire schedules instead of Skyvern", (*WRITES, TIMEOUT)),
-    "release": ("let Skyvern fire schedules again", (SCHEDULES, ALL, DRY_RUN, CONNECTION)),
+    "takeover": ("make Airflow fire schedules instead of Skyvern", (*WRITES, TIMEOUT)),
+    "release": ("make Skyvern fire schedules again", (SCHEDULES, ALL, DRY_RUN, CONNECTION)),
 }
 SUMMARY = "move schedules between Skyvern and Airflow"
 
@@ -67,9 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action.set_defaults(action=name)
         for argument in arguments_of(name):
             argument.add_to_parser(action)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     compat.read_connections_from_database()
-    return run(given)
+    return run(args)
 
 
 def get_cli_commands() -> list[Any]:
@@ -97,14 +101,14 @@ def arguments_of(action: str) -> list[Any]:
     return [ARG_OUTPUT, *arguments] if action == "list" else arguments
 
 
-def run_for_airflow(action: str, given: argparse.Namespace) -> None:
+def run_for_airflow(action: str, args: argparse.Namespace) -> None:
     """Run a command for Airflow's command line."""
-    given.action = action
-    if status := run(given):
+    args.action = action
+    if status := run(args):
         raise SystemExit(status)
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run one command."""
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
@@ -112,29 +116,29 @@ def run(given: argparse.Namespace) -> int:
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.schedules.airflow_db import AirflowDatabase
 
-    hook, airflow = SkyvernHook(given.conn_id), AirflowDatabase()
+    hook, airflow = SkyvernHook(args.conn_id), AirflowDatabase()
     try:
-        if given.action == "list":
-            return show(given.output, hook, airflow)
-        return change(given, hook, airflow)
+        if args.action == "list":
+            return list_schedules(args.output, hook, airflow)
+        return move_schedules(args, hook, airflow)
     except (SkyvernError, AirflowNotFoundException) as error:
-        complain(str(error))
+        print_error(str(error))
         return 1
     finally:
         hook.close()
 
 
-def show(output: str, hook: SkyvernHook, airflow: AirflowDatabase) -> int:
+def list_schedules(output: str, hook: SkyvernHook, airflow: AirflowDatabase) -> int:
     """Print all schedules, as Airflow's own list commands print theirs."""
     from airflow.cli.simple_table import AirflowConsole
 
-    from airflow_skyvern.schedules.airflow_db import best
+    from airflow_skyvern.schedules.airflow_db import preferred_dag
 
     schedules, dags = hook.list_all_schedules(), airflow.dags()
     AirflowConsole().print_as(
         data=schedules,
         output=output,
-        mapper=lambda schedule: row(schedule, best(dags.get(schedule.workflow_schedule_id, ()))),
+        mapper=lambda schedule: row(schedule, preferred_dag(dags.get(schedule.workflow_schedule_id, ()))),
     )
     return 0
 
@@ -158,31 +162,37 @@ def row(schedule: ListedSchedule, dag: KnownDag | None) -> dict[str, Any]:
     }
 
 
-def change(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowDatabase) -> int:
-    """Export, take over or release the chosen schedules, one after the other."""
-    handover = handover_of(given, hook, airflow)
+def move_schedules(args: argparse.Namespace, hook: SkyvernHook, airflow: AirflowDatabase) -> int:
+    """Export, take over or release the selected schedules, one after the other."""
+    handover = make_handover(args, hook, airflow)
     actions: dict[str, Callable[[ListedSchedule], object]] = {
         "export": handover.export,
         "takeover": handover.takeover,
         "release": handover.release,
     }
-    return max((attempt(actions[given.action], one) for one in chosen(given, hook.list_all_schedules())), default=0)
+    return max(
+        (
+            exit_status(actions[args.action], schedule)
+            for schedule in select_schedules(args, hook.list_all_schedules())
+        ),
+        default=0,
+    )
 
 
-def attempt(action: Callable[[ListedSchedule], object], schedule: ListedSchedule) -> int:
-    """Do it, or say why not, so that the others have their turn."""
+def exit_status(action: Callable[[ListedSchedule], object], schedule: ListedSchedule) -> int:
+    """Run an action for one schedule and return its exit status; an error does not stop the others."""
     from airflow_skyvern.exceptions import SkyvernError
 
     try:
         action(schedule)
     except SkyvernError as error:
-        complain(str(error))
+        print_error(str(error))
         return 1
     return 0
 
 
-def handover_of(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowDatabase) -> Handover:
-    """Make the hand-over that the options describe."""
+def make_handover(args: argparse.Namespace, hook: SkyvernHook, airflow: AirflowDatabase) -> Handover:
+    """Build the takeover or release that the options describe."""
     from pathlib import Path
 
     from airflow_skyvern.schedules.airflow_db import dags_folder
@@ -190,51 +200,53 @@ def handover_of(given: argparse.Namespace, hook: SkyvernHook, airflow: AirflowDa
     from airflow_skyvern.schedules.dag_folder import DagFolder
     from airflow_skyvern.schedules.handover import Handover
 
-    folder = getattr(given, "dags_folder", None)
+    folder = getattr(args, "dags_folder", None)
     options = Options(
-        owner=getattr(given, "owner", None),
-        connection=given.conn_id,
-        max_active_runs=getattr(given, "max_active_runs", 1),
+        owner=getattr(args, "owner", None),
+        connection=args.conn_id,
+        max_active_runs=getattr(args, "max_active_runs", 1),
     )
     return Handover(
         hook,
         airflow,
         DagFolder(Path(folder) if folder else dags_folder()),
         options,
-        dry_run=given.dry_run,
-        patience=getattr(given, "timeout", 0.0),
-        say=say,
+        dry_run=args.dry_run,
+        timeout=getattr(args, "timeout", 0.0),
+        report=print_line,
     )
 
 
-def chosen(given: argparse.Namespace, schedules: list[ListedSchedule]) -> list[ListedSchedule]:
+def select_schedules(args: argparse.Namespace, schedules: list[ListedSchedule]) -> list[ListedSchedule]:
     """
-    Return the schedules that were named, or with ``--all`` those that the action is for.
+    Return the schedules whose ids were passed, or with ``--all`` those that the action applies to.
 
-    :raises SkyvernConfigError: a name is unknown, or none was given.
+    :raises SkyvernConfigError: a name is unknown, or none was args.
     """
     from airflow_skyvern.exceptions import SkyvernConfigError
 
-    if given.all:
+    if args.all:
         cron = [schedule for schedule in schedules if schedule.cron_expression is not None]
         return (
-            cron if given.action == "export" else [one for one in cron if one.enabled is (given.action == "takeover")]
+            cron
+            if args.action == "export"
+            else [schedule for schedule in cron if schedule.enabled is (args.action == "takeover")]
         )
-    if not given.schedule_ids:
-        raise SkyvernConfigError("Name the schedules, or give --all; `airflow-skyvern schedules list` shows them.")
+    if not args.schedule_ids:
+        raise SkyvernConfigError("Pass the ids of schedules, or --all; `airflow-skyvern schedules list` shows them.")
     known = {schedule.workflow_schedule_id: schedule for schedule in schedules}
-    if unknown := [name for name in given.schedule_ids if name not in known]:
+    if unknown := [name for name in args.schedule_ids if name not in known]:
         raise SkyvernConfigError(f"No such schedule in Skyvern: {', '.join(unknown)}.")
-    return [known[name] for name in dict.fromkeys(given.schedule_ids)]
+    return [known[name] for name in dict.fromkeys(args.schedule_ids)]
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-def complain(line: str) -> None:
+def print_error(line: str) -> None:
     """Print an error."""
     sys.stderr.write(f"error: {line}\n")
     sys.stderr.flush()

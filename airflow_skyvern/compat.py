@@ -222,8 +222,8 @@ def read_connections_from_database() -> None:
 
 def dag_bag(path: Path) -> Any:
     """Parse a DAG file, or a folder of them: the class moved in 3.1, and lost its examples in 3.2."""
-    place = "dag_processing" if find_spec("airflow.dag_processing.dagbag") else "models"
-    kind = import_module(f"airflow.{place}.dagbag").DagBag
+    package = "dag_processing" if find_spec("airflow.dag_processing.dagbag") else "models"
+    kind = import_module(f"airflow.{package}.dagbag").DagBag
     more = {"include_examples": False} if "include_examples" in signature(kind).parameters else {}
     return kind(dag_folder=str(path), **more)
 

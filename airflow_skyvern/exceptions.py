@@ -303,7 +303,7 @@ def detail_of(body: str) -> str:
     Read what the server said out of an error body.
 
     The API sends ``detail`` as a string or as a list, or ``error`` as a string; proxies send HTML. The list
-    form echoes the request as ``input``, which may hold secrets: only the place and the message are kept.
+    form echoes the request as ``input``, which may hold secrets: only the field and the message are kept.
     """
     try:
         parsed = json.loads(body)
@@ -311,7 +311,7 @@ def detail_of(body: str) -> str:
         return f"(not JSON) {shorten(body)}" if body.strip() else "(empty body)"
     detail = (parsed.get("detail") or parsed.get("error")) if isinstance(parsed, dict) else None
     if isinstance(detail, list):
-        return shorten("; ".join(_complaint(item) for item in detail))
+        return shorten("; ".join(_describe(item) for item in detail))
     return shorten(detail) if isinstance(detail, str) else "(no detail)"
 
 
@@ -321,13 +321,13 @@ def shorten(text: str, limit: int = MAX_QUOTE) -> str:
     return folded if len(folded) <= limit else f"{folded[: limit - 1]}…"
 
 
-def _complaint(item: Any) -> str:
+def _describe(item: Any) -> str:
     if not isinstance(item, dict):
         return "(no detail)"
     loc = item.get("loc")
     parts = loc if isinstance(loc, list) else []
-    place = ".".join(str(part) for part in parts if part not in ("body", "query"))
-    return f"{place}: {item.get('msg')}" if place else str(item.get("msg"))
+    field_path = ".".join(str(part) for part in parts if part not in ("body", "query"))
+    return f"{field_path}: {item.get('msg')}" if field_path else str(item.get("msg"))
 
 
 def _codes(run: Run) -> str:

@@ -158,26 +158,20 @@ class SkyvernHook(BaseHook):
         client = self.get_conn()
         try:
             return client.send(call)
-        except SkyvernAuthError:
-            if (settings := self._settings()) == client.settings:
-                raise
-            self.log.info("The Skyvern connection %r has changed: trying its new key", self.skyvern_conn_id)
+        except SkyvernAuthError as error:
+            self._check_changed(client.settings, self._settings(), error)
             self.close()
-            self._client = SkyvernClient(settings, retry=self.retry)
-            return self._client.send(call)
+        return self.get_conn().send(call)
 
     async def asend(self, call: Call[T]) -> T:
         """Send any call of :mod:`airflow_skyvern.client.api` from an event loop and return its result."""
         client = await self.aget_conn()
         try:
             return await client.send(call)
-        except SkyvernAuthError:
-            if (settings := await self.asettings()) == client.settings:
-                raise
-            self.log.info("The Skyvern connection %r has changed: trying its new key", self.skyvern_conn_id)
+        except SkyvernAuthError as error:
+            self._check_changed(client.settings, await self.asettings(), error)
             await self.aclose()
-            self._async_client = AsyncSkyvernClient(settings, retry=self.retry)
-            return await self._async_client.send(call)
+        return await (await self.aget_conn()).send(call)
 
     def fetch_run(self, run_id: str) -> Run:
         """Get a run, also when its workflow was deleted while it runs; that is what waits call."""
@@ -240,6 +234,12 @@ class SkyvernHook(BaseHook):
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the fields of the connection form, for Airflow versions that ask the hook (below 3.2)."""
         return compat.connection_form_widgets(CONNECTION_TYPE["conn-fields"])
+
+    def _check_changed(self, used: Settings, current: Settings, refusal: SkyvernAuthError) -> None:
+        """Raise the refusal of a key, unless the connection has changed since: a rotated key."""
+        if current == used:
+            raise refusal
+        self.log.info("The Skyvern connection %r has changed: trying its new key", self.skyvern_conn_id)
 
     def _settings(self) -> Settings:
         return self._checked(self.get_connection(self.skyvern_conn_id))

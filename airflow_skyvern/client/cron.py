@@ -27,7 +27,7 @@ def check_cron(expression: str) -> None:
     """
     Check a cron expression as Skyvern does, and that it has five fields.
 
-    :raises SkyvernConfigError: says what is wrong, in Skyvern's words where it has some.
+    :raises SkyvernConfigError: names what is wrong, in Skyvern's words where it has a message for it.
     """
     if len(expression.split()) != FIELDS:
         raise SkyvernConfigError(
@@ -57,14 +57,14 @@ def skyvern_runs(expression: str, zone: str, after: datetime) -> Iterator[dateti
     """
     Yield the moments after ``after``, in UTC, at which Skyvern fires.
 
-    It goes by the clock on the wall: what the clock shows twice in autumn fires the first time only, and what it
-    leaves out in spring fires as if the clock had not been changed.
+    It uses local time: a time that occurs twice in autumn fires only the first time, and a time that is skipped in
+    spring fires as if the clock had not changed.
     """
-    place = check_zone(zone)
-    earlier = after.astimezone(place).replace(tzinfo=None) - LARGEST_CHANGE
+    tz = check_zone(zone)
+    earlier = after.astimezone(tz).replace(tzinfo=None) - LARGEST_CHANGE
     latest = after
-    for wall in _walls(expression, earlier):
-        moment = wall.replace(tzinfo=place).astimezone(timezone.utc)
+    for local in _local_times(expression, earlier):
+        moment = local.replace(tzinfo=tz).astimezone(timezone.utc)
         if moment > latest:
             yield moment
             latest = moment
@@ -76,14 +76,14 @@ def last_skyvern_run(expression: str, zone: str, start: datetime, end: datetime)
     return max(moments, default=None)
 
 
-def _walls(expression: str, start: datetime) -> Iterator[datetime]:
+def _local_times(expression: str, start: datetime) -> Iterator[datetime]:
     runs = croniter(expression, start)
     while True:
         yield runs.get_next(datetime)
 
 
 def _shortest_gap(expression: str) -> timedelta:
-    runs = _walls(expression, datetime.now(timezone.utc))
+    runs = _local_times(expression, datetime.now(timezone.utc))
     moments = [next(runs)]
     for moment in islice(runs, MOST_SAMPLES - 1):
         moments.append(moment)

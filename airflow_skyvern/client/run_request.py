@@ -87,7 +87,7 @@ class RunRequest(RunOptions):
     """
     Everything that ``POST /v1/run/workflows`` takes.
 
-    :param proxy_location: A location's name, such as ``"RESIDENTIAL"``, or a place:
+    :param proxy_location: A location's name, such as ``"RESIDENTIAL"``, or a country with optional details:
         ``{"country": "US", "subdivision": "CA", "city": "San Francisco"}``. Names are not checked here, as
         Skyvern adds some now and then.
     """
@@ -139,13 +139,13 @@ class RunRequest(RunOptions):
 def _explained(error: ValidationError) -> Iterable[str]:
     for item in error.errors(include_input=False, include_url=False, include_context=False):
         field = str(item["loc"][0]) if item["loc"] else ""
-        place = ".".join(str(part) for part in item["loc"])
+        field_path = ".".join(str(part) for part in item["loc"])
         if field in RunOptions.model_fields or item["type"] == "extra_forbidden":
-            place = f"run_options.{place}"
+            field_path = f"run_options.{field_path}"
         if item["type"] == "extra_forbidden":
-            yield f"{place}: no such option. {_suggestion(field)}"
+            yield f"{field_path}: no such option. {_suggestion(field)}"
         else:
-            yield f"{place}: {item['msg']}" if place else item["msg"].removeprefix("Value error, ")
+            yield f"{field_path}: {item['msg']}" if field_path else item["msg"].removeprefix("Value error, ")
 
 
 def _suggestion(field: str) -> str:

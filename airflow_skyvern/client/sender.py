@@ -285,9 +285,9 @@ def _result(call: Call[T], response: httpx.Response, body: bytes) -> T:
 
 def _unreadable(call: Call[Any], response: httpx.Response, size: int, error: ValidationError) -> SkyvernResponseError:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    field_path = ".".join(str(part) for part in first["loc"])
     kind = response.headers.get("content-type", "no content type")
-    detail = f"{place}: {first['msg']}" if place else first["msg"]
+    detail = f"{field_path}: {first['msg']}" if field_path else first["msg"]
     return SkyvernResponseError(
         f"Could not {call.what}: the answer ({response.status_code}, {kind}, {size} bytes) "
         f"is not what the Skyvern API promises: {shorten(detail)}. {SkyvernResponseError.advice}",

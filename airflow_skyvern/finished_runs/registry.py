@@ -25,9 +25,7 @@ from airflow_skyvern.finished_runs.uri import FinishedRun, runs_named, runs_uri
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-Outcome = Literal[
-    "handed over", "already handed over", "left to the watcher", "too old", "of the future", "nobody listens"
-]
+DeliveryResult = Literal["event created", "duplicate", "left to the watcher", "too old", "in the future", "no asset"]
 
 WATCHER = "airflow_skyvern.triggers.SkyvernWorkflowRunsTrigger"
 
@@ -48,49 +46,49 @@ class Delivered:
     ended: datetime
 
 
-def register(batch: Sequence[Delivered], *, max_age: float) -> list[Outcome]:
+def register(batch: Sequence[Delivered], *, max_age: float) -> list[DeliveryResult]:
     """
-    Make the asset events of finished runs that have none yet, and return the outcome for each run.
+    Make the asset events of finished runs that have none yet, and return the result for each run.
 
     :param max_age: Seconds since its end after which a run is refused: Airflow may have cleaned up its events.
     """
     now = datetime.now(timezone.utc)
-    outcomes: dict[int, Outcome] = {}
+    results: dict[int, DeliveryResult] = {}
     acceptable: dict[int, Delivered] = {}
     for number, delivered in enumerate(batch):
         if delivered.ended < now - timedelta(seconds=max_age):
-            outcomes[number] = "too old"
+            results[number] = "too old"
         elif delivered.ended > now + CLOCK_SKEW:
-            outcomes[number] = "of the future"
+            results[number] = "in the future"
         else:
             acceptable[number] = delivered
     with create_session() as session:
-        outcomes.update(_register_new(session, acceptable))
-    return [outcomes[number] for number in range(len(batch))]
+        results.update(_register_new(session, acceptable))
+    return [results[number] for number in range(len(batch))]
 
 
-def _register_new(session: Session, batch: dict[int, Delivered]) -> dict[int, Outcome]:
+def _register_new(session: Session, batch: dict[int, Delivered]) -> dict[int, DeliveryResult]:
     listening: dict[int, list[AssetModel]] = {}
-    outcomes: dict[int, Outcome] = {}
+    results: dict[int, DeliveryResult] = {}
     for number, delivered in batch.items():
         found = _assets(session, delivered.conn_id, delivered.run["workflow_id"], delivered.run["status"])
         listening[number] = [asset for asset in found if not _has_a_watcher(asset)]
-        outcomes[number] = "left to the watcher" if found else "nobody listens"
+        results[number] = "left to the watcher" if found else "no asset"
     assets = {asset.id: asset for found in listening.values() for asset in found}
     _lock(session, assets)
     fresh: dict[int, dict[str, FinishedRun]] = {asset_id: {} for asset_id in assets}
     for number, delivered in batch.items():
         run = delivered.run
         for asset in listening[number]:
-            if outcomes[number] != "handed over":
-                outcomes[number] = "already handed over"
+            if results[number] != "event created":
+                results[number] = "duplicate"
             if run["run_id"] not in fresh[asset.id] and not _is_known(session, asset, run["run_id"], delivered.ended):
                 fresh[asset.id][run["run_id"]] = run
-                outcomes[number] = "handed over"
+                results[number] = "event created"
     for asset_id, runs in fresh.items():
         if runs:
             _make_events(session, assets[asset_id], list(runs.values()))
-    return outcomes
+    return results
 
 
 def requeue_dags(conn_id: str, workflow_id: str) -> None:

@@ -32,7 +32,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from airflow_skyvern.finished_runs import registry
-from airflow_skyvern.finished_runs.registry import Delivered, Outcome
+from airflow_skyvern.finished_runs.registry import Delivered, DeliveryResult
 from airflow_skyvern.finished_runs.uri import FinishedRun
 from airflow_skyvern.hooks import settings_of
 from airflow_skyvern.models import RunBase, UtcDatetime
@@ -53,7 +53,7 @@ REQUEUE_DELAY = 5.0
 """Seconds after which a DAG is started for events that Airflow has passed over; see dag_run_queue."""
 
 MAX_BATCH = 100
-"""Runs that are handed over in one transaction."""
+"""How many runs are registered in one transaction."""
 
 MAX_ID_LENGTH = 200
 
@@ -210,7 +210,7 @@ def read_api_key(conn_id: str) -> bytes | None:
         return None
 
 
-Register = Callable[[Sequence[Delivered]], list[Outcome]]
+Register = Callable[[Sequence[Delivered]], list[DeliveryResult]]
 
 
 class RegisterQueue:
@@ -222,12 +222,12 @@ class RegisterQueue:
 
     def __init__(self, register: Register) -> None:
         self._register = register
-        self._waiting: list[tuple[Delivered, asyncio.Future[Outcome]]] = []
+        self._waiting: list[tuple[Delivered, asyncio.Future[DeliveryResult]]] = []
         self._work: asyncio.Task[None] | None = None
 
-    async def put(self, delivered: Delivered) -> Outcome:
-        """Hand over a run and return what has become of it."""
-        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    async def put(self, delivered: Delivered) -> DeliveryResult:
+        """Add a finished run, and return the result once its batch is registered."""
+        answer: asyncio.Future[DeliveryResult] = asyncio.get_running_loop().create_future()
         self._waiting.append((delivered, answer))
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._drain())
@@ -237,15 +237,15 @@ class RegisterQueue:
         while self._waiting:
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             try:
-                outcomes = await run_in_threadpool(self._register, [delivered for delivered, _ in batch])
+                results = await run_in_threadpool(self._register, [delivered for delivered, _ in batch])
             except Exception as error:  # noqa: BLE001  the deliveries of this batch get it
                 for _, answer in batch:
                     if not answer.done():
                         answer.set_exception(error)
                 continue
-            for (_, answer), outcome in zip(batch, outcomes, strict=True):
+            for (_, answer), result in zip(batch, results, strict=True):
                 if not answer.done():
-                    answer.set_result(outcome)
+                    answer.set_result(result)
 
 
 class Receiver:
@@ -332,17 +332,17 @@ class Receiver:
             return _answer("not finished", delivery)
         if not delivery.workflow_id:
             return _answer("not of a workflow", delivery)
-        outcome = await self._queue.put(Delivered(conn_id, delivery.run, delivery.ended))
-        log.info("Skyvern run %s (%s): webhook, %s", delivery.run_id, delivery.status, outcome)
-        if outcome == "nobody listens":
+        result = await self._queue.put(Delivered(conn_id, delivery.run, delivery.ended))
+        log.info("Skyvern run %s (%s): webhook, %s", delivery.run_id, delivery.status, result)
+        if result == "no asset":
             raise Refused(404, f"No DAG is scheduled on the runs of {delivery.workflow_id} of this connection")
-        if outcome == "of the future":
+        if result == "in the future":
             raise Refused(
                 400, "The run ended in the future: the clocks of Skyvern and Airflow differ by a day or more"
             )
-        if outcome == "handed over":
+        if result == "event created":
             self._requeue_soon(conn_id, delivery.workflow_id)
-        return _answer(outcome, delivery)
+        return _answer(result, delivery)
 
     def _requeue_soon(self, conn_id: str, workflow_id: str) -> None:
         """See to it, once the burst is over, that no event was passed over."""
@@ -366,12 +366,12 @@ def parse_delivery(body: bytes | bytearray) -> Delivery:
         return Delivery.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise Refused(400, f"Not the webhook of a run: {place or 'JSON'}: {first['msg']}") from None
+        field_path = ".".join(str(part) for part in first["loc"])
+        raise Refused(400, f"Not the webhook of a run: {field_path or 'JSON'}: {first['msg']}") from None
 
 
-def _answer(outcome: str, delivery: Delivery) -> JSONResponse:
-    return JSONResponse({"outcome": outcome, "run_id": delivery.run_id})
+def _answer(result: str, delivery: Delivery) -> JSONResponse:
+    return JSONResponse({"result": result, "run_id": delivery.run_id})
 
 
 def app(receiver: Receiver) -> FastAPI:

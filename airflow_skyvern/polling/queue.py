@@ -170,7 +170,7 @@ class PollQueue:
         }
 
     def count_within(self, interval: float) -> int:
-        """Return how many waits with a place in the list are polled as often as this, or more often."""
+        """Return how many waits for runs in the list are polled as often as this, or more often."""
         return sum(count for other, count in self._intervals.items() if other <= interval)
 
     def next_due(self) -> float | None:

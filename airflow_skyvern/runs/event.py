@@ -27,7 +27,7 @@ class RunEvent(TypedDict):
 
 def event_of(value: Any) -> RunEvent:
     """
-    Check what a trigger handed over.
+    Validate the event of a trigger.
 
     :raises SkyvernError: the event is missing or malformed, which must never pass for a success.
     """

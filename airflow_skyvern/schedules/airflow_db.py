@@ -1,4 +1,4 @@
-"""What Airflow knows of the DAGs, asked in its metadata database as Airflow's own command line does."""
+"""Airflow's record of the DAGs, read from its metadata database as Airflow's own command line does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACTIVE_RUNS = ("queued", "running")
 @dataclass(frozen=True)
 class KnownDag:
     """
-    A DAG as Airflow knows it.
+    A DAG as Airflow has recorded it.
 
     :param file: The path of its file.
     :param present: Whether Airflow still finds it, and its file has no import errors.
@@ -77,7 +77,7 @@ class AirflowDatabase:
                     found.setdefault(name.removeprefix(TAG_PREFIX), []).append(_known(session, model))
             return found
 
-    def taken_ids(self) -> set[str]:
+    def other_dag_ids(self) -> set[str]:
         """Return the ids of all DAGs that are not of schedules."""
         from airflow.models.dag import DagModel, DagTag
         from sqlalchemy import select
@@ -87,7 +87,7 @@ class AirflowDatabase:
             return set(session.scalars(select(DagModel.dag_id).where(DagModel.dag_id.not_in(ours))))
 
     def pause(self, dag_id: str, *, paused: bool) -> None:
-        """Pause a DAG, or let it go on."""
+        """Pause a DAG, or unpause it."""
         from airflow.models.dag import DagModel
 
         with _session() as session:
@@ -95,8 +95,8 @@ class AirflowDatabase:
             if model is not None:
                 model.is_paused = paused
 
-    def problems(self, text: str, schedule_id: str) -> str | None:
-        """Parse a DAG file as this Airflow does, and say what is wrong with it."""
+    def find_problem(self, text: str, schedule_id: str) -> str | None:
+        """Parse a DAG file as this Airflow does, and return what is wrong with it, or None."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "exported_schedule.py"
             path.write_text(text)
@@ -114,7 +114,7 @@ class AirflowDatabase:
         return [name for name in names if Variable.get(name, default_var=None) is None]
 
 
-def best(dags: Iterable[KnownDag]) -> KnownDag | None:
+def preferred_dag(dags: Iterable[KnownDag]) -> KnownDag | None:
     """Return the DAG that fires, else one that is there, else any."""
     return max(dags, key=lambda dag: (dag.fires, dag.present), default=None)
 

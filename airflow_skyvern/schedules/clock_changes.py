@@ -118,7 +118,7 @@ def differences(
 
 
 def notes(expression: str, zone: str, now: datetime, start_date: datetime | None) -> Iterator[str]:
-    """Yield what a user should know before a takeover: each :class:`Difference`, and that Skyvern miscounts then."""
+    """Yield what to know before a takeover: each :class:`Difference`, and that Skyvern errs on these days."""
     found = differences(expression, zone, now, start_date)
     yield from map(str, found)
     if any(difference.change for difference in found):
@@ -127,10 +127,10 @@ def notes(expression: str, zone: str, now: datetime, start_date: datetime | None
 
 def clock_changes(zone: str, start: datetime, end: datetime) -> Iterator[datetime]:
     """Yield the moments at which the clocks of a zone are changed."""
-    place = check_zone(zone)
+    timezone_ = check_zone(zone)
 
     def offset(moment: datetime) -> timedelta | None:
-        return moment.astimezone(place).utcoffset()
+        return moment.astimezone(timezone_).utcoffset()
 
     day = start.astimezone(timezone.utc).replace(minute=0, second=0, microsecond=0)
     while day < end:

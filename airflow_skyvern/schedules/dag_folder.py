@@ -37,7 +37,7 @@ class DagFolder:
             raise SkyvernConfigError(f"There is no folder {path}: create it, or name another with --dags-folder.")
         self.path = path
 
-    def place(self, schedule_id: str, name: str) -> DagFileSlot:
+    def find_slot(self, schedule_id: str, name: str) -> DagFileSlot:
         """
         Find the file that holds a schedule's DAG; if there is none, the one it will be in.
 

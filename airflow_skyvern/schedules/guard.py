@@ -1,4 +1,4 @@
-"""The task that lets exactly one of the two fire, Skyvern or Airflow, while a schedule changes hands."""
+"""The task that lets exactly one of the two fire, Skyvern or Airflow, while a schedule is being moved."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SkyvernScheduleGuard(BaseOperator):
 
     Put it before the task that runs the workflow. It fetches the schedule from Skyvern when a scheduled DAG run
     begins: while the schedule is enabled there, the run belongs to Skyvern and is skipped here; as soon as it is
-    disabled or deleted, the run belongs to Airflow. Manual runs and backfills always go through. When the schedule
+    disabled or deleted, the run belongs to Airflow. Manual runs and backfills always run. When the schedule
     is deleted in Skyvern, the guard may be removed from the DAG.
 
     "Enable and disable a schedule": https://www.skyvern.com/docs/api-reference/api-reference/schedules/disable-schedule
@@ -49,7 +49,7 @@ class SkyvernScheduleGuard(BaseOperator):
         self.skyvern_conn_id = skyvern_conn_id
 
     def execute(self, context: Context) -> None:
-        """Skip, unless it is Airflow's turn."""
+        """Skip the DAG run if Skyvern fires this tick."""
         tick = _tick_of(context)
         if tick is None:
             self.log.info("Not started by the DAG's schedule: the run continues")

@@ -1,9 +1,9 @@
 """
-Whose turn it is at a tick of a schedule: the one rule that keeps a hand-over exact.
+Which of the two fires a tick of a schedule, Skyvern or Airflow: the one rule that makes a takeover exact.
 
-Skyvern fires a tick of an enabled schedule unless the schedule was changed after it. So Airflow leaves just those
-ticks to Skyvern and takes the others. The one switch is the schedule's ``enabled`` in Skyvern, and turning it is one
-request: whatever is interrupted before or after it, each tick has one owner.
+Skyvern fires a tick of an enabled schedule unless the schedule was changed after it. Airflow leaves exactly
+those ticks to Skyvern and fires the others. The only switch is the schedule's ``enabled`` in Skyvern, changed by one
+request: whatever is interrupted before or after it, exactly one of the two fires each tick.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NO_SCHEDULES = 501
 
 def skyvern_fires(schedule: Schedule, tick: datetime, runs: Callable[[], Iterable[RunSummary]]) -> str | None:
     """
-    Tell why a tick is Skyvern's, or return None if it is Airflow's.
+    Return why Skyvern fires a tick, or None if Airflow does.
 
     :param runs: Asks for the workflow's runs since the tick; called only when the schedule was changed after it.
     """
@@ -33,7 +33,7 @@ def skyvern_fires(schedule: Schedule, tick: datetime, runs: Callable[[], Iterabl
 
 
 def who_fires(schedule: Schedule, dag: KnownDag | None) -> str:
-    """Tell in a word who fires a schedule."""
+    """Return what fires a schedule: ``Skyvern``, ``Airflow`` or ``nothing``."""
     if schedule.enabled:
         return "Skyvern"
-    return "Airflow" if dag is not None and dag.fires else "nobody"
+    return "Airflow" if dag is not None and dag.fires else "nothing"

@@ -1,4 +1,4 @@
-"""What DAG authors hand over, checked when the DAG is parsed, except for what only a run of it can tell."""
+"""Checks of operator arguments at DAG parse; templated values are checked when the task runs."""
 
 from __future__ import annotations
 

@@ -73,13 +73,13 @@ def test_200_deliveries_in_10_seconds_each_start_one_dag_run(rig: EventsRig, nam
         time.sleep(max(0.0, began + number % DELIVERIES * SECONDS / DELIVERIES - time.monotonic()))
         sent = time.monotonic()
         answer = rig.deliver(bodies[number % DELIVERIES])
-        return answer.status_code, answer.json()["outcome"], time.monotonic() - sent
+        return answer.status_code, answer.json()["result"], time.monotonic() - sent
 
     numbers = sorted([*range(DELIVERIES), *range(0, DELIVERIES, 10)])
     with ThreadPoolExecutor(len(numbers)) as pool:
         answers = list(pool.map(deliver, numbers))
     took = time.monotonic() - began
-    said = Counter((status, outcome) for status, outcome, _ in answers)
+    said = Counter((status, result) for status, result, _ in answers)
     seconds = sorted(passed for _, _, passed in answers)
     wanted = [body["run_id"] for body in bodies]
     rig.wait_handed_over(dag_id, wanted, SLOW)
@@ -89,7 +89,7 @@ def test_200_deliveries_in_10_seconds_each_start_one_dag_run(rig: EventsRig, nam
         f"median {seconds[len(seconds) // 2]:.2f} s, slowest {seconds[-1]:.2f} s; {len(dag_runs)} DAG runs "
         f"with {sum(dag_runs)} runs, {time.monotonic() - began:.1f} s after the first delivery"
     )
-    assert said == {(200, "handed over"): DELIVERIES, (200, "already handed over"): DELIVERIES // 10}
+    assert said == {(200, "event created"): DELIVERIES, (200, "duplicate"): DELIVERIES // 10}
     if name == "each":
         assert set(dag_runs) == {1}
 
@@ -102,7 +102,7 @@ def test_a_replay_after_a_restart_of_the_api_server_starts_nothing(rig: EventsRi
     server.kill()
     server.start()
     rig.airflow.wait_healthy()
-    assert rig.deliver(replay).json()["outcome"] == "already handed over"
+    assert rig.deliver(replay).json()["result"] == "duplicate"
     rig.stays(lambda: rig.handed_over("hooked"), seconds=3)
 
 

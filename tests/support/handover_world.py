@@ -123,13 +123,13 @@ class AirflowOfWorld:
         next_run = max(block.start, world.last_tick + EVERY)
         return KnownDag(block.dag_id, str(file), world.paused[block.dag_id], True, parsed_at, next_run, 0)
 
-    def taken_ids(self) -> set[str]:
+    def other_dag_ids(self) -> set[str]:
         return set()
 
     def pause(self, dag_id: str, *, paused: bool) -> None:
         self.world.paused[dag_id] = paused
 
-    def problems(self, text: str, schedule_id: str) -> str | None:
+    def find_problem(self, text: str, schedule_id: str) -> str | None:
         return None if "with DAG(" in text else "no DAG"
 
     def missing_variables(self, names: Iterable[str]) -> list[str]:

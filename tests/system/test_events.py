@@ -61,7 +61,7 @@ def test_a_webhook_of_the_real_server_starts_its_dag_once_also_when_it_is_repeat
     again = events.skyvern.request("POST", f"/v1/runs/{run_id}/retry_webhook", {"webhook_url": events.receiver})
     assert again[0] == 200, again
     assert again[1]["status_code"] == 200
-    assert "already handed over" in again[1]["response_body"]
+    assert "duplicate" in again[1]["response_body"]
     canceled, _ = events.skyvern.request("POST", f"/v1/runs/{run_id}/cancel")  # which sends the webhook, too
     assert canceled == 200
     events.stays(lambda: events.handed_over("hooked"), seconds=3)
@@ -83,10 +83,10 @@ def test_forged_malformed_and_foreign_deliveries_start_nothing(events: EventsRig
     assert events.deliver({**run, "workflow_id": "wpid_unknown"}).status_code == 404
     assert events.deliver(b" " * (8 * 1024 * 1024 + 1)).status_code == 413
     old = {**run, "finished_at": "2026-01-01T00:00:00"}
-    assert events.deliver(old).json()["outcome"] == "too old"
+    assert events.deliver(old).json()["result"] == "too old"
     events.stays(lambda: events.handed_over("hooked"), seconds=3)
     assert events.handed_over("hooked") == before
-    assert events.deliver(run).json()["outcome"] == "handed over"
+    assert events.deliver(run).json()["result"] == "event created"
     events.wait_handed_over("hooked", [run_id], SLOW)
 
 

@@ -46,8 +46,8 @@ class Schedules:
     @property
     def row(self) -> dict[str, str]:
         """What the command line says of the schedule; on Airflow 2 lines of log come first."""
-        said = self.call("list", "-o", "json")[1].splitlines()
-        rows = json.loads("\n".join(line for line in said if not line.startswith("[20")))
+        output = self.call("list", "-o", "json")[1].splitlines()
+        rows = json.loads("\n".join(line for line in output if not line.startswith("[20")))
         (row,) = (row for row in rows if row["schedule_id"] == self.schedule_id)
         return dict(row)
 
@@ -59,8 +59,8 @@ class Schedules:
 
     def call(self, *arguments: str) -> tuple[int, str, str]:
         with self.begin(*arguments) as process:
-            said, complained = process.communicate(timeout=LONG)
-        return process.returncode, said, complained
+            output, errors_text = process.communicate(timeout=LONG)
+        return process.returncode, output, errors_text
 
     def run_now(self) -> dict[str, Any]:
         """Run the DAG by hand, and return what reached the workflow. Airflow 2 runs no task before `start_date`."""
@@ -76,11 +76,11 @@ class Schedules:
 
 def test_a_schedule_goes_to_airflow_and_back(rig: Rig) -> None:
     mine = Schedules(rig, "there_and_back", workflow="params_http", parameters={"name": "ACME"})
-    status, said, _ = mine.call("export", "--dry-run", mine.schedule_id)
-    assert (status, "would write" in said, mine.dag) == (0, True, {})
-    status, said, complained = mine.call("takeover", "--owner", "finance", mine.schedule_id)
-    assert (status, complained.count("error:")) == (0, 0), said + complained
-    assert f"{mine.schedule_id}: disabled in Skyvern; DAG {mine.dag_id} fires it, next at " in said
+    status, output, _ = mine.call("export", "--dry-run", mine.schedule_id)
+    assert (status, "would write" in output, mine.dag) == (0, True, {})
+    status, output, errors_text = mine.call("takeover", "--owner", "finance", mine.schedule_id)
+    assert (status, errors_text.count("error:")) == (0, 0), output + errors_text
+    assert f"{mine.schedule_id}: disabled in Skyvern; DAG {mine.dag_id} fires it, next at " in output
     assert (mine.enabled, mine.dag["is_paused"], mine.dag["owners"]) == (False, False, ["finance"])
     assert {tag["name"] for tag in mine.dag["tags"]} == {"skyvern", f"skyvern:{mine.schedule_id}"}
     row = mine.row
@@ -89,9 +89,9 @@ def test_a_schedule_goes_to_airflow_and_back(rig: Rig) -> None:
     if rig.airflow.is_3:
         assert mine.run_now()["name"] == "ACME"
 
-    assert mine.call("takeover", mine.schedule_id)[1].endswith("has taken it over already\n")
-    status, said, complained = mine.call("release", mine.schedule_id)
-    assert (status, f"{mine.schedule_id}: Skyvern fires it from now on" in said) == (0, True), said + complained
+    assert mine.call("takeover", mine.schedule_id)[1].endswith("fires it already\n")
+    status, output, errors_text = mine.call("release", mine.schedule_id)
+    assert (status, f"{mine.schedule_id}: Skyvern fires it from now on" in output) == (0, True), output + errors_text
     assert (mine.enabled, mine.dag["is_paused"]) == (True, True)
     row = mine.row
     assert (row["fired_by"], row["dag_id"], row["dag_state"]) == ("Skyvern", mine.dag_id, "paused")
@@ -107,7 +107,7 @@ def test_a_takeover_killed_at_any_line_leaves_somebody_who_fires_and_is_mended(r
         mine.check_somebody_fires_it()
         if "taken it over already" in "".join(seen):
             break
-    assert mine.call("takeover", mine.schedule_id)[1].endswith("has taken it over already\n")
+    assert mine.call("takeover", mine.schedule_id)[1].endswith("fires it already\n")
     assert (mine.enabled, mine.dag["is_paused"]) == (False, False)
     for _ in range(2):
         with mine.begin("release", mine.schedule_id) as process:
@@ -123,13 +123,13 @@ def test_a_takeover_killed_at_any_line_leaves_somebody_who_fires_and_is_mended(r
 def test_a_secret_must_be_a_variable_first_and_is_in_no_file(rig: Rig) -> None:
     secret = {"name": "Bearer s3cr3tt0ken"}
     mine = Schedules(rig, "secret", workflow="params_http", parameters=secret)
-    status, said, complained = mine.call("takeover", mine.schedule_id)
+    status, output, errors_text = mine.call("takeover", mine.schedule_id)
     assert (status, mine.enabled, mine.dag) == (1, True, {})
-    assert "airflow variables set skyvern_secret_name '<value>'" in complained
+    assert "airflow variables set skyvern_secret_name '<value>'" in errors_text
     rig.airflow.cli("variables", "set", "skyvern_secret_name", secret["name"])
     status, more, errors = mine.call("takeover", mine.schedule_id)
     assert (status, mine.enabled) == (0, False), more + errors
-    assert "s3cr3t" not in said + complained + more + errors
+    assert "s3cr3t" not in output + errors_text + more + errors
     assert "s3cr3t" not in (rig.airflow.dags / "skyvern_secret.py").read_text()
     if rig.airflow.is_3:
         assert secret["name"] in json.dumps(mine.run_now())
@@ -137,14 +137,14 @@ def test_a_secret_must_be_a_variable_first_and_is_in_no_file(rig: Rig) -> None:
 
 def test_what_cannot_be_done_says_why(rig: Rig) -> None:
     mine = Schedules(rig, "refused", enabled=False)
-    status, _, complained = mine.call("takeover", mine.schedule_id)
-    assert (status, "nothing fires it" in complained) == (1, True)
-    status, _, complained = mine.call("takeover", "wfs_1")
-    assert (status, complained.endswith("error: No such schedule in Skyvern: wfs_1.\n")) == (1, True)
-    status, _, complained = mine.call("list", "--conn-id", "nowhere")
-    assert (status, "nowhere" in complained, "Traceback" in complained) == (1, True, False)
-    status, _, complained = mine.call("list", "--conn-id", "skyvern_wrong_key")
-    assert (status, "answered 403" in complained, "Traceback" in complained) == (1, True, False)
+    status, _, errors_text = mine.call("takeover", mine.schedule_id)
+    assert (status, "nothing fires it" in errors_text) == (1, True)
+    status, _, errors_text = mine.call("takeover", "wfs_1")
+    assert (status, errors_text.endswith("error: No such schedule in Skyvern: wfs_1.\n")) == (1, True)
+    status, _, errors_text = mine.call("list", "--conn-id", "nowhere")
+    assert (status, "nowhere" in errors_text, "Traceback" in errors_text) == (1, True, False)
+    status, _, errors_text = mine.call("list", "--conn-id", "skyvern_wrong_key")
+    assert (status, "answered 403" in errors_text, "Traceback" in errors_text) == (1, True, False)
 
 
 def test_a_connection_in_airflows_database_serves(rig: Rig) -> None:
@@ -152,8 +152,8 @@ def test_a_connection_in_airflows_database_serves(rig: Rig) -> None:
     fields = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
     rig.airflow.create_connection({"connection_id": "stored", **fields})
     mine = Schedules(rig, "stored_connection")
-    status, said, complained = mine.call("list", "--conn-id", "stored")
-    assert (status, mine.schedule_id in said) == (0, True), complained
+    status, output, errors_text = mine.call("list", "--conn-id", "stored")
+    assert (status, mine.schedule_id in output) == (0, True), errors_text
 
 
 def test_the_commands_are_airflows_too(rig: Rig) -> None:

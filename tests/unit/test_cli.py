@@ -39,7 +39,7 @@ def known(dag_id: str, *, paused: bool = False, present: bool = True) -> KnownDa
 def five_schedules(skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """One schedule for each state of its DAG; return the ids by name."""
     workflow_id = skyvern.workflow("Invoices")
-    names = ["Skyvern's", "Airflow's", "paused", "gone", "nobody's"]
+    names = ["Skyvern's", "Airflow's", "paused", "gone", "disabled"]
     ids = {
         name: skyvern.schedule(workflow_id, "30 2 * * *", name=name, enabled=name == "Skyvern's").schedule_id
         for name in names
@@ -77,13 +77,13 @@ def test_the_list_says_who_fires_what(
         rows = {name: lines[schedule_id] for name, schedule_id in five_schedules.items()}
         assert lines["schedule_id"][-3:] == list(COLUMNS[-3:])
     assert "2026-11-24T01:30Z" in rows["Airflow's"]
-    assert "nobody" in rows["nobody's"]
+    assert "nothing" in rows["disabled"]
     found = {name: row[-3:] for name, row in rows.items()}
-    assert {name: row for name, row in found.items() if name != "nobody's"} == {
+    assert {name: row for name, row in found.items() if name != "disabled"} == {
         "Skyvern's": ["Skyvern", "a", "active"],
         "Airflow's": ["Airflow", "b", "active"],
-        "paused": ["nobody", "c", "paused"],
-        "gone": ["nobody", "d", "missing"],
+        "paused": ["nothing", "c", "paused"],
+        "gone": ["nothing", "d", "missing"],
     }
 
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_exported_does_not_keep_the_others_from_it(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["export"], "Name the schedules, or give --all"),
+        (["export"], "Pass the ids of schedules, or --all"),
         (["export", "wfs_1", "wfs_2"], "No such schedule in Skyvern: wfs_1, wfs_2."),
         (["export", "--all", "--dags-folder", "/no/such/folder"], "There is no folder /no/such/folder"),
         (["list", "--conn-id", "nowhere"], "nowhere"),

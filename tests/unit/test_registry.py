@@ -81,7 +81,7 @@ def finished(run_id: str = "wr_1", status: str = "completed", ended: datetime = 
     return Delivered(more.get("conn_id", "c"), run, ended)
 
 
-def outcomes(*batch: Delivered) -> list[str]:
+def results(*batch: Delivered) -> list[str]:
     return [*register(batch, max_age=WEEK)]
 
 
@@ -105,23 +105,23 @@ def dequeue() -> None:
 def test_a_run_becomes_one_event_that_starts_the_dags() -> None:
     add_dag("one", runs_uri("wpid_1", "c"))
     add_dag("two", runs_uri("wpid_1", "c"))
-    assert outcomes(finished()) == ["handed over"]
+    assert results(finished()) == ["event created"]
     assert events() == [["wr_1"]]
     assert queued() == ["one", "two"]
 
 
 def test_a_repeated_run_is_known_also_within_a_batch() -> None:
     add_dag("one", runs_uri("wpid_1", "c"))
-    assert outcomes(finished(), finished("wr_2"), finished()) == ["handed over", "handed over", "already handed over"]
-    assert outcomes(finished("wr_2"), finished("wr_3")) == ["already handed over", "handed over"]
+    assert results(finished(), finished("wr_2"), finished()) == ["event created", "event created", "duplicate"]
+    assert results(finished("wr_2"), finished("wr_3")) == ["duplicate", "event created"]
     assert events() == [["wr_1", "wr_2"], ["wr_3"]]
 
 
 def test_a_run_whose_id_is_a_part_of_another_is_not_known() -> None:
     add_dag("one", runs_uri("wpid_1", "c"))
-    assert outcomes(finished("wr_12")) == outcomes(finished("wr_1")) == outcomes(finished("wrX1")) == ["handed over"]
-    assert outcomes(finished('"%_\\')) == ["handed over"]
-    assert outcomes(finished('"%_\\')) == ["already handed over"]
+    assert results(finished("wr_12")) == results(finished("wr_1")) == results(finished("wrX1")) == ["event created"]
+    assert results(finished('"%_\\')) == ["event created"]
+    assert results(finished('"%_\\')) == ["duplicate"]
 
 
 def test_what_a_watcher_handed_over_is_known() -> None:
@@ -130,7 +130,7 @@ def test_what_a_watcher_handed_over_is_known() -> None:
         asset_id = session.scalar(sa.select(AssetModel.id))
         extra = {"from_trigger": True, "payload": {"runs": [{"run_id": "wr_1"}]}}
         session.add(AssetEvent(asset_id=asset_id, extra=extra))
-    assert outcomes(finished()) == ["already handed over"]
+    assert results(finished()) == ["duplicate"]
 
 
 def add_watcher(uri: str, redeliver_to: str | None) -> None:
@@ -153,9 +153,9 @@ def test_an_asset_whose_watcher_makes_events_is_left_to_it() -> None:
     add_watcher(runs_uri("wpid_1", "watched"), None)
     add_watcher(runs_uri("wpid_1", "redelivered"), "https://airflow.example.com/skyvern/webhooks/redelivered")
     add_dag("completed", runs_uri("wpid_1", "watched", "completed"))
-    assert outcomes(finished(conn_id="redelivered")) == ["handed over"]
-    assert outcomes(finished(status="failed", conn_id="watched")) == ["left to the watcher"]
-    assert outcomes(finished(conn_id="watched")) == ["handed over"]
+    assert results(finished(conn_id="redelivered")) == ["event created"]
+    assert results(finished(status="failed", conn_id="watched")) == ["left to the watcher"]
+    assert results(finished(conn_id="watched")) == ["event created"]
     assert queued() == ["completed", "redelivered"]
 
 
@@ -169,10 +169,10 @@ def test_a_replay_of_an_old_delivery_starts_nothing() -> None:
     """Neither while its event is there, nor when Airflow has cleaned it up."""
     add_dag("one", runs_uri("wpid_1", "c"))
     replayed = finished(ended=NOW - timedelta(days=6))
-    assert outcomes(replayed) == ["handed over"]
-    assert outcomes(replayed) == ["already handed over"]
-    assert outcomes(finished(ended=NOW - timedelta(days=8))) == ["too old"]
-    assert outcomes(finished("wr_9", ended=NOW + timedelta(days=2))) == ["of the future"]
+    assert results(replayed) == ["event created"]
+    assert results(replayed) == ["duplicate"]
+    assert results(finished(ended=NOW - timedelta(days=8))) == ["too old"]
+    assert results(finished("wr_9", ended=NOW + timedelta(days=2))) == ["in the future"]
     assert len(events()) == 1
 
 
@@ -180,7 +180,7 @@ def test_a_run_that_nobody_listens_to_makes_no_event() -> None:
     add_dag("elsewhere", runs_uri("wpid_1", "other"))
     add_dag("another", runs_uri("wpid_12", "c"))
     add_dag("gone", runs_uri("wpid_1", "c"), active=False)
-    assert outcomes(finished()) == ["nobody listens"]
+    assert results(finished()) == ["no asset"]
     assert events() == []
 
 
@@ -188,13 +188,13 @@ def test_an_asset_with_statuses_gets_those_only() -> None:
     add_dag("all", runs_uri("wpid_1", "c"))
     add_dag("bad", runs_uri("wpid_1", "c", ["failed", "timed_out"]))
     add_dag("good", runs_uri("wpid_1", "c", "completed"))
-    assert outcomes(finished("wr_1", "timed_out")) == ["handed over"]
+    assert results(finished("wr_1", "timed_out")) == ["event created"]
     assert queued() == ["all", "bad"]
 
 
 def test_a_paused_dag_is_not_started() -> None:
     add_dag("paused", runs_uri("wpid_1", "c"), paused=True)
-    assert outcomes(finished()) == ["handed over"]
+    assert results(finished()) == ["event created"]
     requeue_dags("c", "wpid_1")
     assert queued() == []
 
@@ -202,8 +202,8 @@ def test_a_paused_dag_is_not_started() -> None:
 def test_the_same_run_delivered_many_times_at_once_is_handed_over_once() -> None:
     add_dag("one", runs_uri("wpid_1", "c"))
     with ThreadPoolExecutor(8) as pool:
-        said = [outcome for [outcome] in pool.map(lambda _: outcomes(finished()), range(16))]
-    assert sorted(said) == ["already handed over"] * 15 + ["handed over"]
+        said = [result for [result] in pool.map(lambda _: results(finished()), range(16))]
+    assert sorted(said) == ["duplicate"] * 15 + ["event created"]
     assert events() == [["wr_1"]]
 
 
@@ -211,7 +211,7 @@ def test_each_event_moves_the_queue_on_so_that_the_dag_sees_it() -> None:
     """Airflow starts a DAG for the events up to the time at which it was queued, and that is the first one's."""
     add_dag("one", runs_uri("wpid_1", "c"))
     for number in range(3):
-        outcomes(finished(f"wr_{number}"))
+        results(finished(f"wr_{number}"))
         with create_session() as session:
             latest = session.scalar(sa.select(sa.func.max(AssetEvent.timestamp)))
             at = session.scalar(sa.select(AssetDagRunQueue.created_at))
@@ -222,7 +222,7 @@ def test_each_event_moves_the_queue_on_so_that_the_dag_sees_it() -> None:
 
 def test_a_dag_that_was_not_started_for_the_newest_event_is_queued_again() -> None:
     add_dag("one", runs_uri("wpid_1", "c"))
-    outcomes(finished())
+    results(finished())
     dequeue()
     requeue_dags("c", "wpid_1")
     assert queued() == ["one"]
@@ -230,7 +230,7 @@ def test_a_dag_that_was_not_started_for_the_newest_event_is_queued_again() -> No
 
 def test_a_dag_that_was_started_for_all_events_is_left_alone() -> None:
     add_dag("one", runs_uri("wpid_1", "c"))
-    outcomes(finished())
+    results(finished())
     dequeue()
     after = datetime.now(timezone.utc) + timedelta(seconds=1)
     with create_session() as session:
@@ -240,5 +240,5 @@ def test_a_dag_that_was_started_for_all_events_is_left_alone() -> None:
 
 
 def test_an_empty_batch_is_no_trouble() -> None:
-    assert outcomes() == []
+    assert results() == []
     requeue_dags("c", "wpid_1")

@@ -284,10 +284,10 @@ def test_a_file_that_was_changed_is_known_as_such() -> None:
 
 def test_a_schedule_is_found_in_whatever_file_it_stands(tmp_path: Path) -> None:
     folder = DagFolder(tmp_path)
-    assert folder.place("wfs_1", "skyvern_a").path == tmp_path / "skyvern_a.py"
+    assert folder.find_slot("wfs_1", "skyvern_a").path == tmp_path / "skyvern_a.py"
     (tmp_path / "team").mkdir()
     assert folder.write(tmp_path / "team" / "all.py", exported().block.file_text)
-    place = folder.place("wfs_1", "skyvern_a")
+    place = folder.find_slot("wfs_1", "skyvern_a")
     assert (place.path, place.block) == (tmp_path / "team" / "all.py", exported().block)
     assert place.untouched
     assert folder.dag_ids == {"skyvern_fetch_invoices"}
@@ -296,7 +296,7 @@ def test_a_schedule_is_found_in_whatever_file_it_stands(tmp_path: Path) -> None:
 
 def test_a_file_of_somebody_else_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "skyvern_a.py").write_text("mine = True\n")
-    assert not DagFolder(tmp_path).place("wfs_1", "skyvern_a").untouched
+    assert not DagFolder(tmp_path).find_slot("wfs_1", "skyvern_a").untouched
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -316,6 +316,6 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_airflow_says_what_is_wrong_with_a_file() -> None:
     text = exported().block.file_text
     side = AirflowDatabase()
-    assert side.problems(text, "wfs_1") is None
-    assert side.problems(text, "wfs_2") == f"none of its DAGs has the tag {tag_of('wfs_2')}"
-    assert "no_such_module" in str(side.problems(f"import no_such_module\n{text}", "wfs_1"))
+    assert side.find_problem(text, "wfs_1") is None
+    assert side.find_problem(text, "wfs_2") == f"none of its DAGs has the tag {tag_of('wfs_2')}"
+    assert "no_such_module" in str(side.find_problem(f"import no_such_module\n{text}", "wfs_1"))

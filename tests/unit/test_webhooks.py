@@ -27,7 +27,7 @@ from airflow_skyvern.finished_runs.webhooks import Limits, Receiver, SigningKeys
 from airflow_skyvern.provider_info import CONFIG
 
 if TYPE_CHECKING:
-    from airflow_skyvern.finished_runs.registry import Delivered, Outcome
+    from airflow_skyvern.finished_runs.registry import Delivered, DeliveryResult
 
 KEY = "made-up-key"
 BODY = {
@@ -48,16 +48,16 @@ class Desk:
 
     def __init__(self) -> None:
         self.batches: list[list[Delivered]] = []
-        self.outcome: Outcome = "handed over"
+        self.result: DeliveryResult = "event created"
         self.seconds = 0.0
         self.error: Exception | None = None
 
-    def __call__(self, batch: Sequence[Delivered]) -> list[Outcome]:
+    def __call__(self, batch: Sequence[Delivered]) -> list[DeliveryResult]:
         time.sleep(self.seconds)
         self.batches.append(list(batch))
         if self.error is not None:
             raise self.error
-        return [self.outcome] * len(batch)
+        return [self.result] * len(batch)
 
     @property
     def taken(self) -> list[Delivered]:
@@ -112,7 +112,7 @@ async def deliver(
 
 async def test_a_signed_delivery_is_handed_over(client: httpx.AsyncClient, desk: Desk) -> None:
     answer = await deliver(client)
-    assert (answer.status_code, answer.json()) == (200, {"outcome": "handed over", "run_id": "wr_1"})
+    assert (answer.status_code, answer.json()) == (200, {"result": "event created", "run_id": "wr_1"})
     [finished] = desk.taken
     assert finished.conn_id == "prod"
     assert finished.ended == datetime(2026, 11, 22, 20, 2, 57, 413436, timezone.utc)
@@ -199,7 +199,7 @@ async def test_a_signed_body_that_is_no_webhook_is_400(
 
 
 @pytest.mark.parametrize(
-    ("change", "outcome"),
+    ("change", "result"),
     [
         ({"status": "failed", "retry_pending": True}, "not finished"),
         ({"status": "running"}, "not finished"),
@@ -208,21 +208,21 @@ async def test_a_signed_body_that_is_no_webhook_is_400(
     ],
 )
 async def test_what_starts_nothing_is_accepted_all_the_same(
-    client: httpx.AsyncClient, desk: Desk, change: dict[str, Any], outcome: str
+    client: httpx.AsyncClient, desk: Desk, change: dict[str, Any], result: str
 ) -> None:
     answer = await deliver(client, {**BODY, **change})
-    assert (answer.status_code, answer.json()["outcome"]) == (200, outcome)
+    assert (answer.status_code, answer.json()["result"]) == (200, result)
     assert desk.taken == []
 
 
 @pytest.mark.parametrize(
-    ("outcome", "status"),
-    [("already handed over", 200), ("too old", 200), ("nobody listens", 404), ("of the future", 400)],
+    ("result", "status"),
+    [("duplicate", 200), ("too old", 200), ("no asset", 404), ("in the future", 400)],
 )
 async def test_the_answer_says_what_has_become_of_the_run(
-    client: httpx.AsyncClient, desk: Desk, outcome: Outcome, status: int
+    client: httpx.AsyncClient, desk: Desk, result: DeliveryResult, status: int
 ) -> None:
-    desk.outcome = outcome
+    desk.result = result
     assert (await deliver(client)).status_code == status
 
 
