@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_skyvern import compat
@@ -246,7 +245,7 @@ class SkyvernHook(BaseHook):
 
     async def asettings(self) -> Settings:
         """Read the connection from an event loop, as it is now."""
-        return self._checked(await get_async_connection(self.skyvern_conn_id))
+        return self._checked(await compat.get_connection(self.skyvern_conn_id))
 
     def _checked(self, connection: Connection) -> Settings:
         settings = settings_of(connection)
