@@ -162,6 +162,8 @@ class Run(RunSnapshot):
     started_at: UtcDatetime | None = None
     browser_session_id: str | None = None
     browser_profile_id: str | None = None
+    retried_from: str | None = Field(default=None, validation_alias="retried_from_workflow_run_id")
+    retried_by: str | None = Field(default=None, validation_alias="retried_by_workflow_run_id")
     step_count: int | None = None
     run_request: dict[str, Any] | None = None
 
@@ -226,6 +228,12 @@ class Workflow(Answer):
     workflow_definition: dict[str, Any] = {}
     created_at: UtcDatetime | None = None
     modified_at: UtcDatetime | None = None
+
+    @property
+    def has_fallback_credentials(self) -> bool:
+        """Whether Skyvern may start the workflow again, as another run, when a login of a run fails."""
+        parameters = self.workflow_definition.get("parameters") or []
+        return any(parameter.get("fallback_credential_ids") for parameter in parameters)
 
 
 class TimelineItem(Answer):

@@ -309,8 +309,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     def _wait(self, task_try: TaskTry, run_id: str, deadline: float, *, end_known: bool = False) -> Any:
         """Wait on this worker, and return the result."""
         wait = self._new_wait(task_try, run_id, deadline, end_known=end_known)
-        run = self._poll(task_try, wait)
-        return self._result(task_try, run or self._cancel_at_deadline(wait))
+        if (run := self._poll(task_try, wait)) is not None:
+            return self._result_or_replacement(task_try, run, deadline)
+        return self._result(task_try, self._cancel_at_deadline(wait))
 
     def _wait_and_defer_again(self, task_try: TaskTry, run_id: str, error: Exception) -> Any:
         """Continue after the trigger failed; deferring at once would fail at once again during a deployment."""
@@ -320,7 +321,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         deadline = self._deadline(task_try)
         wait = self._new_wait(task_try, run_id, min(deadline, time.time() + self.trigger_failed_wait))
         if (run := self._poll(task_try, wait)) is not None:
-            return self._result(task_try, run)
+            return self._result_or_replacement(task_try, run, deadline)
         if wait.deadline < deadline:
             self._defer(task_try, run_id, deadline)
         return self._result(task_try, self._cancel_at_deadline(wait))
@@ -345,6 +346,35 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         run = wait_for_end(wait, lambda: self.hook.fetch_run(wait.run_id), self._active_run.sleep)
         self._active_run.stop_if_killed()
         return run
+
+    def _result_or_replacement(self, task_try: TaskTry, run: Run, deadline: float) -> Any:
+        """Return the result, or wait for the run that Skyvern itself has started in place of a failed one."""
+        replacement = self._replacement_of(run)
+        if replacement is None:
+            return self._result(task_try, run)
+        self.log.warning(
+            "Skyvern run %s: %s; Skyvern itself started %s in its place, with a fallback credential. Waiting for that",
+            run.run_id,
+            run.status,
+            replacement.run_id,
+        )
+        task_try.start_store.replaced(run.run_id, replacement.run_id)
+        task_try.publish_run(replacement)
+        self._active_run.is_running(task_try, replacement.run_id)
+        if self.deferrable and deadline > time.time():
+            self._defer(task_try, replacement.run_id, deadline)
+        return self._wait(task_try, replacement.run_id, deadline)
+
+    def _replacement_of(self, run: Run) -> Run | None:
+        from airflow_skyvern.runs.lookup import find_replacement
+
+        try:
+            return find_replacement(self.hook.send, run, self.workflow_id, self._active_run.sleep)
+        except SkyvernError as error:
+            self.log.warning(
+                "Skyvern run %s: Skyvern may have started another one in its place. %s", run.run_id, error
+            )
+            return None
 
     def _result(self, task_try: TaskTry, run: Run) -> Any:
         self._active_run.ended()

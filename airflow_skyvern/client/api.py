@@ -60,7 +60,11 @@ def get_run(run_id: str) -> Call[Run]:
 
 
 def get_run_of_deleted_workflow(run_id: str) -> Call[Run]:
-    """Get a run whose workflow was deleted meanwhile: :func:`get_run` answers 404 for it."""
+    """
+    Get a run whose workflow was deleted meanwhile: :func:`get_run` answers 404 for it.
+
+    Unlike :func:`get_run` it also tells which run replaced this one, and which one it replaces; for any workflow.
+    """
     return get(f"/v1/workflows/runs/{path_segment(run_id)}", f"get run {run_id} of a deleted workflow", Run)
 
 

@@ -1,12 +1,16 @@
-"""Finding runs: one by its id, also when its workflow was deleted, and all that carry a tag."""
+"""Finding runs: by id, also when the workflow was deleted; by tag; and the one that replaces a failed one."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import tenacity
+
 from airflow_skyvern.client import api
+from airflow_skyvern.client.retry import RETRY_INTERVAL
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernNotFoundError
 
 if TYPE_CHECKING:
@@ -14,6 +18,12 @@ if TYPE_CHECKING:
     from airflow_skyvern.models import Run
 
 Send = Callable[["Call[Any]"], Any]
+
+REPLACED_STATUSES = frozenset({"failed", "terminated", "timed_out"})
+"""The statuses after which Skyvern may start another run with a fallback credential."""
+
+REPLACEMENT_DELAY = 10
+"""Seconds within which the run that replaces a failed one exists: Skyvern starts it while it cleans up."""
 
 
 class TagsRefused(Exception):
@@ -74,3 +84,33 @@ def choose_resumable(runs: list[TaggedRun]) -> TaggedRun | None:
     """Choose the run that a retry resumes: an active one, else a completed one, whose result it takes."""
     active = next((run for run in runs if not run.is_final), None)
     return active or next((run for run in runs if run.succeeded), None)
+
+
+def find_replacement(
+    send: Send, run: Run, workflow_id: str, sleep: Callable[[float], None] = time.sleep
+) -> Run | None:
+    """
+    Return the run that Skyvern itself has started in place of a failed one, if there is one.
+
+    Skyvern Cloud runs a workflow with fallback credentials again, under another login, when a run of it fails. Unlike
+    an attempt of a retry policy, that is a run of its own, with the tags of the failed one.
+
+    :param workflow_id: The workflow of the run.
+    """
+    if run.status not in REPLACED_STATUSES or not send(api.get_workflow(workflow_id)).has_fallback_credentials:
+        return None
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda replaced: replaced.retried_by is None),
+        wait=tenacity.wait_fixed(RETRY_INTERVAL),
+        stop=tenacity.stop_after_attempt(1 + REPLACEMENT_DELAY),
+        sleep=sleep,
+        retry_error_callback=lambda _: None,
+    )
+    replaced = retrying(send, api.get_run_of_deleted_workflow(run.run_id))
+    return None if replaced is None else fetch_run(send, replaced.retried_by)
+
+
+def replaces_another(send: Send, run_id: str) -> bool:
+    """Tell whether Skyvern itself has started this run in place of a failed one."""
+    run: Run = send(api.get_run_of_deleted_workflow(run_id))
+    return run.retried_from is not None

@@ -76,6 +76,11 @@ class StartStore:
         """Note that the start did nothing."""
         self._write(StartRecord(""))
 
+    def replaced(self, run_id: str, by: str) -> None:
+        """Note the run that Skyvern has started in place of a failed one."""
+        if (record := self.read()) is not None and record.run_id == run_id:
+            self._write(StartRecord(record.group, by))
+
     def done(self, run_id: str) -> None:
         """Note that the task took the result of its run."""
         if (record := self.read()) is not None and record.run_id == run_id:

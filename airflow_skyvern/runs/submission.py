@@ -28,7 +28,14 @@ from airflow_skyvern.exceptions import (
     SkyvernStartUnknown,
 )
 from airflow_skyvern.runs.key import GROUP_TAG, TASK_TAG
-from airflow_skyvern.runs.lookup import TaggedRun, TagsRefused, choose_resumable, fetch_run, find_tagged
+from airflow_skyvern.runs.lookup import (
+    TaggedRun,
+    TagsRefused,
+    choose_resumable,
+    fetch_run,
+    find_tagged,
+    replaces_another,
+)
 from airflow_skyvern.runs.store import StartStore
 
 if TYPE_CHECKING:
@@ -150,11 +157,14 @@ class Submission:
         Tell whether no unanswered start of this group can be on its way.
 
         The store says so where Airflow has one. Else each earlier try must have left a run: none sends two starts.
+        Runs that Skyvern itself has started in place of failed ones do not count.
         """
         if self._store.exists:
             record = self._store.read(self._key.group)
             return record is None or record.run_id is not None
-        return len(found) >= attempt.earlier_tries
+        if len(found) < attempt.earlier_tries:
+            return False
+        return sum(not replaces_another(self._send, run.run_id) for run in found) >= attempt.earlier_tries
 
     def _result_was_taken(self, attempt: Attempt) -> bool:
         """Tell whether the group ended in a success: a clear after ``retries`` were lowered may repeat its name."""

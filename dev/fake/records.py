@@ -20,6 +20,7 @@ class Workflow:
 
     :param parameters: Types by name; those without a default are required.
     :param plan: The statuses that a run goes through, or mappings with more fields; the last one stays.
+    :param fallback_plan: What a run does that Skyvern starts with a fallback credential, in place of a failed one.
     :param output: The output of a run, or a function that makes it from the parameters.
     """
 
@@ -36,6 +37,7 @@ class Workflow:
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
     webhook_url: str | None = None
     deleted: bool = False
+    fallback_plan: Sequence[Step] = ()
 
 
 @dataclass
@@ -53,6 +55,13 @@ class Run:
     step: int = -1
     canceled: bool = False
     told_to_go_on: bool = False
+    retried_from: str | None = None
+    retried_by: str | None = None
+
+    @property
+    def plan(self) -> Sequence[Step]:
+        """The steps of this run."""
+        return self.workflow.fallback_plan if self.retried_from else self.workflow.plan
 
     @property
     def state(self) -> dict[str, Any]:
@@ -60,7 +69,7 @@ class Run:
         if self.step < 0:
             planned: Step = "canceled" if self.canceled else "created"
         else:
-            planned = self.workflow.plan[self.step]
+            planned = self.plan[self.step]
         state: dict[str, Any] = {"status": planned} if isinstance(planned, str) else dict(planned)
         state = {"attempt": 1, "retry_pending": False, "next_attempt_at": None, **state}
         if self.canceled:
@@ -76,7 +85,7 @@ class Run:
     def look(self) -> None:
         """Go one step further, unless the run is over or waits for a person."""
         paused = self.state["status"] == "paused" and not self.told_to_go_on
-        if not self.canceled and not paused and self.step < len(self.workflow.plan) - 1:
+        if not self.canceled and not paused and self.step < len(self.plan) - 1:
             self.step += 1
 
 

@@ -210,7 +210,16 @@ class FakeSkyvern(FakeSchedules):
         run.look()
         view = views.view(run)
         own = {"workflow_id": run.workflow.workflow_id, "workflow_run_id": view.pop("run_id")}
-        return {**own, "outputs": view.pop("output"), **view}
+        retried = {"retried_from_workflow_run_id": run.retried_from, "retried_by_workflow_run_id": run.retried_by}
+        self._start_with_fallback_credential(run)
+        return {**own, "outputs": view.pop("output"), **retried, **view}
+
+    def _start_with_fallback_credential(self, run: Run) -> None:
+        """Start another run in place of a failed one, a moment after the first look at it."""
+        failed = run.state["status"] in ("failed", "terminated", "timed_out")
+        if failed and run.workflow.fallback_plan and not (run.retried_by or run.retried_from):
+            other = self._start(run.workflow, run.parameters, run.request)
+            other.retried_from, run.retried_by = run.run_id, other.run_id
 
     def _run_tags(self, seen: Seen) -> Any:
         ids = [run_id for given in seen.query.get("workflow_run_ids", []) for run_id in given.split(",")]

@@ -118,10 +118,13 @@ def workflow_row(run: Run) -> dict[str, Any]:
 
 
 def workflow_view(made: Workflow) -> dict[str, Any]:
-    parameters = [
+    parameters: list[dict[str, Any]] = [
         {"parameter_type": "workflow", "key": key, "workflow_parameter_type": kind}
         for key, kind in made.parameters.items()
     ]
+    if made.fallback_plan:
+        login = {"parameter_type": "credential", "key": "login", "credential_id": "cred_1"}
+        parameters.append({**login, "fallback_credential_ids": ["cred_2"]})
     return {
         "workflow_id": f"w_{made.workflow_id[5:]}",
         "organization_id": ORGANIZATION,

@@ -368,6 +368,45 @@ def test_a_retry_after_a_failed_run_starts_another(skyvern: FakeSkyvern) -> None
     assert len(skyvern.runs) == 2
 
 
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_task_waits_for_the_run_that_skyvern_starts_with_a_fallback_credential(
+    skyvern: FakeSkyvern, deferrable: bool
+) -> None:
+    workflow = skyvern.workflow(plan=("failed",), fallback_plan=("running", "completed"), output={"sum": 1})
+    ti = FakeTaskInstance()
+    assert run_task(lambda: make(workflow, deferrable=deferrable), ti) == {"sum": 1}
+    failed, replacement = skyvern.runs
+    assert (ti.xcoms["run_id"], len(skyvern.sent("POST", START))) == (replacement, 1)
+    assert skyvern.runs[replacement].retried_from == failed
+
+
+def test_a_run_fails_its_task_when_the_fallback_credential_fails_too(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("failed",), fallback_plan=("terminated",))
+    with pytest.raises(SkyvernRunTerminated):
+        execute(make(workflow))
+    assert len(skyvern.runs) == 2
+
+
+def test_a_failed_run_fails_its_task_although_skyvern_does_not_tell_what_replaces_it(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("failed",), fallback_plan=("completed",))
+    skyvern.next("GET", "/v1/workflows/runs/.*", httpx.Response(403, json={"detail": "no"}))
+    with pytest.raises(SkyvernRunFailed):
+        execute(make(workflow))
+
+
+def test_a_run_with_a_fallback_credential_counts_for_no_start(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
+    """Two runs of the first try do not answer for the lost start of the second one; below Airflow 3.3."""
+    workflow = skyvern.workflow(plan=("failed",), fallback_plan=("failed",))
+    with pytest.raises(SkyvernRunFailed):
+        run_task(lambda: make(workflow, retries=2), try_number(1))
+    assert len(skyvern.runs) == 2
+    operator = make(workflow, retries=2, lost_start_timeout=3)
+    before = time.monotonic()
+    with pytest.raises(SkyvernRunFailed):
+        operator.execute(context_of(try_number(3)))
+    assert time.monotonic() - before >= 3
+
+
 def test_a_cleared_task_starts_anew_and_cancels_what_it_had_started(skyvern: FakeSkyvern) -> None:
     workflow = skyvern.workflow(plan=("running",))
     deferral(make(workflow, deferrable=True), try_number(1, max_tries=0))
