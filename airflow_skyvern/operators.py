@@ -353,7 +353,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         if replacement is None:
             return self._result(task_try, run)
         self.log.warning(
-            "Skyvern run %s: %s; Skyvern itself started %s in its place, with a fallback credential. Waiting for that",
+            "Skyvern run %s: %s; waiting for %s, which Skyvern started in its place with a fallback credential",
             run.run_id,
             run.status,
             replacement.run_id,
