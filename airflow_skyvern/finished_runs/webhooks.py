@@ -63,15 +63,28 @@ PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 PARSE_IN_THREAD_BYTES = 100_000
 """Bodies from this size on are parsed in a thread: 8 MB take 50 ms."""
 
+REFUSED_AFTER = 0.5
+"""
+Seconds from the end of the body to the refusal of a wrong signature. For a connection that takes webhooks the key is
+read again first, as it may be a new one; a shorter time would show which connections do.
+"""
+
 MAX_CLIENTS = 1000
 """Clients whose unsigned requests are counted."""
 
 
 class Refused(Exception):
-    """An answer that ends a request: a status and what to say."""
+    """
+    An answer that ends a request: a status and what to say.
 
-    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+    :param answer_at: When to send it, by the monotonic clock, if not at once.
+    """
+
+    def __init__(
+        self, status: int, detail: str, headers: dict[str, str] | None = None, *, answer_at: float = 0.0
+    ) -> None:
         super().__init__(detail)
+        self.answer_at = answer_at
         self.response = JSONResponse({"detail": detail}, status, headers)
 
 
@@ -272,20 +285,22 @@ class Receiver:
 
     async def receive(self, conn_id: str, request: Request) -> JSONResponse:
         """Answer a delivery."""
+        try:
+            return await self._taken(conn_id, await self._verified(conn_id, request))
+        except Refused as refused:
+            await asyncio.sleep(max(0.0, refused.answer_at - time.monotonic()))
+            return refused.response
+
+    async def _verified(self, conn_id: str, request: Request) -> Delivery:
+        """Read a body and check its signature."""
         body = bytearray()
         client = request.client.host if request.client else ""
         try:
             await self._read(body, request, self._unsigned_of(client))
-            delivery = await self._checked(conn_id, body, request.headers.get(SIGNATURE, ""), client)
-        except Refused as refused:
-            return refused.response
+            return await self._checked(conn_id, body, request.headers.get(SIGNATURE, ""), client)
         finally:
             self._held -= len(body)
             body.clear()  # an error's traceback holds the frames, and so the body, until the garbage is collected
-        try:
-            return await self._taken(conn_id, delivery)
-        except Refused as refused:
-            return refused.response
 
     def _unsigned_of(self, client: str) -> TokenBucket:
         """Return how many more unsigned requests a client may send; the clients seen last are remembered."""
@@ -316,10 +331,11 @@ class Receiver:
                 raise Refused(503, "Too many requests at once", {"retry-after": "5", "connection": "close"})
 
     async def _checked(self, conn_id: str, body: bytearray, signature: str, client: str) -> Delivery:
+        began = time.monotonic()
         known = conn_id if conn_id in self.limits.connections else None
         if not await self._keys.signed(known, body, signature):
             self._unsigned_of(client).take()
-            raise Refused(401, "Invalid signature")
+            raise Refused(401, "Invalid signature", answer_at=began + REFUSED_AFTER)
         if not self._bucket.take():
             raise Refused(429, "Too many requests", {"retry-after": "1"})
         if len(body) < PARSE_IN_THREAD_BYTES:

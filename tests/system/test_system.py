@@ -306,8 +306,23 @@ def test_a_dag_run_marked_failed_cancels_what_it_waits_for_also_without_a_trigge
         rig.airflow.processes["triggerer"].start()
 
 
+@pytest.mark.parametrize("how", ["dagrun_timeout", "fail_fast"])
+def test_a_deferred_task_that_airflow_ends_with_its_dag_run_cancels_its_run(rig: Rig, how: str) -> None:
+    """Only Airflow 3.3 notifies the trigger, and no version a listener in the API server."""
+    rig.start(how, how, "long_wait")
+    rig.airflow.wait_task(how, rig.started[how], "run", "deferred", timeout=SLOW)
+    run_id = eventually_xcom(rig, how, how, "run_id")
+    assert rig.airflow.wait_run(how, rig.started[how], timeout=SLOW) == "failed"
+    assert ended(rig, how, how)["state"] == "skipped"
+    canceled_or_continues(rig, run_id, canceled=rig.airflow.version >= (3, 3))
+
+
 def canceled_where_airflow_tells(rig: Rig, run_id: str) -> None:
-    if rig.airflow.is_3:
+    canceled_or_continues(rig, run_id, canceled=rig.airflow.is_3)
+
+
+def canceled_or_continues(rig: Rig, run_id: str, *, canceled: bool) -> None:
+    if canceled:
         rig.wait_run_status(run_id, "canceled", timeout=10)
     else:
         rig.stays(run_id, "running", seconds=5)
@@ -386,8 +401,9 @@ def test_every_run_was_started_once(all_started: Rig) -> None:
     rig = all_started
     for way in WAYS:
         ended(rig, f"timeout_{way}", f"timeout_{way}")
-    # Two timeouts, three sensor timeouts, one execution_timeout; two canceled, four killed, one cleared above.
-    assert len(rig.runs_of("long_wait")) == 6 + 6 + 2
+    # Two timeouts, three sensor timeouts, one execution_timeout; two canceled, four killed, one cleared, two ended
+    # with their DAG run.
+    assert len(rig.runs_of("long_wait")) == 6 + 6 + 2 + 2
     assert len(rig.runs_of("terminate")) == len(WAYS)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Param, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.sensors import SkyvernRunSensor
@@ -60,6 +62,21 @@ for way, deferrable in WAYS.items():
 
 with dag("execution_timeout"):
     run(deferrable=True, execution_timeout=timedelta(seconds=50))
+
+with dag("dagrun_timeout", dagrun_timeout=timedelta(seconds=40)):
+    run(deferrable=True)
+
+with dag("fail_fast", **{"fail_fast" if AIRFLOW_V_3_0_PLUS else "fail_stop": True}):
+    run(deferrable=True)
+
+    @task.sensor(poke_interval=2)
+    def fails_once_the_other_waits(ti: Any = None) -> bool:
+        if ti.xcom_pull(task_ids="run", key="run_id"):
+            time.sleep(15)  # until the other is deferred
+            raise ValueError("this ends the DAG run")
+        return False
+
+    fails_once_the_other_waits()
 
 with dag("mapped", **PATIENT):
 
