@@ -38,7 +38,7 @@ def test_dag_authors_find_every_name_where_it_was(module: str) -> None:
 def test_airflow_stores_these_class_paths() -> None:
     classes = SkyvernRunWorkflowOperator, SkyvernRunSensor, SkyvernScheduleGuard, SkyvernRunLink
     assert [f"{found.__module__}.{found.__qualname__}" for found in classes] == [
-        "airflow_skyvern.operators.SkyvernRunWorkflowOperator",
+        "airflow_skyvern.operators.run_workflow.SkyvernRunWorkflowOperator",
         "airflow_skyvern.sensors.SkyvernRunSensor",
         "airflow_skyvern.schedules.guard.SkyvernScheduleGuard",
         "airflow_skyvern.links.SkyvernRunLink",

@@ -78,6 +78,10 @@ with dag("fail_fast", **{"fail_fast" if AIRFLOW_V_3_0_PLUS else "fail_stop": Tru
 
     fails_once_the_other_waits()
 
+# Paused, as new DAGs are: else the scheduler may take the tasks of `airflow dags test` for its own.
+with dag("tried", is_paused_upon_creation=True) as tried:
+    use(run(deferrable=True).output)
+
 with dag("mapped", **PATIENT):
 
     @task

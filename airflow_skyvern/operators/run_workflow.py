@@ -1,4 +1,4 @@
-"""Run Skyvern workflows from a DAG."""
+"""Run a Skyvern workflow, wait for it, and return its output."""
 
 from __future__ import annotations
 

@@ -1,0 +1,7 @@
+"""Operators that run Skyvern workflows from a DAG, and bring home what the runs made."""
+
+from __future__ import annotations
+
+from airflow_skyvern.operators.run_workflow import DEFAULT_TIMEOUT, SkyvernRunWorkflowOperator
+
+__all__ = ["DEFAULT_TIMEOUT", "SkyvernRunWorkflowOperator"]
