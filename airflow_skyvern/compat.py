@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
 from importlib import import_module
@@ -206,6 +206,36 @@ async def xcom_of_deferred_task(ti: Any, key: str) -> Any:
     return await sync_to_async(XCom.get_one)(
         key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
     )
+
+
+# What Airflow masks.
+
+
+def redactor() -> Callable[[str], Any]:
+    """
+    Return what masks in a text whatever Airflow has registered as a secret: passwords of connections, variables.
+
+    The masker's module moved in 3.0 and in 3.1, and each process of Airflow uses one of them.
+    """
+    homes = ("sdk._shared.secrets_masker", "sdk.execution_time.secrets_masker", "utils.log.secrets_masker")
+    home = next(home for home in homes if _exists(f"airflow.{home}"))
+    redact: Callable[[str], Any] = import_module(f"airflow.{home}")._secrets_masker().redact  # noqa: SLF001
+    return redact
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it does not exist
+        return False
+
+
+def sensitive_names() -> frozenset[str]:
+    """Return the parts of names that this installation calls secret, besides Airflow's own list."""
+    from airflow.providers.common.compat.sdk import conf
+
+    names = conf.get("core", "sensitive_var_conn_names", fallback="") or ""
+    return frozenset(name.strip().lower() for name in names.split(",") if name.strip())
 
 
 # What is only known when a task runs.

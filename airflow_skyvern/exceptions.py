@@ -31,6 +31,8 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_skyvern.secret_values import masked_text
+
 if TYPE_CHECKING:
     from airflow_skyvern.models import Run
 
@@ -293,7 +295,7 @@ def error_of_ending(run: Run) -> SkyvernRunError:
     message = f"Skyvern run {run.run_id} ended as {run.status}"
     reason = "; ".join(part for part in (run.failure_reason, _codes(run)) if part)
     if reason:
-        message += f": {shorten(reason)}"
+        message += f": {shorten(masked_text(reason))}"
     where = f"See {run.app_url}" if run.app_url else ""
     return BAD_ENDINGS.get(run.status, SkyvernRunError)(_sentence(message, where), run)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
+    from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.runs.wait import Wait
 
 
@@ -58,6 +59,8 @@ class SkyvernRunSensor(BaseSensorOperator):
     :param end_from_trigger: With ``start_from_trigger``: end the task in the triggerer, without any worker. Nothing
         is pushed to XCom, and Airflow calls no ``on_success_callback`` and no ``on_skipped_callback``. A worker is
         used only after a timeout, or where the run cannot be fetched. Default: False.
+    :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed;
+        see :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default: True.
     :raises AirflowSensorTimeout: the run did not end in time.
     :raises AirflowFailException: the run ended badly (its cause is a
         :class:`~airflow_skyvern.exceptions.SkyvernRunError` that carries the run), or the key or the run id is
@@ -77,12 +80,14 @@ class SkyvernRunSensor(BaseSensorOperator):
         poke_interval: timedelta | float = 10.0,
         start_from_trigger: bool = False,
         end_from_trigger: bool = False,
+        mask_output: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=seconds_of("poke_interval", poke_interval), **kwargs)
         self.run_id = run_id
         self.skyvern_conn_id = skyvern_conn_id
         self.deferrable = deferrable
+        self.mask_output = mask_output
         self._wait: Wait[Run] | None = None
         if not run_id:
             raise SkyvernConfigError(f"Task {self.task_id!r}: run_id is empty.")
@@ -173,9 +178,15 @@ class SkyvernRunSensor(BaseSensorOperator):
             self._wait = Wait(self.run_id, poll_interval=self.poke_interval, deadline=deadline, log=self.log)
         return self._wait
 
+    @property
+    def _output_options(self) -> OutputOptions:
+        from airflow_skyvern.results.output import OutputOptions
+
+        return OutputOptions(mask=self.mask_output)
+
     def _output(self, run: Run) -> Any:
         if run.succeeded:
-            return run.output
+            return self._output_options.value_of(run)
         error = error_of_ending(run)
         if self.soft_fail or self.never_fail:
             raise AirflowSkipException(str(error)) from error

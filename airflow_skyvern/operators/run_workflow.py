@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
+    from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.runs.wait import Wait
     from airflow_skyvern.task.active_run import ActiveRun
     from airflow_skyvern.triggers import SkyvernRunTrigger
@@ -57,7 +58,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     XCom: ``run_id`` and ``app_url`` (the run's page in Skyvern) as soon as the run has started;
     ``return_value`` at the end: the run's output, or its id with ``wait_for_completion=False``. The output
-    holds whatever the workflow's blocks return; an HTTP request block returns the headers it sent.
+    holds whatever the workflow's blocks return; an HTTP request block returns the headers it sent, whose secrets
+    are masked.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
 
@@ -93,6 +95,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     :param timeout: Seconds, or a timedelta, after which the run is canceled and the task fails. Also counts
         while deferred, across restarts. An earlier ``execution_timeout`` counts too, less 30 s (at most half of
         it) for canceling. Default: 9 hours.
+    :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed:
+        headers such as Authorization, cookies, passwords and keys by their names, secret values in addresses, and
+        what Airflow masks in logs. Default: True.
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
     :raises SkyvernRunError: the run ended as failed, terminated, timed out or canceled; the error carries it.
     :raises SkyvernWaitTimeout: the run did not end in time.
@@ -127,6 +132,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         skip_on: Collection[str] = (),
         poll_interval: timedelta | float = 10.0,
         timeout: timedelta | float = DEFAULT_TIMEOUT,
+        mask_output: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -147,6 +153,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self.skip_on = frozenset(skip_on)
         self.poll_interval = seconds_of("poll_interval", poll_interval)
         self.timeout = seconds_of("timeout", timeout)
+        self.mask_output = mask_output
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         check_arguments(self.task_id, fields, run_options, skip_on=self.skip_on, durable=durable)
 
@@ -162,6 +169,12 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         from airflow_skyvern.task.active_run import ActiveRun
 
         return ActiveRun(lambda: self.hook, self.log, cancel_on_kill=self.cancel_on_kill, durable=self.durable)
+
+    @property
+    def _output_options(self) -> OutputOptions:
+        from airflow_skyvern.results.output import OutputOptions
+
+        return OutputOptions(mask=self.mask_output)
 
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
@@ -379,8 +392,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     def _result(self, task_try: TaskTry, run: Run) -> Any:
         self._active_run.ended()
         if run.succeeded:
+            value = self._output_options.value_of(run)
             task_try.start_store.done(run.run_id)
-            return run.output
+            return value
         error = error_of_ending(run)
         if run.status in self.skip_on:
             raise AirflowSkipException(str(error)) from error

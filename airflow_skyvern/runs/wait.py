@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from airflow_skyvern.client.backoff import backoff, jittered
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernAuthError, SkyvernError
+from airflow_skyvern.secret_values import masked_text
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Run, RunSnapshot
@@ -201,7 +202,7 @@ def wait_for_end(wait: Wait[Run], fetch: Callable[[], Run], sleep: Callable[[flo
 def ending(run: RunSnapshot) -> str:
     """Describe how a run ended, for the log."""
     duration = f" after {_duration(run.duration.total_seconds())}" if run.duration else ""
-    reason = f": {run.failure_reason}" if run.failure_reason else ""
+    reason = f": {masked_text(run.failure_reason)}" if run.failure_reason else ""
     return f"{run.status}{duration}{reason}"
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.schedules.literals import literal
-from airflow_skyvern.schedules.secret_values import looks_secret, names_secret
+from airflow_skyvern.secret_values import looks_secret, names_secret
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Schedule

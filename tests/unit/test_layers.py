@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "airflow_skyvern"
 
 LAYERS = (
-    "provider_info models",
+    "provider_info models secret_values",
     "exceptions",
     "client",
     "runs",
@@ -20,7 +20,7 @@ LAYERS = (
     "compat",
     "hooks",
     "task",
-    "finished_runs",
+    "results finished_runs",
     "triggers",
     "links retries",
     "operators sensors assets schedules",

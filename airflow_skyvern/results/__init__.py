@@ -1,0 +1,1 @@
+"""What becomes of a run that has ended: its output, and the files it downloaded."""

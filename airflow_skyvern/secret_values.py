@@ -1,0 +1,153 @@
+"""
+Which names and values are secrets: what a schedule's file leaves out, and what is masked in outputs and messages.
+
+A file leaves out whatever may be a secret, as a person completes it. Of an output only what certainly is one may be
+masked, as the rest is the data that the run was for: ``secretary``, ``token_count`` and ``iban`` stay.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from functools import cache, lru_cache
+from typing import Any
+
+MASK = "***"
+"""What Airflow's own masker puts in the place of a secret."""
+
+SECRET_NAME = re.compile(
+    r"pass(wd|phrase|code)?s?$|password|pwd|secret|token|api_?key|access_?key|private_?key|auth(orization)?$|bearer"
+    r"|cookie|credential|sess(ion)?_?id|(^|_)(pw|pass|otp|totp|pin|cvv|cvc|ssn|iban)\d*($|_)|card_?number",
+    re.IGNORECASE,
+)
+SECRET_VALUE = re.compile(
+    r"^(bearer|basic)\s+\S+|^eyJ[\w-]+\.[\w-]+|^(sk|pk|rk|ghp|gho|xox[a-z]|AKIA|AIza)[-_A-Za-z0-9]{12,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@",
+    re.IGNORECASE,
+)
+REFERENCE = re.compile(r"^(cred|azs|op|bp|pbs|wpid)_[\w-]+$")
+"""Ids of things that Skyvern keeps: they name a secret and are none."""
+
+CERTAIN_NAME = r"""(?x)
+    (^|_) (
+        password | passwd | passphrase | passcode | pwd | pw | (user|db|login|proxy|smtp|ftp)_?pass
+      | (client_?)? secrets? | token | (access|refresh|auth|id|api|csrf|xsrf|session|bearer)_?tokens?
+      | (api|access|private|secret|auth|account|subscription|functions|signing|encryption|license)_?keys?
+      | authorization | auth | bearer | jwt | cookies? | (aws|google|gcp|azure|login|client)_?credentials?
+      | sess(ion)?_?id | (j|php)sess(ion)?_?id | csrf | xsrf | otp | totp | cvv | cvc
+      | (x_amz|x_goog|x_ms)_(signature|credential|security_token) | shared_access_signature
+    ) (_? \d+ | _(value|hash|header|string|data|key|confirmation|repeat|plain|raw))* $
+"""
+"""The secret is the last word of the name, as in ``client_secret``; in ``token_count`` it is not."""
+
+QUERY_NAME = r"(?x) ^(sig|signature|key|code|sid|session|awsaccesskeyid|googleaccessid|hmac|ticket|assertion|pass)$"
+"""Names that are secrets in the query of an address, and mean other things elsewhere."""
+
+ASSIGNMENT = r"(?<![\w.%\[\]-])(?P<name>[\w.%\[\]-]{1,64})=(?P<value>[^&;#\s\"'<>\\]+)"
+"""``name=value``, in the query of an address or in the body of a form."""
+
+QUOTED = (
+    r"(?P<quote>\\{0,3}[\"'])(?P<name>[\w.-]{1,64})(?P=quote)\s{0,4}:\s{0,4}(?P=quote)"
+    r"(?P<value>(?:(?!(?P=quote))(?:\\.|[^\\]))+)"
+)
+"""``"name": "value"``: JSON, or a mapping as Python prints it, within a text."""
+
+HEADER = (
+    r"(?i)(?<![\w-])(?P<name>(proxy-)?authorization|(set-)?cookie|x-api-key|x-[\w-]{1,40}-(token|key))"
+    r"(?P<between>\s{0,4}:\s{0,4})(?P<value>[^\r\n\"'}\]]+)"
+)
+"""A line of a request's headers within a text."""
+
+ALWAYS = r"""(?x)
+    (?P<before> :// [^/\s:@"']{0,64} : ) [^/\s@"']{1,512} (?=@)
+  | (?<![\w.-]) eyJ[\w-]{8,} \. [\w-]{8,} (\.[\w-]*)?
+  | (?<!\w) ( gh[pousr]_\w{20,} | github_pat_\w{20,} | glpat-[\w-]{16,} | xox[abeprs]-[\w-]{10,} | AKIA[0-9A-Z]{16}
+            | AIza[\w-]{30,} | (sk|rk)[-_](live|test|proj|ant|or)[-_][\w-]{12,} | sk-\w{32,} ) (?!\w)
+  | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----  .*? (-----END[ ][A-Z ]*PRIVATE[ ]KEY----- | \Z)
+"""
+"""What shows by its form that it is a secret, wherever it stands."""
+
+SIGNS = ("://", "eyJ", "-----BEGIN", "gh", "glpat-", "xox", "AKIA", "AIza", "sk-", "sk_", "rk-", "rk_")
+"""One of these is in every text that :data:`ALWAYS` matches; to look for them first takes a tenth of the time."""
+
+SCHEME = r"(?i)(?<![\w-])(?P<scheme>bearer|basic|token) {1,4}(?P<value>[\w.~+/-]{6,}={0,2})"
+
+
+def looks_secret(name: str, value: Any) -> bool:
+    """Tell whether a parameter is better kept out of files: by its name, or by what it holds."""
+    if isinstance(value, dict | list | bool) or value in (None, ""):
+        return False
+    text = str(value)
+    if REFERENCE.match(text):
+        return False
+    return names_secret(name) or bool(SECRET_VALUE.search(text))
+
+
+def names_secret(name: str) -> bool:
+    """Tell whether a name is one that secrets have, in whatever spelling: ``api_key``, ``x-api-key``, ``apiKey``."""
+    return bool(SECRET_NAME.search(_words(name)))
+
+
+@lru_cache(maxsize=4096)
+def certainly_names_secret(name: str) -> bool:
+    """Tell whether what stands under this name in an output is a secret, and not data that resembles one."""
+    return bool(_pattern(CERTAIN_NAME).search(_words(name).strip("_").lower()))
+
+
+def masked_text(text: str) -> str:
+    """
+    Mask the secrets within a text, and nothing else of it.
+
+    These are secret values in the queries of addresses and in form bodies, passwords in addresses, headers such as
+    Authorization and Cookie, entries of quoted JSON, and what shows by its form: bearer tokens, JWTs, private keys.
+    """
+    if any(sign in text for sign in SIGNS):
+        text = _pattern(ALWAYS).sub(lambda found: f"{found['before'] or ''}{MASK}", text)
+    if "=" in text:
+        text = _pattern(ASSIGNMENT).sub(_masked_assignment, text)
+    if ":" in text:
+        if '"' in text or "'" in text:
+            text = _pattern(QUOTED).sub(_masked_if_named, text)
+        text = _pattern(HEADER).sub(lambda found: f"{found['name']}{found['between']}{MASK}", text)
+    return _pattern(SCHEME).sub(_masked_scheme, text) if " " in text else text
+
+
+def _masked_assignment(found: re.Match[str]) -> str:
+    name = found["name"].replace("%5B", "_").replace("%5D", "_")
+    in_query = found.start() > 0 and found.string[found.start() - 1] in "?&"
+    secret = certainly_names_secret(name) or (in_query and _pattern(QUERY_NAME).match(name.lower()))
+    return f"{found['name']}={MASK}" if secret else found[0]
+
+
+def _masked_if_named(found: re.Match[str]) -> str:
+    if not certainly_names_secret(found["name"]):
+        return found[0]
+    return found[0][: found.start("value") - found.start()] + MASK
+
+
+def _masked_scheme(found: re.Match[str]) -> str:
+    """Mask credentials, and leave "basic authentication" and "Bearer bonds"."""
+    value = found["value"]
+    if found["scheme"].lower() == "basic":
+        secret = _is_base64_of_credentials(value)
+    else:
+        secret = any(character.isdigit() for character in value)
+    return f"{found['scheme']} {MASK}" if secret else found[0]
+
+
+def _is_base64_of_credentials(value: str) -> bool:
+    try:
+        return b":" in base64.b64decode(value, validate=True)
+    except binascii.Error:
+        return False
+
+
+def _words(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name)
+
+
+@cache
+def _pattern(text: str) -> re.Pattern[str]:
+    """Compile at first use: this module is loaded when DAGs are parsed."""
+    return re.compile(text, re.DOTALL)
