@@ -7,7 +7,7 @@ https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -21,16 +21,13 @@ from pydantic import (
     model_validator,
 )
 
+from airflow_skyvern.client.json_values import json_of
+from airflow_skyvern.client.proxy_locations import checked_name
 from airflow_skyvern.exceptions import SkyvernConfigError
 
 
-def _plain(value: Any) -> Any:
-    """Tuples and Airflow's lazy lists of XComs are lists to JSON."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_plain(item) for item in value]
-    return value
+def _location(value: Any) -> Any:
+    return checked_name(value.strip()) if isinstance(value, str) and value.strip() else value
 
 
 def _no_bool(value: Any) -> Any:
@@ -87,15 +84,16 @@ class RunRequest(RunOptions):
     """
     Everything that ``POST /v1/run/workflows`` takes.
 
+    :param parameters: As JSON; :meth:`of` makes it of Python's values.
     :param proxy_location: A location's name, such as ``"RESIDENTIAL"``, or a country with optional details:
-        ``{"country": "US", "subdivision": "CA", "city": "San Francisco"}``. Names are not checked here, as
-        Skyvern adds some now and then.
+        ``{"country": "US", "subdivision": "CA", "city": "San Francisco"}``. Skyvern adds names now and then: one
+        that looks like these is only warned of.
     """
 
     workflow_id: Text
-    parameters: Annotated[dict[str, JsonValue] | None, BeforeValidator(_plain)] = None
+    parameters: dict[str, JsonValue] | None = None
     title: Text | None = None
-    proxy_location: Text | dict[str, str] | None = None
+    proxy_location: Annotated[Text | dict[str, str] | None, BeforeValidator(_location)] = None
     webhook_url: Text | None = None
     browser_session_id: Text | None = None
     browser_profile_id: Text | None = None
@@ -125,15 +123,29 @@ class RunRequest(RunOptions):
             raise SkyvernConfigError(f"run_options must be a mapping, not {type(options).__name__}.")
         if misplaced := sorted(set(options) & (set(cls.model_fields) - set(RunOptions.model_fields))):
             raise SkyvernConfigError(f"run_options: pass {', '.join(misplaced)} as an argument of its own.")
+        parameters, problems = _parameters(fields.get("parameters"))
         try:
-            return cls.model_validate({**options, **fields})
+            request = cls.model_validate({**options, **fields, "parameters": parameters})
         except ValidationError as error:
-            # The original error would print the input, which may hold secrets.
-            raise SkyvernConfigError("; ".join(_explained(error))) from None
+            problems.extend(_explained(error))
+        if problems:
+            # Outside of the except clause: the original error would print the input, which may hold secrets.
+            raise SkyvernConfigError("; ".join(problems))
+        return request
 
     def body(self) -> dict[str, Any]:
         """Return the request's JSON; what was not given is not in it."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+def _parameters(given: Any) -> tuple[Any, list[str]]:
+    """Make JSON of the parameters, and tell what stands against it; the model says what is no mapping at all."""
+    if not isinstance(given, Mapping):
+        return given, []
+    try:
+        return json_of(given, "parameters"), []
+    except SkyvernConfigError as error:
+        return None, [str(error)]
 
 
 def _explained(error: ValidationError) -> Iterable[str]:
@@ -145,7 +157,8 @@ def _explained(error: ValidationError) -> Iterable[str]:
         if item["type"] == "extra_forbidden":
             yield f"{field_path}: no such option. {_suggestion(field)}"
         else:
-            yield f"{field_path}: {item['msg']}" if field_path else item["msg"].removeprefix("Value error, ")
+            message = item["msg"].removeprefix("Value error, ")
+            yield f"{field_path}: {message}" if field_path else message
 
 
 def _suggestion(field: str) -> str:

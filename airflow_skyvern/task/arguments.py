@@ -31,9 +31,12 @@ def _check_endings(skip_on: Collection[str]) -> None:
 
 
 def _check_request(fields: Mapping[str, Any], run_options: Any, *, durable: bool) -> None:
+    from airflow_skyvern.client.json_values import json_of
     from airflow_skyvern.client.run_request import RunRequest, decoded
     from airflow_skyvern.runs.key import check_metadata
 
+    if is_dynamic(fields.get("parameters")) and isinstance(fields["parameters"], Mapping):
+        json_of(fields["parameters"], "parameters", skip=is_dynamic)
     known = {name: value for name, value in fields.items() if not is_dynamic(value)}
     if _is_json_file(known.get("parameters")):
         del known["parameters"]

@@ -265,7 +265,10 @@ def test_what_is_wrong_is_refused_with_the_same_words(side: Side, make: Make, st
 @pytest.mark.parametrize(
     ("make", "detail"),
     [
-        (start_of("ok_wait", proxy_location="MARS"), "proxy_location.str-enum[ProxyLocation]: Input should be 'RESI"),
+        (
+            start_of("ok_wait", proxy_location="RESIDENTIAL_XX"),
+            "proxy_location.str-enum[ProxyLocation]: Input should be 'RESI",
+        ),
         (lambda _: api.list_runs(["bogus"]), "status.0: Input should be 'created', 'queued', 'running', 'paused'"),
         (
             lambda _: api.list_workflow_runs("wpid_123", ["bogus"]),

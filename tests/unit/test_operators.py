@@ -67,7 +67,9 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
     ("arguments", "complaint"),
     [
         ({"workflow_id": ""}, "Task 't': workflow_id: String should have at least 1 character"),
-        ({"parameters": {"when": {1}}}, "Task 't': parameters.when"),
+        ({"parameters": {"when": object()}}, "Task 't': parameters.when: object is no JSON"),
+        ({"parameters": {"day": "{{ ds }}", "when": [object()]}}, r"parameters.when\[0\]: object is no JSON"),
+        ({"parameters": {"day": "{{ ds }}"}, "proxy_location": "MARS"}, "Task 't': proxy_location: no such location"),
         ({"parameters": "not json"}, "Task 't': parameters: must be a mapping"),
         ({"run_options": {"ai_fallbck": True}}, "Task 't': run_options.ai_fallbck: no such option. Did you mean"),
         ({"run_options": {"run_with": "magic"}}, "Task 't': run_options.run_with"),
@@ -280,7 +282,7 @@ def test_endings_can_skip_the_task(skyvern: FakeSkyvern, status: str, *, deferra
     [
         ({"workflow_id": "wpid_123"}, None, "404: Workflow not found. workflow_permanent_id=wpid_123"),
         ({}, None, "400: Missing value for parameter vendor"),
-        ({"parameters": {"vendor": "A"}, "proxy_location": "MARS"}, None, "422: proxy_location"),
+        ({"parameters": {"vendor": "A"}, "proxy_location": "RESIDENTIAL_XX"}, None, "422: proxy_location"),
         ({}, httpx.Response(402, json={"detail": "Out of credit"}), "402: Out of credit"),
         ({}, httpx.Response(403, json={"detail": "Could not validate credentials"}), "403: Could not validate"),
     ],

@@ -40,7 +40,10 @@ def test_null_among_the_parameters_is_sent() -> None:
     [
         ({"workflow_id": ""}, None, "workflow_id: String should have at least 1 character"),
         ({"workflow_id": None}, None, "workflow_id: Input should be a valid string"),
-        ({"parameters": {"a": {1, 2}}}, None, "parameters.a"),
+        ({"parameters": {"a": b"x"}}, None, "parameters.a: bytes is no JSON; decode it"),
+        ({"parameters": {"items": [1, {"when": object()}]}}, None, r"parameters.items\[1\].when: object is no JSON"),
+        ({"proxy_location": "MARS"}, None, "proxy_location: no such location. Known names: RESIDENTIAL, "),
+        ({"proxy_location": "residential_de"}, None, "no such location. Did you mean RESIDENTIAL_DE?"),
         ({"parameters": ["a"]}, None, "parameters: Input should be a valid dictionary"),
         ({"webhook_url": "  "}, None, "webhook_url: String should have at least 1 character"),
         (
@@ -83,17 +86,23 @@ def test_a_wrong_request_names_the_field_and_what_would_be_right(
 
 def test_every_wrong_field_is_named_at_once() -> None:
     with pytest.raises(SkyvernConfigError) as caught:
-        RunRequest.of({"workflow_id": ""}, {"run_with": "magic", "nonsense": 1})
-    assert all(name in str(caught.value) for name in ("workflow_id", "run_with", "nonsense"))
+        RunRequest.of({"workflow_id": "", "parameters": {"a": b"", "b": b""}}, {"run_with": "magic", "nonsense": 1})
+    names = ("workflow_id", "parameters.a", "parameters.b", "run_with", "nonsense")
+    assert all(name in str(caught.value) for name in names)
+
+
+def test_a_location_that_looks_new_is_sent_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    request = RunRequest.of({"workflow_id": "w", "proxy_location": " RESIDENTIAL_QQ "})
+    assert request.body()["proxy_location"] == "RESIDENTIAL_QQ"  # once per name and process
+    assert "'RESIDENTIAL_QQ' is not among the names" in caplog.text
 
 
 def test_a_complaint_does_not_repeat_the_values() -> None:
-    secret = {"password": {"s3cr3t-value"}}
+    secret = {"password": b"s3cr3t-value", ("s3cr3t-name",): 1}
     with pytest.raises(SkyvernConfigError) as caught:
         RunRequest.of({"workflow_id": "w", "parameters": secret}, {"run_with": "s3cr3t-value"})
     assert "s3cr3t-value" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None  # pydantic's error holds the values
 
 
 def test_the_users_metadata_leaves_room_for_the_key() -> None:
