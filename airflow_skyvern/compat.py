@@ -8,6 +8,7 @@ the DAG processor and Airflow's command line load this module.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -43,6 +44,45 @@ def is_airflow_3() -> bool:
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
     return AIRFLOW_V_3_0_PLUS
+
+
+@cache
+def stats() -> Any:
+    """
+    Return what writes Airflow's metrics: ``incr``, ``gauge``, ``timing``.
+
+    From 3.2 on the task SDK has metrics of its own, which Airflow prepares in tasks and not in the triggerer.
+    """
+    try:
+        from airflow.sdk.observability.stats import Stats
+    except ImportError:
+        from airflow.stats import Stats
+    else:
+        _prepare_stats(Stats)
+    return Stats
+
+
+def _prepare_stats(stats: Any) -> None:
+    """Set what Airflow's own processes set; its factory takes an argument in 3.2 only, ``initialize`` one in 3.3."""
+    from airflow.sdk.configuration import conf
+    from airflow.sdk.observability.metrics import stats_utils
+
+    state = import_module("airflow.sdk._shared.observability.metrics.stats")
+    if (state._factory if hasattr(state, "_factory") else stats.factory) is not None:  # noqa: SLF001  no public one
+        return
+    make_factory: Any = stats_utils.get_stats_factory
+    factory = make_factory(*([stats] if signature(make_factory).parameters else []))
+    legacy = {"export_legacy_names": conf.getboolean("metrics", "legacy_names_on")}
+    stats.initialize(
+        factory=factory, **(legacy if "export_legacy_names" in signature(stats.initialize).parameters else {})
+    )
+
+
+def hostname() -> str:
+    """Return the name that Airflow gives this machine, in letters that every metrics backend takes."""
+    from airflow.utils.net import get_hostname
+
+    return re.sub(r"[^\w.-]", "_", get_hostname(), flags=re.ASCII)
 
 
 # What a running task may ask.

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_skyvern import compat
+from airflow_skyvern import compat, metrics
 from airflow_skyvern.client import api, schedule_api
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
@@ -143,13 +143,13 @@ class SkyvernHook(BaseHook):
     def get_conn(self) -> SkyvernClient:
         """Return the client of this connection; it is made once."""
         if self._client is None:
-            self._client = SkyvernClient(self._settings(), retry=self.retry)
+            self._client = SkyvernClient(self._settings(), retry=self.retry, observe=self.observe)
         return self._client
 
     async def aget_conn(self) -> AsyncSkyvernClient:
         """Return the client of this connection for the running event loop; it is made once."""
         if self._async_client is None:
-            self._async_client = AsyncSkyvernClient(await self.asettings(), retry=self.retry)
+            self._async_client = AsyncSkyvernClient(await self.asettings(), retry=self.retry, observe=self.observe)
         return self._async_client
 
     def send(self, call: Call[T]) -> T:
@@ -194,6 +194,10 @@ class SkyvernHook(BaseHook):
         if self._client is None:
             return None
         return SkyvernClient(self._client.settings.within(timeout), retry=RetryPolicy(attempts=1))
+
+    def observe(self, call: Call[Any], error: SkyvernError | None) -> None:
+        """Count a request of this connection in Airflow's metrics."""
+        metrics.request_sent(self.skyvern_conn_id, error)
 
     def close(self) -> None:
         """Close the client, if there is one."""

@@ -28,6 +28,7 @@ from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.exceptions import (
     SkyvernConfigError,
     SkyvernConnectionError,
+    SkyvernError,
     SkyvernResponseError,
     detail_of,
     error_of_answer,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.settings import Settings
 
 T = TypeVar("T")
+Observe = Callable[["Call[Any]", SkyvernError | None], object]
+"""What is called with each request that was sent and the error it ended with, if any; must be quick and not raise."""
 
 CONNECT_TIMEOUT = 10.0
 
@@ -60,6 +63,7 @@ class SkyvernClient:
 
     :param transport: What carries the requests; the network if not given.
     :param sleep: How to pause between repetitions.
+    :param observe: Called after each request; for metrics.
     """
 
     def __init__(
@@ -69,8 +73,10 @@ class SkyvernClient:
         retry: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        observe: Observe | None = None,
     ) -> None:
         self.settings = settings
+        self._observe = observe or _ignore
         self._http = httpx.Client(**_options(settings), transport=transport)
         self._repeat = tenacity.Retrying(**(retry or RetryPolicy()).repeating(), sleep=sleep)
 
@@ -104,6 +110,15 @@ class SkyvernClient:
 
     def _send_once(self, call: Call[T]) -> T:
         try:
+            result = self._exchange(call)
+        except SkyvernError as error:
+            self._observe(call, error)
+            raise
+        self._observe(call, None)
+        return result
+
+    def _exchange(self, call: Call[T]) -> T:
+        try:
             with self._http.stream(call.method, **_request(self.settings, call)) as response:
                 body = _Body(call)
                 for chunk in response.iter_bytes():
@@ -121,6 +136,7 @@ class AsyncSkyvernClient:
     :param sleep: How to pause between repetitions.
     :param keep: Seconds for which an idle connection is kept. Longer than httpx's 5 only for calls that may be
         repeated: the server may close a connection in the moment it is used again.
+    :param observe: Called after each request; for metrics.
     """
 
     def __init__(
@@ -131,8 +147,10 @@ class AsyncSkyvernClient:
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         keep: float = 5.0,
+        observe: Observe | None = None,
     ) -> None:
         self.settings = settings
+        self._observe = observe or _ignore
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=IDLE, keepalive_expiry=keep)
         self._http = httpx.AsyncClient(**_options(settings), transport=transport, limits=limits)
         policy = retry or RetryPolicy()
@@ -165,6 +183,15 @@ class AsyncSkyvernClient:
 
     async def _send_once(self, call: Call[T]) -> T:
         try:
+            result = await self._exchange(call)
+        except SkyvernError as error:
+            self._observe(call, error)
+            raise
+        self._observe(call, None)
+        return result
+
+    async def _exchange(self, call: Call[T]) -> T:
+        try:
             async with self._http.stream(call.method, **_request(self.settings, call)) as response:
                 body = _Body(call)
                 async for chunk in response.aiter_bytes():
@@ -172,6 +199,10 @@ class AsyncSkyvernClient:
         except NO_ANSWER as error:
             raise _no_answer(call, error, self.settings) from error
         return _result(call, response, bytes(body))
+
+
+def _ignore(call: Call[Any], error: SkyvernError | None) -> None:
+    """Observe nothing."""
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_skyvern import compat
+from airflow_skyvern import compat, metrics
 from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
@@ -270,7 +270,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         request = self._request()
         self._active_run.will_start(task_try, None)
         self._announce(task_try, None)
-        return self.hook.run_workflow(request)
+        run = self.hook.run_workflow(request)
+        metrics.run_started(self.skyvern_conn_id, resumed=False)
+        return run
 
     def _start_once(self, task_try: TaskTry) -> Run:
         from airflow_skyvern.runs.submission import Attempt, Submission
@@ -294,7 +296,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             cancel_predecessor=self.cancel_on_kill,
             seconds_left=self._deadline(task_try) - time.time(),
         )
-        return submission.start(attempt)
+        run = submission.start(attempt)
+        metrics.run_started(self.skyvern_conn_id, resumed=submission.resumed)
+        return run
 
     def _announce(self, task_try: TaskTry, group: str | None) -> None:
         """Let the API server find the run when a user marks the task, even before the start was answered."""
@@ -391,6 +395,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     def _result(self, task_try: TaskTry, run: Run) -> Any:
         self._active_run.ended()
+        metrics.run_ended(self.skyvern_conn_id, run)
         if run.succeeded:
             value = self._output_options.value_of(run)
             task_try.start_store.done(run.run_id)
@@ -415,6 +420,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             ) from error
         if run.succeeded:
             return run
+        metrics.run_ended(self.skyvern_conn_id, run)
         raise SkyvernWaitTimeout(f"Skyvern run {wait.run_id} did not end in time; it is {run.status} now.{link}", run)
 
     def _request(self) -> RunRequest:

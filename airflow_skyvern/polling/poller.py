@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import logging
 import math
 from collections import deque
@@ -25,6 +26,7 @@ from airflow_skyvern.polling.queue import RECHECK_INTERVAL, InList, PollQueue, Q
 from airflow_skyvern.polling.session import Connect, MakeClient, PollSession, single_attempt_client
 
 if TYPE_CHECKING:
+    from airflow_skyvern.client.sender import Observe
     from airflow_skyvern.models import ListedRun, RunSnapshot
     from airflow_skyvern.runs.wait import Wait
 
@@ -334,8 +336,12 @@ class RunPoller:
 _POLLERS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, RunPoller]] = WeakKeyDictionary()
 
 
-def poller_of(conn_id: str, connect: Connect) -> RunPoller:
-    """Return the poller that all waits of this event loop at this connection share."""
+def poller_of(conn_id: str, connect: Connect, *, observe: Observe | None = None) -> RunPoller:
+    """
+    Return the poller that all waits of this event loop at this connection share.
+
+    :param observe: Called after each request of a poller that is made now.
+    """
     pollers = _POLLERS.setdefault(asyncio.get_running_loop(), {})
     if conn_id in pollers:
         return pollers[conn_id]
@@ -344,5 +350,7 @@ def poller_of(conn_id: str, connect: Connect) -> RunPoller:
         if pollers.get(conn_id) is poller:
             del pollers[conn_id]
 
-    pollers[conn_id] = poller = RunPoller(connect, on_idle=forget)
+    pollers[conn_id] = poller = RunPoller(
+        connect, on_idle=forget, make_client=functools.partial(single_attempt_client, observe=observe)
+    )
     return poller

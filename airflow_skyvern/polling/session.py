@@ -23,6 +23,7 @@ from airflow_skyvern.exceptions import (
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
+    from airflow_skyvern.client.sender import Observe
     from airflow_skyvern.client.settings import Settings
     from airflow_skyvern.models import RunSnapshot
 
@@ -42,9 +43,9 @@ KEEPALIVE = 60.0
 """Seconds for which idle connections are kept, so that the next poll needs no handshake."""
 
 
-def single_attempt_client(settings: Settings) -> AsyncSkyvernClient:
+def single_attempt_client(settings: Settings, *, observe: Observe | None = None) -> AsyncSkyvernClient:
     """Make a client that does not repeat failed requests: the poller does, later."""
-    return AsyncSkyvernClient(settings, retry=RetryPolicy(attempts=1), keep=KEEPALIVE)
+    return AsyncSkyvernClient(settings, retry=RetryPolicy(attempts=1), keep=KEEPALIVE, observe=observe)
 
 
 class PollSession:

@@ -101,6 +101,8 @@ class Submission:
         self._lost_start_timeout = lost_start_timeout
         self._clock = clock
         self._sleep = sleep
+        self.resumed = False
+        """Whether :meth:`start` has returned a run of an earlier try."""
         self._known: set[str] = set()
         self._deadline = math.inf
 
@@ -113,6 +115,7 @@ class Submission:
         """
         self._deadline = self._clock() + attempt.seconds_left
         if attempt.earlier_tries and (earlier := self._earlier_run(attempt)):
+            self.resumed = True
             return earlier
         self._store.will_start(self._key.group)
         try:

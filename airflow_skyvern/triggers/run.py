@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_skyvern import compat
+from airflow_skyvern import compat, metrics
 from airflow_skyvern.client.retry import RETRY_INTERVAL, while_transient_async
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
@@ -64,6 +64,9 @@ class SkyvernRunTrigger(BaseTrigger):
 
     retry_interval: ClassVar[float] = 1.0
     """Seconds between two questions to Airflow about a task that a user may have ended."""
+
+    waiting_since = 0.0
+    """An end before then, in seconds since the epoch, was not noticed late: nobody waited for it."""
 
     def __init__(
         self,
@@ -132,11 +135,13 @@ class SkyvernRunTrigger(BaseTrigger):
         )
         try:
             run_id_of(self.run_id)
-            conn_id = self.skyvern_conn_id
-            poller = poller_of(conn_id, lambda: SkyvernHook(conn_id).asettings())
-            run = await poller.wait(wait, first_poll_delay=self.first_poll_delay)
+            hook = SkyvernHook(self.skyvern_conn_id)
+            poller = poller_of(self.skyvern_conn_id, hook.asettings, observe=hook.observe)
+            with metrics.active_wait():
+                run = await poller.wait(wait, first_poll_delay=self.first_poll_delay)
             if run is not None:
                 reason = "ended"
+                metrics.end_noticed(self.skyvern_conn_id, run, self.waiting_since)
             elif wait.run is not None and not wait.expired:
                 reason, message = "paused", wait.run.app_url
         except (SkyvernError, AirflowNotFoundException) as error:
@@ -192,6 +197,7 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
         """Wait, and yield one :class:`RunEvent`, or the end of the task."""
         airflows_end = compat.airflows_timeout(self)
         self.deadline = airflows_end.timestamp() - self.backstop if airflows_end else time.time() + self.timeout
+        self.waiting_since = self.deadline - self.timeout
         event = await self._event()
         yield (self._end(event) if self.end_from_trigger else None) or TriggerEvent(event)
 

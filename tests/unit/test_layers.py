@@ -18,6 +18,7 @@ LAYERS = (
     "polling",
     # Above here is what knows Airflow.
     "compat",
+    "metrics",
     "hooks",
     "task",
     "results finished_runs",
