@@ -17,7 +17,7 @@ ifneq ($(filter-out airflow,$(RIG)),)
 $(error RIG=$(RIG): airflow)
 endif
 
-.PHONY: help demo check test faults bench format constraints clean
+.PHONY: help demo check test faults bench docs format constraints clean
 
 help:  ## show this list; * marks what a newcomer needs
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,6 +57,9 @@ bench: .venvs/bench/.installed  ## waiting beside the triggers of other provider
 	@.venvs/bench/bin/python -m benchmarks.run $(if $(SMOKE),--smoke)
 endif
 
+docs: .venvs/docs/.installed  ## the documentation's site, into site/; strict (SERVE=1 shows it on 127.0.0.1:8000)
+	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs $(if $(SERVE),serve,build --quiet)
+
 format: $(NEWEST)/.installed  ## format and fix what can be fixed
 	$(NEWEST)/bin/ruff format .
 	$(NEWEST)/bin/ruff check --fix .
@@ -65,7 +68,7 @@ constraints: | $(UV)  ## resolve the newest pins into constraints/
 	$(PYTHON) -m dev.constraints
 
 clean:  ## remove environments and caches
-	rm -rf .venvs .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venvs .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist site
 
 # Environments: .venvs/airflow-X.Y with this package and the tools, .venvs/skyvern with the server.
 .venvs/uv/bin/uv:
@@ -80,6 +83,11 @@ clean:  ## remove environments and caches
 .venvs/bench/.installed: constraints/bench.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) $(@D)
 	$(UV) pip install --quiet --python $(@D) --constraint $< --editable . --group bench
+	touch $@
+
+.venvs/docs/.installed: constraints/docs.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D) --constraint $< --group docs
 	touch $@
 
 $(SKYVERN): constraints/skyvern.txt | $(UV)

@@ -1,5 +1,5 @@
 """Resolve `constraints/*.txt`: one pinned environment per Airflow version, one for the Skyvern server, one for the
-benchmark.
+benchmark, one for the documentation.
 
 Run by `make constraints` (`python -m dev.constraints [NAME ...]`), with `uv` on PATH or named by $UV.
 """
@@ -37,6 +37,8 @@ def main(names: list[str]) -> None:
             compile_pins(name, f"apache-airflow=={version}\n", "pyproject.toml", "--group", "dev", "--group", "test")
     if not names or "bench" in names:
         compile_pins("bench", f"apache-airflow=={AIRFLOW[NEWEST]}\n", "pyproject.toml", "--group", "bench")
+    if not names or "docs" in names:
+        compile_pins("docs", "", "--group", "docs")
     if not names or "skyvern" in names:
         compile_pins("skyvern", f"{SKYVERN}\n")
 

@@ -1,0 +1,69 @@
+"""The documentation's site, as far as it can be checked without building it; `make docs` does the rest."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import airflow_skyvern
+from airflow_skyvern.hooks import SkyvernHook
+from dev.site import endpoints
+from dev.site.diagrams import BLOCK, IMAGES, image_of
+from dev.site.hook_methods import hook_methods
+
+ROOT = Path(__file__).parents[2]
+NAV = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+REFERENCE = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+
+INTERNAL = {
+    "cli",  # documented by its own help, and in schedules.md
+    "compat",
+    "finished_runs",
+    "plugin",
+    "polling",
+    "provider_info",
+    "runs",
+    "schedules",
+    "task",
+}
+
+
+@pytest.mark.parametrize("page", [path.name for path in sorted((ROOT / "docs").glob("*.md"))])
+def test_every_page_is_in_the_navigation(page: str) -> None:
+    assert re.search(rf"\b{page}$", NAV, re.MULTILINE), f"add a line for docs/{page} to the nav in mkdocs.yml"
+
+
+@pytest.mark.parametrize("example", [path.stem for path in sorted((ROOT / "dags").glob("*.py"))])
+def test_every_example_is_in_the_navigation(example: str) -> None:
+    assert f"- examples/{example}.md\n" in NAV, f"add examples/{example}.md to the nav in mkdocs.yml"
+
+
+@pytest.mark.parametrize("module", sorted({found.name for found in pkgutil.iter_modules(airflow_skyvern.__path__)}))
+def test_every_public_module_is_in_the_reference(module: str) -> None:
+    shown = bool(re.search(rf"::: airflow_skyvern\.{module}\b", REFERENCE))
+    assert shown == (module not in INTERNAL), f"give {module} a page in docs/reference/, or a line in INTERNAL"
+
+
+def test_every_method_that_the_hook_makes_of_an_endpoint_is_found() -> None:
+    names = {name for made in hook_methods() for name in (made.name, made.twin)}
+    assert names == {name for name, value in vars(SkyvernHook).items() if hasattr(value, "endpoint")}
+
+
+def test_the_table_of_endpoints_says_what_is_sent() -> None:
+    table = endpoints.table()
+    assert (
+        "| [`get_run`][airflow_skyvern.hooks.SkyvernHook.get_run] | `GET /v1/runs/{run_id}` | "
+        "[get-run](https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-run) |"
+    ) in table
+    assert "`DELETE /v1/workflows/{workflow_id}/schedules/{schedule_id}`" in table
+    assert table.count("\n") == 1 + len(list(hook_methods()))
+
+
+def test_every_diagram_was_drawn() -> None:
+    sources = [source for page in (ROOT / "docs").rglob("*.md") for source in BLOCK.findall(page.read_text())]
+    assert sources
+    drawn = {path.name for path in IMAGES.glob("*.svg")}
+    assert drawn == {image_of(source) for source in sources}, "run python -m dev.site.diagrams"
