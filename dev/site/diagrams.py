@@ -2,7 +2,8 @@
 Draw the diagrams of docs/ as images for the site: python -m dev.site.diagrams
 
 GitHub draws ```mermaid blocks itself; the site loads no script of another host, and shows the images in
-docs/images/diagrams/ instead. An image is called after the hash of its source, so a diagram that was changed and not drawn fails `make docs`.
+docs/images/diagrams/ instead. An image is called after the hash of its source, so a diagram that was changed and not
+drawn fails `make docs`.
 
 Needs npm, which fetches Mermaid into a temporary folder, and Chromium ($CHROMIUM, default /usr/bin/chromium).
 """

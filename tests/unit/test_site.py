@@ -25,8 +25,10 @@ INTERNAL = {
     "plugin",
     "polling",
     "provider_info",
+    "results",
     "runs",
     "schedules",
+    "secret_values",
     "task",
 }
 
