@@ -120,6 +120,12 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
     assert [target for target in targets if not (document.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("page", [path.name for path in sorted((ROOT / "docs").glob("*.md"))])
+def test_every_page_is_in_the_navigation(page: str) -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    assert re.search(rf"\b{page}$", navigation, re.MULTILINE), f"add a line for {page} to the nav in mkdocs.yml"
+
+
 @pytest.mark.parametrize("path", DAG_FILES, ids=lambda path: path.name)
 def test_every_example_is_a_dag_of_this_airflow(path: Path) -> None:
     place = "dag_processing" if find_spec("airflow.dag_processing.dagbag") else "models"

@@ -33,11 +33,6 @@ INTERNAL = {
 }
 
 
-@pytest.mark.parametrize("page", [path.name for path in sorted((ROOT / "docs").glob("*.md"))])
-def test_every_page_is_in_the_navigation(page: str) -> None:
-    assert re.search(rf"\b{page}$", NAV, re.MULTILINE), f"add a line for docs/{page} to the nav in mkdocs.yml"
-
-
 @pytest.mark.parametrize("example", [path.stem for path in sorted((ROOT / "dags").glob("*.py"))])
 def test_every_example_is_in_the_navigation(example: str) -> None:
     assert f"- examples/{example}.md\n" in NAV, f"add examples/{example}.md to the nav in mkdocs.yml"
