@@ -22,6 +22,7 @@ INTERNAL = {
     "cli",  # documented by its own help, and in schedules.md
     "compat",
     "finished_runs",
+    "metrics",
     "plugin",
     "polling",
     "provider_info",
@@ -30,6 +31,7 @@ INTERNAL = {
     "schedules",
     "secret_values",
     "task",
+    "ui",
 }
 
 
