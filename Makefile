@@ -25,10 +25,11 @@ help:  ## show this list; * marks what a newcomer needs
 demo: $(NEWEST)/.installed $(SKYVERN)  ## * run the example DAG on a real Airflow and a real Skyvern (UI=1 leaves them up)
 	@$(NEWEST)/bin/python -m dev.demo
 
-check: $(NEWEST)/.installed  ## * formatting, lint, types and unit tests: after each change
+check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, unit tests: after each change
 	$(NEWEST)/bin/ruff format --check .
 	$(NEWEST)/bin/ruff check .
 	$(NEWEST)/bin/mypy
+	$(NEWEST)/bin/deptry --no-ansi airflow_skyvern dags
 	$(NEWEST)/bin/python -m pytest -q -n auto tests/unit
 
 # SUITE=events: many finished runs as events, and a triggerer that is killed (SEED=, KILLS=, POSTGRES=0).

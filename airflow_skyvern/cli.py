@@ -110,8 +110,7 @@ def run_for_airflow(action: str, args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one command."""
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException
-
+    from airflow_skyvern.compat.sdk import AirflowNotFoundException
     from airflow_skyvern.exceptions import SkyvernError
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.schedules.airflow_db import AirflowDatabase

@@ -8,21 +8,19 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import BaseHook
-
 from airflow_skyvern import compat, metrics
 from airflow_skyvern.client import api, schedule_api
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
 from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, Settings
+from airflow_skyvern.compat.sdk import BaseHook
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.provider_info import CONNECTION_TYPE
 from airflow_skyvern.runs.lookup import fetch_run
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
-
     from airflow_skyvern.client.calls import Call
+    from airflow_skyvern.compat.sdk import Connection
     from airflow_skyvern.models import Run
 
 P = ParamSpec("P")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
-
+from airflow_skyvern.compat.sdk import BaseOperatorLink, XCom
 from airflow_skyvern.task import xcom
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
+
+    from airflow_skyvern.compat.sdk import BaseOperator
 
 
 class SkyvernRunLink(BaseOperatorLink):

@@ -11,7 +11,6 @@ import base64
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from dev.airflow_2 import for_airflow_2, runs_on_airflow_2
 from dev.process import Process, RigError, free_port, start_and_wait, stop_all, wait_until
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class AirflowServer:
         self.home.mkdir(parents=True, exist_ok=True)
         self.bin = (python_bin or Path(sys.executable).parent).absolute()
         self.version = _airflow_version(self.bin)
-        self.dags = _dags_folder(self.home, dags)
+        self.dags = self._dags_folder(dags)
         self.port = free_port()
         self.ui_url = f"http://127.0.0.1:{self.port}"
         self.db_path = self.home / "airflow.db"
@@ -107,6 +107,17 @@ class AirflowServer:
     @property
     def is_3(self) -> bool:
         return self.version >= (3, 0)
+
+    def _dags_folder(self, dags: Path | Iterable[Path]) -> Path:
+        if isinstance(dags, Path):
+            return dags.absolute()
+        folder = self.home / "dags"
+        folder.mkdir(exist_ok=True)
+        for file in dags:
+            code = file.read_text()
+            if self.is_3 or runs_on_airflow_2(code):
+                (folder / file.name).write_text(code if self.is_3 else for_airflow_2(code))
+        return folder
 
     # --- configuration -----------------------------------------------------------------------------------
 
@@ -457,16 +468,6 @@ def _airflow_version(python_bin: Path) -> tuple[int, int]:
         raise RigError(f"no Airflow in {python_bin}:\n{done.stderr}")
     major, minor = done.stdout.split(".")[:2]
     return int(major), int(minor)
-
-
-def _dags_folder(home: Path, dags: Path | Iterable[Path]) -> Path:
-    if isinstance(dags, Path):
-        return dags.absolute()
-    folder = home / "dags"
-    folder.mkdir(exist_ok=True)
-    for file in dags:
-        shutil.copy(file, folder)
-    return folder
 
 
 def _inherited(python_bin: Path) -> dict[str, str]:

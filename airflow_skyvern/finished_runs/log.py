@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
-
+from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import SkyvernError
 
 log = logging.getLogger(__name__)

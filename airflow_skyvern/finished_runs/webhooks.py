@@ -24,13 +24,13 @@ from functools import cache, partial
 from typing import Any
 
 from airflow.configuration import conf
-from airflow.providers.common.compat.sdk import BaseHook
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import AliasChoices, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from airflow_skyvern.compat.sdk import BaseHook
 from airflow_skyvern.finished_runs import registry
 from airflow_skyvern.finished_runs.registry import Delivered, DeliveryResult
 from airflow_skyvern.finished_runs.uri import FinishedRun

@@ -8,14 +8,13 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import (
+from airflow_skyvern import compat, metrics
+from airflow_skyvern.compat.sdk import (
     AirflowException,
     AirflowSkipException,
     BaseOperator,
     conf,
 )
-
-from airflow_skyvern import compat, metrics
 from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
@@ -24,9 +23,8 @@ from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
     from airflow_skyvern.client.run_request import RunRequest
+    from airflow_skyvern.compat.sdk import Context
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
     from airflow_skyvern.results.output import OutputOptions

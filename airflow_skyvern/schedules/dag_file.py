@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from airflow_skyvern import compat
+from airflow_skyvern.client.cron import check_zone
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.schedules.literals import literal
 from airflow_skyvern.secret_values import looks_secret, names_secret
@@ -34,10 +36,10 @@ A schedule of Skyvern that Airflow fires.
 Written by `airflow-skyvern schedules`. Change it as you like: a file that was changed is never written over.
 """
 
-from datetime import datetime, timezone
 from textwrap import dedent
 
-from airflow.providers.common.compat.sdk import DAG
+import pendulum
+{dag_import}
 from airflow.timetables.trigger import CronTriggerTimetable
 
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
@@ -109,7 +111,7 @@ class Block:
     @property
     def file_text(self) -> str:
         """The whole file of this DAG."""
-        body = f"{HEADER}\n{self.text}"
+        body = f"{HEADER.format(dag_import=compat.dag_import())}\n{self.text}"
         return f"{MARK} sha256={_hash(body)}\n{body}"
 
 
@@ -176,7 +178,7 @@ def export(
         doc=_doc(schedule, title, variables),
         cron=literal(schedule.cron_expression),
         zone=literal(schedule.timezone),
-        start_text=_datetime_text(start),
+        start_text=_moment_text(start, schedule.timezone),
         max_active_runs=options.max_active_runs,
         paused=paused,
         default_args=_inline({key: value for key, value in defaults.items() if value is not None}),
@@ -267,9 +269,13 @@ def _inline_list(values: list[str]) -> str:
     return "[" + ", ".join(literal(value) for value in values) + "]"
 
 
-def _datetime_text(moment: datetime) -> str:
-    utc = _utc(moment)
-    return f"datetime({utc.year}, {utc.month}, {utc.day}, {utc.hour}, {utc.minute}, tzinfo=timezone.utc)"
+def _moment_text(moment: datetime, zone: str) -> str:
+    """Write a moment as the clocks of a zone show it, and which one it is of an hour that they show twice."""
+    local = _utc(moment).astimezone(check_zone(zone))
+    twice = local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
+    fold = f", fold={local.fold}" if twice else ""
+    numbers = f"{local.year}, {local.month}, {local.day}, {local.hour}, {local.minute}"
+    return f"pendulum.datetime({numbers}, tz={literal(zone)}{fold})"
 
 
 def _utc(moment: datetime) -> datetime:

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
-
 from airflow_skyvern import compat
+from airflow_skyvern.compat.sdk import AirflowSkipException, BaseOperator
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernNotFoundError
 from airflow_skyvern.schedules.ownership import NO_SCHEDULES, skyvern_fires
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
+    from airflow_skyvern.compat.sdk import Context
     from airflow_skyvern.hooks import SkyvernHook
 
 

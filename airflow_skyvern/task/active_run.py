@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowFailException
-
 from airflow_skyvern import compat
+from airflow_skyvern.compat.sdk import AirflowFailException
 from airflow_skyvern.exceptions import SkyvernError, SkyvernRunCanceled, SkyvernWaitInterrupted
 from airflow_skyvern.task.task_try import TaskTry
 

@@ -114,8 +114,7 @@ def _runs_of_marked_tasks(session: Session, columns: dict[str, Any]) -> list[Can
 
 def cancel_marked(work: Cancellation) -> None:
     """Cancel the run of a task that a user has ended, if it is active, and log the result."""
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException
-
+    from airflow_skyvern.compat.sdk import AirflowNotFoundException
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.runs.cancel import cancel_if_active
 

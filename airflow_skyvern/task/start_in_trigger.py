@@ -13,7 +13,7 @@ from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.task.deadlines import BACKSTOP, deadline_after
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseSensorOperator
+    from airflow_skyvern.compat.sdk import BaseSensorOperator
 
 HANGING = re.compile(r"xcom_pull\((?:(?!map_indexes).)*$", re.DOTALL)
 """Airflow 3.3 renders such a template in the triggerer, and hangs there where no map index is given."""

@@ -10,9 +10,8 @@ from airflow_skyvern import compat
 from airflow_skyvern.task import xcom
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
     from airflow_skyvern.client.run_request import RunRequest
+    from airflow_skyvern.compat.sdk import Context
     from airflow_skyvern.models import Run
     from airflow_skyvern.runs.key import RunKey
     from airflow_skyvern.runs.store import StartStore

@@ -12,7 +12,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow_skyvern.compat.sdk import TaskDeferred
 
 
 class FakeTaskInstance:

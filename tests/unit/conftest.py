@@ -6,9 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from dev.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.loopback import Loopback
+
+settings.register_profile("unit", deadline=None)  # a busy machine is no error
+settings.load_profile("unit")
 
 Connect = Callable[..., None]
 TaskLog = Callable[[], str]

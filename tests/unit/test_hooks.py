@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, Connection
 
 from airflow_skyvern.client import api
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, Settings
+from airflow_skyvern.compat.sdk import AirflowNotFoundException, Connection
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
     SkyvernConfigError,

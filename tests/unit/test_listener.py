@@ -9,10 +9,10 @@ import pytest
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import Session
 
+from airflow_skyvern.compat import is_airflow_3
 from airflow_skyvern.runs.key import GROUP_TAG
 from airflow_skyvern.task import listener
 from airflow_skyvern.task.cancellations import Cancellation, Cancellations
@@ -20,7 +20,7 @@ from airflow_skyvern.task.cancellations import Cancellation, Cancellations
 if TYPE_CHECKING:
     from dev.fake.skyvern import FakeSkyvern
 
-if not AIRFLOW_V_3_0_PLUS:
+if not is_airflow_3():
     pytest.skip("Airflow 2 has no API server that would tell of marks", allow_module_level=True)
 
 from airflow.models.xcom import XComModel

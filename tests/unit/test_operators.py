@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from airflow.providers.common.compat.sdk import (
+
+from airflow_skyvern.client.retry import RetryPolicy
+from airflow_skyvern.compat import is_airflow_3
+from airflow_skyvern.compat.sdk import (
     DAG,
     AirflowException,
     AirflowFailException,
@@ -19,9 +22,6 @@ from airflow.providers.common.compat.sdk import (
     BaseOperator,
     TaskDeferred,
 )
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
-
-from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.exceptions import (
     SkyvernConfigError,
     SkyvernConnectionError,
@@ -226,7 +226,7 @@ def test_the_run_is_published_before_anything_is_waited_for(skyvern: FakeSkyvern
     [run_id] = skyvern.runs
     assert ti.xcoms == {"run_id": run_id, "app_url": f"http://localhost:8080/runs/{run_id}"}
     group = skyvern.runs[run_id].tags["airflow_key"]
-    assert told == ({"skyvern_conn_id": "skyvern_default", "group": group} if AIRFLOW_V_3_0_PLUS else None)
+    assert told == ({"skyvern_conn_id": "skyvern_default", "group": group} if is_airflow_3() else None)
 
 
 @pytest.mark.parametrize("arguments", [{"cancel_on_kill": False}, {"wait_for_completion": False}], ids=str)

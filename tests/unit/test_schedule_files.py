@@ -10,11 +10,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import pendulum
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from airflow_skyvern.compat import dag_bag
+from airflow_skyvern.compat import dag_bag, dag_import
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.models import Schedule
 from airflow_skyvern.schedules.airflow_db import AirflowDatabase
@@ -88,6 +89,38 @@ def test_the_dag_has_all_that_the_schedule_says(tmp_path: Path) -> None:
     assert (guard.workflow_id, guard.schedule_id, guard.skyvern_conn_id) == ("wpid_1", "wfs_1", "prod")
     assert (run.workflow_id, run.parameters, run.deferrable) == ("wpid_1", {"vendor": "ACME"}, True)
     assert (run.owner, run.retries, run.skyvern_conn_id) == ("finance", 1, "prod")
+
+
+@pytest.mark.parametrize(
+    ("start", "zone", "text"),
+    [
+        (START, "Europe/Berlin", 'pendulum.datetime(2026, 11, 24, 2, 30, tz="Europe/Berlin")'),
+        (START, "UTC", 'pendulum.datetime(2026, 11, 24, 1, 30, tz="UTC")'),
+        (
+            datetime(2026, 10, 25, 0, 30, tzinfo=timezone.utc),
+            "Europe/Berlin",
+            'pendulum.datetime(2026, 10, 25, 2, 30, tz="Europe/Berlin", fold=0)',
+        ),
+        (
+            datetime(2026, 10, 25, 1, 30, tzinfo=timezone.utc),
+            "Europe/Berlin",
+            'pendulum.datetime(2026, 10, 25, 2, 30, tz="Europe/Berlin", fold=1)',
+        ),
+    ],
+)
+def test_the_start_is_written_in_the_zone_of_the_schedule_and_is_the_same_moment(
+    start: datetime, zone: str, text: str
+) -> None:
+    made = export(schedule(timezone=zone), "Invoices", start, Options(), "skyvern_fetch_invoices")
+    assert f"    start_date={text},\n" in made.block.text
+    assert eval(text, {"pendulum": pendulum}).timestamp() == start.timestamp()
+
+
+def test_a_file_that_airflow_2_exported_is_read_after_an_upgrade(tmp_path: Path) -> None:
+    text = exported().block.file_text
+    assert text.count(dag_import()) == 1
+    dags = dags_of(text.replace(dag_import(), "from airflow import DAG"), tmp_path)
+    assert list(dags) == ["skyvern_fetch_invoices"]
 
 
 def test_secrets_are_read_from_variables_and_stand_in_no_file() -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
 
 from airflow_skyvern.client.retry import RetryPolicy
+from airflow_skyvern.compat.sdk import AirflowException, AirflowSkipException
 from airflow_skyvern.exceptions import SkyvernServerError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.schedules.guard import SkyvernScheduleGuard

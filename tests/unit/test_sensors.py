@@ -9,15 +9,15 @@ import airflow
 import httpx
 import pytest
 from airflow.exceptions import AirflowRescheduleException
-from airflow.providers.common.compat.sdk import (
+from airflow.triggers.base import BaseTrigger
+
+from airflow_skyvern.client.retry import RetryPolicy
+from airflow_skyvern.compat.sdk import (
     DAG,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
 )
-from airflow.triggers.base import BaseTrigger
-
-from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernRunFailed
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, task
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
-
 from airflow_skyvern.assets import runs_in, skyvern_runs
+from airflow_skyvern.compat import is_airflow_3, renders_trigger_arguments
+from airflow_skyvern.compat.sdk import DAG, task
 
 WATCHED, HOOKED, EACH, BOTH = (os.environ[f"EVENTS_{name}"] for name in ("WATCHED", "HOOKED", "EACH", "BOTH"))
 RECEIVER = os.environ["EVENTS_RECEIVER"]
@@ -19,7 +18,7 @@ def note(triggering_asset_events: Any = None) -> list[str]:
     return [run["run_id"] for run in runs_in(triggering_asset_events)]
 
 
-if AIRFLOW_V_3_0_PLUS:
+if is_airflow_3():
     both = skyvern_runs(BOTH, watch=True, poll_interval=2, redeliver_to=RECEIVER)
     for dag_id, asset in (
         ("watched", skyvern_runs(WATCHED, watch=True, poll_interval=2)),
@@ -30,7 +29,7 @@ if AIRFLOW_V_3_0_PLUS:
         with DAG(dag_id, schedule=[asset], catchup=False):
             note()
 
-if AIRFLOW_V_3_3_PLUS:
+if renders_trigger_arguments():  # Airflow 3.3
     from airflow.providers.standard.operators.empty import EmptyOperator
     from airflow.sdk import PartitionedAssetTimetable
 

@@ -6,8 +6,7 @@ import os
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Param
-
+from airflow_skyvern.compat.sdk import DAG, Param
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 
 PARAMS: dict[str, Any] = {"x": Param("", type="string"), "workflows": Param([], type="array")}

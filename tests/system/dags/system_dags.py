@@ -6,9 +6,8 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Param, task
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
-
+from airflow_skyvern.compat import is_airflow_3
+from airflow_skyvern.compat.sdk import DAG, Param, task
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.sensors import SkyvernRunSensor
 
@@ -66,7 +65,7 @@ with dag("execution_timeout"):
 with dag("dagrun_timeout", dagrun_timeout=timedelta(seconds=40)):
     run(deferrable=True)
 
-with dag("fail_fast", **{"fail_fast" if AIRFLOW_V_3_0_PLUS else "fail_stop": True}):
+with dag("fail_fast", **{"fail_fast" if is_airflow_3() else "fail_stop": True}):
     run(deferrable=True)
 
     @task.sensor(poke_interval=2)

@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow.providers.common.compat.sdk import Connection, Context
     from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+    from airflow_skyvern.compat.sdk import Connection, Context
 
 FIRST_POLL_DELAY = 8.0
 """
@@ -41,9 +42,9 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1"})  # noqa: S
 @cache
 def is_airflow_3() -> bool:
     """Tell Airflow 3 from 2.11."""
-    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+    from airflow import __version__
 
-    return AIRFLOW_V_3_0_PLUS
+    return not __version__.startswith("2.")
 
 
 @cache
@@ -123,7 +124,7 @@ def airflow_base_url() -> str:
 
     2.11 has it in another section. The default is nothing on 3.x, and an address on ``localhost`` on 2.11.
     """
-    from airflow.providers.common.compat.sdk import conf
+    from airflow_skyvern.compat.sdk import conf
 
     address = str(conf.get("api" if is_airflow_3() else "webserver", "base_url", fallback="") or "")
     return "" if urlsplit(address).hostname in LOCAL_HOSTS else address
@@ -140,7 +141,7 @@ def timed_out_by_airflow() -> bool:
 
     Airflow calls it while it handles its own exception, which is the same class on all versions.
     """
-    from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+    from airflow_skyvern.compat.sdk import AirflowTaskTimeout
 
     return isinstance(sys.exc_info()[1], AirflowTaskTimeout)
 
@@ -153,7 +154,7 @@ def context_of_timed_out_task() -> Context | None:
     """
     if is_airflow_3():
         return None
-    from airflow.providers.common.compat.sdk import AirflowException, get_current_context
+    from airflow_skyvern.compat.sdk import AirflowException, get_current_context
 
     try:
         return get_current_context()
@@ -181,8 +182,9 @@ async def get_connection(conn_id: str) -> Connection:
     Airflow's own async way is not there on 2.11 and 3.0, blocks other reads before 3.3.2, and finds no connection in
     ``airflow dags test`` of 3.3.2. The blocking way in a thread works on all versions.
     """
-    from airflow.providers.common.compat.sdk import BaseHook
     from asgiref.sync import sync_to_async
+
+    from airflow_skyvern.compat.sdk import BaseHook
 
     connection: Connection = await sync_to_async(BaseHook.get_connection)(conn_id)
     return connection
@@ -320,6 +322,11 @@ def is_present(dag_model: Any) -> bool:
 def is_partitioned(dag_model: Any) -> bool:
     """Tell whether a DAG is started once per partition of its assets; from 3.3 on."""
     return bool(getattr(dag_model, "timetable_partitioned", False))
+
+
+def dag_import() -> str:
+    """Return how a DAG file imports ``DAG``; what is written on 2.11 works on Airflow 3 too, without a warning."""
+    return f"from airflow{'.sdk' if is_airflow_3() else ''} import DAG"
 
 
 def connection_form_widgets(fields: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
