@@ -29,7 +29,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 	$(NEWEST)/bin/ruff format --check .
 	$(NEWEST)/bin/ruff check .
 	$(NEWEST)/bin/mypy
-	$(NEWEST)/bin/deptry --no-ansi airflow_skyvern dags
+	$(NEWEST)/bin/deptry --no-ansi airflow_skyvern
 	$(NEWEST)/bin/python -m pytest -q -n auto tests/unit
 
 # SUITE=events: many finished runs as events, and a triggerer that is killed (SEED=, KILLS=, POSTGRES=0).
