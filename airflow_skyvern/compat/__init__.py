@@ -274,7 +274,7 @@ def _exists(module: str) -> bool:
 
 def sensitive_names() -> frozenset[str]:
     """Return the parts of names that this installation calls secret, besides Airflow's own list."""
-    from airflow.providers.common.compat.sdk import conf
+    from airflow_skyvern.compat.sdk import conf
 
     names = conf.get("core", "sensitive_var_conn_names", fallback="") or ""
     return frozenset(name.strip().lower() for name in names.split(",") if name.strip())
