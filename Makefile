@@ -46,10 +46,10 @@ endif
 	$(VENV)/bin/python -m pytest -v $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
 endif
 
-faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, ONLY=, EVENTS=, DURABLE=0)
+faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, ONLY=, EVENTS=, ROUNDS=, DURABLE=0)
 	AIRFLOW=$(AIRFLOW) $(VENV)/bin/python -m tests.faults.run
 
-# RIG=airflow: deferred runs on real servers, worker seconds and every request (RUNS=, RUN_SECONDS=).
+# RIG=airflow: deferred runs on real servers, worker seconds and every request (RUNS=, RUN_SECONDS=, BLIP=).
 ifeq ($(RIG),airflow)
 bench: $(NEWEST)/.installed $(SKYVERN)
 	@$(NEWEST)/bin/python -m benchmarks.airflow_runs

@@ -8,6 +8,7 @@ waiting took too many requests.
 
 ``RUNS=`` (default 100) is the number of tasks, ``RUN_SECONDS=`` how long each run takes (default: long enough that
 all are deferred when the first one ends). With the defaults the result is written into docs/performance.md.
+``BLIP=12`` lets a proxy answer ``404 page not found`` in Skyvern's place for so many seconds once all are deferred.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from benchmarks.report import PAGE, Markers, machine, table
 from dev.airflow_server import RUN_FINAL, AirflowServer
-from dev.fault_proxy import FaultProxy
+from dev.fault_proxy import Answer, FaultProxy
 from dev.postgres import PostgresServer
 from dev.process import RigError, wait_until
 from dev.skyvern_server import SkyvernServer
@@ -50,6 +52,7 @@ ROWS = 100
 SECONDS_PER_RUN = 2.0
 """How much longer each run takes per run, so that all tasks are deferred when the first run ends."""
 KEY = "made-up-key-of-the-benchmark"
+NOT_FOUND = Answer(404, b"404 page not found", "text/plain")
 
 _FINISHED = re.compile(r"Workload finished.*?duration=([\d.]+).*?final_state=(\w+).*?workload_id=(\S+)")
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
@@ -60,13 +63,21 @@ class RequestCounter:
     """Counts the requests that pass the proxy, by method, path and filters."""
 
     requests: Counter[str] = field(default_factory=Counter)
+    refused_until: float = 0.0
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Count a request; the proxy then passes it on."""
+        """Count a request, and answer it as an ingress without a backend does while that is asked for."""
         url = urlsplit(exchange.target)
         path = re.sub(r"wr_\w+", "{run_id}", url.path)
         filters = "".join(f"&{name}=…" for name in sorted(parse_qs(url.query)))
         self.requests[f"{exchange.method} {path}{filters.replace('&', '?', 1)}"] += 1
+        if time.monotonic() < self.refused_until:
+            self.requests["answered 404 page not found"] += 1
+            await exchange.reply(NOT_FOUND)
+
+    def refuse(self, seconds: float) -> None:
+        """Answer in Skyvern's place for so long."""
+        self.refused_until = time.monotonic() + seconds
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,7 @@ class DagRun:
     conf: dict[str, Any]
     most_deferred: int = 0
     run_id: str = ""
+    when_all_deferred: Callable[[], None] | None = None
 
     def run(self, timeout: float) -> None:
         """Run to the end, good or bad; RigError if it does not come in time."""
@@ -158,6 +170,9 @@ class DagRun:
         while self.airflow.run_state(self.dag_id, self.run_id) not in RUN_FINAL:
             states = Counter(row["state"] for row in self._rows())
             self.most_deferred = max(self.most_deferred, states["deferred"])
+            if self.when_all_deferred and states["deferred"] == states.total():
+                self.when_all_deferred()
+                self.when_all_deferred = None
             if time.monotonic() - began > timeout:
                 raise RigError(f"{self.dag_id}: {states} after {timeout:.0f} s")
             time.sleep(1)
@@ -242,8 +257,12 @@ def servers(counter: RequestCounter) -> Iterator[tuple[AirflowServer, SkyvernSer
         yield stack.enter_context(AirflowServer(home / "airflow", DAGS, env, postgres=postgres)), skyvern
 
 
-def measure(runs: int, seconds: int) -> Found:
-    """Run empty tasks, then the runs, and return what was observed."""
+def measure(runs: int, seconds: int, blip: float) -> Found:
+    """
+    Run empty tasks, then the runs, and return what was observed.
+
+    :param blip: For how many seconds Skyvern is not there once all tasks are deferred.
+    """
     counter = RequestCounter()
     with servers(counter) as (airflow, skyvern):
         empty = DagRun(airflow, "bench_empty", "empty", {"numbers": list(range(EMPTY_TASKS))})
@@ -251,6 +270,8 @@ def measure(runs: int, seconds: int) -> Found:
         good, bad = (make_workflow(skyvern, seconds, terminated=terminated) for terminated in (False, True))
         workflows = [bad if fails(number) else good for number in range(runs)]
         waiting = DagRun(airflow, "bench_runs", "run", {"workflows": workflows})
+        if blip:
+            waiting.when_all_deferred = partial(counter.refuse, blip)
         began = time.monotonic()
         waiting.run(3 * seconds + 300 + 6 * runs)
         took = time.monotonic() - began
@@ -308,13 +329,14 @@ def main() -> int:
         raise SystemExit(f"RUNS={runs}: 1 to {MOST_RUNS}")
     standard = round(40 + SECONDS_PER_RUN * runs)
     seconds = int(os.environ.get("RUN_SECONDS") or standard)
-    found = measure(runs, seconds)
+    blip = float(os.environ.get("BLIP") or 0)
+    found = measure(runs, seconds, blip)
     result = text(found)
     print(result)
     wrong = faults(found)
     for fault in wrong:
         print("FAILED:", fault, file=sys.stderr)
-    if not wrong and (runs, seconds) == (RUNS, standard):
+    if not wrong and (runs, seconds, blip) == (RUNS, standard, 0):
         Markers(PAGE, "make bench RIG=airflow").put(result)
     return int(bool(wrong))
 

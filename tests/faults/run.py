@@ -14,7 +14,8 @@ is printed. The exit status is 1 when anything of it is not as it has to be:
 - with DURABLE=0, which turns the operator's protection off, there *are* duplicates: the suite can see them.
 
 Settings: SEED, EXECUTIONS (200), AIRFLOW (3.3), DURABLE (1), WINDOW (how many are in flight), KEEP (a folder that
-stays), ONLY and EVENTS (a part of the names of faults and events; EVENTS=none for no events).
+stays), ONLY and EVENTS (a part of the names of faults and events; EVENTS=none for no events), ROUNDS (how often each
+event happens; default: once per 100 executions).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from tests.faults.driver import (
     airflow_of_the_suite,
     say,
 )
-from tests.faults.verdict import Counts, Finding, judge, server_runs, table
+from tests.faults.verdict import Counts, Finding, cancel_delays, judge, server_runs, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 GRACE = 20.0
 LONGEST = 900.0
+PROMPT = 10.0
+"""Seconds within which a mark cancels the run, where Skyvern and Airflow answer."""
 
 
 def plan(executions: int, rng: Random, only: str) -> list[tuple[Way, Fault]]:
@@ -67,7 +70,7 @@ def plan(executions: int, rng: Random, only: str) -> list[tuple[Way, Fault]]:
 
 def events(executions: int, rng: Random, *, airflow_3: bool) -> list[tuple[str, Event]]:
     """Choose the order of the events; a short suite has one round of them."""
-    rounds = max(1, executions // 100)
+    rounds = int(os.environ.get("ROUNDS") or max(1, executions // 100))
     wanted = os.environ.get("EVENTS", "")
     deck = [event for event in EVENTS + (EVENTS_OF_3 if airflow_3 else []) if wanted in event[0]]
     return [event for _ in range(rounds) for event in rng.sample(deck, len(deck))]
@@ -147,6 +150,15 @@ def last_error(driver: Driver, one: Execution) -> str:
     return "no log"
 
 
+def print_cancel_delays(findings: list[Finding]) -> None:
+    """Print how soon users' marks canceled runs."""
+    if delays := cancel_delays(findings):
+        print(f"runs of marked tasks: {len(delays)} canceled, the slowest {delays[0][0]:.1f} s after the mark")
+    for seconds, one in delays:
+        if seconds > PROMPT:
+            print(f"  {one.run_id}: {seconds:.1f} s, {one.fault.name}; {', '.join(one.events)}")
+
+
 def report(driver: Driver, *, durable: bool) -> int:
     """Print the table and what is wrong; return the exit status."""
     runs = server_runs(driver.skyvern, driver.workflows)
@@ -180,6 +192,7 @@ def report(driver: Driver, *, durable: bool) -> int:
         if finding.counts.orphans and limits.kept(finding):
             one = finding.execution
             print(f"  {one.run_id}: {one.marked} while {one.marked_while}, {one.fault.name}; {', '.join(one.events)}")
+    print_cancel_delays(findings)
     leaks = driver.leaks
     print(
         f"API keys: {len(leaks.keys)} looked for in {leaks.dumps} dumps of the database, "

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from tests.faults.catalogue import FINAL
@@ -50,6 +50,7 @@ class ServerRun:
     group: str
     seconds: float | None
     output: Any = None
+    ended: float | None = None
 
     def __str__(self) -> str:
         lasted = "" if self.seconds is None else f" after {self.seconds:.0f} s"
@@ -117,7 +118,10 @@ def _run(skyvern: SkyvernServer, run_id: str, tags: Mapping[str, str]) -> Server
         return None
     ends = [datetime.fromisoformat(body[name]) for name in ("created_at", "finished_at") if body.get(name)]
     seconds = (ends[1] - ends[0]).total_seconds() if len(ends) == 2 else None
-    return ServerRun(run_id, body["status"], tags.get("x", "?"), tags.get("group", "?"), seconds, body["output"])
+    ended = ends[1].replace(tzinfo=timezone.utc).timestamp() if len(ends) == 2 else None
+    return ServerRun(
+        run_id, body["status"], tags.get("x", "?"), tags.get("group", "?"), seconds, body["output"], ended
+    )
 
 
 def _ask(skyvern: SkyvernServer, path: str) -> Any:
@@ -161,6 +165,18 @@ def _counts(one: Execution, runs: list[ServerRun], xcom: Any, deadline: float) -
             run.status == "canceled" and (run.seconds is None or run.seconds < deadline - 5) for run in runs
         )
     return counts
+
+
+def cancel_delays(findings: Iterable[Finding]) -> list[tuple[float, Execution]]:
+    """Return how many seconds after a user's mark each run was canceled, the longest first."""
+    delays = [
+        (run.ended - finding.execution.clicked, finding.execution)
+        for finding in findings
+        if finding.execution.marked
+        for run in finding.runs
+        if run.status == "canceled" and run.ended is not None
+    ]
+    return sorted(delays, key=lambda delay: -delay[0])
 
 
 def _duplicates(runs: list[ServerRun]) -> int:
