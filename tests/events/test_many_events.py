@@ -16,6 +16,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psutil
 import pytest
 
 from dev.process import wait_until
@@ -26,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
 SLOW = 300.0
 DELIVERIES, SECONDS = 200, 10.0
+FORGED, ROUNDS = 30, 5
 KILLS = int(os.environ.get("KILLS", "3"))
 
 
@@ -92,6 +95,41 @@ def test_200_deliveries_in_10_seconds_each_start_one_dag_run(rig: EventsRig, nam
     assert said == {(200, "event created"): DELIVERIES, (200, "duplicate"): DELIVERIES // 10}
     if name == "each":
         assert set(dag_runs) == {1}
+
+
+def memory_of(pid: int) -> int:
+    """Return how many bytes a process and its children hold for themselves."""
+    process = psutil.Process(pid)
+    return sum(one.memory_full_info().uss for one in [process, *process.children(recursive=True)])
+
+
+def test_slow_bodies_with_a_wrong_signature_leave_nothing_in_memory(rig: EventsRig) -> None:
+    """Rounds of 30 bodies of 8 MB, which took the API server from 300 MB to 1.45 GB once, for good."""
+    body = b" " * (8 * 2**20 - 1)
+
+    def forge(_: int) -> int:
+        def slowly() -> Iterator[bytes]:
+            for start in range(0, len(body), 2**20):
+                time.sleep(0.3)
+                yield body[start : start + 2**20]
+
+        headers = {"x-skyvern-signature": "0" * 64, "content-type": "application/json"}
+        return httpx.post(rig.receiver, content=slowly(), headers=headers, timeout=120, trust_env=False).status_code
+
+    rig.deliver(b"{", key="not-the-key")  # what the first request loads does not count
+    server = rig.airflow.processes["api-server"].pid
+    before = memory_of(server)
+    with ThreadPoolExecutor(FORGED) as pool:
+        answers = Counter(status for _ in range(ROUNDS) for status in pool.map(forge, range(FORGED)))
+    at_once = memory_of(server)
+    time.sleep(60)
+    after = memory_of(server)
+    print(
+        f"\n{ROUNDS} rounds of {FORGED} bodies: {dict(answers)}; API server {before / 1e6:.0f} MB before, "
+        f"{at_once / 1e6:.0f} MB right after, {after / 1e6:.0f} MB a minute later"
+    )
+    assert set(answers) <= {401, 429, 503}
+    assert after - before < 100e6
 
 
 def test_a_replay_after_a_restart_of_the_api_server_starts_nothing(rig: EventsRig) -> None:
