@@ -64,6 +64,11 @@ def _echo(label: str, peer: str, keys: list[str]) -> dict[str, Any]:
     return _http(label, f"{peer}/echo", method="POST", parameter_keys=keys, body=body)
 
 
+def _loop(label: str, values: str, *blocks: dict[str, Any]) -> dict[str, Any]:
+    each = {"loop_variable_reference": f"{{{{ {values} }}}}", "loop_over_parameter_key": ""}
+    return {"block_type": "for_loop", "label": label, "loop_blocks": list(blocks), **each}
+
+
 def _workflow(*blocks: dict[str, Any], parameters: tuple[dict[str, Any], ...] = (), **more: Any) -> dict[str, Any]:
     definition = {"parameters": list(parameters), "blocks": list(blocks), **more.pop("definition", {})}
     return {"workflow_definition": definition, **more}
@@ -75,8 +80,13 @@ def workflows(peer: str) -> dict[str, dict[str, Any]]:
         "block_type": "human_interaction",
         "label": "ask",
         "recipients": ["a@example.com"],
-        "instructions": "ok?",
+        "subject": "Invoice {{ invoice }}",
+        "body": "Please decide.",
+        "instructions": "May {{ invoice }} be paid?",
+        "positive_descriptor": "Pay",
+        "negative_descriptor": "Stop",
     }
+    invoice = (_parameter("invoice", "string", default_value="INV-1"),)
     stop = {"block_type": "terminate", "label": "stop", "reason": "{{ why }}", "error_code": "STOPPED"}
     retry = {"max_retries": 1, "delay_seconds": 15, "retry_on": [{"status": "failed"}]}
     return {
@@ -103,9 +113,21 @@ def workflows(peer: str) -> dict[str, dict[str, Any]]:
         "fail_http": _workflow(_http("refused", f"{peer}/status/500")),
         "terminate": _workflow(_wait(1), stop, parameters=(_parameter("why", "string", default_value="not today"),)),
         "timeout_1min": _workflow(_wait(240), max_elapsed_time_minutes=1),
-        "human": _workflow({**human, "timeout_seconds": 600}),
-        "human_10s": _workflow({**human, "timeout_seconds": 10}),
+        "human": _workflow({**human, "timeout_seconds": 600}, parameters=invoice),
+        "human_10s": _workflow({**human, "timeout_seconds": 10}, parameters=invoice),
         "retry_policy": _workflow(_http("refused", f"{peer}/status/500"), definition={"retry_policy": retry}),
+        "loops": _workflow(
+            _loop(
+                "each_vendor",
+                "vendors",
+                _http("hello", f"{peer}/json"),
+                _loop("each_month", "months", _http("fetch", f"{peer}/json")),
+            ),
+            parameters=(
+                _parameter("vendors", "json", default_value=["ACME", "Oak"]),
+                _parameter("months", "json", default_value=["10", "11"]),
+            ),
+        ),
         "big_output": _workflow(
             _http("fetch", f"{peer}/big?kb={{{{ kb }}}}", parameter_keys=["kb"]),
             parameters=(_parameter("kb", "integer", default_value=1000),),

@@ -211,14 +211,17 @@ def get_run_timeline(run_id: str) -> Call[list[TimelineItem]]:
     return get(path, f"get the timeline of run {run_id}", list[TimelineItem])
 
 
-def list_run_artifacts(run_id: str) -> Call[list[Artifact]]:
+def list_run_artifacts(run_id: str, artifact_type: Iterable[str] = ()) -> Call[list[Artifact]]:
     """
     List what the run left behind. For an unknown run the list is empty.
+
+    :param artifact_type: Only artifacts of these types, for example ``screenshot_final``.
 
     https://www.skyvern.com/docs/api-reference/api-reference/artifacts/get-run-artifacts
     """
     path = f"/v1/runs/{path_segment(run_id)}/artifacts"
-    return get(path, f"list the artifacts of run {run_id}", list[Artifact])
+    query = {"artifact_type": sorted(artifact_type)} if artifact_type else {}
+    return get(path, f"list the artifacts of run {run_id}", list[Artifact], query)
 
 
 def get_artifact_content(artifact_id: str) -> Call[bytes]:

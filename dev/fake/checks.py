@@ -73,7 +73,8 @@ def complaint(kind: str, loc: list[Any], msg: str, given: Any, **ctx: Any) -> Re
     return detail(422, [{**item, "ctx": ctx} if ctx else item])
 
 
-def _choices(values: Sequence[str]) -> str:
+def one_of(values: Sequence[str]) -> str:
+    """Name the choices as pydantic does."""
     quoted = [f"'{value}'" for value in values]
     return f"{', '.join(quoted[:-1])} or {quoted[-1]}"
 
@@ -100,7 +101,7 @@ def _check_fields(body: dict[str, Any]) -> None:
     location = body.get("proxy_location")
     if isinstance(location, str) and location not in PROXY_LOCATIONS:
         where = ["body", "proxy_location", "str-enum[ProxyLocation]"]
-        raise complaint("enum", where, f"Input should be {_choices(PROXY_LOCATIONS)}", location, expected="…")
+        raise complaint("enum", where, f"Input should be {one_of(PROXY_LOCATIONS)}", location, expected="…")
     minutes = body.get("max_elapsed_time_minutes")
     if minutes is not None and minutes > 480:
         msg = "Input should be less than or equal to 480"
@@ -131,8 +132,8 @@ def check_webhook(url: str | None, name: str, advice: str) -> None:
 def check_statuses(seen: Seen, known: Sequence[str]) -> None:
     for index, status in enumerate(seen.query.get("status") or []):
         if status not in known:
-            msg = f"Input should be {_choices(known)}"
-            raise complaint("enum", ["query", "status", index], msg, status, expected=_choices(known))
+            msg = f"Input should be {one_of(known)}"
+            raise complaint("enum", ["query", "status", index], msg, status, expected=one_of(known))
 
 
 def page_of(seen: Seen, most_pages: int | None = None, most_rows: int | None = None) -> tuple[int, int]:

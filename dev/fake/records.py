@@ -10,7 +10,30 @@ from typing import Any
 
 FINAL = ("completed", "failed", "terminated", "timed_out", "canceled")
 
+ORGANIZATION = "o_599983462807843814"
+
 Step = str | Mapping[str, Any]
+
+
+def stamp(moment: datetime | None) -> str | None:
+    """Write a time as the server does."""
+    return None if moment is None else moment.replace(tzinfo=None).isoformat(timespec="microseconds")
+
+
+@dataclass(frozen=True)
+class Media:
+    """
+    Something that each run of a workflow leaves behind.
+
+    :param artifact_type: One of the server's: ``recording``, ``screenshot_action``, ``screenshot_final``, ``har`` …
+    :param label: The block that it belongs to, whose begin it needs; without a label it is there at the end.
+    :param name: The name of a file, of type ``download``.
+    """
+
+    artifact_type: str
+    content: bytes
+    label: str | None = None
+    name: str = ""
 
 
 @dataclass
@@ -19,9 +42,14 @@ class Workflow:
     A workflow and what its runs will do.
 
     :param parameters: Types by name; those without a default are required.
-    :param plan: The statuses that a run goes through, or mappings with more fields; the last one stays.
+    :param plan: The statuses that a run goes through, or mappings with more fields; the last one stays. The field
+        ``blocks`` says how many blocks have begun by then, the last of which is at work.
     :param fallback_plan: What a run does that Skyvern starts with a fallback credential, in place of a failed one.
     :param output: The output of a run, or a function that makes it from the parameters.
+    :param blocks: What the timeline tells of each block, in the order of execution: ``label``, ``block_type`` and
+        whatever else differs from the usual; ``children`` are the blocks of a loop. An action in ``actions`` has its
+        picture by ``screenshot``, an index of ``media``. Without it, a block that waits for each of ``labels``.
+    :param media: What a run leaves behind besides ``artifacts``, which are the files that it downloads, by name.
     """
 
     workflow_id: str
@@ -38,6 +66,13 @@ class Workflow:
     webhook_url: str | None = None
     deleted: bool = False
     fallback_plan: Sequence[Step] = ()
+    blocks: Sequence[Mapping[str, Any]] = ()
+    media: Sequence[Media] = ()
+
+    @property
+    def all_blocks(self) -> Sequence[Mapping[str, Any]]:
+        """The blocks of the workflow, in the order of execution."""
+        return self.blocks or [{"label": label, "block_type": "wait"} for label in self.labels]
 
 
 @dataclass
@@ -64,18 +99,42 @@ class Run:
         return self.workflow.fallback_plan if self.retried_from else self.workflow.plan
 
     @property
-    def state(self) -> dict[str, Any]:
-        """Tell status and all that the plan says of this step."""
+    def _planned(self) -> dict[str, Any]:
         if self.step < 0:
             planned: Step = "canceled" if self.canceled else "created"
         else:
             planned = self.plan[self.step]
-        state: dict[str, Any] = {"status": planned} if isinstance(planned, str) else dict(planned)
+        return {"status": planned} if isinstance(planned, str) else {**planned}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Tell status and all that the plan says of this step."""
+        state = {key: value for key, value in self._planned.items() if key != "blocks"}
         state = {"attempt": 1, "retry_pending": False, "next_attempt_at": None, **state}
         if self.canceled:
             state["retry_pending"] = False
             state["status"] = state["status"] if state["status"] in FINAL else "canceled"
         return state
+
+    @property
+    def begun_blocks(self) -> list[Mapping[str, Any]]:
+        """The blocks that have begun, in the order of execution, each with its status."""
+        blocks, status = self.workflow.all_blocks, self.state["status"]
+        begun = blocks[: self._planned.get("blocks", self._usually_begun)]
+        last = "running" if self.canceled or status not in FINAL else status  # a cancel does not reach the block
+        statuses = [*["completed"] * (len(begun) - 1), last]
+        return [{"status": known, **block} for known, block in zip(statuses, begun, strict=False)]
+
+    @property
+    def _usually_begun(self) -> int:
+        """All at the end; when paused, up to the one that asks a person; else the first."""
+        status = self.state["status"]
+        if self.step < 0 or status == "queued":
+            return 0
+        kinds = [block.get("block_type") for block in self.workflow.all_blocks]
+        if status == "paused" and "human_interaction" in kinds:
+            return kinds.index("human_interaction") + 1
+        return len(kinds) if status in FINAL else 1
 
     @property
     def is_over(self) -> bool:

@@ -11,9 +11,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from croniter import croniter
 
-from dev.fake import views
 from dev.fake.checks import complaint, detail, page_of
-from dev.fake.records import Run, Seen, Workflow
+from dev.fake.records import ORGANIZATION, Run, Seen, Workflow, stamp
 
 NO_SCHEDULES = (
     "Workflow schedules are disabled in this Skyvern build. "
@@ -50,7 +49,7 @@ class Schedule:
     def view(self) -> dict[str, Any]:
         return {
             "workflow_schedule_id": self.schedule_id,
-            "organization_id": views.ORGANIZATION,
+            "organization_id": ORGANIZATION,
             "workflow_permanent_id": self.workflow.workflow_id,
             "cron_expression": None if self.interval_seconds else self.cron_expression,
             "interval_seconds": self.interval_seconds,
@@ -64,8 +63,8 @@ class Schedule:
             "temporal_schedule_id": f"local-wf-sched-{self.schedule_id}",
             "name": self.name,
             "description": self.description,
-            "created_at": views.stamp(self.created_at),
-            "modified_at": views.stamp(self.modified_at),
+            "created_at": stamp(self.created_at),
+            "modified_at": stamp(self.modified_at),
             "deleted_at": None,
         }
 

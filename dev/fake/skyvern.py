@@ -33,7 +33,8 @@ from dev.fake.checks import (
     detail,
     page_of,
 )
-from dev.fake.records import FINAL, Run, Seen, Step, Workflow
+from dev.fake.records import FINAL, ORGANIZATION, Run, Seen, Step, Workflow, stamp
+from dev.fake.run_details import RUN_DETAIL_ROUTES, FakeRunDetails
 from dev.fake.schedules import SCHEDULE_ROUTES, FakeSchedules
 
 API_KEY = "made-up-key-of-the-fake"
@@ -68,7 +69,7 @@ def _json(value: Any) -> httpx.Response:
     return httpx.Response(200, content=json.dumps(value), headers={"content-type": "application/json"})
 
 
-class FakeSkyvern(FakeSchedules):
+class FakeSkyvern(FakeRunDetails, FakeSchedules):
     """See the module."""
 
     def __init__(self) -> None:
@@ -177,7 +178,7 @@ class FakeSkyvern(FakeSchedules):
         if session := body.get("browser_session_id"):
             raise detail(404, f"Browser session {session} does not exist or is not live.")
         if profile := body.get("browser_profile_id"):
-            raise detail(404, f"Browser profile {profile} not found for organization {views.ORGANIZATION}")
+            raise detail(404, f"Browser profile {profile} not found for organization {ORGANIZATION}")
         if unknown := sorted(set(body.get("file_ids") or ()) - set(self.uploads)):
             raise detail(
                 422,
@@ -264,21 +265,6 @@ class FakeSkyvern(FakeSchedules):
         run.look()
         return None
 
-    def _timeline(self, seen: Seen, run_id: str) -> Any:
-        run = self._run(run_id, f"Run not found {run_id}")
-        return [views.block(run, label) for label in reversed(run.workflow.labels)]
-
-    def _artifacts(self, seen: Seen, run_id: str) -> Any:
-        run = self.runs.get(run_id)
-        return [] if run is None else [views.artifact(run, name) for name in run.workflow.artifacts]
-
-    def _artifact_content(self, seen: Seen, artifact_id: str) -> Any:
-        for run in self.runs.values():
-            for name, content in run.workflow.artifacts.items():
-                if artifact_id == views.artifact(run, name)["artifact_id"]:
-                    return httpx.Response(200, content=content, headers={"content-type": "application/octet-stream"})
-        raise detail(404, f"Artifact not found {artifact_id}")
-
     def _retry_webhook(self, seen: Seen, run_id: str) -> Any:
         run = self._run(run_id, f"Run {run_id} not found")
         asked = seen.json["webhook_url"] if seen.content else None
@@ -362,7 +348,7 @@ class FakeSkyvern(FakeSchedules):
             raise detail(422, "retention_days must be between 1 and 365")
         file_id, name = self._id("file"), str(parts["file"].get_filename())
         self.uploads[file_id] = (name, parts["file"].get_content())
-        expires = views.stamp(self._tick() + timedelta(days=int(days))) if days else None
+        expires = stamp(self._tick() + timedelta(days=int(days))) if days else None
         address = f"file:///artifacts/{file_id}_{name}"
         return {"s3_uri": address, "presigned_url": address, "file_id": file_id, "expires_at": expires}
 
@@ -393,9 +379,6 @@ _ROUTES = (
     ("POST", f"/v1/runs/{_ID}/cancel", "_cancel"),
     ("POST", f"/v1/workflows/runs/{_ID}/retry", "_retry"),
     ("POST", f"/v1/workflows/runs/{_ID}/continue", "_continue"),
-    ("GET", f"/v1/runs/{_ID}/timeline", "_timeline"),
-    ("GET", f"/v1/runs/{_ID}/artifacts", "_artifacts"),
-    ("GET", f"/v1/artifacts/{_ID}/content", "_artifact_content"),
     ("POST", f"/v1/runs/{_ID}/retry_webhook", "_retry_webhook"),
     ("GET", "/v1/runs", "_list_runs"),
     ("GET", f"/v1/workflows/{_ID}/runs", "_list_workflow_runs"),
@@ -403,6 +386,7 @@ _ROUTES = (
     ("GET", f"/v1/workflows/{_ID}", "_get_workflow"),
     ("POST", "/v1/upload_file", "_upload"),
     ("GET", "/v1/version", "_version"),
+    *RUN_DETAIL_ROUTES,
     *SCHEDULE_ROUTES,
 )
 

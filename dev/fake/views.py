@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from dev.fake.records import FINAL
+from dev.fake.records import FINAL, ORGANIZATION, stamp
+from dev.fake.run_details import downloaded_files, pictures
 
 if TYPE_CHECKING:
     from dev.fake.records import Run, Workflow
-
-ORGANIZATION = "o_599983462807843814"
-
-
-def stamp(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
 def view(run: Run) -> dict[str, Any]:
@@ -23,15 +18,14 @@ def view(run: Run) -> dict[str, Any]:
     output = None
     if ended and state["status"] not in ("timed_out", "canceled"):
         output = made.output(run.parameters) if callable(made.output) else made.output
-    files = [download(run, name) for name in made.artifacts] if ended else []
+    files = downloaded_files(run)
     badly = ended and state["status"] not in ("completed", "canceled")
     return {
         "run_id": run.run_id,
         "output": output,
         "downloaded_files": files if looked else None,
-        "recording_url": None,
         "recording_archived": False,
-        "screenshot_urls": None,
+        **pictures(run),
         "failure_reason": made.failure_reason if badly else None,
         **times(run),
         "app_url": f"http://localhost:8080/runs/{run.run_id}",
@@ -141,34 +135,3 @@ def workflow_view(made: Workflow) -> dict[str, Any]:
         "created_at": stamp(made.created_at),
         "modified_at": stamp(made.created_at),
     }
-
-
-def block(run: Run, label: str) -> dict[str, Any]:
-    block = {
-        "workflow_run_id": run.run_id,
-        "label": label,
-        "status": run.state["status"],
-        "error_codes": [],
-    }
-    times = {"created_at": stamp(run.created_at), "modified_at": stamp(run.created_at)}
-    return {"type": "block", "attempt": 1, "block": block, "thought": None, "children": [], **times}
-
-
-def artifact(run: Run, name: str) -> dict[str, Any]:
-    address = f"file:///artifacts/downloads/{run.run_id}/{name}"
-    return {
-        "created_at": stamp(run.created_at),
-        "artifact_id": f"a_{run.run_id[3:]}{list(run.workflow.artifacts).index(name)}",
-        "artifact_type": "download",
-        "uri": address,
-        "file_size": len(run.workflow.artifacts[name]),
-        "run_id": run.run_id,
-        "signed_url": address,
-        "archived": False,
-    }
-
-
-def download(run: Run, name: str) -> dict[str, Any]:
-    stored = artifact(run, name)
-    same = {key: stored[key] for key in ("artifact_id", "file_size")}
-    return {"url": stored["uri"], "filename": name, "checksum": None, "modified_at": None, **same}

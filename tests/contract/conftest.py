@@ -44,6 +44,21 @@ def _echo(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return _ended("echo", {"status_code": 200, "body": {"got": got}, "response_body": {"got": got}})
 
 
+def _loops() -> dict[str, Any]:
+    http = {"block_type": "http_request"}
+
+    def month(number: int) -> dict[str, Any]:
+        return {**http, "label": "fetch", "current_index": number, "current_value": ("10", "11")[number]}
+
+    def vendor(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        here = {"current_index": number, "current_value": ("ACME", "Oak")[number]}
+        loop = {"block_type": "for_loop", "label": "each_month", "loop_values": ["10", "11"], **here}
+        return {**http, "label": "hello", **here}, {**loop, "children": [month(0), month(1)]}
+
+    loop = {"block_type": "for_loop", "label": "each_vendor", "loop_values": ["ACME", "Oak"]}
+    return {**loop, "children": [*vendor(0), *vendor(1)]}
+
+
 FAILED = "http_request block failed. failure reason: HTTP 500: {'error': 'as you asked'}"
 SIMULATED: dict[str, dict[str, Any]] = {
     "ok_wait": {"plan": ("running", "completed"), "output": _ended("pause", {"success": True})},
@@ -58,6 +73,14 @@ SIMULATED: dict[str, dict[str, Any]] = {
         "plan": ("running", "failed"),
         "output": _ended("refused", REFUSED),
         "failure_reason": FAILED,
+        "blocks": [
+            {
+                "block_type": "http_request",
+                "label": "refused",
+                "failure_reason": "HTTP 500: {'error': 'as you asked'}",
+                "output": REFUSED,
+            }
+        ],
     },
     "terminate": {
         "plan": ("running", "terminated"),
@@ -71,7 +94,25 @@ SIMULATED: dict[str, dict[str, Any]] = {
         "labels": ("pause", "stop"),
     },
     "long_wait": {"plan": ("running",), "parameters": {"note": "string"}, "defaults": {"note": ""}},
-    "human": {"plan": ("running", "paused", "running", "completed"), "output": _ended("ask", {"success": True})},
+    "human": {
+        "plan": ("running", "paused", "running", "completed"),
+        "output": _ended("ask", {"success": True}),
+        "parameters": {"invoice": "string"},
+        "defaults": {"invoice": "INV-1"},
+        "blocks": [
+            {
+                "block_type": "human_interaction",
+                "label": "ask",
+                "recipients": ["a@example.com"],
+                "subject": "Invoice INV-1",
+                "body": "Please decide.",
+                "instructions": "May INV-1 be paid?",
+                "positive_descriptor": "Pay",
+                "negative_descriptor": "Stop",
+            }
+        ],
+    },
+    "loops": {"plan": ("running", "completed"), "output": {}, "blocks": [_loops()]},
     "retry_policy": {
         "plan": (
             "running",
@@ -84,6 +125,7 @@ SIMULATED: dict[str, dict[str, Any]] = {
         "plan": ("running", "completed"),
         "output": _ended("fetch", {"file_name": "report.txt", "file_size": 11, "file_path": "/report.txt"}),
         "artifacts": {"report.txt": b"hello file\n"},
+        "blocks": [{"block_type": "http_request", "label": "fetch"}],
     },
 }
 
@@ -93,6 +135,7 @@ class Side:
     """One of the two, and what differs between them."""
 
     client: SkyvernClient
+    http: httpx.Client
     client_with_key: Callable[[str], SkyvernClient]
     new_workflow: Callable[[str], str]
     delete_workflow: Callable[[str], None]
@@ -146,6 +189,11 @@ def _simulated() -> Side:
 
     return Side(
         client=client(fake.api_key),
+        http=httpx.Client(
+            base_url="http://skyvern",
+            transport=httpx.MockTransport(fake.handle),
+            headers={"x-api-key": fake.api_key},
+        ),
         client_with_key=client,
         new_workflow=lambda name: fake.workflow(f"rig {name}", **SIMULATED[name]),
         delete_workflow=lambda workflow_id: setattr(fake.workflows[workflow_id], "deleted", True),
@@ -168,6 +216,7 @@ def _real(server: SkyvernServer) -> Side:
 
     return Side(
         client=client(server.api_key),
+        http=httpx.Client(base_url=server.base_url, trust_env=False, headers={"x-api-key": server.api_key}),
         client_with_key=client,
         new_workflow=new_workflow,
         delete_workflow=delete_workflow,
@@ -180,5 +229,5 @@ def _real(server: SkyvernServer) -> Side:
 @pytest.fixture(scope="session", params=["fake", "real"])
 def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     chosen = _simulated() if request.param == "fake" else _real(request.getfixturevalue("server"))
-    with chosen.client:
+    with chosen.client, chosen.http:
         yield chosen

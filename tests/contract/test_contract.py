@@ -406,9 +406,8 @@ def test_the_timeline_tells_the_blocks_newest_first(side: Side) -> None:
     run = side.completed("terminate")
     timeline = side.send(api.get_run_timeline(run.run_id))
     assert [item.type for item in timeline] == ["block", "block"]
-    assert [item.block["label"] for item in timeline if item.block] == ["stop", "pause"]
-    assert timeline[0].block is not None
-    assert timeline[0].block["status"] == "terminated"
+    assert [item.block.label for item in timeline if item.block] == ["stop", "pause"]
+    assert [item.block.status for item in timeline if item.block] == ["terminated", "completed"]
 
 
 def test_a_webhook_can_be_sent_again_when_the_run_is_over(side: Side) -> None:

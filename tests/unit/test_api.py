@@ -66,6 +66,8 @@ def test_only_what_starts_or_sends_something_must_not_be_repeated() -> None:
     ("call", "query"),
     [
         (api.list_runs(), PAGED),
+        (api.list_run_artifacts("wr_1"), {}),
+        (api.list_run_artifacts("wr_1", {"recording", "download"}), {"artifact_type": ["download", "recording"]}),
         (
             api.list_runs({"running", "paused"}, "wpid_1", "ACME", {"a": "1", "b": "2"}),
             {

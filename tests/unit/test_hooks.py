@@ -202,13 +202,13 @@ def test_every_endpoint_is_a_method_in_both_modes(
     workflow = skyvern.workflow()
     ids: dict[str, Any] = {
         "workflow": workflow,
-        "run": skyvern.run(artifacts={"report.txt": b"hello file\n"}),
-        "ended": skyvern.run(plan=("completed",)),
+        "run": skyvern.run(),
+        "ended": skyvern.run(plan=("completed",), artifacts={"report.txt": b"hello file\n"}),
         "paused": skyvern.run(plan=("paused", "completed")),
     }
     for moved in (ids["ended"], ids["paused"]):
         skyvern.runs[moved].look()
-    [artifact] = SkyvernHook().list_run_artifacts(ids["run"])
+    [artifact] = SkyvernHook().list_run_artifacts(ids["ended"])
     ids["artifact"] = artifact.artifact_id
 
     def filled(value: Any) -> Any:

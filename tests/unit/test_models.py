@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from airflow_skyvern.models import ACTIVE_STATUSES, FINAL_STATUSES, Run, RunStatus, RunSummary, RunTags, ServerVersion
+from airflow_skyvern.models import (
+    ACTIVE_STATUSES,
+    FINAL_STATUSES,
+    Artifact,
+    Run,
+    RunStatus,
+    RunSummary,
+    RunTags,
+    ServerVersion,
+    TimelineItem,
+)
 
 
 def run(**fields: Any) -> Run:
@@ -100,3 +110,40 @@ def test_tags_are_read_run_by_run() -> None:
     )
     assert tags.of("wr_1") == {"a": "1", "b": ""}
     assert tags.of("wr_2") == tags.of("wr_3") == {}
+
+
+def test_a_timeline_without_the_newer_fields_is_read() -> None:
+    item = TimelineItem.model_validate({"type": "block", "block": {"block_type": "novel"}, "children": None})
+    assert item.block is not None
+    assert (item.block.actions, item.block.error_codes, item.block.status, item.children) == ([], [], None, [])
+    thought = TimelineItem.model_validate({"type": "thought", "thought": {"thought": "?"}, "block": None})
+    assert (thought.block, thought.children) == (None, [])
+
+
+def test_what_was_typed_and_signed_addresses_are_not_in_representations() -> None:
+    action = {"action_type": "input_text", "text": "s3cr3t"}
+    block = {"block_type": "login", "actions": [action]}
+    item = TimelineItem.model_validate(
+        {
+            "type": "block",
+            "block": {"block_type": "loop"},
+            "children": [
+                {
+                    "type": "block",
+                    "block": block,
+                }
+            ],
+        }
+    )
+    child = item.children[0].block
+    assert child is not None
+    assert child.actions[0].text == "s3cr3t"
+    artifact = Artifact.model_validate(
+        {
+            "artifact_id": "a_1",
+            "artifact_type": "recording",
+            "uri": "https://x/s3cr3t",
+            "signed_url": "https://x/s3cr3t",
+        }
+    )
+    assert "s3cr3t" not in repr([item, artifact])

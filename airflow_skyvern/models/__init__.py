@@ -10,13 +10,49 @@ Field by field: https://www.skyvern.com/docs/api-reference/api-reference/workflo
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from enum import Enum
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, ConfigDict, Field
 from typing_extensions import NotRequired, TypedDict
+
+from airflow_skyvern.models.base import NULL_AS_LIST, NULL_AS_MAPPING, Answer, UtcDatetime
+from airflow_skyvern.models.timeline import Action, Artifact, Block, TimelineItem
+
+__all__ = [
+    "ACTIVE_STATUSES",
+    "FINAL_STATUSES",
+    "Action",
+    "Answer",
+    "Artifact",
+    "Block",
+    "BulkCancel",
+    "Deleted",
+    "DownloadedFile",
+    "ListedRun",
+    "ListedSchedule",
+    "Run",
+    "RunAttempt",
+    "RunBase",
+    "RunSnapshot",
+    "RunStatus",
+    "RunSummary",
+    "RunTag",
+    "RunTags",
+    "Schedule",
+    "ScheduleDetails",
+    "SchedulePage",
+    "Schedules",
+    "ServerVersion",
+    "Status",
+    "TimelineItem",
+    "UploadedFile",
+    "UtcDatetime",
+    "WebhookReplay",
+    "Workflow",
+]
 
 log = logging.getLogger(__name__)
 
@@ -54,27 +90,7 @@ def _known_or_noted(status: str) -> str:
     return status
 
 
-def _aware(moment: datetime) -> datetime:
-    """Give the API's timestamps, which carry no offset, the zone they mean."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-
-
-def _list(value: Any) -> Any:
-    return [] if value is None else value
-
-
-def _mapping(value: Any) -> Any:
-    return {} if value is None else value
-
-
 Status = Annotated[str, AfterValidator(_known_or_noted)]
-UtcDatetime = Annotated[datetime, AfterValidator(_aware)]
-
-
-class Answer(BaseModel):
-    """Base of everything the server says: unknown fields survive. Built at first use, for cheap imports."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
 
 class RunBase(Answer):
@@ -108,7 +124,7 @@ class RunAttempt(Answer):
     attempt_number: int
     status: Status
     failure_reason: str | None = None
-    error_codes: Annotated[list[str], BeforeValidator(_list)] = []
+    error_codes: Annotated[list[str], NULL_AS_LIST] = []
     started_at: UtcDatetime | None = None
     finished_at: UtcDatetime | None = None
     retry_decision: str | None = None
@@ -152,11 +168,11 @@ class Run(RunSnapshot):
 
     run_type: str | None = None
     output: Any = Field(default=None, validation_alias=AliasChoices("output", "outputs"))
-    downloaded_files: Annotated[list[DownloadedFile], BeforeValidator(_list)] = []
+    downloaded_files: Annotated[list[DownloadedFile], NULL_AS_LIST] = []
     recording_url: str | None = None
-    screenshot_urls: Annotated[list[str], BeforeValidator(_list)] = []
-    errors: Annotated[list[dict[str, Any]], BeforeValidator(_list)] = []
-    attempts: Annotated[list[RunAttempt], BeforeValidator(_list)] = []
+    screenshot_urls: Annotated[list[str], NULL_AS_LIST] = []
+    errors: Annotated[list[dict[str, Any]], NULL_AS_LIST] = []
+    attempts: Annotated[list[RunAttempt], NULL_AS_LIST] = []
     modified_at: UtcDatetime | None = None
     queued_at: UtcDatetime | None = None
     started_at: UtcDatetime | None = None
@@ -236,26 +252,6 @@ class Workflow(Answer):
         return any(parameter.get("fallback_credential_ids") for parameter in parameters)
 
 
-class TimelineItem(Answer):
-    """One step of a run's timeline: a block of the workflow or a thought of the agent."""
-
-    type: str
-    block: dict[str, Any] | None = None
-    thought: dict[str, Any] | None = None
-    children: Annotated[list[dict[str, Any]], BeforeValidator(_list)] = []
-
-
-class Artifact(Answer):
-    """Something a run left behind: recording, screenshot, download, log."""
-
-    artifact_id: str
-    artifact_type: str
-    uri: str | None = None
-    signed_url: str | None = None
-    file_size: int | None = None
-    created_at: UtcDatetime | None = None
-
-
 class BulkCancel(Answer):
     """What a bulk cancel did; runs that were over already count as canceled."""
 
@@ -304,7 +300,7 @@ class Schedule(Answer):
     run_at: UtcDatetime | None = None
     timezone: str = "UTC"
     enabled: bool
-    parameters: Annotated[dict[str, Any], BeforeValidator(_mapping)] = Field(default={}, repr=False)
+    parameters: Annotated[dict[str, Any], NULL_AS_MAPPING] = Field(default={}, repr=False)
     name: str | None = None
     description: str | None = None
     created_at: UtcDatetime
