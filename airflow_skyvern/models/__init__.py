@@ -20,6 +20,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from airflow_skyvern.models.base import NULL_AS_LIST, NULL_AS_MAPPING, Answer, UtcDatetime
 from airflow_skyvern.models.timeline import Action, Artifact, Block, TimelineItem
+from airflow_skyvern.models.workflow import Workflow, WorkflowParameter
 
 __all__ = [
     "ACTIVE_STATUSES",
@@ -52,6 +53,7 @@ __all__ = [
     "UtcDatetime",
     "WebhookReplay",
     "Workflow",
+    "WorkflowParameter",
 ]
 
 log = logging.getLogger(__name__)
@@ -231,25 +233,6 @@ class RunTags(Answer):
     def of(self, run_id: str) -> dict[str, str]:
         """Return the tags of one run as it was given them."""
         return {tag.key: tag.value or "" for tag in self.run_tags.get(run_id, []) if tag.key}
-
-
-class Workflow(Answer):
-    """A workflow (lately also called an agent)."""
-
-    workflow_permanent_id: str
-    workflow_id: str
-    title: str
-    version: int | None = None
-    description: str | None = None
-    workflow_definition: dict[str, Any] = {}
-    created_at: UtcDatetime | None = None
-    modified_at: UtcDatetime | None = None
-
-    @property
-    def has_fallback_credentials(self) -> bool:
-        """Whether Skyvern may start the workflow again, as another run, when a login of a run fails."""
-        parameters = self.workflow_definition.get("parameters") or []
-        return any(parameter.get("fallback_credential_ids") for parameter in parameters)
 
 
 class BulkCancel(Answer):

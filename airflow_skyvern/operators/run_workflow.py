@@ -63,8 +63,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
     :param workflow_id: The workflow to run: ``wpid_…``. (templated)
     :param parameters: Values for the workflow's parameters: a mapping, or the path of a ``.json`` file beside
-        the DAG (or in its ``template_searchpath``), which is rendered as a template too. Skyvern ignores
-        names that the workflow does not have. (templated)
+        the DAG (or in its ``template_searchpath``), which is rendered as a template too. Moments, dates,
+        ``Decimal``, ``UUID``, paths, enums, sets, pydantic models and dataclasses become JSON. (templated)
     :param title: A title for the run. Skyvern 1.0.56 accepts and drops it. (templated)
     :param proxy_location: Where the browser appears to be: a name such as ``"RESIDENTIAL_DE"``, or
         ``{"country": "US", "subdivision": "CA", "city": "San Francisco"}``. Default: Skyvern's. (templated)
@@ -96,11 +96,15 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed:
         headers such as Authorization, cookies, passwords and keys by their names, secret values in addresses, and
         what Airflow masks in logs. Default: True.
+    :param check_parameters: Whether to check names, types and missing values of ``parameters`` against the workflow's
+        definition before a run is started, which takes one request. Skyvern itself ignores unknown names. Where the
+        definition cannot be fetched, the run is started unchecked. Default: True.
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
     :raises SkyvernRunError: the run ended as failed, terminated, timed out or canceled; the error carries it.
     :raises SkyvernWaitTimeout: the run did not end in time.
     :raises SkyvernStartUnknown: the start was not answered and no run was found; a retry searches again first.
-    :raises AirflowFailException: no retry can help: wrong key, unknown workflow, refused request, no credit.
+    :raises AirflowFailException: no retry can help: wrong key, unknown workflow, parameters that do not fit it,
+        refused request, no credit.
     """
 
     template_fields: Sequence[str] = (*REQUEST_FIELDS, "run_options", "skyvern_conn_id")
@@ -131,6 +135,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         poll_interval: timedelta | float = 10.0,
         timeout: timedelta | float = DEFAULT_TIMEOUT,
         mask_output: bool = True,
+        check_parameters: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -152,6 +157,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self.poll_interval = seconds_of("poll_interval", poll_interval)
         self.timeout = seconds_of("timeout", timeout)
         self.mask_output = mask_output
+        self.check_parameters = check_parameters
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         check_arguments(self.task_id, fields, run_options, skip_on=self.skip_on, durable=durable)
 
@@ -253,7 +259,11 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         return deadline_after(time.time(), self.timeout, self.execution_timeout, task_try.started_at)
 
     def _start(self, task_try: TaskTry) -> Run:
-        run = self._start_once(task_try) if self.durable else self._start_anew(task_try)
+        from airflow_skyvern.task.parameters import refused_parameter_named
+
+        request = self._request()
+        with refused_parameter_named(request):
+            run = self._start_once(task_try, request) if self.durable else self._start_anew(task_try, request)
         self._active_run.is_running(task_try, run.run_id)
         self.log.info(
             "Skyvern run %s of workflow %s: started, see %s",
@@ -264,18 +274,24 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self._active_run.stop_if_killed()
         return run
 
-    def _start_anew(self, task_try: TaskTry) -> Run:
-        request = self._request()
+    def _start_anew(self, task_try: TaskTry, request: RunRequest) -> Run:
+        self._before_start(request)
         self._active_run.will_start(task_try, None)
         self._announce(task_try, None)
         run = self.hook.run_workflow(request)
         metrics.run_started(self.skyvern_conn_id, resumed=False)
         return run
 
-    def _start_once(self, task_try: TaskTry) -> Run:
+    def _before_start(self, request: RunRequest) -> None:
+        from airflow_skyvern.task.parameters import check_parameters
+
+        if self.check_parameters:
+            check_parameters(self.hook, request, self.log)
+        self._active_run.stop_if_killed()
+
+    def _start_once(self, task_try: TaskTry, request: RunRequest) -> Run:
         from airflow_skyvern.runs.submission import Attempt, Submission
 
-        request = self._request()
         key = task_try.run_key(request)
         self._active_run.will_start(task_try, key.group)
         self._announce(task_try, key.group)
@@ -286,6 +302,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             log=self.log,
             store=task_try.start_store,
             lost_start_timeout=self.lost_start_timeout,
+            before_start=lambda: self._before_start(request),
             sleep=self._active_run.sleep,
         )
         attempt = Attempt(

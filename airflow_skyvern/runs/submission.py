@@ -79,6 +79,7 @@ class Submission:
     :param key: What to find it by.
     :param store: What outlives a try, where Airflow has it.
     :param lost_start_timeout: Seconds for which the server may still be working on an unanswered start.
+    :param before_start: Called when there is nothing to resume, before anything is sent; what it raises is the end.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Submission:
         log: Log,
         store: StartStore | None = None,
         lost_start_timeout: float = LOST_START_TIMEOUT,
+        before_start: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -99,6 +101,7 @@ class Submission:
         self._log = log
         self._store = store or StartStore(None)
         self._lost_start_timeout = lost_start_timeout
+        self._before_start = before_start
         self._clock = clock
         self._sleep = sleep
         self.resumed = False
@@ -117,6 +120,7 @@ class Submission:
         if attempt.earlier_tries and (earlier := self._earlier_run(attempt)):
             self.resumed = True
             return earlier
+        self._before_start()
         self._store.will_start(self._key.group)
         try:
             run: Run = self._send(api.run_workflow(self._tagged_request()))

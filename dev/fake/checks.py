@@ -112,12 +112,34 @@ def _check_fields(body: dict[str, Any]) -> None:
 
 
 def check_parameters(workflow: Workflow, parameters: Mapping[str, Any]) -> None:
+    given = {key: _given(parameters.get(key), workflow.defaults.get(key)) for key in workflow.parameters}
+    if missing := sorted(key for key, value in given.items() if _is_missing(value, workflow.parameters[key])):
+        raise detail(400, f"Missing value for parameter {', '.join(missing)} in workflow {workflow.workflow_id}")
     for key, kind in workflow.parameters.items():
-        value = parameters.get(key, workflow.defaults.get(key))
-        if value is None:
-            raise detail(400, f"Missing value for parameter {key} in workflow {workflow.workflow_id}")
-        if kind == "integer" and not str(value).lstrip("-").isdigit():
-            raise detail(400, f"Invalid workflow parameter. Expected parameter type: {kind}. Value: {value}.")
+        stored = json.dumps(given[key]) if isinstance(given[key], dict | list) else given[key]
+        try:
+            _CONVERT.get(kind, str)(stored)
+        except (TypeError, ValueError):
+            raise detail(
+                400, f"Invalid workflow parameter. Expected parameter type: {kind}. Value: {stored}."
+            ) from None
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _is_missing(value: Any, kind: str) -> bool:
+    return value is None or (kind != "string" and isinstance(value, str) and not value.strip())
+
+
+def _boolean(value: Any) -> bool:
+    if str(value).lower() not in ("true", "false", "1", "0"):
+        raise ValueError(value)
+    return True
+
+
+_CONVERT: dict[str, Any] = {"integer": int, "float": float, "boolean": _boolean, "json": json.loads}
 
 
 def check_webhook(url: str | None, name: str, advice: str) -> None:

@@ -113,7 +113,12 @@ def workflow_row(run: Run) -> dict[str, Any]:
 
 def workflow_view(made: Workflow) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
-        {"parameter_type": "workflow", "key": key, "workflow_parameter_type": kind}
+        {
+            "parameter_type": "workflow",
+            "key": key,
+            "workflow_parameter_type": kind,
+            "default_value": made.defaults.get(key),
+        }
         for key, kind in made.parameters.items()
     ]
     if made.fallback_plan:

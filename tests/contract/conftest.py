@@ -231,3 +231,11 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     chosen = _simulated() if request.param == "fake" else _real(request.getfixturevalue("server"))
     with chosen.client, chosen.http:
         yield chosen
+
+
+@pytest.fixture
+def real(server: SkyvernServer) -> Iterator[Side]:
+    """The real server only, for what the fake need not know."""
+    side = _real(server)
+    with side.client:
+        yield side

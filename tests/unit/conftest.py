@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import settings
 
+from airflow_skyvern.runs.parameter_check import DEFINITIONS
 from dev.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.loopback import Loopback
 
@@ -58,6 +59,12 @@ def task_log(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
         return "".join(parts) + caplog.text
 
     return read
+
+
+@pytest.fixture(autouse=True)
+def no_definitions_of_other_tests() -> None:
+    """Forget the workflows of earlier tests: each fake gives the same ids."""
+    DEFINITIONS.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -129,15 +129,17 @@ def rendered(folder: Path, native: bool = False, **arguments: Any) -> SkyvernRun
 
 def test_parameters_may_be_a_json_file_which_is_a_template_too(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     (tmp_path / "invoices.json").write_text('{"vendor": "{{ params.vendor }}", "pages": [1, {{ params.n }}]}')
-    execute(rendered(tmp_path, workflow_id=skyvern.workflow(), parameters="invoices.json"))
+    workflow = skyvern.workflow(parameters={"vendor": "string", "pages": "json"})
+    execute(rendered(tmp_path, workflow_id=workflow, parameters="invoices.json"))
     [start] = skyvern.sent("POST", START)
     assert start.json["parameters"] == {"vendor": "ACME", "pages": [1, 3]}
 
 
 def test_names_of_files_among_the_values_are_values(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     parameters = {"file": "report.json", "deep": ["{{ params.vendor }}.json"]}
-    execute(rendered(tmp_path, workflow_id=skyvern.workflow(), parameters=parameters))
-    assert skyvern.requests[0].json["parameters"] == {"file": "report.json", "deep": ["ACME.json"]}
+    workflow = skyvern.workflow(parameters={"file": "file_url", "deep": "json"})
+    execute(rendered(tmp_path, workflow_id=workflow, parameters=parameters))
+    assert skyvern.sent("POST", START)[0].json["parameters"] == {"file": "report.json", "deep": ["ACME.json"]}
 
 
 def test_a_text_that_a_mapped_task_gets_from_another_is_no_file(tmp_path: Path) -> None:
@@ -153,8 +155,9 @@ def test_a_text_that_a_mapped_task_gets_from_another_is_no_file(tmp_path: Path) 
 @pytest.mark.parametrize("native", [False, True])
 def test_parameters_may_be_rendered_from_one_template(skyvern: FakeSkyvern, tmp_path: Path, *, native: bool) -> None:
     template = "{{ {'vendor': params.vendor, 'n': params.n} | tojson }}"
-    execute(rendered(tmp_path, native, workflow_id=skyvern.workflow(), parameters=template))
-    assert skyvern.requests[0].json["parameters"] == {"vendor": "ACME", "n": 3}
+    workflow = skyvern.workflow(parameters={"vendor": "string", "n": "integer"})
+    execute(rendered(tmp_path, native, workflow_id=workflow, parameters=template))
+    assert skyvern.sent("POST", START)[0].json["parameters"] == {"vendor": "ACME", "n": 3}
 
 
 def test_a_template_that_renders_to_nonsense_fails_without_a_retry(skyvern: FakeSkyvern, tmp_path: Path) -> None:
@@ -173,9 +176,9 @@ def test_everything_that_was_given_is_sent(skyvern: FakeSkyvern) -> None:
         "webhook_url": "https://example.com/hook",
     }
     options = {"max_elapsed_time_minutes": 30, "run_metadata": {"team": "ops"}}
-    workflow = skyvern.workflow()
+    workflow = skyvern.workflow(parameters={"vendor": "string"})
     execute(make(workflow, **arguments, run_options=options, durable=False))
-    assert skyvern.requests[0].json == {"workflow_id": workflow, **arguments, **options}
+    assert skyvern.sent("POST", START)[0].json == {"workflow_id": workflow, **arguments, **options}
 
 
 def test_the_output_of_a_completed_run_is_returned(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
@@ -295,7 +298,7 @@ def test_what_no_retry_can_cure_fails_at_once(
     workflow = skyvern.workflow(parameters={"vendor": "string"})
     with pytest.raises(AirflowFailException, match=message):
         execute(make(**{"workflow_id": workflow, **arguments}))
-    assert len(skyvern.requests) == 1
+    assert len(skyvern.sent("POST", START)) == 1
     assert skyvern.runs == {}
 
 

@@ -1,0 +1,146 @@
+"""
+Do these parameters fit the workflow? Skyvern drops names that a workflow does not have, and says so nowhere.
+
+What Skyvern takes is its ``WorkflowParameterType.convert_value``; tests/contract compares. A type that it adds later
+is taken as it comes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernRequestError, shorten
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import Workflow, WorkflowParameter
+
+REFUSED = "Invalid workflow parameter. Expected parameter type: "
+"""How Skyvern begins a refusal (400) that does not name the parameter."""
+
+
+def check_parameters(workflow: Workflow, given: Mapping[str, Any]) -> None:
+    """
+    Check names, types, and that nothing is missing.
+
+    :param given: The parameters as JSON has them.
+    :raises SkyvernConfigError: names each parameter that does not fit, and what would; never its value.
+    """
+    if problems := [*_unknown(workflow, given), *_unfit(workflow, given)]:
+        title = f" ({workflow.title})" if workflow.title else ""
+        raise SkyvernConfigError(
+            f"The parameters do not fit workflow {workflow.workflow_permanent_id}{title}; nothing was started. "
+            f"{'; '.join(problems)}. check_parameters=False turns this check off."
+        )
+
+
+def name_refused(error: SkyvernRequestError, given: Mapping[str, Any]) -> SkyvernRequestError:
+    """Return the error with the name of the parameter that Skyvern refused: it says only the type and the value."""
+    if not error.detail.startswith(REFUSED):
+        return error
+    names = [f"parameters.{name}" for name, value in given.items() if f"Value: {_as_quoted(value)}." in error.detail]
+    if not names:
+        return error
+    message = str(error).replace(REFUSED, f"{' or '.join(names)}: {REFUSED}")
+    return type(error)(message, status_code=error.status_code, detail=error.detail, retry_after=error.retry_after)
+
+
+def _as_quoted(value: Any) -> str:
+    return shorten(json.dumps(value) if isinstance(value, dict | list) else str(value))
+
+
+def _unknown(workflow: Workflow, given: Mapping[str, Any]) -> Iterator[str]:
+    settable = sorted(parameter.key for parameter in workflow.parameters if parameter.is_settable)
+    others = {parameter.key: parameter.parameter_type for parameter in workflow.parameters}
+    for name in sorted(set(given) - set(settable)):
+        if name in others:
+            yield f"parameters.{name}: cannot be set, it is of type {others[name]}"
+        else:
+            yield f"parameters.{name}: no such parameter. {_suggestion(name, settable)}"
+
+
+def _suggestion(name: str, settable: list[str]) -> str:
+    close = difflib.get_close_matches(name, settable, n=1)
+    if close:
+        return f"Did you mean {close[0]}?"
+    return f"The workflow has {', '.join(settable) or 'none'}"
+
+
+def _unfit(workflow: Workflow, given: Mapping[str, Any]) -> Iterator[str]:
+    for parameter in workflow.parameters:
+        if parameter.parameter_type != "workflow":
+            continue
+        value = given.get(parameter.key)
+        if _is_missing(parameter, value):
+            if parameter.is_required:
+                yield f"parameters.{parameter.key}: missing, and has no default ({_kind_of(parameter)})"
+        elif not _fits(parameter, value):
+            yield f"parameters.{parameter.key}: must be {_kind_of(parameter)}, not {_described(value)}"
+
+
+def _is_missing(parameter: WorkflowParameter, value: Any) -> bool:
+    """Skyvern takes null for missing, and blank text, too, where the type is not text."""
+    blank = isinstance(value, str) and not value.strip()
+    return value is None or (blank and parameter.workflow_parameter_type in TYPES)
+
+
+def _fits(parameter: WorkflowParameter, value: Any) -> bool:
+    _, fits = TYPES.get(parameter.workflow_parameter_type or "", ("", lambda _: True))
+    return fits(value)
+
+
+def _kind_of(parameter: WorkflowParameter) -> str:
+    kind, _ = TYPES.get(parameter.workflow_parameter_type or "", (parameter.workflow_parameter_type or "text", None))
+    return kind
+
+
+def _described(value: Any) -> str:
+    """Describe a value without repeating it: it may be a secret."""
+    words: dict[type, str] = {str: "this text", dict: "a mapping", list: "a list", bool: "true or false"}
+    return words.get(type(value), "this number")
+
+
+def _is_whole(value: Any) -> bool:
+    """Skyvern takes 7.0, too, but stores it as text that it cannot read again: each look at the run fails then."""
+    return not isinstance(value, bool | float) and _converts(int, value)
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and _converts(float, value)
+
+
+def _is_boolean(value: Any) -> bool:
+    return str(value).lower() in ("true", "false", "1", "0")
+
+
+def _is_json(value: Any) -> bool:
+    return isinstance(value, dict | list) or (isinstance(value, str) and _converts(json.loads, value))
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str | dict)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _converts(convert: Callable[[Any], Any], value: Any) -> bool:
+    try:
+        convert(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "integer": ("a whole number", _is_whole),
+    "float": ("a number", _is_number),
+    "boolean": ("true or false", _is_boolean),
+    "json": ("a mapping, a list or JSON text", _is_json),
+    "file_url": ("the address of a file", _is_file),
+    "credential_id": ("the id of a credential, cred_…", _is_text),
+}
+"""How messages call Skyvern's types, and what fits them. A ``string`` takes everything, as text."""

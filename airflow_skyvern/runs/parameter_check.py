@@ -1,0 +1,111 @@
+"""The check of a run's parameters before its first start, which prevents no start that Skyvern might take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_skyvern.client import api
+from airflow_skyvern.client.workflow_parameters import check_parameters
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernNotFoundError
+
+if TYPE_CHECKING:
+    from airflow_skyvern.client.run_request import RunRequest
+    from airflow_skyvern.models import Workflow
+    from airflow_skyvern.runs.lookup import Send
+    from airflow_skyvern.runs.wait import Log
+
+KEEP = 300.0
+"""Seconds for which a workflow's definition is kept; before anything is refused, it is fetched again."""
+
+MOST_KEPT = 64
+"""Of how many workflows a process keeps the definition."""
+
+PATIENCE = 10.0
+"""Seconds for the request: longer than that, the check is left out."""
+
+
+class Definitions:
+    """
+    The definitions of workflows that this process has fetched lately.
+
+    A worker of Airflow runs each task in a process of its own; but ``dag.test()`` and tests run many in one.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._kept: dict[Hashable, tuple[float, Workflow]] = {}
+
+    def get(self, key: Hashable) -> Workflow | None:
+        """Return a definition that was fetched lately."""
+        fetched_at, workflow = self._kept.get(key, (-KEEP, None))
+        return workflow if self._clock() - fetched_at < KEEP else None
+
+    def keep(self, key: Hashable, workflow: Workflow) -> Workflow:
+        """Keep a definition, in the place of the oldest if there are too many."""
+        self._kept.pop(key, None)
+        if len(self._kept) >= MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[key] = (self._clock(), workflow)
+        return workflow
+
+    def clear(self) -> None:
+        """Forget all definitions."""
+        self._kept.clear()
+
+
+DEFINITIONS = Definitions()
+
+
+def check_before_start(
+    send: Send, request: RunRequest, server: Hashable, log: Log, definitions: Definitions = DEFINITIONS
+) -> None:
+    """
+    Check the parameters of a run against the definition of its workflow.
+
+    Without parameters there is nothing to misspell, and what is missing Skyvern names itself, before a run exists.
+
+    :param server: What tells this server and organization from others.
+    :raises SkyvernConfigError: names every parameter that does not fit; nothing was sent.
+    :raises SkyvernNotFoundError: there is no such workflow.
+    """
+    if not request.parameters:
+        return
+    key = (server, request.workflow_id)
+    known = definitions.get(key)
+    if known is not None and _fits(known, request.parameters):
+        return
+    workflow = _fetched(send, request.workflow_id, log)
+    if workflow is not None:
+        check_parameters(definitions.keep(key, workflow), request.parameters)
+
+
+def _fits(workflow: Workflow, parameters: Mapping[str, Any]) -> bool:
+    try:
+        check_parameters(workflow, parameters)
+    except SkyvernConfigError:
+        return False  # it may have been changed since
+    return True
+
+
+def _fetched(send: Send, workflow_id: str, log: Log) -> Workflow | None:
+    """Fetch a definition; whatever stands against that, but a missing workflow, leaves the check out."""
+    try:
+        workflow: Workflow = send(api.get_workflow(workflow_id))
+    except SkyvernError as error:
+        if isinstance(error, SkyvernNotFoundError) and error.workflow_gone:
+            raise
+        log.warning("The parameters are not checked before the start. %s", error)
+        return None
+    if not _is_readable(workflow):
+        log.warning("The parameters are not checked before the start: workflow %s has a new form", workflow_id)
+        return None
+    return workflow
+
+
+def _is_readable(workflow: Workflow) -> bool:
+    try:
+        return "parameters" in workflow.workflow_definition and workflow.parameters is not None
+    except (TypeError, ValueError):
+        return False
