@@ -19,6 +19,7 @@ The errors of this package, each for one way to handle it.
     │   ├── SkyvernRunTerminated        terminated: the workflow itself decided to stop
     │   ├── SkyvernRunTimedOut          timed_out: Skyvern's own limit for the run
     │   └── SkyvernRunCanceled          canceled, by a person or by us
+    ├── SkyvernOutputError              a run completed, and its output is not what was agreed; carries the run
     ├── SkyvernStartUnknown             a start was not answered, no run was found; a retry looks again
     ├── SkyvernStartAmbiguous           a start was not answered, and no way to find out; a person must look
     ├── SkyvernWaitInterrupted          the worker was stopped; the run continues, and the next try resumes it
@@ -44,6 +45,7 @@ __all__ = [
     "SkyvernCreditError",
     "SkyvernError",
     "SkyvernNotFoundError",
+    "SkyvernOutputError",
     "SkyvernRateLimitError",
     "SkyvernRequestError",
     "SkyvernResponseError",
@@ -201,6 +203,20 @@ class SkyvernRunTimedOut(SkyvernRunError):
 
 class SkyvernRunCanceled(SkyvernRunError):
     """The run ended as ``canceled``."""
+
+
+class SkyvernOutputError(SkyvernError):
+    """
+    A run completed, and its output is not what ``output_schema`` and ``output_from`` say.
+
+    :param run: The run, with its output.
+    :param transient: Whether the next try starts another run (``rerun_on_invalid_output``).
+    """
+
+    def __init__(self, message: str, run: Run | None = None, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.run = run
+        self.transient = transient  # type: ignore[misc]  # of the class for all other errors
 
 
 class SkyvernStartUnknown(SkyvernError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,6 +18,7 @@ from airflow_skyvern.compat.sdk import (
 )
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
+from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.task.arguments import run_id_of, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
@@ -59,10 +60,14 @@ class SkyvernRunSensor(BaseSensorOperator):
         used only after a timeout, or where the run cannot be fetched. Default: False.
     :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed;
         see :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default: True.
+    :param output_from: Label of the block whose output is taken; see there. Default: the whole output.
+    :param output_schema: What the output has to look like: a pydantic model class, a JSON Schema, or the path of one;
+        see there. Default: not checked.
     :raises AirflowSensorTimeout: the run did not end in time.
     :raises AirflowFailException: the run ended badly (its cause is a
-        :class:`~airflow_skyvern.exceptions.SkyvernRunError` that carries the run), or the key or the run id is
-        wrong: a retry could not change that.
+        :class:`~airflow_skyvern.exceptions.SkyvernRunError` that carries the run), its output is not what was agreed
+        (:class:`~airflow_skyvern.exceptions.SkyvernOutputError`), or the key or the run id is wrong: a retry could
+        not change that.
     """
 
     template_fields: Sequence[str] = ("run_id", "skyvern_conn_id")
@@ -79,6 +84,8 @@ class SkyvernRunSensor(BaseSensorOperator):
         start_from_trigger: bool = False,
         end_from_trigger: bool = False,
         mask_output: bool = True,
+        output_from: str | None = None,
+        output_schema: type[Any] | Mapping[str, Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=seconds_of("poke_interval", poke_interval), **kwargs)
@@ -86,11 +93,14 @@ class SkyvernRunSensor(BaseSensorOperator):
         self.skyvern_conn_id = skyvern_conn_id
         self.deferrable = deferrable
         self.mask_output = mask_output
+        self.output_from = output_from
+        self.output_schema = output_schema
         self._wait: Wait[Run] | None = None
         if not run_id:
             raise SkyvernConfigError(f"Task {self.task_id!r}: run_id is empty.")
         if end_from_trigger and not start_from_trigger:
             raise SkyvernConfigError(f"Task {self.task_id!r}: end_from_trigger needs start_from_trigger=True.")
+        check_schema(self.task_id, output_schema, has_output=not end_from_trigger)
         self._without_worker = start_from_trigger
         if start_from_trigger:
             from airflow_skyvern.task.start_in_trigger import start_trigger_args
@@ -180,7 +190,7 @@ class SkyvernRunSensor(BaseSensorOperator):
     def _output_options(self) -> OutputOptions:
         from airflow_skyvern.results.output import OutputOptions
 
-        return OutputOptions(mask=self.mask_output)
+        return OutputOptions.of(self)
 
     def _output(self, run: Run) -> Any:
         if run.succeeded:

@@ -17,6 +17,7 @@ from airflow_skyvern.compat.sdk import (
 )
 from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
+from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
@@ -99,7 +100,17 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     :param check_parameters: Whether to check names, types and missing values of ``parameters`` against the workflow's
         definition before a run is started, which takes one request. Skyvern itself ignores unknown names. Where the
         definition cannot be fetched, the run is started unchecked. Default: True.
+    :param output_from: Label of the block whose output is taken: of a block that used the browser its extracted
+        data, of any other its whole entry. ``"extracted_information"`` takes the list of what all blocks have
+        extracted. Default: the whole output.
+    :param output_schema: What the output has to look like: a pydantic model class (or ``list[Model]``), a JSON
+        Schema as a mapping, or the path of a JSON Schema file beside the DAG. The validated value is pushed as plain
+        JSON. An output that does not fit fails the task without a retry. Default: not checked.
+    :param rerun_on_invalid_output: Whether a task whose output does not fit is retried, with a new run in each try.
+        Default: False.
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
+    :raises SkyvernOutputError: with ``rerun_on_invalid_output=True``: the output is not what ``output_schema`` and
+        ``output_from`` say. Else that is an AirflowFailException.
     :raises SkyvernRunError: the run ended as failed, terminated, timed out or canceled; the error carries it.
     :raises SkyvernWaitTimeout: the run did not end in time.
     :raises SkyvernStartUnknown: the start was not answered and no run was found; a retry searches again first.
@@ -136,6 +147,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         timeout: timedelta | float = DEFAULT_TIMEOUT,
         mask_output: bool = True,
         check_parameters: bool = True,
+        output_from: str | None = None,
+        output_schema: type[Any] | Mapping[str, Any] | str | None = None,
+        rerun_on_invalid_output: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -158,8 +172,12 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self.timeout = seconds_of("timeout", timeout)
         self.mask_output = mask_output
         self.check_parameters = check_parameters
+        self.output_from = output_from
+        self.output_schema = output_schema
+        self.rerun_on_invalid_output = rerun_on_invalid_output
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         check_arguments(self.task_id, fields, run_options, skip_on=self.skip_on, durable=durable)
+        check_schema(self.task_id, output_schema, has_output=wait_for_completion)
 
     @cached_property
     def hook(self) -> SkyvernHook:
@@ -174,11 +192,11 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
         return ActiveRun(lambda: self.hook, self.log, cancel_on_kill=self.cancel_on_kill, durable=self.durable)
 
-    @property
+    @cached_property
     def _output_options(self) -> OutputOptions:
         from airflow_skyvern.results.output import OutputOptions
 
-        return OutputOptions(mask=self.mask_output)
+        return OutputOptions.of(self)
 
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
@@ -261,6 +279,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     def _start(self, task_try: TaskTry) -> Run:
         from airflow_skyvern.task.parameters import refused_parameter_named
 
+        _ = self._output_options  # a schema that cannot be read fails here, before anything is started
         request = self._request()
         with refused_parameter_named(request):
             run = self._start_once(task_try, request) if self.durable else self._start_anew(task_try, request)
@@ -303,6 +322,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             store=task_try.start_store,
             lost_start_timeout=self.lost_start_timeout,
             before_start=lambda: self._before_start(request),
+            rejects=self._output_options.rejects,
             sleep=self._active_run.sleep,
         )
         attempt = Attempt(

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernOutputError
+from airflow_skyvern.results.contract import Misfit, contract_of
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Run
+    from airflow_skyvern.results.contract import Contract
+
+BROWSER_BLOCK = frozenset({"task_id", "status", "extracted_information"})
+"""What the entry of a block that has used the browser has, besides other things."""
 
 
 @dataclass(frozen=True)
@@ -14,13 +23,99 @@ class OutputOptions:
     """
     How the output of a run becomes the value of its task.
 
+    :param source: The block whose output is taken; None for the whole output.
+    :param contract: What it has to look like.
+    :param rerun: Whether an output that does not fit is worth another run.
     :param mask: Whether secrets in it are masked.
     """
 
+    source: str | None = None
+    contract: Contract | None = None
+    rerun: bool = False
     mask: bool = True
 
+    @classmethod
+    def of(cls, task: Any) -> OutputOptions:
+        """
+        Read the options of an operator or a sensor, with the file that holds its schema.
+
+        :raises SkyvernConfigError: the schema cannot be read, or is none.
+        """
+        schema = task.output_schema
+        contract = None if schema is None else contract_of(schema, lambda path: _read_beside_dag(task, path))
+        rerun = getattr(task, "rerun_on_invalid_output", False)
+        return cls(source=task.output_from, contract=contract, rerun=rerun, mask=task.mask_output)
+
     def value_of(self, run: Run) -> Any:
-        """Return what the task pushes as its value."""
+        """
+        Return what the task pushes as its value.
+
+        :raises SkyvernOutputError: the output is not what was agreed.
+        """
         from airflow_skyvern.results.masking import OutputMasker
 
-        return OutputMasker().masked(run.output) if self.mask else run.output
+        value = self._agreed(run)
+        return OutputMasker().masked(value) if self.mask else value
+
+    def rejects(self, run: Run) -> bool:
+        """Tell whether a run completed with an output for which another run is to be started."""
+        if not (self.rerun and run.succeeded):
+            return False
+        try:
+            self._agreed(run)
+        except SkyvernOutputError:
+            return True
+        return False
+
+    def _agreed(self, run: Run) -> Any:
+        try:
+            value = _taken_from(run.output, self.source)
+            return value if self.contract is None else self.contract.validated(value)
+        except Misfit as misfit:
+            where = f" of block {self.source}" if self.source else ""
+            link = f" See {run.app_url}" if run.app_url else ""
+            raise SkyvernOutputError(
+                f"Skyvern run {run.run_id} completed, but its output{where} is not what output_schema and "
+                f"output_from say: {misfit}.{link}",
+                run,
+                transient=self.rerun,
+            ) from None
+
+
+def _taken_from(output: Any, label: str | None) -> Any:
+    """
+    Return the output of one block, or all of it.
+
+    An entry is named after its block, with ``_output`` behind. Of a block that has used the browser only the
+    extracted data is the output; the rest says how the block went.
+
+    :raises Misfit: there is no such block.
+    """
+    if label is None:
+        return output
+    entries = output if isinstance(output, Mapping) else {}
+    name = next((name for name in (f"{label}_output", label) if name in entries), None)
+    if name is None:
+        there = ", ".join(str(name).removesuffix("_output") for name in entries) or "none"
+        raise Misfit(iter([("", f"the output has no block {label}; it has: {there}")]))
+    entry = entries[name]
+    if isinstance(entry, Mapping) and entry.keys() >= BROWSER_BLOCK:
+        return entry["extracted_information"]
+    return entry
+
+
+def _read_beside_dag(task: Any, path: str) -> str:
+    """Read a file as the templates of its DAG are read: beside the DAG, or in its ``template_searchpath``."""
+    from jinja2 import BaseLoader, TemplateNotFound
+
+    try:
+        if Path(path).is_absolute():
+            return Path(path).read_text()
+        environment = task.get_template_env()
+        text: str = (environment.loader or BaseLoader()).get_source(environment, path)[0]
+    except (OSError, RuntimeError, TemplateNotFound) as error:
+        raise SkyvernConfigError(
+            f"output_schema: cannot read {path}: {error}. It is read beside the DAG file and in the DAG's "
+            "template_searchpath."
+        ) from None
+    return text

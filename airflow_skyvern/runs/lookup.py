@@ -80,10 +80,10 @@ def find_tagged(send: Send, tag: str, value: str) -> list[TaggedRun]:
     return found
 
 
-def choose_resumable(runs: list[TaggedRun]) -> TaggedRun | None:
-    """Choose the run that a retry resumes: an active one, else a completed one, whose result it takes."""
-    active = next((run for run in runs if not run.is_final), None)
-    return active or next((run for run in runs if run.succeeded), None)
+def resumable(runs: list[TaggedRun]) -> list[TaggedRun]:
+    """Return the runs that a retry may resume, best first: active ones, then completed ones for their result."""
+    active = [run for run in runs if not run.is_final]
+    return active + [run for run in runs if run.succeeded]
 
 
 def find_replacement(

@@ -31,10 +31,10 @@ from airflow_skyvern.runs.key import GROUP_TAG, TASK_TAG
 from airflow_skyvern.runs.lookup import (
     TaggedRun,
     TagsRefused,
-    choose_resumable,
     fetch_run,
     find_tagged,
     replaces_another,
+    resumable,
 )
 from airflow_skyvern.runs.store import StartStore
 
@@ -80,6 +80,7 @@ class Submission:
     :param store: What outlives a try, where Airflow has it.
     :param lost_start_timeout: Seconds for which the server may still be working on an unanswered start.
     :param before_start: Called when there is nothing to resume, before anything is sent; what it raises is the end.
+    :param rejects: Tells of a completed run that its result is of no use: it counts as a failed run then.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Submission:
         store: StartStore | None = None,
         lost_start_timeout: float = LOST_START_TIMEOUT,
         before_start: Callable[[], object] = lambda: None,
+        rejects: Callable[[Run], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -102,6 +104,7 @@ class Submission:
         self._store = store or StartStore(None)
         self._lost_start_timeout = lost_start_timeout
         self._before_start = before_start
+        self._rejects = rejects
         self._clock = clock
         self._sleep = sleep
         self.resumed = False
@@ -149,8 +152,8 @@ class Submission:
             found = [run for run in found if not run.succeeded]
         searched_until = self._clock() + self._lost_start_timeout
         while True:
-            if chosen := choose_resumable(found):
-                return self._resume(chosen.run_id)
+            if chosen := self._first_of_use(found):
+                return self._resume(chosen)
             self._known.update(run.run_id for run in found)
             if self._every_start_was_answered(found, attempt) or self._clock() >= searched_until:
                 return None
@@ -158,6 +161,18 @@ class Submission:
                 self._give_up("An earlier try may have started a run, and no time is left to search for it.")
             self._sleep(RETRY_INTERVAL)
             found = self._find(GROUP_TAG, self._key.group)
+
+    def _first_of_use(self, found: list[TaggedRun]) -> Run | None:
+        candidates = (run.run_id for run in resumable(found) if run.run_id not in self._known)
+        fetched = (fetch_run(self._send, run_id) for run_id in candidates)
+        return next((run for run in fetched if not self._is_rejected(run)), None)
+
+    def _is_rejected(self, run: Run) -> bool:
+        if rejected := self._rejects(run):
+            self._log.warning(
+                "Skyvern run %s: completed, but its output is not what output_schema says: not resumed", run.run_id
+            )
+        return rejected
 
     def _every_start_was_answered(self, found: list[TaggedRun], attempt: Attempt) -> bool:
         """
@@ -255,9 +270,9 @@ class Submission:
 
     def _resume_if_useful(self, run_id: str) -> Run | None:
         run = self._fetch_if_there(run_id)
-        if run is None or (run.is_final and not run.succeeded):
+        if run is None or (run.is_final and not run.succeeded) or self._is_rejected(run):
             return None
-        return self._resume(run_id)
+        return self._resume(run)
 
     def _fetch_if_there(self, run_id: str) -> Run | None:
         try:
@@ -273,7 +288,7 @@ class Submission:
         while True:
             found = self._find_lost(error)
             if new := [run for run in found if run.run_id not in self._known]:
-                return self._resume(new[0].run_id)
+                return self._resume(fetch_run(self._send, new[0].run_id))
             searched_until = min(searched_until, self._clock() + self._lost_start_timeout)
             if self._clock() >= min(searched_until, self._deadline):
                 sought = f"no run of it was found within {self._lost_start_timeout:.0f} s"
@@ -300,10 +315,9 @@ class Submission:
     def _give_up(self, reason: str, cause: SkyvernError | None = None) -> NoReturn:
         raise SkyvernStartUnknown(f"{reason} The next try searches again before it starts anything.") from cause
 
-    def _resume(self, run_id: str) -> Run:
-        run = fetch_run(self._send, run_id)
-        self._log.info("Skyvern run %s: resumed, this task started it before; it is %s", run_id, run.status)
-        self._store.started(self._key.group, run_id)
+    def _resume(self, run: Run) -> Run:
+        self._log.info("Skyvern run %s: resumed, this task started it before; it is %s", run.run_id, run.status)
+        self._store.started(self._key.group, run.run_id)
         return run
 
     def _find(self, tag: str, value: str) -> list[TaggedRun]:

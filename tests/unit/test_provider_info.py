@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.resources import files
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]  # it has no types
+import jsonschema
 import pytest
 
 from airflow_skyvern.hooks import SkyvernHook, settings_of

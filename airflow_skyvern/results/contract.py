@@ -1,0 +1,210 @@
+"""
+The contract of an output: what it has to look like, as a pydantic type or as a JSON Schema.
+
+What does not fit is named by its path and by the rule that it breaks, never by its value: an output may hold
+anything, and the message ends in logs and in notifications.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, get_args, get_origin
+
+from airflow_skyvern.exceptions import SkyvernConfigError, shorten
+from airflow_skyvern.secret_values import MASK
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError as JsonSchemaError
+    from jsonschema.protocols import Validator
+    from pydantic import TypeAdapter
+    from pydantic_core import ErrorDetails
+
+MOST_PROBLEMS = 20
+"""How many problems a message names."""
+
+SAFE_CONTEXT = frozenset({
+    "gt", "ge", "lt", "le", "multiple_of", "expected", "expected_tags", "class", "class_name", "min_length",
+    "max_length", "field_type", "actual_length", "pattern", "discriminator", "max_digits", "decimal_places",
+    "whole_digits", "expected_schemes", "expected_version",
+})  # fmt: skip
+"""What pydantic's messages may quote: parts of the model. The rest may come from the value."""
+
+
+class Misfit(Exception):
+    """
+    A value does not fit the contract.
+
+    :param problems: The path of each problem, and what is wrong there.
+    """
+
+    def __init__(self, problems: Iterator[tuple[str, str]]) -> None:
+        self.problems = list(problems)
+        shown = [f"{path}: {what}" if path else what for path, what in self.problems[:MOST_PROBLEMS]]
+        if more := len(self.problems) - len(shown):
+            shown.append(f"and {more} more")
+        super().__init__("; ".join(shown))
+
+
+class Contract(Protocol):
+    """What an output has to look like."""
+
+    def validated(self, value: Any) -> Any:
+        """
+        Return the value as plain JSON.
+
+        :raises Misfit: it does not fit.
+        """
+
+
+def is_type(schema: Any) -> bool:
+    """Tell a type, such as a pydantic model or ``list[Invoice]``, from a JSON Schema and from a path."""
+    return isinstance(schema, type) or get_origin(schema) is not None
+
+
+def contract_of(schema: Any, read: Callable[[str], str]) -> Contract:
+    """
+    Make the contract of what a DAG author gives as ``output_schema``.
+
+    :param schema: A type that pydantic validates, a JSON Schema, or the path of a file that holds one.
+    :param read: Returns the text of a file beside the DAG.
+    :raises SkyvernConfigError: it is none of these.
+    """
+    if is_type(schema):
+        return TypeContract(schema)
+    if isinstance(schema, str):
+        return JsonSchemaContract(_schema_in(schema, read(schema)))
+    if isinstance(schema, Mapping):
+        return JsonSchemaContract(schema)
+    raise SkyvernConfigError(
+        "output_schema: must be a pydantic model class, a JSON Schema as a mapping, or the path of a JSON Schema "
+        f"file, not {type(schema).__name__}."
+    )
+
+
+def check_schema(task_id: str, schema: Any, *, has_output: bool) -> None:
+    """
+    Check an ``output_schema`` when the DAG is parsed; a file is read when the task runs.
+
+    :param has_output: Whether the task gets the output at all.
+    :raises SkyvernConfigError: names the task and what is wrong.
+    """
+    if schema is None:
+        return
+    if not has_output:
+        raise SkyvernConfigError(
+            f"Task {task_id!r}: output_schema: this task does not wait for an output; give it to the one that does."
+        )
+    try:
+        if not isinstance(schema, str):
+            contract_of(schema, str)
+    except SkyvernConfigError as error:
+        raise SkyvernConfigError(f"Task {task_id!r}: {error}") from None
+
+
+class TypeContract:
+    """
+    A type that pydantic validates.
+
+    :param kind: A model class, or anything else that pydantic's ``TypeAdapter`` takes.
+    :raises SkyvernConfigError: pydantic knows no way to validate it.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        from pydantic import TypeAdapter
+        from pydantic.errors import PydanticUserError
+
+        try:
+            self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        except PydanticUserError as error:
+            raise SkyvernConfigError(f"output_schema: pydantic cannot validate {kind!r}: {error.message}") from error
+
+    def validated(self, value: Any) -> Any:
+        """Validate it as JSON, also with strict models: there a date is a text."""
+        from pydantic import ValidationError
+        from pydantic_core import to_json
+
+        try:
+            return self._adapter.dump_python(self._adapter.validate_json(to_json(value)), mode="json")
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_input=False)
+            raise Misfit((_path(detail["loc"]), _rule(detail)) for detail in details) from None
+
+
+class JsonSchemaContract:
+    """
+    A JSON Schema, of the draft that its ``$schema`` names; addresses in ``$ref`` are not fetched.
+
+    :raises SkyvernConfigError: it is no valid JSON Schema.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        from jsonschema.exceptions import SchemaError
+        from jsonschema.validators import validator_for
+        from referencing import Registry
+
+        plain = json.loads(json.dumps(schema))
+        kind = validator_for(plain)
+        try:
+            kind.check_schema(plain)
+        except SchemaError as error:
+            where = f" at {_path(error.absolute_path)}" if error.absolute_path else ""
+            raise SkyvernConfigError(
+                f"output_schema: is not a valid JSON Schema{where}: {shorten(error.message)}"
+            ) from None
+        self._validator: Validator = kind(plain, registry=Registry(), format_checker=kind.FORMAT_CHECKER)
+
+    def validated(self, value: Any) -> Any:
+        """Return the value itself: a JSON Schema changes nothing."""
+        from referencing.exceptions import Unresolvable
+
+        try:
+            errors = sorted(
+                self._validator.iter_errors(value), key=lambda error: [str(p) for p in error.absolute_path]
+            )
+        except Unresolvable as error:
+            raise SkyvernConfigError(f"output_schema: $ref {error.ref!r} is not within the schema.") from None
+        if errors:
+            raise Misfit((_path(error.absolute_path), _broken_rule(error)) for error in errors)
+        return value
+
+
+def _schema_in(path: str, text: str) -> Any:
+    try:
+        schema = json.loads(text)
+    except ValueError as error:
+        raise SkyvernConfigError(f"output_schema: {path} holds no JSON: {error}") from None
+    if not isinstance(schema, Mapping):
+        raise SkyvernConfigError(f"output_schema: {path} holds no JSON Schema, which is an object.")
+    return schema
+
+
+def _path(parts: Any) -> str:
+    return shorten(".".join(str(part) for part in parts), 200)
+
+
+def _rule(detail: ErrorDetails) -> str:
+    """Say what is wrong in pydantic's words, without what they take from the value or from the author's code."""
+    from pydantic_core.core_schema import ErrorType
+
+    if detail["type"] not in get_args(ErrorType):
+        return f"refused by the model as {detail['type']}"
+    message = detail["msg"]
+    for name, part in detail.get("ctx", {}).items():
+        if name not in SAFE_CONTEXT and str(part):
+            message = message.replace(str(part), MASK)
+    return message.removesuffix(f", {MASK}").removesuffix(f": {MASK}")
+
+
+def _broken_rule(error: JsonSchemaError) -> str:
+    """Say what is wrong in the words of the schema; jsonschema's own messages quote the value."""
+    rule, expected = str(error.validator), error.validator_value
+    if rule in {"required", "dependentRequired"}:
+        return str(error.message)  # names the property, which stands in the schema
+    if rule == "type":
+        return f"is not of type {expected if isinstance(expected, str) else ' or '.join(expected)}"
+    if rule in {"additionalProperties", "unevaluatedProperties"} and expected is False:
+        return "has properties that the schema does not have"
+    if rule in {"anyOf", "oneOf", "allOf", "not", "if", "contains", "propertyNames"}:
+        return f"does not fit {rule} of the schema"
+    return f"breaks {rule}: {shorten(json.dumps(expected, ensure_ascii=False), 100)}"
