@@ -220,7 +220,7 @@ def select_schedules(args: argparse.Namespace, schedules: list[ListedSchedule]) 
     """
     Return the schedules whose ids were passed, or with ``--all`` those that the action applies to.
 
-    :raises SkyvernConfigError: a name is unknown, or none was args.
+    :raises SkyvernConfigError: a name is unknown, or none was given.
     """
     from airflow_skyvern.exceptions import SkyvernConfigError
 

@@ -69,7 +69,7 @@ class SkyvernError(Exception):
     """
     Base of everything this package raises on purpose.
 
-    ``transient`` tells whether the same request may succeed later; a wait continues after such an error.
+    ``transient`` says whether the same request may succeed later; a wait continues after such an error.
     """
 
     transient: ClassVar[bool] = False
@@ -194,7 +194,7 @@ class SkyvernRunFailed(SkyvernRunError):
 
 
 class SkyvernRunTerminated(SkyvernRunError):
-    """The run ended as ``terminated``: the workflow decided that it cannot or must not go on."""
+    """The run ended as ``terminated``: the workflow decided that it cannot or must not continue."""
 
 
 class SkyvernRunTimedOut(SkyvernRunError):
@@ -298,7 +298,7 @@ def _kind_of(status_code: int, *, by_skyvern: bool) -> type[SkyvernAPIError]:
 
 
 def is_skyverns(body: str) -> bool:
-    """Tell whether an error body has Skyvern's form: JSON with ``detail`` or ``error``."""
+    """Return whether an error body has Skyvern's form: JSON with ``detail`` or ``error``."""
     try:
         parsed = json.loads(body)
     except ValueError:

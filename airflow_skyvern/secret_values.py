@@ -75,7 +75,7 @@ SCHEME = r"(?i)(?<![\w-])(?P<scheme>bearer|basic|token) {1,4}(?P<value>[\w.~+/-]
 
 
 def looks_secret(name: str, value: Any) -> bool:
-    """Tell whether a parameter is better kept out of files: by its name, or by what it holds."""
+    """Return whether a parameter is better kept out of files: by its name, or by what it holds."""
     if isinstance(value, dict | list | bool) or value in (None, ""):
         return False
     text = str(value)
@@ -85,13 +85,13 @@ def looks_secret(name: str, value: Any) -> bool:
 
 
 def names_secret(name: str) -> bool:
-    """Tell whether a name is one that secrets have, in whatever spelling: ``api_key``, ``x-api-key``, ``apiKey``."""
+    """Return whether secrets have such a name, however it is spelled: ``api_key``, ``x-api-key``, ``apiKey``."""
     return bool(SECRET_NAME.search(_words(name)))
 
 
 @lru_cache(maxsize=4096)
 def certainly_names_secret(name: str) -> bool:
-    """Tell whether what stands under this name in an output is a secret, and not data that resembles one."""
+    """Return whether what stands under this name in an output is a secret, and not data that resembles one."""
     return bool(_pattern(CERTAIN_NAME).search(_words(name).strip("_").lower()))
 
 

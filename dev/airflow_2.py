@@ -28,5 +28,5 @@ def for_airflow_2(code: str) -> str:
 
 
 def runs_on_airflow_2(code: str) -> bool:
-    """Tell whether an example can run on Airflow 2.11: watchers and webhooks came with Airflow 3."""
+    """Return whether an example can run on Airflow 2.11: watchers and webhooks came with Airflow 3."""
     return "airflow_skyvern.assets" not in code

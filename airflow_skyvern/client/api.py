@@ -63,7 +63,7 @@ def get_run_of_deleted_workflow(run_id: str) -> Call[Run]:
     """
     Get a run whose workflow was deleted meanwhile: :func:`get_run` answers 404 for it.
 
-    Unlike :func:`get_run` it also tells which run replaced this one, and which one it replaces; for any workflow.
+    Unlike :func:`get_run` it also returns which run replaced this one, and which one it replaces; for any workflow.
     """
     return get(f"/v1/workflows/runs/{path_segment(run_id)}", f"get run {run_id} of a deleted workflow", Run)
 
@@ -125,7 +125,7 @@ def retry_run(run_id: str) -> Call[Run]:
 
 
 def continue_run(run_id: str) -> Call[None]:
-    """Let a paused run go on: it waits for a person in a human interaction block."""
+    """Continue a paused run: it waits for a person in a human interaction block."""
     path = f"/v1/workflows/runs/{path_segment(run_id)}/continue"
     return post(path, f"continue run {run_id}", Any, repeatable=False)
 

@@ -35,7 +35,7 @@ Sleep = Callable[[float], Any]
 
 
 def did_nothing(error: SkyvernError) -> bool:
-    """Tell whether a call that failed this way certainly did nothing: it never left, 429, or a 503 that says so."""
+    """Return whether a call that failed this way certainly did nothing: it never left, 429, or a 503 that says so."""
     return (
         isinstance(error, SkyvernRateLimitError)
         or (isinstance(error, SkyvernConnectionError) and error.never_sent)
@@ -45,7 +45,7 @@ def did_nothing(error: SkyvernError) -> bool:
 
 def may_repeat(call: Call[Any], error: SkyvernError) -> bool:
     """
-    Tell whether sending the call again can help and cannot do anything twice.
+    Return whether sending the call again can help and cannot do anything twice.
 
     A call that starts something is repeated only where it certainly did nothing.
     """
@@ -53,7 +53,7 @@ def may_repeat(call: Call[Any], error: SkyvernError) -> bool:
 
 
 def may_have_started(error: SkyvernError) -> bool:
-    """Tell whether a start that ended in this error may have created a run."""
+    """Return whether a start that ended in this error may have created a run."""
     return error.transient and not did_nothing(error)
 
 

@@ -44,7 +44,7 @@ class Settings:
 
     @property
     def fingerprint(self) -> tuple[Settings, float | None]:
-        """What tells these settings from others, also when only the file of certificates was renewed."""
+        """What identifies these settings, including the version of the certificates file."""
         return self, self.certificates_changed_at
 
     def within(self, seconds: float) -> Settings:

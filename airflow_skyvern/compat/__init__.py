@@ -41,7 +41,7 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1"})  # noqa: S
 
 @cache
 def is_airflow_3() -> bool:
-    """Tell Airflow 3 from 2.11."""
+    """Return whether this is Airflow 3."""
     from airflow import __version__
 
     return not __version__.startswith("2.")
@@ -120,7 +120,7 @@ def task_state_store(context: Context) -> Any:
 
 def airflow_base_url() -> str:
     """
-    Return the address of this Airflow, or nothing if it has none that tells it from others.
+    Return the address of this Airflow, or nothing if it has none of its own.
 
     2.11 has it in another section. The default is nothing on 3.x, and an address on ``localhost`` on 2.11.
     """
@@ -137,7 +137,7 @@ def run_type_of(dag_run: Any) -> str:
 
 def timed_out_by_airflow() -> bool:
     """
-    Tell whether ``on_kill`` is called because ``execution_timeout`` is over, and not by a signal.
+    Return whether ``on_kill`` is called because ``execution_timeout`` is over, and not by a signal.
 
     Airflow calls it while it handles its own exception, which is the same class on all versions.
     """
@@ -164,7 +164,7 @@ def context_of_timed_out_task() -> Context | None:
 
 def deferral_timed_out(next_kwargs: Mapping[str, Any] | None) -> bool:
     """
-    Tell whether a deferral without an event ended because of Airflow's timeout.
+    Return whether a deferral without an event ended because of Airflow's timeout.
 
     The other reason is that the trigger failed: its class could not be loaded during a deployment, or it raised. 2.11
     writes "Trigger/execution timeout", 3.x "Trigger timeout".
@@ -191,7 +191,7 @@ async def get_connection(conn_id: str) -> Connection:
 
 
 def renders_trigger_arguments() -> bool:
-    """Tell whether a task can start in the triggerer with templates; from 3.3 on."""
+    """Return whether a task can start in the triggerer with templates; from 3.3 on."""
     from airflow.triggers.base import BaseTrigger
 
     return hasattr(BaseTrigger, "render_template_fields")
@@ -284,7 +284,7 @@ def sensitive_names() -> frozenset[str]:
 
 
 def is_reference(value: Any) -> bool:
-    """Tell whether a value is an XCom of another task, or made of one: the marker is the same from 2.11 on."""
+    """Return whether a value is an XCom of another task, or made of one: the marker is the same from 2.11 on."""
     return hasattr(value, "iter_references")
 
 
@@ -293,7 +293,7 @@ def is_reference(value: Any) -> bool:
 
 def in_api_server() -> bool:
     """
-    Tell whether this process is Airflow's API server; from 3.0 on.
+    Return whether this process is Airflow's API server; from 3.0 on.
 
     A listener anywhere else would forbid ``end_from_trigger=True`` to every DAG of the installation: Airflow
     refuses it where the DAG processor has listeners.
@@ -315,12 +315,12 @@ def dag_bag(path: Path) -> Any:
 
 
 def is_present(dag_model: Any) -> bool:
-    """Tell whether Airflow still finds a DAG: ``is_stale`` since 3.0, ``is_active`` before."""
+    """Return whether Airflow still finds a DAG: ``is_stale`` since 3.0, ``is_active`` before."""
     return not dag_model.is_stale if hasattr(dag_model, "is_stale") else bool(dag_model.is_active)
 
 
 def is_partitioned(dag_model: Any) -> bool:
-    """Tell whether a DAG is started once per partition of its assets; from 3.3 on."""
+    """Return whether a DAG is started once per partition of its assets; from 3.3 on."""
     return bool(getattr(dag_model, "timetable_partitioned", False))
 
 

@@ -117,7 +117,7 @@ async def runs_of(hook: SkyvernHook, workflow_ids: Iterable[str], since: datetim
 
 
 async def active_runs_of(hook: SkyvernHook, workflow_ids: Iterable[str]) -> list[Row]:
-    """Return the runs of these workflows that go on."""
+    """Return the active runs of these workflows."""
     workflows = sorted(set(workflow_ids))
     rows: list[Row] = []
     for start in range(0, len(workflows), MOST_WORKFLOWS):

@@ -110,7 +110,7 @@ def _assets(session: Session, conn_id: str, workflow_id: str, status: str | None
 
 
 def _has_a_watcher(asset: AssetModel) -> bool:
-    """Tell whether a watcher makes the events of the asset: two writers would make them twice."""
+    """Return whether a watcher makes the events of the asset: two writers would make them twice."""
     return any(trigger.classpath == WATCHER and not trigger.kwargs.get("redeliver_to") for trigger in asset.triggers)
 
 
@@ -128,7 +128,7 @@ def _lock(session: Session, asset_ids: Iterable[int]) -> None:
 
 
 def _is_known(session: Session, asset: AssetModel, run_id: str, ended: datetime) -> bool:
-    """Tell whether an event of the asset, of whatever origin, holds the run; it cannot be older than its end."""
+    """Return whether an event of the asset, of whatever origin, holds the run; it cannot be older than its end."""
     holds = sa.cast(AssetEvent.extra, sa.Text).contains(json.dumps(run_id), autoescape=True)
     found = sa.select(AssetEvent.id).where(
         AssetEvent.asset_id == asset.id, AssetEvent.timestamp >= ended - CLOCK_SKEW, holds

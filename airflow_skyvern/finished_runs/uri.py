@@ -24,7 +24,7 @@ class FinishedRun(TypedDict):
     """
     A finished run, as events carry it.
 
-    ``run_id`` is what to tell repeats by; ``finished_at`` is UTC in ISO 8601, or None where Skyvern does not say;
+    repeats have the same ``run_id``; ``finished_at`` is UTC in ISO 8601, or None where Skyvern does not say;
     ``app_url`` is the run's page in Skyvern.
     """
 

@@ -155,7 +155,7 @@ class TokenBucket:
         return self._left + (self._clock() - self._seen) * self.rate < 1
 
     def take(self) -> bool:
-        """Tell whether one more may pass."""
+        """Return whether one more may pass."""
         now = self._clock()
         self._left = min(2 * self.rate, self._left + (now - self._seen) * self.rate)
         self._seen = now
@@ -186,7 +186,7 @@ class SigningKeys:
 
     async def signed(self, conn_id: str | None, body: bytes | bytearray, signature: str) -> bool:
         """
-        Tell whether the body is signed with the connection's key, in the same time whatever differs.
+        Return whether the body is signed with the connection's key, in the same time whatever differs.
 
         :param conn_id: The connection, or None for one that takes no webhooks: nothing is looked up for it.
         """

@@ -97,7 +97,7 @@ Status = Annotated[str, AfterValidator(_known_or_noted)]
 
 class RunBase(Answer):
     """
-    What every view of a run tells: its id and how far it is.
+    What every view of a run contains: its id and its progress.
 
     A final status is not always the end: with a retry policy in the workflow, Skyvern runs it again under the
     same id and says so in ``retry_pending``. Servers before 1.0.51 do not have that field.
@@ -164,7 +164,7 @@ class RunSnapshot(RunBase):
 
 
 class Run(RunSnapshot):
-    """One run of a workflow, as ``GET /v1/runs/{run_id}`` tells it."""
+    """One run of a workflow, as ``GET /v1/runs/{run_id}`` returns it."""
 
     model_config = ConfigDict(extra="allow")
 

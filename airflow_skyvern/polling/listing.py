@@ -113,7 +113,7 @@ class ListPass:
 
 
 def is_no_news(row: ListedRun, wait: Wait[RunSnapshot]) -> bool:
-    """Tell whether a row changes and logs nothing, as nearly always when thousands of rows are read."""
+    """Return whether a row changes and logs nothing, as nearly always when thousands of rows are read."""
     return wait.has_nothing_to_log and wait.run is not None and _is_same(row, wait.run)
 
 

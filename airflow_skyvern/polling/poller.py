@@ -107,7 +107,7 @@ class RunPoller:
             await self._close()
 
     async def _close(self) -> None:
-        """End everything; the state is replaced first, so that a wait that is added now starts anew."""
+        """End everything; the state is replaced first, so that a wait that is added now makes a new one."""
         task, self._task = self._task, None
         session, self._session = self._session, self._session.unopened_copy()
         fetches, self._fetches = self._fetches, set()

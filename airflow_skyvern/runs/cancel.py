@@ -74,7 +74,7 @@ class _KilledRun:
         self._group = group
 
     def cancel(self) -> bool:
-        """Take the next steps, and tell whether the run is certainly canceled."""
+        """Take the next steps, and return whether the run is certainly canceled."""
         try:
             if self.run_id is None and self._group is not None:
                 self.run_id = _active_run_of(self._send, self._group)

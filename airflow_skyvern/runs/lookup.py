@@ -111,6 +111,6 @@ def find_replacement(
 
 
 def replaces_another(send: Send, run_id: str) -> bool:
-    """Tell whether Skyvern itself has started this run in place of a failed one."""
+    """Return whether Skyvern itself has started this run in place of a failed one."""
     run: Run = send(api.get_run_of_deleted_workflow(run_id))
     return run.retried_from is not None

@@ -176,7 +176,7 @@ class Submission:
 
     def _every_start_was_answered(self, found: list[TaggedRun], attempt: Attempt) -> bool:
         """
-        Tell whether no unanswered start of this group can be on its way.
+        Return whether no unanswered start of this group can be on its way.
 
         The store says so where Airflow has one. Else each earlier try must have left a run: none sends two starts.
         Runs that Skyvern itself has started in place of failed ones do not count.
@@ -189,7 +189,7 @@ class Submission:
         return sum(not replaces_another(self._send, run.run_id) for run in found) >= attempt.earlier_tries
 
     def _result_was_taken(self, attempt: Attempt) -> bool:
-        """Tell whether the group ended in a success: a clear after ``retries`` were lowered may repeat its name."""
+        """Return whether the group ended in a success: a clear after ``retries`` were lowered may repeat its name."""
         record = self._store.read(self._key.group)
         return attempt.after_clear and record is not None and record.done
 

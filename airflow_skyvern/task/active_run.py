@@ -108,7 +108,7 @@ class ActiveRun:
         raise SkyvernRunCanceled("The task was killed, so it must not succeed.")
 
     def _next_try_resumes(self) -> bool:
-        """Tell whether the next try will find the run, and no user has ended this one as far as Airflow answers."""
+        """Return whether the next try will find the run, and no user has ended this one as far as Airflow answers."""
         if self._try is None or not (self._run_id or self._group):
             return False
         if not (self._durable and self._will_be_retried):

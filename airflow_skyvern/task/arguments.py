@@ -79,7 +79,7 @@ def _is_json_file(parameters: Any) -> bool:
 
 
 def is_dynamic(value: Any) -> bool:
-    """Tell whether a value is, or holds, a template or an XCom: known only when the task runs."""
+    """Return whether a value is, or holds, a template or an XCom: known only when the task runs."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
     if isinstance(value, dict):

@@ -66,7 +66,7 @@ class Cancellations:
             self._changed.notify()
 
     def join(self, timeout: float) -> bool:
-        """Wait until nothing is left to cancel; tell whether that was in time."""
+        """Wait until nothing is left to cancel; return whether that was in time."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._unfinished, timeout)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 UNKNOWN = "unknown"
-"""The state of a task of which Airflow does not tell the state."""
+"""The state of a task whose state Airflow does not return."""
 
 
 class TaskTry:
@@ -52,7 +52,7 @@ class TaskTry:
 
     def is_first_of_group(self, retries: int) -> bool:
         """
-        Tell whether no earlier try belongs to the same attempt group: the first try ever, or the first after a clear.
+        Return whether this is the first try of its attempt group: the first ever, or the first after a clear.
 
         :param retries: The task's own ``retries``: a clear adds as many to ``max_tries``.
         """
@@ -110,7 +110,7 @@ class TaskTry:
 
     def ended_by_user(self) -> bool:
         """
-        Tell whether a user has marked or cleared this running task, as far as Airflow knows.
+        Return whether a user has marked or cleared this running task, as far as Airflow knows.
 
         Airflow notifies the worker some seconds later. A task that defers in between is forgotten, and so is its run.
         """

@@ -237,7 +237,7 @@ async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:
 
 async def _ended_by_user(trigger: SkyvernRunTrigger) -> bool:
     """
-    Tell whether a user ended the trigger's task, from what Airflow knows of the task now.
+    Return whether a user ended the trigger's task, from what Airflow knows of the task now.
 
     Airflow calls ``on_kill`` also when another triggerer has taken over, and in a triggerer that wakes up after a
     stall while the task is being resumed. A task that is ``queued`` or ``scheduled`` was either cleared or is being

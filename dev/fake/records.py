@@ -108,7 +108,7 @@ class Run:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Tell status and all that the plan says of this step."""
+        """Return status and all that the plan says of this step."""
         state = {key: value for key, value in self._planned.items() if key != "blocks"}
         state = {"attempt": 1, "retry_pending": False, "next_attempt_at": None, **state}
         if self.canceled:
@@ -138,7 +138,7 @@ class Run:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether nothing more will happen."""
+        """Return whether nothing more will happen."""
         return self.state["status"] in FINAL and not self.state["retry_pending"]
 
     def look(self) -> None:

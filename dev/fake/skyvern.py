@@ -50,7 +50,7 @@ class _Lost:
 
 
 LOST = _Lost()
-Outcome = httpx.Response | Exception | _Lost | Callable[[], object]
+Scripted = httpx.Response | Exception | _Lost | Callable[[], object]
 """
 An answer, a failure, or what happens when the request is done and its answer is on its way; where that returns a
 response, it takes the place of the answer.
@@ -61,7 +61,7 @@ response, it takes the place of the answer.
 class _Script:
     method: str
     path: re.Pattern[str]
-    outcomes: list[Outcome]
+    answers: list[Scripted]
 
 
 def _json(value: Any) -> httpx.Response:
@@ -98,9 +98,9 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules):
         """Add a run of a workflow of its own and return its id."""
         return self._start(self.workflows[self.workflow(plan=plan, **more)], {}, {}).run_id
 
-    def next(self, method: str, path: str, *outcomes: Outcome) -> None:
-        """Play these outcomes, in turn, for the next requests to this path (a regular expression)."""
-        self._scripts.append(_Script(method, re.compile(path), list(outcomes)))
+    def next(self, method: str, path: str, *answers: Scripted) -> None:
+        """Play these answers, one after the other, for the next requests to this path (a regular expression)."""
+        self._scripts.append(_Script(method, re.compile(path), list(answers)))
 
     def sent(self, method: str, path: str) -> list[Seen]:
         """Return the requests to this path (a regular expression) so far."""
@@ -112,9 +112,9 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules):
 
     @property
     def unused(self) -> list[str]:
-        """The scripted outcomes that nothing asked for."""
+        """The scripted answers that nothing requested."""
         return [
-            f"{script.method} {script.path.pattern}: {left!r}" for script in self._scripts for left in script.outcomes
+            f"{script.method} {script.path.pattern}: {left!r}" for script in self._scripts for left in script.answers
         ]
 
     def handle(self, request: httpx.Request) -> httpx.Response:
@@ -124,21 +124,21 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules):
             content = request.read()
             seen = Seen(request.method, path, parse_qs(query), dict(request.headers), content)
             self.requests.append(seen)
-            outcome = self._scripted(seen)
-            if isinstance(outcome, httpx.Response):
-                return httpx.Response(outcome.status_code, headers=outcome.headers, content=outcome.content)
-            if isinstance(outcome, Exception):
-                raise outcome
+            scripted = self._next_scripted(seen)
+            if isinstance(scripted, httpx.Response):
+                return httpx.Response(scripted.status_code, headers=scripted.headers, content=scripted.content)
+            if isinstance(scripted, Exception):
+                raise scripted
             answer = self._answer(seen)
-        if isinstance(outcome, _Lost):
+        if isinstance(scripted, _Lost):
             raise httpx.ReadTimeout("the answer was lost", request=request)
-        instead = outcome() if outcome is not None else None
+        instead = scripted() if scripted is not None else None
         return instead if isinstance(instead, httpx.Response) else answer
 
-    def _scripted(self, seen: Seen) -> Outcome | None:
+    def _next_scripted(self, seen: Seen) -> Scripted | None:
         for script in self._scripts:
-            if script.method == seen.method and script.path.fullmatch(seen.path) and script.outcomes:
-                return script.outcomes.pop(0)
+            if script.method == seen.method and script.path.fullmatch(seen.path) and script.answers:
+                return script.answers.pop(0)
         return None
 
     def _answer(self, seen: Seen) -> httpx.Response:
@@ -216,7 +216,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules):
         return {**own, "outputs": view.pop("output"), **retried, **view}
 
     def _start_with_fallback_credential(self, run: Run) -> None:
-        """Start another run in place of a failed one, a moment after the first look at it."""
+        """Start another run in place of a failed one, a moment after it was first fetched."""
         failed = run.state["status"] in ("failed", "terminated", "timed_out")
         if failed and run.workflow.fallback_plan and not (run.retried_by or run.retried_from):
             other = self._start(run.workflow, run.parameters, run.request)
@@ -288,7 +288,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules):
         if search and len(search) < 3:
             msg = "String should have at least 3 characters"
             raise complaint("string_too_short", ["query", "search_key"], msg, search, min_length=3)
-        if "status" in seen.query and page == 1:  # who asks for statuses looks at the runs
+        if "status" in seen.query and page == 1:  # a client that filters by status is polling
             for run in self.runs.values():
                 run.look()
         wanted = seen.query.get("workflow_permanent_id")

@@ -392,10 +392,10 @@ def test_lists_tell_the_status_that_the_run_tells(side: Side) -> None:
     running = side.see(side.start("long_wait", metadata), "running")
     failed = side.see(side.start("fail_http", metadata), "failed")
     # Under load the list is a moment behind.
-    told = {running.run_id: ("running", False), failed.run_id: ("failed", True)}
+    listed = {running.run_id: ("running", False), failed.run_id: ("failed", True)}
     side.until(
         lambda: (
-            {row.run_id: (row.status, row.is_final) for row in side.send(api.list_runs(tags={"key": key}))} == told
+            {row.run_id: (row.status, row.is_final) for row in side.send(api.list_runs(tags={"key": key}))} == listed
         )
     )
     [row] = side.send(api.list_workflow_runs(side.workflow("fail_http"), tags={"key": key}))

@@ -1,4 +1,4 @@
-"""What the watcher builds on: the list of active runs, and that a real server's runs are waited for by it."""
+"""What the poller builds on: the list of active runs, and that a real server's runs are waited for by it."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def test_a_list_of_active_runs_says_what_waits_read_and_forgets_what_is_over(sid
         "retry_pending": False,
     }
     assert over.run_id not in listed
-    glance = side.send(api.get_run_snapshot(over.run_id))
-    assert (glance.status, glance.is_final) == ("completed", True)
-    assert not hasattr(glance, "output")
+    snapshot = side.send(api.get_run_snapshot(over.run_id))
+    assert (snapshot.status, snapshot.is_final) == ("completed", True)
+    assert not hasattr(snapshot, "output")
     side.send(api.cancel_run(run.run_id))
     assert run.run_id not in active(side)
     assert side.send(api.get_run_snapshot(run.run_id)).status == "canceled"
@@ -59,13 +59,13 @@ def test_a_run_that_waits_for_its_retry_is_not_listed_as_active(side: Side) -> N
     side.send(api.cancel_run(run.run_id))
 
 
-def test_pages_are_limited_as_the_watcher_takes_them_to_be(side: Side) -> None:
+def test_pages_are_limited_as_the_poller_takes_them_to_be(side: Side) -> None:
     assert side.send(api.list_active_runs(api.LAST_RUNS_PAGE)) == []
     with pytest.raises(SkyvernRequestError):
         side.send(api.list_active_runs(api.LAST_RUNS_PAGE + 1))
 
 
-async def test_the_watcher_waits_for_many_runs_of_a_real_server(server: SkyvernServer) -> None:
+async def test_the_poller_waits_for_many_runs_of_a_real_server(server: SkyvernServer) -> None:
     started: dict[str, str] = {}
     for workflow, ending in ENDINGS.items():
         for _ in range(8):

@@ -33,7 +33,7 @@ class Scene(Protocol):
     """Set when the provider looks for the execution's run or cancels it."""
 
     def by_worker(self, pid: int | None) -> bool:
-        """Tell whether a process is a task's, not a triggerer's."""
+        """Return whether a process is a task's, not a triggerer's."""
 
     async def user(self, action: UserAction) -> None:
         """Do what a user does, and return when Airflow has taken it."""

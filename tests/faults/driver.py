@@ -53,7 +53,7 @@ KILL_SECONDS = 10.0
 SPOILED_LISTS = 0.3
 """The part of the lists of active runs, by which triggers wait, that meets a fault on the road."""
 
-SETTLED = 3.0
+STABLE_SECONDS = 3.0
 """Seconds for which a task has to stay as it is before it counts as over."""
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +114,7 @@ class Execution:
 
     @property
     def over(self) -> bool:
-        return self.row.state in OVER and self.busy == 0 and time.time() - self.since > SETTLED
+        return self.row.state in OVER and self.busy == 0 and time.time() - self.since > STABLE_SECONDS
 
     def note(self, text: str) -> None:
         """Write down what happened, for the report."""
@@ -147,7 +147,7 @@ class Execution:
         finally:
             self.busy -= 1
 
-    def saw(self, row: TaskRow) -> None:
+    def update(self, row: TaskRow) -> None:
         """Take note of the task's state."""
         if row != self.row:
             self.note(f"Airflow: {row.state}, try {row.try_number} of group {row.max_tries}")
@@ -159,14 +159,14 @@ class Execution:
         """Let the first effect that is due have this request."""
         if exchange.kind in ("find", "cancel"):
             self.asked.set()
-        for place, (hook, times) in enumerate(self.left):
+        for index, (hook, times) in enumerate(self.left):
             if hook.kind == exchange.kind and exchange.number > hook.after and times:
-                self.left[place] = (hook, times - 1)
+                self.left[index] = (hook, times - 1)
                 if await self._struck(hook, exchange):
                     self.hits += 1
                     self.note(f"{exchange.kind} {exchange.number} {exchange.run_id or ''}: {self.fault.name}")
                 else:
-                    self.left[place] = (hook, times)
+                    self.left[index] = (hook, times)
                 return
 
     async def _struck(self, hook: Hook, exchange: Exchange) -> bool:
@@ -265,7 +265,7 @@ class Driver:
         rows = self.rows()
         for execution in flying:
             if (row := rows.get(execution.run_id)) is not None:
-                execution.saw(row)
+                execution.update(row)
             if execution.user_due and execution.user_due < time.time() and execution.row.state == "deferred":
                 execution.user_due = float("inf")
                 assert execution.fault.when_deferred is not None
@@ -281,7 +281,7 @@ class Driver:
         return {row[0]: TaskRow(row[1], row[2], row[3]) for row in found}
 
     def unreachable(self, execution: Execution) -> bool:
-        """Tell whether Skyvern, or the key, was away in the seconds that Airflow leaves a killed task."""
+        """Return whether Skyvern, or the key, was away in the seconds that Airflow leaves a killed task."""
         clicked = execution.clicked
         return any(began < clicked + KILL_SECONDS and clicked < ended for began, ended in self.outages)
 
@@ -308,7 +308,7 @@ class Driver:
             await execution.on_request(exchange)
 
     def is_worker(self, pid: int) -> bool:
-        """Tell whether a process is one of the scheduler's: with its LocalExecutor, that is every task."""
+        """Return whether a process is one of the scheduler's: with its LocalExecutor, that is every task."""
         with contextlib.suppress(OSError):
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             return any(f"{MARK}={mark}".encode() in variables for mark in self._marks)
@@ -377,7 +377,7 @@ class Driver:
 
 
 def triggerer_killed(driver: Driver) -> None:
-    """One triggerer dies and comes back; the other has taken over or it goes on itself."""
+    """One triggerer dies and comes back; the other has taken over or it continues itself."""
     victim = driver.airflow.processes[driver.rng.choice(driver.airflow.triggerers)]
     victim.kill()
     time.sleep(3)
@@ -433,7 +433,7 @@ def skyvern_frozen(driver: Driver) -> None:
 
 
 def answers_of_an_ingress(driver: Driver) -> None:
-    """For 12 s a proxy answers in the server's place: an ingress during a deployment, or a WAF."""
+    """For 12 s a proxy answers instead of the server: an ingress during a deployment, or a WAF."""
     began = time.time()
     driver.instead = driver.rng.choice(list(NOT_SKYVERNS))
     try:
@@ -507,7 +507,7 @@ EVENTS_OF_3: list[tuple[str, Event]] = [
 
 
 def say(text: str) -> None:
-    """Tell whoever waits how it goes."""
+    """Print a line with the time."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 

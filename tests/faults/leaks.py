@@ -2,7 +2,7 @@
 Looks for API keys where none may be: in everything the metadata database holds, and in every log file.
 
 What Airflow encrypts (the arguments of triggers) is decrypted first; only the rows of the connection table, which
-are the place for keys, are left out. Much of it is short-lived, so the database is looked at again and again.
+are meant to hold keys, are left out. Much of it is short-lived, so the database is dumped repeatedly.
 """
 
 from __future__ import annotations
@@ -79,5 +79,5 @@ class Leaks:
         except InvalidToken:
             return ""
 
-    def _search(self, place: str, text: str) -> None:
-        self.found.update(f"{place}: {key[:8]}..." for key in set(self.keys) if key in text)
+    def _search(self, location: str, text: str) -> None:
+        self.found.update(f"{location}: {key[:8]}..." for key in set(self.keys) if key in text)

@@ -93,7 +93,7 @@ def wait_for_the_last_cancels(driver: Driver) -> None:
     rows = driver.rows()
     for one in driver.executions.values():
         if one.run_id in rows:
-            one.saw(rows[one.run_id])
+            one.update(rows[one.run_id])
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Limits:
     """
     Executions that Airflow 2 lets leave their run behind. Newer ones let nobody.
 
-    :param must: Marked while deferred, of which nobody is told.
+    :param must: Marked while deferred, of which Airflow 2 does not notify the provider.
     :param may: Marked while running, when Skyvern could not be reached in the five seconds that Airflow leaves.
     """
 
@@ -119,14 +119,14 @@ class Limits:
         return cls(frozenset(deferred), frozenset(running))
 
     def kept(self, finding: Finding) -> bool:
-        """Tell whether an execution did everything that it can be expected to do."""
+        """Return whether an execution did everything that it can be expected to do."""
         name, counts = finding.execution.name, finding.counts
         possible = {1} if name in self.must else {0, 1} if name in self.may else {0}
         return counts.orphans in possible and counts.bad == counts.orphans
 
 
 def describe(driver: Driver, finding: Finding) -> str:
-    """Tell everything about one execution."""
+    """Describe everything about one execution."""
     one = finding.execution
     lines = [
         f"=== {one.dag_id} {one.run_id}: {one.fault.name}; task {one.row.state}, marked {one.marked}",
@@ -167,8 +167,8 @@ def report(driver: Driver, *, durable: bool) -> int:
     wrong = [finding for finding in findings if not limits.kept(finding)]
     for finding in wrong if durable else []:
         print(describe(driver, finding))
-    for place in sorted(driver.leaks.found):
-        print(f"API key in {place}")
+    for location in sorted(driver.leaks.found):
+        print(f"API key in {location}")
     total = sum((finding.counts for finding in findings), Counts())
     strays = [run for run in runs if run.execution not in driver.executions]
     for run in strays:

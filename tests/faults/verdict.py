@@ -1,5 +1,5 @@
 """
-What became of the executions, as the Skyvern server and Airflow tell it afterwards.
+What became of the executions, according to the Skyvern server and Airflow afterwards.
 
 Per execution, of its runs (found on the server by the tag ``x``, not by anything the operator remembers):
 

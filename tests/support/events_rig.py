@@ -71,7 +71,7 @@ class EventsRig:
         return list(dict.fromkeys(run["run_id"] for event in events for run in event["extra"]["payload"]["runs"]))
 
     def _get(self, path: str, **more: Any) -> Any:
-        """Ask Airflow; it cannot tell the events of a DAG run that is queued yet, and answers 500."""
+        """Ask Airflow; it cannot list the events of a DAG run that is queued yet, and answers 500."""
         until = time.monotonic() + 120
         while (answer := self.airflow.request("GET", path, **more)).status_code == 500 and time.monotonic() < until:
             time.sleep(1)
@@ -120,7 +120,7 @@ def make_workflows(skyvern: SkyvernServer) -> dict[str, str]:
 
 
 def prepare(airflow: AirflowServer, made: dict[str, str]) -> None:
-    """Tell an Airflow that is not started yet of the workflows, and switch its webhooks on."""
+    """Configure the workflows of an Airflow that is not started yet, and switch its webhooks on."""
     settings = {
         "AIRFLOW__SKYVERN__WEBHOOK_CONNECTIONS": "skyvern_default",
         "EVENTS_RECEIVER": f"{airflow.ui_url}{RECEIVER}",

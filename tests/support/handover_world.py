@@ -28,7 +28,7 @@ class Killed(BaseException):
 
 class World:
     """
-    Time, in which Skyvern looks at its schedules once a minute, and Airflow at its DAGs every five seconds.
+    Time, in which Skyvern checks its schedules once a minute, and Airflow at its DAGs every five seconds.
 
     :param served: Who served each tick.
     """
@@ -147,7 +147,7 @@ class Interrupting:
         return _Proxy(thing, self)
 
     def step(self) -> None:
-        """Come to the next place at which the process may end."""
+        """Reach the next step at which the process may end."""
         self.calls += 1
         if self.calls == self.at:
             raise Killed

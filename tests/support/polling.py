@@ -25,7 +25,7 @@ class PollerRig:
     """
     Waits for runs of a fake; use it within a virtual loop.
 
-    ``instead``: answers a request in the fake's place if it returns something.
+    ``instead``: answers a request instead of the fake if it returns something.
     """
 
     def __init__(self, fake: FakeSkyvern, *, latency: float = 0.02) -> None:
@@ -42,7 +42,7 @@ class PollerRig:
         self.poller = RunPoller(self._connect, make_client=self._client)
 
     def running(self) -> str:
-        """Add a run that goes on until :meth:`end`."""
+        """Add a run that is active until :meth:`end`."""
         run_id = self.fake.run(plan=("running",))
         self.fake.runs[run_id].look()
         return run_id

@@ -80,7 +80,7 @@ def _finished(make: Callable[[], Any], step: Callable[[], Any], context: Any) ->
 
 
 def resumed(operator: Any, deferred: TaskDeferred, event: Any, context: Any) -> Any:
-    """Go on after a deferral that ended with this event."""
+    """Resume after a deferral that ended with this event."""
     kwargs = json.loads(json.dumps({**(deferred.kwargs or {}), "event": event}))
     return operator.resume_execution(deferred.method_name, kwargs, context)
 
@@ -95,7 +95,7 @@ def deferral(operator: Any, ti: FakeTaskInstance | None = None) -> TaskDeferred:
 
 
 def rebuilt(trigger: Any) -> Any:
-    """Make the trigger anew from what goes through the database."""
+    """Rebuild the trigger from what goes through the database."""
     path, kwargs = trigger.serialize()
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)(**json.loads(json.dumps(kwargs)))

@@ -1,4 +1,4 @@
-"""Finished runs start DAGs: found by the watcher, told by webhooks, or both."""
+"""Finished runs start DAGs: found by the watcher, reported by webhooks, or both."""
 
 from __future__ import annotations
 

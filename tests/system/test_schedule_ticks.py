@@ -23,7 +23,7 @@ pytestmark = pytest.mark.real_ticks
 
 MINUTE = timedelta(minutes=1)
 TICKS = {"Skyvern": "scheduled", "Airflow": "api"}
-SETTLED = timedelta(seconds=75)
+NOTICED = timedelta(seconds=75)
 """How long after the last tick its run must be there."""
 
 
@@ -72,7 +72,7 @@ def test_every_tick_around_a_hand_over_is_served_once(rig: Rig) -> None:
             status, said, complained = call.result()
             print(said)
             assert status == 0, complained
-    sleep_until(first + 6 * MINUTE + SETTLED)
+    sleep_until(first + 6 * MINUTE + NOTICED)
 
     counts = {
         "taken over after its tick": (served(taken, first, 2), ["Skyvern", "Airflow"]),

@@ -174,7 +174,7 @@ def test_errors_that_stay_are_raised_at_once(
 
 
 @pytest.mark.parametrize(
-    ("outcome", "kind"),
+    ("result", "kind"),
     [
         (httpx.Response(429, json={"detail": "Rate limit exceeded"}), SkyvernRateLimitError),
         (httpx.Response(500, json={"error": "Unexpected error: KeyError"}), SkyvernServerError),
@@ -192,13 +192,13 @@ def test_errors_that_stay_are_raised_at_once(
     ids=str,
 )
 def test_a_question_is_asked_again_after_errors_that_may_pass(
-    client: Client, fake: FakeSkyvern, outcome: httpx.Response | Exception, kind: type[SkyvernError]
+    client: Client, fake: FakeSkyvern, result: httpx.Response | Exception, kind: type[SkyvernError]
 ) -> None:
     run_id = fake.run(plan=("running",))
-    fake.next("GET", "/v1/runs/.*", *[outcome] * 4)
+    fake.next("GET", "/v1/runs/.*", *[result] * 4)
     assert client.send(api.get_run(run_id)).status == "running"
     assert len(client.pauses) == 4
-    fake.next("GET", "/v1/runs/.*", *[outcome] * 5)
+    fake.next("GET", "/v1/runs/.*", *[result] * 5)
     with pytest.raises(kind):
         client.send(api.get_run(run_id))
 
@@ -245,7 +245,7 @@ def test_how_often_is_a_setting(client: Client, fake: FakeSkyvern) -> None:
 
 
 @pytest.mark.parametrize(
-    "outcome",
+    "result",
     [
         LOST,
         httpx.RemoteProtocolError("hung up"),
@@ -258,9 +258,9 @@ def test_how_often_is_a_setting(client: Client, fake: FakeSkyvern) -> None:
     ],
     ids=str,
 )
-def test_a_start_whose_answer_was_lost_is_never_sent_twice(client: Client, fake: FakeSkyvern, outcome: Any) -> None:
+def test_a_start_whose_answer_was_lost_is_never_sent_twice(client: Client, fake: FakeSkyvern, result: Any) -> None:
     workflow = fake.workflow()
-    fake.next("POST", START, outcome)
+    fake.next("POST", START, result)
     with pytest.raises(SkyvernError) as caught:
         client.send(start(workflow))
     assert caught.value.transient
@@ -269,7 +269,7 @@ def test_a_start_whose_answer_was_lost_is_never_sent_twice(client: Client, fake:
 
 
 @pytest.mark.parametrize(
-    "outcome",
+    "result",
     [
         httpx.ConnectError("refused"),
         httpx.ConnectTimeout("too slow"),
@@ -279,9 +279,9 @@ def test_a_start_whose_answer_was_lost_is_never_sent_twice(client: Client, fake:
     ],
     ids=str,
 )
-def test_a_start_that_provably_did_nothing_is_sent_again(client: Client, fake: FakeSkyvern, outcome: Any) -> None:
+def test_a_start_that_provably_did_nothing_is_sent_again(client: Client, fake: FakeSkyvern, result: Any) -> None:
     workflow = fake.workflow()
-    fake.next("POST", START, outcome)
+    fake.next("POST", START, result)
     client.send(start(workflow))
     assert len(fake.sent("POST", START)) == 2
     assert len(fake.runs) == 1

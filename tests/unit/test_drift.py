@@ -90,10 +90,10 @@ def code_blocks() -> Iterator[tuple[str, str]]:
 BLOCKS = dict(code_blocks())
 
 
-@pytest.mark.parametrize("place", BLOCKS)
-def test_the_code_in_the_documents_is_code(place: str) -> None:
+@pytest.mark.parametrize("location", BLOCKS)
+def test_the_code_in_the_documents_is_code(location: str) -> None:
     """Everything compiles; definitions, imports, DAGs and tasks are executed, what would ask a server is not."""
-    code = BLOCKS[place]
+    code = BLOCKS[location]
     if "airflow_skyvern.retries" in code and not RETRY_POLICIES:
         pytest.skip("retry policies came with Airflow 3.3")
     if AIRFLOW_2 and "airflow_skyvern.assets" in code:
@@ -102,10 +102,10 @@ def test_the_code_in_the_documents_is_code(place: str) -> None:
         pytest.skip("partitions by key came with Airflow 3.3")
     if AIRFLOW_2:
         code = for_airflow_2(code)
-    tree = compile(code, place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+    tree = compile(code, location, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
     assert isinstance(tree, ast.Module)
     tree.body = [part for part in tree.body if isinstance(part, HARMLESS) or _makes_a_task(part)]
-    exec(compile(tree, place, "exec"), {"__name__": "example"})
+    exec(compile(tree, location, "exec"), {"__name__": "example"})
 
 
 def _makes_a_task(part: ast.stmt) -> bool:
@@ -113,7 +113,7 @@ def _makes_a_task(part: ast.stmt) -> bool:
 
 
 def test_the_readme_shows_code() -> None:
-    assert any(place.startswith("README.md") for place in BLOCKS)
+    assert any(location.startswith("README.md") for location in BLOCKS)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

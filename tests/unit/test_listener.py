@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dev.fake.skyvern import FakeSkyvern
 
 if not is_airflow_3():
-    pytest.skip("Airflow 2 has no API server that would tell of marks", allow_module_level=True)
+    pytest.skip("Airflow 2 has no API server that would notify of marks", allow_module_level=True)
 
 from airflow.models.xcom import XComModel
 
@@ -73,7 +73,7 @@ def cancels(skyvern: FakeSkyvern) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("state", "told"),
+    ("state", "notify"),
     [
         ("failed", listener.on_task_instance_failed),
         ("success", listener.on_task_instance_success),
@@ -82,27 +82,27 @@ def cancels(skyvern: FakeSkyvern) -> list[str]:
 )
 @pytest.mark.parametrize("map_index", [-1, 1])
 def test_a_marked_task_cancels_its_run_and_no_other(
-    skyvern: FakeSkyvern, tasks: Tasks, map_index: int, state: str, told: Callable[..., None]
+    skyvern: FakeSkyvern, tasks: Tasks, map_index: int, state: str, notify: Callable[..., None]
 ) -> None:
     ours = started(skyvern)
     marked = tasks.add(state, "t", map_index, **ours)
     tasks.add(state, "another", map_index, **started(skyvern))
     tasks.add(state, "t", map_index + 1, **started(skyvern))
-    told(task_instance=marked)
+    notify(task_instance=marked)
     tasks.session.commit()
     assert cancels(skyvern) == [ours["run_id"]]
     assert skyvern.status(ours["run_id"]) == "canceled"
 
 
-@pytest.mark.parametrize("told", [listener.on_dag_run_failed, listener.on_dag_run_success])
+@pytest.mark.parametrize("notify", [listener.on_dag_run_failed, listener.on_dag_run_success])
 def test_a_marked_dag_run_cancels_the_runs_of_its_ended_tasks(
-    skyvern: FakeSkyvern, tasks: Tasks, told: Callable[..., None]
+    skyvern: FakeSkyvern, tasks: Tasks, notify: Callable[..., None]
 ) -> None:
     ended = [started(skyvern), started(skyvern)]
     for number, xcoms in enumerate(ended):
         tasks.add("failed", f"t{number}", **xcoms)
     tasks.add("deferred", "teardown", **started(skyvern))
-    told(dag_run=tasks.session.query(DagRun).one())
+    notify(dag_run=tasks.session.query(DagRun).one())
     tasks.session.commit()
     assert cancels(skyvern) == sorted(xcoms["run_id"] for xcoms in ended)
 

@@ -223,13 +223,13 @@ def test_the_run_is_published_before_anything_is_waited_for(skyvern: FakeSkyvern
     asked: dict[str, list[str]] = {}
     ti.on_push = lambda key: asked.setdefault(key, [seen.method for seen in skyvern.requests])
     run_task(lambda: make(skyvern.workflow(), deferrable=deferrable), ti)
-    told = ti.xcoms.pop("connection_and_run_key", None)  # only Airflow 3 reads it
+    pushed = ti.xcoms.pop("connection_and_run_key", None)  # only Airflow 3 reads it
     assert asked.pop("connection_and_run_key", []) == []
     assert list(asked.items()) == [("run_id", ["POST"]), ("app_url", ["POST"])]
     [run_id] = skyvern.runs
     assert ti.xcoms == {"run_id": run_id, "app_url": f"http://localhost:8080/runs/{run_id}"}
     group = skyvern.runs[run_id].tags["airflow_key"]
-    assert told == ({"skyvern_conn_id": "skyvern_default", "group": group} if is_airflow_3() else None)
+    assert pushed == ({"skyvern_conn_id": "skyvern_default", "group": group} if is_airflow_3() else None)
 
 
 @pytest.mark.parametrize("arguments", [{"cancel_on_kill": False}, {"wait_for_completion": False}], ids=str)

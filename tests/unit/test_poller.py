@@ -563,7 +563,7 @@ def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(fake: FakeSky
     play(fake, scenario)
 
 
-def test_a_connection_that_cannot_be_read_is_told_to_all(fake: FakeSkyvern) -> None:
+def test_a_connection_that_cannot_be_read_is_logged_to_all(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         async def nowhere() -> Settings:
             raise SkyvernError("no such connection")
@@ -654,11 +654,11 @@ def test_each_wait_logs_in_the_context_of_its_own_trigger(fake: FakeSkyvern) -> 
     trigger = contextvars.ContextVar("trigger", default="nobody's")
 
     async def scenario(w: PollerRig) -> None:
-        told: list[tuple[str, str]] = []
+        logged: list[tuple[str, str]] = []
 
         class Log(LogLines):
             def info(self, msg: str, /, *args: Any) -> None:
-                told.append((args[0], trigger.get()))
+                logged.append((args[0], trigger.get()))
 
         w.lines = Log()
         runs = [w.running() for _ in range(5)]
@@ -670,8 +670,8 @@ def test_each_wait_logs_in_the_context_of_its_own_trigger(fake: FakeSkyvern) -> 
         for run_id in runs:
             w.end(run_id)
         await asyncio.sleep(20)
-        assert len(told) == 10
-        assert all(context == f"of {run_id}" for run_id, context in told)
+        assert len(logged) == 10
+        assert all(context == f"of {run_id}" for run_id, context in logged)
 
     play(fake, scenario)
 
@@ -710,12 +710,12 @@ def test_waits_that_nobody_looks_at_say_so_now_and_then(fake: FakeSkyvern) -> No
 def test_ten_thousand_waits_leave_nothing_behind(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         runs = [w.running() for _ in range(100)]
-        for turn in range(100):
+        for number in range(100):
             waits = [w.start(run_id) for run_id in runs]
             await asyncio.sleep(0.5)
-            for task in waits[turn % 2 :]:
+            for task in waits[number % 2 :]:
                 task.cancel()
-            if turn % 2:
+            if number % 2:
                 w.end(runs[0])
                 assert await waits[0] is not None
                 w.end(runs[0], "running")

@@ -52,7 +52,7 @@ class Waiter:
     patience: float
     canceled: float | None
     run_id: str = ""
-    outcome: list[tuple[float, RunSnapshot | None]] = field(default_factory=list)
+    noticed: list[tuple[float, RunSnapshot | None]] = field(default_factory=list)
 
 
 @dataclass
@@ -83,7 +83,7 @@ STORIES = st.builds(
 )
 
 
-async def told(story: Story, fake: FakeSkyvern) -> PollerRig:
+async def played(story: Story, fake: FakeSkyvern) -> PollerRig:
     w = PollerRig(fake)
     trouble, no_list = story.trouble, story.no_list
 
@@ -113,7 +113,7 @@ async def told(story: Story, fake: FakeSkyvern) -> PollerRig:
             w.loop.call_later(waiter.canceled, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
             run = await task
-            waiter.outcome.append((w.loop.time(), run))
+            waiter.noticed.append((w.loop.time(), run))
 
     w.instead = instead
     await asyncio.gather(
@@ -127,13 +127,13 @@ async def told(story: Story, fake: FakeSkyvern) -> PollerRig:
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(STORIES)
 def test_every_wait_ends_once_for_its_reason_and_in_time(story: Story) -> None:
-    w = run_virtually(told(story, FakeSkyvern()))
+    w = run_virtually(played(story, FakeSkyvern()))
     for waiter in story.waiters:
         deadline = waiter.begins + waiter.patience
-        if not waiter.outcome:
+        if not waiter.noticed:
             assert waiter.canceled is not None
             continue
-        [(when, run)] = waiter.outcome
+        [(when, run)] = waiter.noticed
         if run is None:
             assert deadline <= when <= deadline + 2
             assert waiter.ends is None or waiter.ends + waiter.interval * 1.1 + UNREST > deadline or story.trouble

@@ -320,11 +320,11 @@ def test_a_schedule_is_found_in_whatever_file_it_stands(tmp_path: Path) -> None:
     assert folder.find_slot("wfs_1", "skyvern_a").path == tmp_path / "skyvern_a.py"
     (tmp_path / "team").mkdir()
     assert folder.write(tmp_path / "team" / "all.py", exported().block.file_text)
-    place = folder.find_slot("wfs_1", "skyvern_a")
-    assert (place.path, place.block) == (tmp_path / "team" / "all.py", exported().block)
-    assert place.untouched
+    slot = folder.find_slot("wfs_1", "skyvern_a")
+    assert (slot.path, slot.block) == (tmp_path / "team" / "all.py", exported().block)
+    assert slot.untouched
     assert folder.dag_ids == {"skyvern_fetch_invoices"}
-    assert not folder.write(place.path, exported().block.file_text)
+    assert not folder.write(slot.path, exported().block.file_text)
 
 
 def test_a_file_of_somebody_else_is_never_written_over(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def key_of(request: RunRequest, max_tries: int = 0, map_index: int = -1, **ids: 
 
 
 class Tries:
-    """A task that is tried, retried and cleared; its time goes on only when it sleeps."""
+    """A task that is tried, retried and cleared; its time advances only when it sleeps."""
 
     def __init__(self, fake: FakeSkyvern, workflow: str) -> None:
         transport = httpx.MockTransport(fake.handle)
@@ -142,9 +142,9 @@ def test_ids_of_any_length_and_alphabet_fit_into_tags() -> None:
     assert all(key.tags.values())
 
 
-@pytest.mark.parametrize("outcome", [LOST, lambda: httpx.Response(502), lambda: httpx.Response(200, html="<h1>")])
-def test_the_run_of_a_start_that_was_not_answered_is_found(fake: FakeSkyvern, task: Tries, outcome: Any) -> None:
-    fake.next("POST", START, outcome)
+@pytest.mark.parametrize("loss", [LOST, lambda: httpx.Response(502), lambda: httpx.Response(200, html="<h1>")])
+def test_the_run_of_a_start_that_was_not_answered_is_found(fake: FakeSkyvern, task: Tries, loss: Any) -> None:
+    fake.next("POST", START, loss)
     run = task.first()
     assert list(fake.runs) == [run.run_id]
     assert starts(fake) == 1
@@ -503,9 +503,9 @@ def test_whatever_two_tries_lose_a_third_that_gets_through_makes_one_run(
     fake: FakeSkyvern, task: Tries, losses: tuple[str, str]
 ) -> None:
     for number, lost in enumerate((*losses, "nothing")):
-        outcome = LOSSES[lost]
-        if outcome is not None and not fake.runs:
-            fake.next("POST", START, outcome)
+        loss = LOSSES[lost]
+        if loss is not None and not fake.runs:
+            fake.next("POST", START, loss)
         with contextlib.suppress(SkyvernStartUnknown):
             task.first() if number == 0 else task.retry()
     assert len(fake.runs) == 1

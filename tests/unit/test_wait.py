@@ -22,7 +22,7 @@ DEADLINE = 10_000.0
 
 
 class Clock:
-    """Time that goes on only when somebody sleeps."""
+    """Time that advances only when somebody sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -55,14 +55,14 @@ def run(status: str, **fields: Any) -> Run:
     return Run(run_id="wr_1", status=status, **fields)
 
 
-def looks(*outcomes: Run | SkyvernError) -> Callable[[], Run]:
-    left = list(outcomes)
+def looks(*results: Run | SkyvernError) -> Callable[[], Run]:
+    left = list(results)
 
     def look() -> Run:
-        outcome = left.pop(0) if len(left) > 1 else left[0]
-        if isinstance(outcome, SkyvernError):
-            raise outcome
-        return outcome
+        result = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(result, SkyvernError):
+            raise result
+        return result
 
     return look
 

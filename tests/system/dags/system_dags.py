@@ -18,7 +18,7 @@ PARAMS: dict[str, Any] = {
 }
 PATIENT: dict[str, Any] = {"default_args": {"retries": 2, "retry_delay": timedelta(seconds=1)}}
 """
-For tasks that have to succeed: under load, Airflow sometimes takes a task that is resumed within one turn of the
+For tasks that have to succeed: under load, Airflow sometimes takes a task that is resumed within one loop of the
 scheduler's loop for one that has ended ("finished with state success, but the task instance's state attribute is
 queued") and fails it. A retry is what users have against that.
 """
