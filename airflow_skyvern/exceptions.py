@@ -23,7 +23,12 @@ The errors of this package, each for one way to handle it.
     ├── SkyvernStartUnknown             a start was not answered, no run was found; a retry looks again
     ├── SkyvernStartAmbiguous           a start was not answered, and no way to find out; a person must look
     ├── SkyvernWaitInterrupted          the worker was stopped; the run continues, and the next try resumes it
-    └── SkyvernWaitTimeout              the run did not end within our own deadline
+    ├── SkyvernWaitTimeout              the run did not end within our own deadline
+    └── SkyvernFileError                a file of a run is not where it should be; the run itself is over
+        ├── SkyvernTransferError        a file could not be stored in full; a retry takes the same run
+        ├── SkyvernFileConflict         another file is there under this name
+        ├── SkyvernAddressRefused       a file is at an address that is not read
+        └── SkyvernFilesMissing         the run downloaded other files than were expected
 """
 
 from __future__ import annotations
@@ -39,11 +44,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SkyvernAPIError",
+    "SkyvernAddressRefused",
     "SkyvernAuthError",
     "SkyvernConfigError",
     "SkyvernConnectionError",
     "SkyvernCreditError",
     "SkyvernError",
+    "SkyvernFileConflict",
+    "SkyvernFileError",
+    "SkyvernFilesMissing",
     "SkyvernNotFoundError",
     "SkyvernOutputError",
     "SkyvernRateLimitError",
@@ -57,6 +66,7 @@ __all__ = [
     "SkyvernServerError",
     "SkyvernStartAmbiguous",
     "SkyvernStartUnknown",
+    "SkyvernTransferError",
     "SkyvernWaitInterrupted",
     "SkyvernWaitTimeout",
 ]
@@ -245,6 +255,28 @@ class SkyvernWaitTimeout(SkyvernError):
     def __init__(self, message: str, run: Run | None = None) -> None:
         super().__init__(message)
         self.run = run
+
+
+class SkyvernFileError(SkyvernError):
+    """A file of a run could not be stored, or is missing. The run itself is over, and stays what it is."""
+
+
+class SkyvernTransferError(SkyvernFileError):
+    """A file could not be stored in full, and nothing of it is left; a retry takes the same run."""
+
+    transient: ClassVar[bool] = True
+
+
+class SkyvernFileConflict(SkyvernFileError):
+    """Another file is there under the name that this one was to get."""
+
+
+class SkyvernAddressRefused(SkyvernFileError):
+    """A file of a run is at an address that is not read: a path of the server, or a host of a private network."""
+
+
+class SkyvernFilesMissing(SkyvernFileError):
+    """The run completed, and downloaded other files than were expected."""
 
 
 _BY_STATUS: dict[int, type[SkyvernAPIError]] = {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from urllib.parse import urlsplit
 
@@ -20,6 +22,7 @@ from airflow_skyvern.runs.lookup import fetch_run
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
+    from airflow_skyvern.client.streaming import Incoming
     from airflow_skyvern.compat.sdk import Connection
     from airflow_skyvern.models import Run
 
@@ -136,6 +139,7 @@ class SkyvernHook(BaseHook):
         self.skyvern_conn_id = skyvern_conn_id
         self.retry = retry
         self._client: SkyvernClient | None = None
+        self._rotation = threading.Lock()
         self._async_client: AsyncSkyvernClient | None = None
 
     def get_conn(self) -> SkyvernClient:
@@ -169,6 +173,25 @@ class SkyvernHook(BaseHook):
             self._check_changed(client.settings, await self.asettings(), error)
             await self.aclose()
         return await (await self.aget_conn()).send(call)
+
+    @contextmanager
+    def stream(self, call: Call[Any], start: int = 0) -> Iterator[Incoming]:
+        """
+        Send a call and hand over its answer as it arrives; several threads may do so at once.
+
+        See :meth:`~airflow_skyvern.client.sender.SkyvernClient.stream`.
+        """
+        client = self.get_conn()
+        with ExitStack() as stack:
+            try:
+                incoming = stack.enter_context(client.stream(call, start))
+            except SkyvernAuthError as error:
+                with self._rotation:
+                    if self._client is client:
+                        self._check_changed(client.settings, self._settings(), error)
+                        self._client = None  # not closed: other threads may be reading from it
+                incoming = stack.enter_context(self.get_conn().stream(call, start))
+            yield incoming
 
     def fetch_run(self, run_id: str) -> Run:
         """Get a run, also when its workflow was deleted while it runs; that is what waits call."""

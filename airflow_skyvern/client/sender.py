@@ -2,8 +2,8 @@
 Sending calls to a Skyvern server, from ordinary code and from an event loop.
 
 Whether a failed call is sent again is one pure decision, :meth:`~airflow_skyvern.client.retry.RetryPolicy.delay`.
-tenacity carries it out in both senders; only the sending itself is written twice. This is the only module that knows
-httpx.
+tenacity carries it out in both senders; only the sending itself is written twice. This module and
+:mod:`airflow_skyvern.client.streaming`, for bodies that are too large to hold, are the only ones that know httpx.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,7 +26,9 @@ from typing_extensions import Self
 
 from airflow_skyvern import __version__
 from airflow_skyvern.client.retry import RetryPolicy
+from airflow_skyvern.client.streaming import Incoming, request_headers
 from airflow_skyvern.exceptions import (
+    SkyvernAPIError,
     SkyvernConfigError,
     SkyvernConnectionError,
     SkyvernError,
@@ -51,6 +54,9 @@ IDLE = 4
 
 MAX_ANSWER_BYTES = 256 * 2**20
 """The largest answer that is read; Skyvern's hold the output of a run, twice."""
+
+MAX_ERROR_BYTES = 2**16
+"""How much is read of an answer to a download that is no success."""
 
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, UnicodeError)
 HUNG_UP = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
@@ -93,6 +99,24 @@ class SkyvernClient:
             page, rows = following, self._repeated(following)
             result = _joined(result, rows)
         return result
+
+    @contextmanager
+    def stream(self, call: Call[Any], start: int = 0) -> Iterator[Incoming]:
+        """
+        Send the call once, and hand over its answer as it arrives.
+
+        :param start: The first byte that is wanted; a server may send all of them nevertheless.
+        :raises SkyvernAPIError: the server answered with a status that is no success.
+        :raises SkyvernConnectionError: no answer came, or only a part of it.
+        """
+        request = _request(self.settings, call) | {"headers": request_headers(start)}
+        try:
+            with self._http.stream(call.method, **request) as response:
+                if not response.is_success:
+                    raise _error_of(call, response, _start_of(response))
+                yield Incoming.of(response, start)
+        except httpx.HTTPError as error:
+            raise _no_answer(call, error, self.settings) from error
 
     def close(self) -> None:
         """Close the connections."""
@@ -300,18 +324,32 @@ class _Body:
 
 def _result(call: Call[T], response: httpx.Response, body: bytes) -> T:
     if not response.is_success:
-        text = body.decode(errors="replace")
-        raise error_of_answer(
-            call.what,
-            response.status_code,
-            _redirect(response) or detail_of(text),
-            retry_after=_retry_after(response.headers.get("retry-after")),
-            by_skyvern=is_skyverns(text),
-        )
+        raise _error_of(call, response, body)
     try:
         return call.parse(body)
     except ValidationError as error:
         raise _unreadable(call, response, len(body), error) from None
+
+
+def _error_of(call: Call[Any], response: httpx.Response, body: bytes) -> SkyvernAPIError:
+    text = body.decode(errors="replace")
+    return error_of_answer(
+        call.what,
+        response.status_code,
+        _redirect(response) or detail_of(text),
+        retry_after=_retry_after(response.headers.get("retry-after")),
+        by_skyvern=is_skyverns(text),
+    )
+
+
+def _start_of(response: httpx.Response) -> bytes:
+    """Read what a message quotes of an answer that is no success, which may be any body of any size."""
+    body = b""
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > MAX_ERROR_BYTES:
+            break
+    return body
 
 
 def _unreadable(call: Call[Any], response: httpx.Response, size: int, error: ValidationError) -> SkyvernResponseError:

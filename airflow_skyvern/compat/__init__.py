@@ -280,6 +280,20 @@ def sensitive_names() -> frozenset[str]:
     return frozenset(name.strip().lower() for name in names.split(",") if name.strip())
 
 
+# Object stores and lineage.
+
+
+def object_storage_path(address: str, conn_id: str | None) -> Any:
+    """
+    Return Airflow's path for an object store: 3.x moved it.
+
+    :raises ImportError: a package of the provider for this kind of store is missing.
+    :raises ValueError: the provider is missing.
+    """
+    place = "airflow.sdk" if is_airflow_3() else "airflow.io.path"
+    return import_module(place).ObjectStoragePath(address, conn_id=conn_id)
+
+
 # What is only known when a task runs.
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from airflow_skyvern.operators.download_files import SkyvernDownloadFilesOperator
 from airflow_skyvern.operators.run_workflow import DEFAULT_TIMEOUT, SkyvernRunWorkflowOperator
 
-__all__ = ["DEFAULT_TIMEOUT", "SkyvernRunWorkflowOperator"]
+__all__ = ["DEFAULT_TIMEOUT", "SkyvernDownloadFilesOperator", "SkyvernRunWorkflowOperator"]

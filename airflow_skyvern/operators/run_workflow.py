@@ -15,9 +15,10 @@ from airflow_skyvern.compat.sdk import (
     BaseOperator,
     conf,
 )
-from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout, error_of_ending
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernWaitTimeout, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.contract import check_schema
+from airflow_skyvern.results.deliver import check_place, deliver_files, file_options
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
+    from airflow_skyvern.results.options import ExpectedFiles
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.runs.wait import Wait
     from airflow_skyvern.task.active_run import ActiveRun
@@ -56,9 +58,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     times out.
 
     XCom: ``run_id`` and ``app_url`` (the run's page in Skyvern) as soon as the run has started;
-    ``return_value`` at the end: the run's output, or its id with ``wait_for_completion=False``. The output
-    holds whatever the workflow's blocks return; an HTTP request block returns the headers it sent, whose secrets
-    are masked.
+    ``return_value`` at the end: the run's output, or its id with ``wait_for_completion=False``. With
+    ``files_to``, ``files``: a list of ``{"path", "filename", "size", "checksum"}``. The output holds whatever the
+    workflow's blocks return; an HTTP request block returns the headers it sent, whose secrets are masked.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
 
@@ -108,17 +110,37 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         JSON. An output that does not fit fails the task without a retry. Default: not checked.
     :param rerun_on_invalid_output: Whether a task whose output does not fit is retried, with a new run in each try.
         Default: False.
+    :param files_to: Where the files go that the run downloads: an absolute path, ``file://``, or an address such as
+        ``s3://bucket/folder``. Each is there as a whole or not at all, and checked against Skyvern's size and sha256;
+        a retry fetches what is missing, of the same run. Default: they stay in Skyvern. (templated)
+    :param files_conn_id: Id of the Airflow connection for that store. Default: what the environment of the worker
+        says. (templated)
+    :param file_name: Names for the files: after Jinja, ``{index}`` counts from 1, ``{name}`` is Skyvern's name
+        without extension, ``{extension}`` the extension with its dot. Default: Skyvern's names. (templated)
+    :param overwrite: Whether a file may take the place of another one of its name. Default: False.
+    :param recording: Whether the recording is stored there too, also of a run that ended badly. Default: False.
+    :param screenshots: The same for screenshots. Default: False.
+    :param expect_files: How many files a completed run must have downloaded: a number, ``(least, most)``, or name
+        patterns such as ``["*.pdf"]`` that each must match a file. Default: any.
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
     :raises SkyvernOutputError: with ``rerun_on_invalid_output=True``: the output is not what ``output_schema`` and
         ``output_from`` say. Else that is an AirflowFailException.
     :raises SkyvernRunError: the run ended as failed, terminated, timed out or canceled; the error carries it.
     :raises SkyvernWaitTimeout: the run did not end in time.
     :raises SkyvernStartUnknown: the start was not answered and no run was found; a retry searches again first.
+    :raises SkyvernTransferError: a file could not be stored in full; a retry takes the same run.
     :raises AirflowFailException: no retry can help: wrong key, unknown workflow, parameters that do not fit it,
-        refused request, no credit.
+        refused request, no credit, other files than expected, another file in the place of one.
     """
 
-    template_fields: Sequence[str] = (*REQUEST_FIELDS, "run_options", "skyvern_conn_id")
+    template_fields: Sequence[str] = (
+        *REQUEST_FIELDS,
+        "run_options",
+        "skyvern_conn_id",
+        "files_to",
+        "files_conn_id",
+        "file_name",
+    )
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "run_options": "json"}
     operator_extra_links = (SkyvernRunLink(),)
     ui_color = "#e8eefc"
@@ -150,6 +172,13 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         output_from: str | None = None,
         output_schema: type[Any] | Mapping[str, Any] | str | None = None,
         rerun_on_invalid_output: bool = False,
+        files_to: str | None = None,
+        files_conn_id: str | None = None,
+        file_name: str | None = None,
+        overwrite: bool = False,
+        recording: bool = False,
+        screenshots: bool = False,
+        expect_files: ExpectedFiles = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -178,6 +207,19 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         check_arguments(self.task_id, fields, run_options, skip_on=self.skip_on, durable=durable)
         check_schema(self.task_id, output_schema, has_output=wait_for_completion)
+        self.files_to = files_to
+        self.files_conn_id = files_conn_id
+        self.file_name = file_name
+        self.overwrite = overwrite
+        self.recording = recording
+        self.screenshots = screenshots
+        self.expect_files = expect_files
+        file_options(self).check(self.task_id)
+        if file_options(self).wanted and not wait_for_completion:
+            raise SkyvernConfigError(
+                f"Task {self.task_id!r}: files_to and expect_files need wait_for_completion=True; or give run_id to "
+                "a SkyvernRunSensor or a SkyvernDownloadFilesOperator with files_to."
+            )
 
     @cached_property
     def hook(self) -> SkyvernHook:
@@ -216,6 +258,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         if self.deferrable:
             _trigger_class()  # a deployment that is half done fails here, before anything is started
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
+            check_place(self)
             run = self._start(task_try)
             task_try.publish_run(run)
             if not self.wait_for_completion:
@@ -432,7 +475,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self._active_run.ended()
         metrics.run_ended(self.skyvern_conn_id, run)
         if run.succeeded:
-            value = self._output_options.value_of(run)
+            value = self._output_options.value_of(run)  # first: a run whose output is refused delivers no files
+            deliver_files(self, task_try, run, self._active_run.stop_if_killed)
             task_try.start_store.done(run.run_id)
             return value
         error = error_of_ending(run)

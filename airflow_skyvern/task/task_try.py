@@ -96,6 +96,10 @@ class TaskTry:
         """Push where the run waits for a person, so that a notification or another task can send one there."""
         self._ti.xcom_push(key=xcom.AWAITING_PERSON, value={"run_id": run_id, "app_url": app_url})
 
+    def publish_files(self, key: str, files: list[dict[str, Any]]) -> None:
+        """Push a list of stored files."""
+        self._ti.xcom_push(key=key, value=files)
+
     def published_run_id(self) -> str | None:
         """Return the run id that this task pushed before it was deferred."""
         run_id = self._ti.xcom_pull(

@@ -13,3 +13,9 @@ AWAITING_PERSON = "awaiting_person"
 
 CONNECTION_AND_RUN_KEY = "connection_and_run_key"
 """How the API server finds the run of a task that a user marks: connection id, and tag of the attempt group."""
+
+FILES = "files"
+"""The files that the run downloaded, as they were stored: a list of path, filename, size and checksum."""
+
+EVIDENCE = "evidence"
+"""Recording and screenshots of the run, in the same form."""

@@ -176,7 +176,7 @@ def content(seen: Seen, stored: Media) -> httpx.Response:
         "accept-ranges": "bytes",
     }
     if stored.artifact_type == "download":
-        name = stored.name
+        name = "".join(character for character in stored.name or "" if character.isprintable())
         headers["content-disposition"] = f"attachment; filename=\"{name}\"; filename*=UTF-8''{name}"
     part, size = part_of(seen.headers.get("range"), len(stored.content)), len(stored.content)
     if part is None:

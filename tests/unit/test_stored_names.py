@@ -8,7 +8,7 @@ import airflow
 import pytest
 
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+from airflow_skyvern.operators import SkyvernDownloadFilesOperator, SkyvernRunWorkflowOperator
 from airflow_skyvern.schedules.guard import SkyvernScheduleGuard
 from airflow_skyvern.sensors import SkyvernRunSensor
 from airflow_skyvern.task import xcom
@@ -22,7 +22,7 @@ PUBLIC = {
     "airflow_skyvern.hooks": "SkyvernHook",
     "airflow_skyvern.links": "SkyvernRunLink",
     "airflow_skyvern.models": "Run RunSummary Workflow Schedule",
-    "airflow_skyvern.operators": "SkyvernRunWorkflowOperator",
+    "airflow_skyvern.operators": "SkyvernDownloadFilesOperator SkyvernRunWorkflowOperator",
     "airflow_skyvern.schedules.guard": "SkyvernScheduleGuard",
     "airflow_skyvern.sensors": "SkyvernRunSensor",
     "airflow_skyvern.triggers": "SkyvernRunTrigger SkyvernSensorTrigger",
@@ -36,9 +36,16 @@ def test_dag_authors_find_every_name_where_it_was(module: str) -> None:
 
 
 def test_airflow_stores_these_class_paths() -> None:
-    classes = SkyvernRunWorkflowOperator, SkyvernRunSensor, SkyvernScheduleGuard, SkyvernRunLink
+    classes = (
+        SkyvernRunWorkflowOperator,
+        SkyvernDownloadFilesOperator,
+        SkyvernRunSensor,
+        SkyvernScheduleGuard,
+        SkyvernRunLink,
+    )
     assert [f"{found.__module__}.{found.__qualname__}" for found in classes] == [
         "airflow_skyvern.operators.run_workflow.SkyvernRunWorkflowOperator",
+        "airflow_skyvern.operators.download_files.SkyvernDownloadFilesOperator",
         "airflow_skyvern.sensors.SkyvernRunSensor",
         "airflow_skyvern.schedules.guard.SkyvernScheduleGuard",
         "airflow_skyvern.links.SkyvernRunLink",
@@ -98,4 +105,6 @@ def test_these_are_the_xcoms() -> None:
         "APP_URL": "app_url",
         "AWAITING_PERSON": "awaiting_person",
         "CONNECTION_AND_RUN_KEY": "connection_and_run_key",
+        "FILES": "files",
+        "EVIDENCE": "evidence",
     }

@@ -1,0 +1,159 @@
+"""
+Reading files from addresses that an answer names: without the API key, without redirects, and not from everywhere.
+
+Whoever controls what Skyvern answers could otherwise have a worker read files of its own disk, or services of its
+network and its cloud, and store what they say.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from airflow_skyvern import __version__
+from airflow_skyvern.client.sender import tls_context
+from airflow_skyvern.client.streaming import Incoming, request_headers
+from airflow_skyvern.exceptions import (
+    SkyvernAddressRefused,
+    SkyvernConnectionError,
+    SkyvernResponseError,
+    SkyvernServerError,
+)
+
+if TYPE_CHECKING:
+    from airflow_skyvern.client.settings import Settings
+
+PORTS = {"http": 80, "https": 443}
+
+Resolve = Callable[[str, int], list[str]]
+
+
+def resolved(host: str, port: int) -> list[str]:
+    """Return the IP addresses of a host."""
+    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+class AddressReader:
+    """
+    Reads files from signed addresses.
+
+    Skyvern's own origin may be anywhere; every other host must have public IP addresses only.
+
+    :param settings: Those of the connection, for its timeout, proxy and certificates; not for its key.
+    :param resolve: Returns the IP addresses of a host.
+    :param transport: What carries the requests; the network if not given.
+    """
+
+    def __init__(
+        self, settings: Settings, *, resolve: Resolve = resolved, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self._settings = settings
+        self._resolve = resolve
+        self._http = httpx.Client(
+            headers={"user-agent": f"airflow-provider-skyvern/{__version__}"},
+            timeout=settings.timeout,
+            verify=tls_context(settings),
+            proxy=settings.proxy,
+            transport=transport,
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    @contextmanager
+    def stream(self, address: str, start: int = 0) -> Iterator[Incoming]:
+        """
+        Send the request once, and hand over the file as it arrives.
+
+        :raises SkyvernAddressRefused: the address is not one that is read.
+        :raises SkyvernResponseError: the answer is no file: the address has expired, or it is a redirect.
+        :raises SkyvernConnectionError: no answer came, or only a part of it.
+        """
+        url = self.checked(address)
+        try:
+            with self._http.stream("GET", address, headers=request_headers(start)) as response:
+                self._check_peer(url, response)
+                if not response.is_success:
+                    raise _refusal(url, response)
+                yield Incoming.of(response, start)
+        except httpx.HTTPError as error:
+            # The words of httpx may quote the address, which is a secret.
+            raise SkyvernConnectionError(
+                f"Could not read a file from {url.hostname}: {type(error).__name__}."
+            ) from None
+
+    def checked(self, address: str) -> SplitResult:
+        """
+        Take an address apart that may be read.
+
+        :raises SkyvernAddressRefused: says why it may not; names the host, and nothing that may be a secret.
+        """
+        try:
+            url = urlsplit(address)
+            port = url.port or PORTS.get(url.scheme, 0)
+        except ValueError:
+            raise SkyvernAddressRefused("A file of the run is at an address that cannot be read.") from None
+        if url.scheme not in PORTS or not url.hostname:
+            raise SkyvernAddressRefused(
+                f"A file of the run is at a {url.scheme or 'relative'}: address, and only http: and https: ones are "
+                "read. A self-hosted server gives files by artifact id instead; it has none for files of tasks."
+            )
+        if url.username or url.password:
+            raise SkyvernAddressRefused(f"A file of the run is at {url.hostname}, with a password in its address.")
+        if not self._is_own(url, port):
+            self._check_host(url.hostname, port)
+        return url
+
+    def _is_own(self, url: SplitResult, port: int) -> bool:
+        own = urlsplit(self._settings.base_url)
+        own_port = own.port or PORTS.get(own.scheme)
+        return (own.scheme, own.hostname, own_port) == (url.scheme, url.hostname, port)
+
+    def _check_host(self, host: str, port: int) -> None:
+        try:
+            found = self._resolve(host, port)
+        except OSError as error:
+            if self._is_proxied(host):
+                return
+            raise SkyvernConnectionError(f"Could not read a file from {host}: {error}.", never_sent=True) from error
+        for ip in found:
+            _check_ip(host, ip)
+
+    def _check_peer(self, url: SplitResult, response: httpx.Response) -> None:
+        """Check who has answered, before anything is read: a name may lead elsewhere than a moment before."""
+        host = url.hostname or ""
+        if self._is_own(url, url.port or PORTS[url.scheme]) or self._is_proxied(host):
+            return
+        stream: Any = response.extensions.get("network_stream")
+        peer = stream.get_extra_info("server_addr") if stream is not None else None
+        if peer is not None:
+            _check_ip(host, str(peer[0]))
+
+    def _is_proxied(self, host: str) -> bool:
+        return self._settings.proxy is not None or bool(getproxies() and not proxy_bypass(host))
+
+
+def _check_ip(host: str, ip: str) -> None:
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    if not (mapped or address).is_global or address.is_multicast:
+        raise SkyvernAddressRefused(
+            f"A file of the run is at {host}, a host of a private network, and not Skyvern's own address (the base "
+            "URL of the connection); it is not read."
+        )
+
+
+def _refusal(url: SplitResult, response: httpx.Response) -> SkyvernResponseError | SkyvernServerError:
+    """Say that no file came; what the host says is not quoted, as storage services repeat signatures."""
+    status = response.status_code
+    kind = SkyvernServerError if response.is_server_error else SkyvernResponseError
+    why = "a redirect, which is not followed" if response.is_redirect else "the address may have expired"
+    return kind(f"Could not read a file from {url.hostname}: it answered {status} ({why}).", status_code=status)

@@ -1,0 +1,109 @@
+"""Store the files that a Skyvern run has downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_skyvern.compat.sdk import BaseOperator
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernRunCanceled, SkyvernTransferError
+from airflow_skyvern.links import SkyvernRunLink
+from airflow_skyvern.results.deliver import check_place, deliver_files, file_options
+from airflow_skyvern.task.arguments import run_id_of
+from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
+from airflow_skyvern.task.task_try import TaskTry
+
+if TYPE_CHECKING:
+    from airflow_skyvern.compat.sdk import Context
+    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.results.options import ExpectedFiles
+
+
+class SkyvernDownloadFilesOperator(BaseOperator):
+    """
+    Store the files that a Skyvern run has downloaded; the run is over, however it ended.
+
+    :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator` and
+    :class:`~airflow_skyvern.sensors.SkyvernRunSensor` do the same with their run when they have ``files_to``.
+
+    XCom: ``return_value`` and ``files``: a list of ``{"path", "filename", "size", "checksum"}``, which can be mapped
+    over; ``run_id`` and ``app_url``.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/artifacts/get-artifact-content
+
+    :param run_id: The run. (templated)
+    :param files_to: Where to: an absolute path, ``file://``, or an address such as ``s3://bucket/folder``. Each
+        file is there as a whole or not at all. (templated)
+    :param files_conn_id: Id of the Airflow connection for the store. Default: what the environment of the worker
+        says. (templated)
+    :param file_name: Names for the files: after Jinja, ``{index}`` counts from 1, ``{name}`` is Skyvern's name
+        without extension, ``{extension}`` the extension with its dot. Default: Skyvern's names. (templated)
+    :param overwrite: Whether a file may take the place of another one of its name. What is there already and is the
+        same, by size and checksum, is not fetched again in any case. Default: False.
+    :param expect_files: How many files the run must have downloaded: a number, ``(least, most)``, or name patterns
+        such as ``["*.pdf"]`` that each must match a file. Default: any.
+    :param skyvern_conn_id: Id of the connection of type ``skyvern``. Default: ``skyvern_default``. (templated)
+    :raises SkyvernTransferError: a file could not be stored in full, or the run is not over; a retry continues.
+    :raises AirflowFailException: no retry can help: another file is there, other files were expected, the address of
+        a file is refused, or the key or the run id is wrong.
+    """
+
+    template_fields: Sequence[str] = ("run_id", "files_to", "files_conn_id", "file_name", "skyvern_conn_id")
+    operator_extra_links = (SkyvernRunLink(),)
+    ui_color = "#e8eefc"
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        files_to: str,
+        files_conn_id: str | None = None,
+        file_name: str | None = None,
+        overwrite: bool = False,
+        expect_files: ExpectedFiles = None,
+        skyvern_conn_id: str = "skyvern_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.run_id = run_id
+        self.files_to = files_to
+        self.files_conn_id = files_conn_id
+        self.file_name = file_name
+        self.overwrite = overwrite
+        self.recording = self.screenshots = False
+        self.expect_files = expect_files
+        self.skyvern_conn_id = skyvern_conn_id
+        self._killed = False
+        if not run_id or not files_to:
+            raise SkyvernConfigError(f"Task {self.task_id!r}: {'files_to' if run_id else 'run_id'} is empty.")
+        file_options(self).check(self.task_id)
+
+    @cached_property
+    def hook(self) -> SkyvernHook:
+        """The hook of this task's connection."""
+        from airflow_skyvern.hooks import SkyvernHook
+
+        return SkyvernHook(self.skyvern_conn_id)
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Fetch the run, and store its files."""
+        task_try = TaskTry(context)
+        with no_retry_for_permanent_errors():
+            check_place(self)
+            run = self.hook.fetch_run(run_id_of(self.run_id))
+            task_try.publish_run(run)
+            if not run.is_final:
+                raise SkyvernTransferError(
+                    f"Skyvern run {run.run_id} is {run.status}: its files are known when it has ended. Put a "
+                    "SkyvernRunSensor before this task."
+                )
+            return [file.as_xcom() for file in deliver_files(self, task_try, run, self._stop_if_killed)]
+
+    def on_kill(self) -> None:
+        """Stop the transfers; nothing of a file that is not whole is left."""
+        self._killed = True
+
+    def _stop_if_killed(self) -> None:
+        if self._killed:
+            raise SkyvernRunCanceled("The task was killed, so it must not succeed.")

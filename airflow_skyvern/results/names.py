@@ -1,0 +1,104 @@
+"""
+File names that are safe to use: pure functions of what Skyvern, or the site that a run visited, gives as a name.
+
+A name has no path, no control characters, none of the characters that addresses, globs or Windows shares read
+differently, and at most 255 bytes. Unicode is kept, in its composed form.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+
+MOST_BYTES = 255
+"""The longest name that common file systems take, in bytes of UTF-8."""
+
+LONGEST_EXTENSION = 20
+"""Bytes of the longest ending that counts as an extension, with its dot."""
+
+DEFAULT_NAME = "file"
+
+RESERVED = frozenset({"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(10)})
+"""Names that Windows takes for devices, with any extension."""
+
+PLACEHOLDERS = ("index", "name", "extension")
+"""What ``file_name`` may hold in braces."""
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_AMBIGUOUS = re.compile(r'[?#*:"<>|%\[\]]')
+_INVISIBLE = frozenset({"Cc", "Cs", "Cn", "Co", "Zl", "Zp"})
+_BIDI = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+
+
+def safe_name(name: str | None, default: str = DEFAULT_NAME) -> str:
+    """
+    Return the last part of a path as a name that is safe.
+
+    :param default: The name of what has none, or only characters that are left out.
+    """
+    last = re.split(r"[/\\]", name or "")[-1]
+    text = unicodedata.normalize("NFC", last)
+    visible = "".join(c for c in text if unicodedata.category(c) not in _INVISIBLE and c not in _BIDI)
+    text = _AMBIGUOUS.sub("_", visible).strip(". \t\u00a0")
+    stem, extension = split_extension(text or default)
+    if stem.partition(".")[0].upper() in RESERVED:
+        stem = f"_{stem}"
+    return _shortened(stem, extension)
+
+
+def split_extension(name: str) -> tuple[str, str]:
+    """Split a name into its stem and its extension with the dot; what is too long for an extension is none."""
+    extension = PurePosixPath(name).suffix
+    if not extension or len(extension.encode()) > LONGEST_EXTENSION:
+        return name, ""
+    return name[: -len(extension)], extension
+
+
+def file_names(given: Sequence[str | None], template: str | None = None) -> list[str]:
+    """
+    Return a safe name for each file, no two of them the same, also where upper and lower case are.
+
+    :param given: The names that Skyvern has for the files.
+    :param template: ``file_name`` after Jinja: ``{index}`` counts from 1, ``{name}`` is the file's own name
+        without its extension, ``{extension}`` its extension with the dot.
+    """
+    taken: set[str] = set()
+    names = []
+    for index, name in enumerate(given, 1):
+        safe = safe_name(name)
+        chosen = numbered(safe if template is None else filled(template, index, safe), taken)
+        taken.add(chosen.casefold())
+        names.append(chosen)
+    return names
+
+
+def filled(template: str, index: int, name: str) -> str:
+    """Return the name that ``file_name`` gives to a file."""
+    stem, extension = split_extension(name)
+    values = {"index": str(index), "name": stem, "extension": extension}
+    text = _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
+    return safe_name(re.sub(r"[/\\]", "_", text))
+
+
+def unknown_placeholders(template: str) -> list[str]:
+    """Return what stands in braces in ``file_name`` and is no placeholder; Jinja's double braces do not count."""
+    without_jinja = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", "", template, flags=re.DOTALL)
+    return [found for found in _PLACEHOLDER.findall(without_jinja) if found not in PLACEHOLDERS]
+
+
+def numbered(name: str, taken: Iterable[str]) -> str:
+    """Return the name, with a number where it is taken: ``invoice.pdf``, ``invoice-2.pdf``."""
+    known = set(taken)
+    stem, extension = split_extension(name)
+    candidate, number = name, 1
+    while candidate.casefold() in known:
+        number += 1
+        candidate = _shortened(stem, f"-{number}{extension}")
+    return candidate
+
+
+def _shortened(stem: str, ending: str) -> str:
+    room = MOST_BYTES - len(ending.encode())
+    return stem.encode()[:room].decode(errors="ignore") + ending

@@ -1,0 +1,154 @@
+"""What a task does with the files of its run: its arguments, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernFilesMissing
+from airflow_skyvern.results.names import PLACEHOLDERS, unknown_placeholders
+from airflow_skyvern.task.arguments import is_dynamic
+
+ExpectedFiles = int | tuple[int, int | None] | str | Sequence[str] | None
+"""How many files, ``(least, most)``, or name patterns that each must match a file."""
+
+LONGEST_LIST = 10
+"""How many names a message lists."""
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """
+    The arguments about files; :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator` documents them.
+
+    Several of them may be templates until the task runs.
+    """
+
+    files_to: str | None = None
+    files_conn_id: str | None = None
+    file_name: str | None = None
+    overwrite: bool = False
+    recording: bool = False
+    screenshots: bool = False
+    expect_files: ExpectedFiles = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the run's files matter to the task at all."""
+        return self.files_to is not None or self.expect_files is not None
+
+    @property
+    def evidence(self) -> bool:
+        """Whether recording or screenshots are stored, also when the run failed."""
+        return self.files_to is not None and (self.recording or self.screenshots)
+
+    def check(self, task_id: str) -> None:
+        """
+        Check what is known when the DAG is parsed, before templates are.
+
+        :raises SkyvernConfigError: names the task, what is wrong, and what would be right.
+        """
+        for complaint in (_place(self.files_to), _needs_place(self), _name(self.file_name), _expected(self)):
+            if complaint:
+                raise SkyvernConfigError(f"Task {task_id!r}: {complaint}")
+
+    def check_place(self, task_id: str) -> None:
+        """
+        Check what the template of ``files_to`` has become.
+
+        :raises SkyvernConfigError: it is no place for files.
+        """
+        if complaint := _place(self.files_to):
+            raise SkyvernConfigError(f"Task {task_id!r}: {complaint}")
+
+    def check_files(self, run_id: str, names: Sequence[str], link: str | None) -> None:
+        """
+        Compare what a run has downloaded with what was expected.
+
+        :raises SkyvernFilesMissing: says what was expected and what was there.
+        """
+        if self.expect_files is None or (missing := _missing(self.expect_files, names)) is None:
+            return
+        there = ", ".join(names[:LONGEST_LIST]) + (", …" if len(names) > LONGEST_LIST else "")
+        listed = f" ({there})" if there else ""
+        raise SkyvernFilesMissing(
+            f"Skyvern run {run_id} completed, but {missing}; it downloaded {len(names)}{listed}."
+            f"{f' See {link}' if link else ''}"
+        )
+
+
+def _place(files_to: Any) -> str | None:
+    if files_to is None or is_dynamic(files_to):
+        return None
+    if not isinstance(files_to, str) or not files_to:
+        return f"files_to must be a path or an address such as s3://bucket/folder, not {files_to!r}."
+    if not files_to.startswith("/") and "://" not in files_to:
+        return f"files_to must be an absolute path or an address such as s3://bucket/folder, not {files_to!r}."
+    if urlsplit(files_to).scheme in ("http", "https"):
+        return "files_to cannot be an http address; use an object store or a path."
+    return None
+
+
+def _needs_place(options: FileOptions) -> str | None:
+    if options.files_to is not None:
+        return None
+    useless = ("files_conn_id", "file_name", "overwrite", "recording", "screenshots")
+    unused = [name for name in useless if getattr(options, name)]
+    return f"{' and '.join(unused)} need{'s' if len(unused) == 1 else ''} files_to." if unused else None
+
+
+def _name(template: Any) -> str | None:
+    if template is None or not isinstance(template, str):
+        return None
+    if unknown := unknown_placeholders(template):
+        known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+        return f"file_name: {{{unknown[0]}}} is no placeholder; use {known}."
+    if not is_dynamic(template) and ("/" in template or "\\" in template):
+        return "file_name is a name, not a path; put folders into files_to."
+    return None
+
+
+def _expected(options: FileOptions) -> str | None:
+    expected: Any = options.expect_files
+    if expected is None or isinstance(expected, str):
+        return None
+    if isinstance(expected, int) and not isinstance(expected, bool):
+        return None if expected >= 0 else "expect_files must not be negative."
+    if isinstance(expected, list | tuple) and expected:
+        if all(isinstance(item, str) for item in expected):
+            return None
+        if isinstance(expected, tuple) and _is_range(expected):
+            return None
+    return f"expect_files must be a number, (least, most), or name patterns such as ['*.pdf'], not {expected!r}."
+
+
+def _is_range(expected: tuple[Any, ...]) -> bool:
+    if len(expected) != 2:  # noqa: PLR2004  least and most
+        return False
+    least, most = expected
+    return isinstance(least, int) and (most is None or (isinstance(most, int) and 0 <= least <= most))
+
+
+def _missing(expected: Any, names: Sequence[str]) -> str | None:
+    """Return what was expected and is not there, in words."""
+    if isinstance(expected, int):
+        return None if len(names) == expected else f"{_files(expected)} {'was' if expected == 1 else 'were'} expected"
+    if isinstance(expected, tuple) and _is_range(expected):
+        least, most = expected
+        if len(names) >= least and (most is None or len(names) <= most):
+            return None
+        return f"{least} to {most} files were expected" if most is not None else f"at least {_files(least)} expected"
+    patterns = [expected] if isinstance(expected, str) else list(expected)
+    unmatched = [pattern for pattern in patterns if not any(_matches(name, pattern) for name in names)]
+    return f"no file matches {', '.join(unmatched)}" if unmatched else None
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name.casefold(), pattern.casefold())
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"

@@ -1,0 +1,253 @@
+"""Bring the files of a run home: several at once, each checked and whole, and none twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import tenacity
+
+from airflow_skyvern.exceptions import SkyvernError, SkyvernTransferError
+from airflow_skyvern.results.names import file_names
+from airflow_skyvern.results.sources import RunFile, Source, downloads
+from airflow_skyvern.results.stores import Store, store_at
+from airflow_skyvern.results.transfer import OtherContent, Received, Transfer
+
+if TYPE_CHECKING:
+    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.models import Run
+    from airflow_skyvern.results.options import FileOptions
+    from airflow_skyvern.runs.wait import Log
+
+AT_ONCE = 3
+"""How many files are on their way at once; each holds a part of an upload in memory."""
+
+WHOLE_ATTEMPTS = 3
+"""How often a file is read from its beginning when something else arrived than Skyvern says."""
+
+SETTLE_SECONDS = 10.0
+"""Seconds after the end of a run within which Skyvern still adds files and their ids to it."""
+
+STOP_SECONDS = 5.0
+"""Seconds for which a task that has to stop waits for its transfers."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """
+    A file of a run in its place, as the XCom ``files`` has it.
+
+    :param path: Where it is: a path or an address.
+    :param filename: The last part of that.
+    :param size: Bytes.
+    :param checksum: Its sha256, in hexadecimal digits.
+    """
+
+    path: str
+    filename: str
+    size: int
+    checksum: str
+
+    def as_xcom(self) -> dict[str, Any]:
+        """Return it as plain JSON."""
+        return asdict(self)
+
+
+class _StopRequested(Exception):
+    """The task has to stop, so its transfers do."""
+
+
+class RunFiles:
+    """
+    The files of one run.
+
+    :param hook: The hook of the task.
+    :param options: Where to, under which names.
+    :param go_on: Called about once a second; raises when the task has to stop.
+    """
+
+    def __init__(
+        self,
+        hook: SkyvernHook,
+        options: FileOptions,
+        run: Run,
+        *,
+        log: Log,
+        go_on: Callable[[], object] = lambda: None,
+        sleep: Callable[[float], Any] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._hook = hook
+        self._options = options
+        self._run = run
+        self._log = log
+        self._go_on = go_on
+        self._sleep = sleep
+        self._clock = clock
+        self._stop = threading.Event()
+
+    def bring(self) -> list[StoredFile]:
+        """
+        Store what the run has downloaded, if there is a place for it, and check that it is what was expected.
+
+        :raises SkyvernFilesMissing: the run downloaded other files than were expected.
+        :raises SkyvernFileError: a file could not be stored.
+        """
+        files = self._settled()
+        names = [file.name or "" for file in files]
+        self._options.check_files(self._run.run_id, names, self._run.app_url)
+        if self._options.files_to is None or not files:
+            return []
+        return self._store_all(files, file_names(names, self._options.file_name))
+
+    def _settled(self) -> list[RunFile]:
+        """Return the run's downloads once all are readable: Skyvern adds ids a moment after the end."""
+        until = self._clock() + SETTLE_SECONDS
+        while not (all(file.is_readable for file in downloads(self._run)) and self._as_expected()):
+            if self._clock() >= until:
+                break
+            self._sleep(1.0)
+            self._run = self._hook.fetch_run(self._run.run_id)
+        return downloads(self._run)
+
+    def _as_expected(self) -> bool:
+        try:
+            self._options.check_files("", [file.name or "" for file in downloads(self._run)], None)
+        except SkyvernError:
+            return False
+        return True
+
+    @cached_property
+    def _store(self) -> Store:
+        assert self._options.files_to is not None
+        return store_at(self._options.files_to, self._options.files_conn_id)
+
+    def _store_all(self, files: Sequence[RunFile], names: Sequence[str]) -> list[StoredFile]:
+        source = Source(self._hook, lambda: downloads(self._hook.fetch_run(self._run.run_id)))
+        store = self._store
+        try:
+            with self._threads(len(files)) as pool:
+                pending = [
+                    pool.submit(partial(self._store_one, source, store, file, name))
+                    for file, name in zip(files, names, strict=True)
+                ]
+                self._wait(pending)
+        finally:
+            source.close()
+        return self._results(pending)
+
+    @contextmanager
+    def _threads(self, files: int) -> Iterator[ThreadPoolExecutor]:
+        """Give threads that stop soon when the task has to."""
+        pool = ThreadPoolExecutor(min(AT_ONCE, files), thread_name_prefix="skyvern file")
+        try:
+            yield pool
+        except BaseException:
+            self._stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
+
+    def _wait(self, pending: Sequence[Future[StoredFile]]) -> None:
+        try:
+            while wait(pending, timeout=1.0).not_done:
+                self._go_on()
+        except BaseException:
+            self._stop.set()
+            for future in pending:
+                future.cancel()
+            wait(pending, timeout=STOP_SECONDS)
+            raise
+
+    def _results(self, pending: Sequence[Future[StoredFile]]) -> list[StoredFile]:
+        errors = [error for future in pending if (error := future.exception()) is not None]
+        if len(errors) > 1:
+            self._log.warning(
+                "Skyvern run %s: %d of its %d files could not be stored", self._run.run_id, len(errors), len(pending)
+            )
+        if errors:
+            raise errors[0]
+        return [future.result() for future in pending]
+
+    def _store_one(self, source: Source, store: Store, file: RunFile, name: str) -> StoredFile:
+        try:
+            return self._known(source, store, file, name) or self._fetch(source, store, file, name)
+        except (SkyvernError, _StopRequested):
+            raise
+        except Exception as error:  # what stores raise: OSError, and the errors of a dozen client libraries
+            raise SkyvernTransferError(
+                f"Skyvern run {self._run.run_id}: could not store {store.address(name)}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _known(self, source: Source, store: Store, file: RunFile, name: str) -> StoredFile | None:
+        """Return what an earlier try has stored; None if the file has to be fetched."""
+        size = store.size(name)
+        if size is None:
+            return None
+        if file.size in (None, size):
+            checksum = store.checksum(name)
+            if checksum == self._checksum_of(source, file, name):
+                self._log.info(
+                    "Skyvern run %s: %s is there already (%d bytes)", self._run.run_id, store.address(name), size
+                )
+                return StoredFile(store.address(name), name, size, checksum)
+        if not self._options.overwrite:
+            raise store.conflict(name)
+        return None
+
+    def _checksum_of(self, source: Source, file: RunFile, name: str) -> str:
+        """Return the checksum that Skyvern lists, or that of the file itself where it lists none."""
+        if file.checksum is not None:
+            return file.checksum.lower()
+        return self._transfer(source, file, name).into(lambda _: None).checksum
+
+    def _fetch(self, source: Source, store: Store, file: RunFile, name: str) -> StoredFile:
+        again = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(OtherContent),
+            stop=tenacity.stop_after_attempt(WHOLE_ATTEMPTS),
+            before_sleep=lambda state: self._log.warning(
+                "%s It is fetched again.", state.outcome.exception() if state.outcome else ""
+            ),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        received: Received = again(self._fetch_once, source, store, file, name)
+        self._log.info(
+            "Skyvern run %s: stored %s, %d bytes in %.1f s (%s)",
+            self._run.run_id,
+            store.address(name),
+            received.size,
+            received.seconds,
+            received.rate,
+        )
+        return StoredFile(store.address(name), name, received.size, received.checksum)
+
+    def _fetch_once(self, source: Source, store: Store, file: RunFile, name: str) -> Received:
+        with store.sink(name, overwrite=self._options.overwrite, size=file.size) as sink:
+            return self._transfer(source, file, name).into(sink.write)
+
+    def _transfer(self, source: Source, file: RunFile, name: str) -> Transfer:
+        return Transfer(
+            partial(source.open, file),
+            label=f"Skyvern run {self._run.run_id}: file {name}",
+            size=file.size,
+            checksum=file.checksum,
+            log=self._log,
+            go_on=self._stop_if_requested,
+            sleep=self._sleep_or_stop,
+        )
+
+    def _sleep_or_stop(self, seconds: float) -> None:
+        self._stop.wait(seconds)
+        self._stop_if_requested()
+
+    def _stop_if_requested(self) -> None:
+        if self._stop.is_set():
+            raise _StopRequested

@@ -1,0 +1,102 @@
+"""Which files a run has, and how each is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_skyvern.client import api
+from airflow_skyvern.client.signed_addresses import AddressReader
+from airflow_skyvern.exceptions import SkyvernResponseError
+
+if TYPE_CHECKING:
+    from airflow_skyvern.client.streaming import Incoming
+    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.models import DownloadedFile, Run
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """
+    A file of a run.
+
+    :param name: The name that Skyvern has for it.
+    :param artifact_id: What it is read by; ids do not expire.
+    :param address: A signed address, which expires; a secret.
+    """
+
+    name: str | None
+    size: int | None = None
+    checksum: str | None = None
+    artifact_id: str | None = None
+    address: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, file: DownloadedFile) -> RunFile:
+        """Take what the API says of a downloaded file."""
+        return cls(file.filename, file.file_size, file.checksum, file.artifact_id, file.url)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether there is an id, or an address that may be read."""
+        return self.artifact_id is not None or self.address.startswith(("http://", "https://"))
+
+
+def downloads(run: Run) -> list[RunFile]:
+    """
+    Return what a run has downloaded, in the order in which Skyvern stored it.
+
+    Servers list it in any order, and another one at the next request; the names of a retry must not depend on that.
+    """
+    found = sorted(run.downloaded_files, key=_age)
+    return [RunFile.of(file) for file in found]
+
+
+def _age(file: DownloadedFile) -> tuple[object, ...]:
+    when = file.modified_at.timestamp() if file.modified_at else 0.0
+    artifact_id = file.artifact_id or ""  # counts up with time
+    return len(artifact_id), artifact_id, when, file.filename or ""
+
+
+class Source:
+    """
+    Reads the files of runs: by artifact id with the key of the connection, else from the signed address without it.
+
+    :param hook: The hook of the task.
+    :param fetch: Fetches the run anew, for an address that has expired meanwhile.
+    """
+
+    def __init__(self, hook: SkyvernHook, fetch: Callable[[], Sequence[RunFile]]) -> None:
+        self._hook = hook
+        self._fetch = fetch
+        self._reader = AddressReader(hook.get_conn().settings)
+        self._refused: set[str] = set()
+
+    def close(self) -> None:
+        """Close the connections of signed addresses; those of the hook are its own."""
+        self._reader.close()
+
+    @contextmanager
+    def open(self, file: RunFile, start: int = 0) -> Iterator[Incoming]:
+        """Open a file from a byte on."""
+        if file.artifact_id is not None:
+            with self._hook.stream(api.get_artifact_content(file.artifact_id), start) as incoming:
+                yield incoming
+            return
+        address = self._current(file) if file.address in self._refused else file.address
+        with ExitStack() as stack:
+            try:
+                incoming = stack.enter_context(self._reader.stream(address, start))
+            except SkyvernResponseError:
+                self._refused.add(file.address)
+                raise
+            yield incoming
+
+    def _current(self, file: RunFile) -> str:
+        """Return the address that the run has now for a file: each answer signs anew."""
+        again = [found for found in self._fetch() if (found.name, found.checksum) == (file.name, file.checksum)]
+        if not again:
+            raise SkyvernResponseError(f"Skyvern does not list the file {file.name} of the run any more.")
+        return again[0].address

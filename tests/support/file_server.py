@@ -1,0 +1,64 @@
+"""A web server that is not Skyvern: it has files, remembers who asked, and cuts or lies when it is told to."""
+
+from __future__ import annotations
+
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from typing_extensions import Self
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FileServer
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.path, dict(self.headers.items())))
+        path = urlsplit(self.path).path
+        if path in self.server.redirects:
+            self.send_response(302)
+            self.send_header("location", self.server.redirects[path])
+            self.end_headers()
+            return
+        if path not in self.server.files:
+            self.send_error(404)
+            return
+        content = self.server.files[path]
+        found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("range") or "")
+        start = int(found[1]) if found else 0
+        self.send_response(206 if start else 200)
+        self.send_header("content-length", str(len(content) - start))
+        if start:
+            self.send_header("content-range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.end_headers()
+        self.wfile.write(content[start:])
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+
+class FileServer(ThreadingHTTPServer):
+    """Serves files by path on a free port of 127.0.0.1."""
+
+    daemon_threads = True
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files = dict(files)
+        self.redirects: dict[str, str] = {}
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.port = self.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
