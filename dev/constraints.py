@@ -40,7 +40,7 @@ def main(names: list[str]) -> None:
     if not names or "docs" in names:
         compile_pins("docs", "", "--group", "docs")
     if not names or "skyvern" in names:
-        compile_pins("skyvern", f"{SKYVERN}\n")
+        compile_pins("skyvern", f"{SKYVERN}\nimageio-ffmpeg\n")
 
 
 if __name__ == "__main__":

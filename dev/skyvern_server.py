@@ -1,4 +1,4 @@
-"""A real Skyvern server on loopback, with SQLite, without a language model and usually without a browser.
+"""A real Skyvern server on loopback, with SQLite; with `browser=True` with a Chromium that a scripted model drives.
 
 The blocks wait, http_request, terminate, conditional, for_loop and human_interaction need neither. It is
 Skyvern's own app factory served by uvicorn on 127.0.0.1: `skyvern run server` would listen on all addresses.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import threading
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from dev.browser.chromium import browser_settings, require_chromium
+from dev.browser.scripted_model import ScriptedModel
+from dev.browser.site import Site
+from dev.browser.workflows import browser_workflows
 from dev.peer import Peer
 from dev.process import Process, RigError, free_port, start_and_wait
 
@@ -31,19 +34,6 @@ import sys, email_validator, uvicorn
 email_validator.CHECK_DELIVERABILITY = False
 uvicorn.run("skyvern.forge.api_app:create_api_app", factory=True, host="127.0.0.1", port=int(sys.argv[1]),
             loop="asyncio", access_log=False, timeout_graceful_shutdown=3, timeout_keep_alive=125)
-"""
-
-# Playwright starts the browser and ffmpeg it downloaded: put the system's browser and PyPI's ffmpeg there.
-_LINK_BROWSER = """
-import imageio_ffmpeg, json, pathlib, playwright, sys
-root, chromium = pathlib.Path(sys.argv[1]), sys.argv[2]
-known = pathlib.Path(playwright.__file__).parent / "driver/package/browsers.json"
-revision = {browser["name"]: browser["revision"] for browser in json.loads(known.read_text())["browsers"]}
-for link, target in ((f"chromium-{revision['chromium']}/chrome-linux/chrome", chromium),
-                     (f"ffmpeg-{revision['ffmpeg']}/ffmpeg-linux", imageio_ffmpeg.get_ffmpeg_exe())):
-    (root / link).parent.mkdir(parents=True, exist_ok=True)
-    (root / link).unlink(missing_ok=True)
-    (root / link).symlink_to(target)
 """
 
 
@@ -136,13 +126,18 @@ def workflows(peer: str) -> dict[str, dict[str, Any]]:
             _http("fetch", f"{peer}/file", download_filename="report.txt", save_response_as_file=True)
         ),
         "webhook": _workflow(_wait(1), webhook_callback_url=f"{peer}/hook?from=workflow"),
-        # The next one needs SkyvernServer(browser=True).
+        # The next one needs SkyvernServer(browser=True), as those of dev/browser/workflows.py do.
         "code": _workflow({"block_type": "code", "label": "compute", "code": "return {'total': sum(range(10))}"}),
     }
 
 
 class SkyvernServer:
-    """Start with `with SkyvernServer(data_dir, venv) as server:`; address and key survive `restart()`."""
+    """
+    Start with `with SkyvernServer(data_dir, venv) as server:`; address and key survive `restart()`.
+
+    With `browser=True` it also has a scripted model and a web site, see `dev.browser`. Run browser runs one at a
+    time: SQLite locks, and two cores are busy with one.
+    """
 
     def __init__(self, data_dir: Path, venv: Path, *, browser: bool = False) -> None:
         if not (venv / "bin" / "python").exists():
@@ -152,8 +147,13 @@ class SkyvernServer:
         self.port = free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.log_path = self.data_dir / "skyvern.log"
+        if browser:
+            require_chromium()
+        self.browser = browser
         self.peer = Peer(self.data_dir)
         self.peer_url = self.peer.url
+        self.model = ScriptedModel()
+        self.site = Site()
         self.api_key = ""
         self._ids: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -161,7 +161,7 @@ class SkyvernServer:
         python = str(venv.absolute() / "bin" / "python")
         env = {**_inherited(), **self._settings()}
         if browser:
-            env |= _browser_settings(python, self.data_dir, env)
+            env |= browser_settings(python, self.data_dir, self.model.url)
         self.process = Process(
             "skyvern",
             [python, "-W", "ignore", "-c", _SERVE, str(self.port)],
@@ -177,7 +177,7 @@ class SkyvernServer:
             "PORT": str(self.port),
             "SKYVERN_BASE_URL": self.base_url,
             "SKYVERN_ENV_FILE": str(data / "server.env"),  # the server writes its API key here on the first start
-            "DATABASE_STRING": f"sqlite+aiosqlite:///{data / 'skyvern.db'}",
+            "DATABASE_STRING": f"sqlite+aiosqlite:///{data / 'skyvern.db'}?timeout=60",
             "SECRET_KEY": "signing-key-of-a-test-server-on-loopback",
             "SKYVERN_TELEMETRY": "false",
             "OTEL_ENABLED": "false",
@@ -196,27 +196,37 @@ class SkyvernServer:
             "LOG_PATH": str(data / "log"),
             "TEMP_PATH": str(data / "temp"),
             "DOWNLOAD_PATH": str(data / "downloads"),
+            "LOCAL_CREDENTIAL_VAULT_PATH": str(data / "vault"),
         }
 
     def __enter__(self) -> Self:
-        self.peer.start()
+        for helper in self._helpers:
+            helper.start()
         try:
             return self.start()
         except BaseException:
-            self.peer.stop()
+            self._stop_helpers()
             raise
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self.peer.stop()
+        self._stop_helpers()
         self._client.close()
+
+    @property
+    def _helpers(self) -> tuple[Peer | ScriptedModel | Site, ...]:
+        return (self.peer, self.model, self.site)
+
+    def _stop_helpers(self) -> None:
+        for helper in self._helpers:
+            helper.stop()
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
     def start(self) -> Self:
-        """Start the server process and wait until it answers (the peer runs from __enter__ to __exit__)."""
+        """Start the server process and wait until it answers; its helpers run from __enter__ to __exit__."""
         start_and_wait([self.process], self._healthy, START_SECONDS)
         self.api_key = self._read_key()
         return self
@@ -253,10 +263,11 @@ class SkyvernServer:
             return response.status_code, response.text
 
     def workflow(self, name: str) -> str:
-        """Return the permanent id of a workflow of the table above, which the first call creates."""
+        """Return the permanent id of a workflow of the rig, which the first call creates."""
         with self._lock:
             if name not in self._ids:
-                self._ids[name] = self.create_workflow(f"{TITLE_PREFIX}{name}", workflows(self.peer_url)[name])
+                known = {**workflows(self.peer_url), **(browser_workflows(self.site.url) if self.browser else {})}
+                self._ids[name] = self.create_workflow(f"{TITLE_PREFIX}{name}", known[name])
             return self._ids[name]
 
     def create_workflow(self, title: str, definition: dict[str, Any]) -> str:
@@ -271,17 +282,3 @@ def _inherited() -> dict[str, str]:
     """Return the basic variables only, none that would point to another database or a language model."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")
     return {name: os.environ[name] for name in kept if name in os.environ}
-
-
-def _browser_settings(python: str, data_dir: Path, env: dict[str, str]) -> dict[str, str]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        raise RigError("browser=True needs an executable `chromium` on PATH (Debian: apt-get install chromium)")
-    root = data_dir / "ms-playwright"
-    command = [python, "-c", _LINK_BROWSER, str(root), chromium]
-    link = Process("link browser", command, env=env, cwd=data_dir, log_path=data_dir / "link-browser.log")
-    link.start()
-    link.join(60)
-    if not (root.exists() and any(root.glob("ffmpeg-*/ffmpeg-linux"))):
-        raise RigError(f"could not link the browser (is imageio-ffmpeg installed in {python}?):\n{link.tail()}")
-    return {"PLAYWRIGHT_BROWSERS_PATH": str(root), "PLAYWRIGHT_CHROMIUM_USE_HEADLESS_NEW": "1"}

@@ -1,0 +1,1 @@
+"""A real Chromium for the Skyvern server: a scripted model tells it what to do, on a web site on loopback."""
