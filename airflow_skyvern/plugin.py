@@ -9,6 +9,15 @@ from airflow.plugins_manager import AirflowPlugin
 
 from airflow_skyvern import compat
 
+TASK_INSTANCE = "skyvern/ti/{DAG_ID}/{RUN_ID}/{TASK_ID}/{MAP_INDEX}"
+"""
+Airflow fills in what the page is about, and leaves ``{MAP_INDEX}`` where a task is not mapped. The address is
+relative, so that it holds under any path prefix; a path, as Airflow 3.1 does not encode what it puts into a query.
+"""
+
+DAG_RUN = "skyvern/dag_run/{DAG_ID}/{RUN_ID}"
+ICONS = {"icon": "skyvern/static/0/icon.svg", "icon_dark_mode": "skyvern/static/0/icon-dark.svg"}
+
 
 class Webhooks:
     """The receiver of webhooks as an ASGI app that is loaded with its first request, so in the API server only."""
@@ -20,11 +29,54 @@ class Webhooks:
         await receiver()(scope, receive, send)
 
 
+class Pages:
+    """The pages in Airflow's UI, loaded with their first request."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+        from airflow_skyvern.ui.app import app
+
+        await app()(scope, receive, send)
+
+
+class PagesAndWebhooks:
+    """Both: Airflow mounts one app at one path."""
+
+    def __init__(self) -> None:
+        self._pages, self._webhooks = Pages(), Webhooks()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        chosen = self._webhooks if path.startswith("/webhooks/") else self._pages
+        await chosen(scope, receive, send)
+
+
 def fastapi_apps() -> list[dict[str, Any]]:
-    """Return the apps for Airflow's API server; none unless a connection is configured for webhooks."""
-    if not conf.get("skyvern", "webhook_connections", fallback=""):
+    """Return the app for Airflow's API server: pages where Airflow shows them, webhooks if they are configured."""
+    webhooks = bool(conf.get("skyvern", "webhook_connections", fallback=""))
+    if compat.shows_external_views():
+        app: Any = PagesAndWebhooks() if webhooks else Pages()
+        return [{"app": app, "url_prefix": "/skyvern", "name": "Skyvern"}]
+    return [{"app": Webhooks(), "url_prefix": "/skyvern", "name": "Skyvern webhooks"}] if webhooks else []
+
+
+def external_views() -> list[dict[str, Any]]:
+    """Return the pages for Airflow's UI: a tab of task instances, one of DAG runs, and an entry in the menu."""
+    if not compat.shows_external_views():
         return []
-    return [{"app": Webhooks(), "url_prefix": "/skyvern", "name": "Skyvern webhooks"}]
+    return [
+        {"name": "Skyvern", "href": TASK_INSTANCE, "destination": "task_instance", "url_route": "skyvern"},
+        {"name": "Skyvern", "href": DAG_RUN, "destination": "dag_run", "url_route": "skyvern_dag_run"},
+        {
+            "name": "Skyvern runs",
+            "href": "skyvern/runs",
+            "destination": "nav",
+            "category": "browse",
+            "url_route": "skyvern_runs",
+            **ICONS,
+        },
+    ]
 
 
 def listeners() -> list[Any]:
@@ -41,4 +93,5 @@ class SkyvernPlugin(AirflowPlugin):
 
     name = "skyvern"
     fastapi_apps = fastapi_apps()
+    external_views = external_views()
     listeners = listeners()

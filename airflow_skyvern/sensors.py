@@ -21,6 +21,7 @@ from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.task.arguments import run_id_of, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
+from airflow_skyvern.task.deferral import NOTE, note_of_run
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
 
@@ -142,8 +143,14 @@ class SkyvernRunSensor(BaseSensorOperator):
         TaskTry(context).publish_run(wait.run)
         return PokeReturnValue(is_done=True, xcom_value=self._output(wait.run)) if wait.ended else False
 
-    def execute_complete(self, context: Context, event: Any = None, deadline: float | None = None) -> Any:
-        """Resume after the trigger: fetch the run once more, and end the task accordingly."""
+    def execute_complete(
+        self, context: Context, event: Any = None, deadline: float | None = None, skyvern: Any = None
+    ) -> Any:
+        """
+        Resume after the trigger: fetch the run once more, and end the task accordingly.
+
+        :param skyvern: What the run page reads of the try, see :mod:`airflow_skyvern.task.deferral`; not used here.
+        """
         from airflow_skyvern.runs.event import event_of
         from airflow_skyvern.runs.wait import wait_for_end
 
@@ -172,7 +179,7 @@ class SkyvernRunSensor(BaseSensorOperator):
         self.defer(
             trigger=SkyvernRunTrigger(self.run_id, self.skyvern_conn_id, self.poke_interval, deadline),
             method_name="execute_complete",
-            kwargs={"deadline": deadline},
+            kwargs={"deadline": deadline, NOTE: note_of_run(self.run_id, self.skyvern_conn_id)},
             timeout=airflows_timeout_for(deadline),
         )
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import cache, lru_cache
@@ -188,6 +188,19 @@ class AsyncSkyvernClient:
             page, rows = following, await self._repeated(following)
             result = _joined(result, rows)
         return result
+
+    async def open(self, call: Call[Any], headers: Mapping[str, str]) -> httpx.Response:
+        """
+        Send the call once and return its answer, of whatever status, before its body has arrived: close it.
+
+        :param headers: More headers, such as ``range``.
+        :raises SkyvernConnectionError: no answer came.
+        """
+        request = self._http.build_request(call.method, **_request(self.settings, call), headers=dict(headers))
+        try:
+            return await self._http.send(request, stream=True)
+        except NO_ANSWER as error:
+            raise _no_answer(call, error, self.settings) from error
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -315,6 +315,16 @@ def in_api_server() -> bool:
     return "airflow.api_fastapi.main" in sys.modules
 
 
+@cache
+def shows_external_views() -> bool:
+    """Tell whether this Airflow shows pages of plugins within its own; from 3.1 on."""
+    if not is_airflow_3():
+        return False
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
+
+    return AIRFLOW_V_3_1_PLUS
+
+
 def read_connections_from_database() -> None:
     """Let a program of our own read connections as Airflow's command line does; 3.x asks an API server otherwise."""
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")

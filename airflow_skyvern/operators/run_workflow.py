@@ -21,6 +21,7 @@ from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.results.deliver import check_place, deliver_files, file_options
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
+from airflow_skyvern.task.deferral import NOTE, note_of_run
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
 
@@ -271,9 +272,18 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             return self._wait(task_try, run.run_id, deadline)
 
     def execute_complete(
-        self, context: Context, event: Any = None, deadline: float = 0.0, try_number: int | None = None
+        self,
+        context: Context,
+        event: Any = None,
+        deadline: float = 0.0,
+        try_number: int | None = None,
+        skyvern: Any = None,
     ) -> Any:
-        """Resume after the trigger: fetch the run once more, and end the task accordingly."""
+        """
+        Resume after the trigger: fetch the run once more, and end the task accordingly.
+
+        :param skyvern: What the run page reads of the try, see :mod:`airflow_skyvern.task.deferral`; not used here.
+        """
         from airflow_skyvern.runs.event import event_of
 
         task_try = TaskTry(context)
@@ -387,6 +397,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         if task_try.ended_by_user():
             self._active_run.is_running(task_try, run_id)
             self._active_run.stop_for_user()
+        note = note_of_run(run_id, self.skyvern_conn_id, task_try.published_app_url(run_id))
         self.defer(
             trigger=_trigger_class()(
                 run_id,
@@ -397,7 +408,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
                 pause_known=pause_known,
             ),
             method_name="execute_complete",
-            kwargs={"deadline": deadline, "try_number": task_try.number},
+            kwargs={"deadline": deadline, "try_number": task_try.number, NOTE: note},
             timeout=airflows_timeout_for(deadline),
         )
 

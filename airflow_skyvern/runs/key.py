@@ -71,7 +71,7 @@ class RunKey:
         return cls(
             group=_digest([*instance, run_started, max_tries, item]),
             task=_digest([*instance, airflow]),
-            readable=dict(zip(READABLE_TAGS, map(_tag_value, (dag_id, name, run_id)), strict=True)),
+            readable=dict(zip(READABLE_TAGS, map(tag_value, (dag_id, name, run_id)), strict=True)),
             group_parts=(*instance, run_started, max_tries, item),
             names_airflow=bool(airflow),
         )
@@ -113,6 +113,6 @@ def _digest(parts: list[Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _tag_value(text: str) -> str:
+def tag_value(text: str) -> str:
     """Fit an Airflow id into a tag: Skyvern's filter splits values at commas."""
     return text.replace(",", "_").strip()[:LONGEST_VALUE] or "-"

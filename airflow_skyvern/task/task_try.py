@@ -31,6 +31,7 @@ class TaskTry:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._ti: Any = context["ti"]
+        self._published: Run | None = None
 
     @property
     def number(self) -> int:
@@ -76,6 +77,7 @@ class TaskTry:
 
     def publish_run(self, run: Run) -> None:
         """Push the run's id and address, so that the link and other tasks have them from now on."""
+        self._published = run
         self._ti.xcom_push(key=xcom.RUN_ID, value=run.run_id)
         if run.app_url:
             self._ti.xcom_push(key=xcom.APP_URL, value=run.app_url)
@@ -99,6 +101,10 @@ class TaskTry:
     def publish_files(self, key: str, files: list[dict[str, Any]]) -> None:
         """Push a list of stored files."""
         self._ti.xcom_push(key=key, value=files)
+
+    def published_app_url(self, run_id: str) -> str | None:
+        """Return the address of a run that this object has published; Airflow is not asked."""
+        return self._published.app_url if self._published and self._published.run_id == run_id else None
 
     def published_run_id(self) -> str | None:
         """Return the run id that this task pushed before it was deferred."""

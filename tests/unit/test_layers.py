@@ -25,6 +25,7 @@ LAYERS = (
     "triggers",
     "links retries",
     "operators sensors assets schedules",
+    "ui",
     "plugin cli",
 )
 """From the bottom up; what stands in one line does not import each other."""

@@ -460,7 +460,12 @@ def test_a_deferral_says_what_the_trigger_needs_and_no_secret(skyvern: FakeSkyve
     _, kwargs = deferred.trigger.serialize()
     assert (kwargs["run_id"], kwargs["poll_interval"]) == (run_id, 7.0)
     assert before + 600 <= kwargs["deadline"] <= time.time() + 600
-    assert deferred.kwargs == {"deadline": kwargs["deadline"], "try_number": 1}
+    note = {
+        "run_id": run_id,
+        "skyvern_conn_id": "skyvern_default",
+        "app_url": f"http://localhost:8080/runs/{run_id}",
+    }
+    assert deferred.kwargs == {"deadline": kwargs["deadline"], "try_number": 1, "skyvern": note}
     assert deferred.method_name == "execute_complete"
     assert deferred.timeout is not None
     assert timedelta(seconds=595) + BACKSTOP < deferred.timeout <= timedelta(seconds=600) + BACKSTOP

@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import airflow
 import httpx
 import pytest
 
-from airflow_skyvern import plugin
+from airflow_skyvern import compat, plugin
 from airflow_skyvern.task import listener
 
 ROOT = Path(__file__).parents[2]
+SHOWS_PAGES = compat.shows_external_views()
 on_airflow_3 = pytest.mark.skipif(airflow.__version__.startswith("2."), reason="the API server came with Airflow 3")
 
 
@@ -25,10 +27,34 @@ def test_the_entry_point_leads_to_the_plugin() -> None:
 
 
 def test_there_are_no_webhooks_unless_a_connection_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert plugin.fastapi_apps() == plugin.SkyvernPlugin.fastapi_apps == []
+    kinds = [type(app["app"]) for app in plugin.SkyvernPlugin.fastapi_apps]
+    assert kinds == ([plugin.Pages] if SHOWS_PAGES else [])
     monkeypatch.setenv("AIRFLOW__SKYVERN__WEBHOOK_CONNECTIONS", "skyvern_default")
     [app] = plugin.fastapi_apps()
     assert app["url_prefix"] == "/skyvern"
+    assert type(app["app"]) is (plugin.PagesAndWebhooks if SHOWS_PAGES else plugin.Webhooks)
+
+
+def test_there_are_pages_where_airflow_shows_them() -> None:
+    views = plugin.SkyvernPlugin.external_views
+    assert [view["destination"] for view in views] == (["task_instance", "dag_run", "nav"] if SHOWS_PAGES else [])
+    routes = [view["url_route"] for view in views]
+    assert len(set(routes)) == len(routes)
+    assert not any(view["href"].startswith("/") for view in views)  # they hold under any path prefix
+
+
+@pytest.mark.skipif(not SHOWS_PAGES, reason="pages of plugins came with Airflow 3.1")
+async def test_pages_and_webhooks_share_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__SKYVERN__WEBHOOK_CONNECTIONS", "skyvern_default")
+    airflow_app = import_module("fastapi").FastAPI()  # 2.11 has none
+    airflow_app.mount("/skyvern", plugin.fastapi_apps()[0]["app"])
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(airflow_app, root_path="/airflow"), base_url="http://airflow/airflow"
+    ) as client:
+        assert (await client.post("/skyvern/webhooks/skyvern_default", content=b"{}")).status_code == 401
+        icon = await client.get("/skyvern/static/0/icon.svg")
+        assert (icon.status_code, icon.headers["content-type"]) == (200, "image/svg+xml")
+        assert (await client.get("/skyvern/runs")).status_code == 401
 
 
 def test_only_the_api_server_listens_as_listeners_elsewhere_forbid_end_from_trigger(

@@ -170,7 +170,8 @@ def test_a_deferral_says_what_the_trigger_needs_and_no_secret(skyvern: FakeSkyve
         "cancel_on_kill": False,
         "pause_known": None,
     }
-    assert deferred.kwargs == {"deadline": kwargs["deadline"]}
+    note = {"run_id": run_id, "skyvern_conn_id": "skyvern_default", "app_url": None}
+    assert deferred.kwargs == {"deadline": kwargs["deadline"], "skyvern": note}
     assert deferred.timeout is not None
     assert timedelta(seconds=595) + BACKSTOP < deferred.timeout <= timedelta(seconds=600) + BACKSTOP
     assert API_KEY not in json.dumps(kwargs)

@@ -11,7 +11,7 @@ from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.operators import SkyvernDownloadFilesOperator, SkyvernRunWorkflowOperator
 from airflow_skyvern.schedules.guard import SkyvernScheduleGuard
 from airflow_skyvern.sensors import SkyvernRunSensor
-from airflow_skyvern.task import xcom
+from airflow_skyvern.task import deferral, xcom
 from airflow_skyvern.triggers.run import SkyvernRunTrigger, SkyvernSensorTrigger
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
@@ -97,6 +97,11 @@ def test_a_subclass_is_stored_under_its_own_path(kind: type[SkyvernRunTrigger]) 
     mine = type("Mine", (kind,), {"__module__": "my_company.triggers"})
     more = {"backstop": 1.0} if kind is SkyvernSensorTrigger else {}
     assert mine("wr_1", "c", 10.0, 1.0, **more).serialize()[0] == "my_company.triggers.Mine"
+
+
+def test_a_deferral_carries_this_name() -> None:
+    assert deferral.NOTE == "skyvern"
+    assert sorted(deferral.note_of_run("wr_1", "c")) == ["app_url", "run_id", "skyvern_conn_id"]
 
 
 def test_these_are_the_xcoms() -> None:

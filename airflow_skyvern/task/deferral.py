@@ -1,0 +1,47 @@
+"""What a deferral carries besides what resumes it; Airflow keeps it with the try, when the XComs are another's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+NOTE = "skyvern"
+"""The name of the note in the deferral's kwargs; Airflow stores it, so it does not change."""
+
+
+def note_of_run(run_id: str, skyvern_conn_id: str, app_url: str | None = None) -> dict[str, Any]:
+    """
+    Return what tells the run of a try from the deferral on; no secret is in it.
+
+    :param app_url: The address of the run's page in Skyvern, if it is known.
+    """
+    return {"run_id": run_id, "skyvern_conn_id": skyvern_conn_id, "app_url": app_url}
+
+
+def note_of(next_kwargs: Any) -> Mapping[str, Any]:
+    """
+    Read the note of a try, whatever Airflow has made of the kwargs.
+
+    Once the trigger has sent its event, the event may be all that is left: it has the run id.
+    """
+    kwargs = decoded(next_kwargs)
+    if not isinstance(kwargs, Mapping):
+        return {}
+    for name in (NOTE, "event"):
+        found = decoded(kwargs.get(name))
+        if isinstance(found, Mapping) and isinstance(found.get("run_id"), str):
+            return found
+    return {}
+
+
+def decoded(value: Any) -> Any:
+    """Unwrap what Airflow has stored: a text of JSON, or a value with its type beside it."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value
+    if isinstance(value, Mapping) and set(value) >= {"__type", "__var"}:
+        return decoded(value["__var"])
+    return value

@@ -1,0 +1,77 @@
+"""
+Who may see a page and who may act on it: Airflow's own authorization, for exactly the DAG in the path.
+
+Airflow's dependency takes a path without a DAG, and the DAG ``~``, for "any DAG", and does not check that the DAG
+exists; the routes here always have ``dag_id`` in their path, and :mod:`airflow_skyvern.ui.lookup` knows what exists.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from airflow.models.dag import DagModel
+from fastapi import Depends, HTTPException, Request
+
+from airflow_skyvern import compat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PAGE_HEADER = "x-skyvern-page"
+"""What the page's script sends with a request that changes something; another site's page cannot."""
+
+ENTITIES = (DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
+"""What a page shows of a DAG: its task instances, and what their XComs lead to."""
+
+
+def not_any_dag(dag_id: str) -> None:
+    """Refuse what Airflow takes for all DAGs."""
+    if dag_id == "~":
+        raise HTTPException(404, "There is no such DAG.")
+
+
+def from_our_page(request: Request) -> None:
+    """
+    Refuse a request that another site's page made with the user's cookie, which Airflow does not.
+
+    The cookie is also sent from another port of the same host. But only a page of this origin can add a header of its
+    own, and browsers say where a request comes from: in ``Sec-Fetch-Site``, or over plain HTTP in ``Origin``.
+    """
+    headers = request.headers
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    own = {headers.get("host"), urlsplit(compat.airflow_base_url()).netloc} - {"", None}
+    same = site == "same-origin" if site else bool(origin) and urlsplit(origin or "").netloc in own
+    if not (same and headers.get(PAGE_HEADER)):
+        raise HTTPException(403, "This request does not come from the page in Airflow.")
+
+
+READ = [Depends(not_any_dag), *(Depends(requires_access_dag("GET", entity)) for entity in ENTITIES)]
+"""For a route that shows something of the DAG ``dag_id``."""
+
+CHANGE = [Depends(from_our_page), *READ, Depends(requires_access_dag("PUT", DagAccessEntity.TASK_INSTANCE))]
+"""For a route that does something for a task instance of the DAG ``dag_id``: who may mark it may do so."""
+
+
+def readable(user: Any, dag_ids: Iterable[str]) -> set[str]:
+    """Return which of these DAGs the user may see on a page."""
+    return {dag_id for dag_id in set(dag_ids) if _may_read(user, dag_id)}
+
+
+def _may_read(user: Any, dag_id: str) -> bool:
+    details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
+    allowed = get_auth_manager().is_authorized_dag
+    return all(allowed(method="GET", access_entity=entity, details=details, user=user) for entity in ENTITIES)
+
+
+def may_change(user: Any, dag_id: str) -> bool:
+    """Tell whether the user may act on the task instances of a DAG, so that a page shows buttons."""
+    details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
+    return bool(
+        get_auth_manager().is_authorized_dag(
+            method="PUT", access_entity=DagAccessEntity.TASK_INSTANCE, details=details, user=user
+        )
+    )

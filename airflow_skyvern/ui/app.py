@@ -1,0 +1,124 @@
+"""
+The pages, as a FastAPI app that Airflow's API server mounts at ``/skyvern``; made with its first request.
+
+Every route that shows something of a DAG has ``dag_id`` in its path and :data:`~airflow_skyvern.ui.access.READ` among
+its dependencies. Which run it shows follows from the task instance alone: no run id is ever taken from an address.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from airflow.api_fastapi.core_api.security import GetUserDep  # noqa: TC002  FastAPI reads the annotations
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from airflow_skyvern.ui import rendering
+from airflow_skyvern.ui.access import READ
+from airflow_skyvern.ui.dag_run import dag_run_page
+from airflow_skyvern.ui.media import Media
+from airflow_skyvern.ui.newest_runs import newest_runs_page
+from airflow_skyvern.ui.reader import DOWNLOAD, PICTURES, RunReader
+from airflow_skyvern.ui.task_page import TaskPages, ref_of, task_page
+
+TASK = "/ti/{dag_id}/{run_id}/{task_id}/{map_index}"
+TRY = f"{TASK}/tries/{{try_number}}"
+
+SENTENCES = {
+    401: "You are not signed in any more. Reload the page to sign in.",
+    403: "You may not read the task instances and XComs of this DAG.",
+    404: "Airflow has no such page: the DAG, its run or the task does not exist.",
+}
+
+
+class Pages:
+    """The routes of the app."""
+
+    def __init__(self, reader: RunReader) -> None:
+        self.reader = reader
+        self.media = Media(reader.clients)
+        self.tasks = TaskPages(reader)
+
+    async def task(
+        self, request: Request, user: GetUserDep, dag_id: str, run_id: str, task_id: str, map_index: str
+    ) -> Response:
+        """Show the run of a task instance."""
+        return await task_page(self.tasks, request, user, (dag_id, run_id, task_id, map_index))
+
+    async def picture(self, request: Request, user: GetUserDep, artifact_id: str) -> Response:
+        """Send a screenshot of the run of a task instance."""
+        ref = await ref_of(self.reader, request, user)
+        artifact = await self.reader.artifact(ref, artifact_id, PICTURES)
+        return await self.media.picture(ref, _existing(artifact))
+
+    async def recording(self, request: Request, user: GetUserDep) -> Response:
+        """Send the recording of the run of a task instance, or a part of it."""
+        ref = await ref_of(self.reader, request, user)
+        artifact = _existing(await self.reader.recording(ref))
+        return await self.media.recording(ref, artifact, _id_of(user), request.headers.get("range"))
+
+    async def file(self, request: Request, user: GetUserDep, artifact_id: str) -> Response:
+        """Send a file that the run of a task instance has downloaded."""
+        ref = await ref_of(self.reader, request, user)
+        artifact = _existing(await self.reader.artifact(ref, artifact_id, (DOWNLOAD,)))
+        files = (await self.reader.run(ref)).files
+        name = next((file.name for file in files if file.artifact_id == artifact_id), "file")
+        return await self.media.download(ref, artifact, _id_of(user), request.headers.get("range"), name)
+
+    async def dag_run(self, request: Request, user: GetUserDep, dag_id: str, run_id: str) -> Response:
+        """Show all runs of a DAG run."""
+        return await dag_run_page(self.reader, request, user, dag_id, run_id)
+
+    async def newest(self, request: Request, user: GetUserDep) -> Response:
+        """Show the newest runs of all DAGs that the user may read."""
+        return await newest_runs_page(self.reader, request, user)
+
+    async def static(self, version: str, name: str) -> Response:
+        """Send a static file; its version is only there so that browsers may keep it."""
+        found: Response = _existing(rendering.static_file(name))
+        return found
+
+
+def _existing(found: Any) -> Any:
+    if found is None:
+        raise HTTPException(404, "There is no such thing.")
+    return found
+
+
+def _id_of(user: Any) -> str:
+    return str(user.get_id())
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Answer with a page that says why, or to the page's script with JSON."""
+    assert isinstance(error, StarletteHTTPException)
+    if "text/html" not in request.headers.get("accept", ""):
+        return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+    sentence = SENTENCES.get(error.status_code, str(error.detail))
+    answer = rendering.page("message.html", request.scope.get("root_path", ""), error.status_code, sentence=sentence)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def made(reader: RunReader) -> FastAPI:
+    """Make the app, which shows no documentation of itself."""
+    app = FastAPI(title="Skyvern", openapi_url=None)
+    pages = Pages(reader)
+    html: dict[str, Any] = {"methods": ["GET"], "response_class": HTMLResponse, "response_model": None}
+    app.add_api_route(TASK, pages.task, dependencies=READ, **html)
+    app.add_api_route(f"{TRY}/pictures/{{artifact_id}}", pages.picture, dependencies=READ, **html)
+    app.add_api_route(f"{TRY}/recording", pages.recording, dependencies=READ, **html)
+    app.add_api_route(f"{TRY}/files/{{artifact_id}}", pages.file, dependencies=READ, **html)
+    app.add_api_route("/dag_run/{dag_id}/{run_id}", pages.dag_run, dependencies=READ, **html)
+    app.add_api_route("/runs", pages.newest, **html)
+    app.add_api_route("/static/{version}/{name}", pages.static, **html)
+    app.add_exception_handler(StarletteHTTPException, _refused)
+    return app
+
+
+@cache
+def app() -> FastAPI:
+    """Return the app of this process."""
+    return made(RunReader())

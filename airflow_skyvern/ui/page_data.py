@@ -1,0 +1,253 @@
+"""What the page of a run shows, made from what Skyvern says of it: plain values, masked, for the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_skyvern.ui.concealment import Concealment, web_address
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import Action, Block, Run, TimelineItem
+
+MOST_BLOCKS = 300
+"""Blocks of a timeline on a page; a loop may have thousands."""
+
+MOST_STEPS = 40
+"""Actions of a block on a page."""
+
+MOST_PICTURES = 4
+"""Pictures of a block on a page, the last ones."""
+
+DEEPEST = 8
+"""Levels of nested loops on a page."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """An action of the agent in a block."""
+
+    what: str
+    why: str
+    status: str
+    picture: str | None
+
+
+@dataclass(frozen=True)
+class BlockData:
+    """A block in the timeline."""
+
+    label: str
+    kind: str
+    status: str
+    description: str
+    duration: str
+    failure_reason: str
+    error_codes: Sequence[str]
+    question: str
+    yes: str
+    no: str
+    iteration: str
+    steps: Sequence[Step]
+    steps_left_out: int
+    pictures: Sequence[str]
+    children: Sequence[BlockData]
+
+    @property
+    def is_waiting_for_person(self) -> bool:
+        """Whether the run waits for a person here."""
+        return self.kind == "human_interaction" and self.status in ("running", "paused")
+
+
+@dataclass(frozen=True)
+class RunError:
+    """An error of a run, with the code that its workflow gives it."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class FileData:
+    """A file that the run downloaded; ``artifact_id`` is None where Skyvern does not give it out."""
+
+    artifact_id: str | None
+    name: str
+    size: str
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The page of a run."""
+
+    run_id: str
+    status: str
+    is_final: bool
+    title: str
+    workflow_id: str
+    app_url: str | None
+    created_at: datetime | None
+    finished_at: datetime | None
+    failure_reason: str
+    errors: Sequence[RunError]
+    blocks: Sequence[BlockData]
+    blocks_left_out: int
+    newest_picture: str | None
+    has_recording: bool
+    files: Sequence[FileData]
+    parameters: Sequence[tuple[str, str]]
+    attempt: int
+    retry_pending: bool
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing changes any more: recordings are compressed and pictures added seconds after the end."""
+        ended = self.finished_at
+        return self.is_final and ended is not None and datetime.now(timezone.utc) - ended > timedelta(seconds=60)
+
+    def duration(self, now: datetime | None = None) -> str:
+        """Return how long the run took, or has taken so far."""
+        if self.created_at is None:
+            return ""
+        until = self.finished_at or (now or datetime.now(timezone.utc))
+        return in_words((until - self.created_at).total_seconds())
+
+
+def page_of(run: Run, timeline: Sequence[TimelineItem], pictures: Sequence[str] = ()) -> RunData:
+    """
+    Make the page of a run.
+
+    :param timeline: The run's timeline, newest first.
+    :param pictures: The run's pictures, newest first, where there is no timeline.
+    """
+    request = run.run_request or {}
+    parameters: Mapping[str, Any] = request.get("parameters") or {}
+    blocks = [block for item in timeline for block in _blocks_of(item)]
+    conceal = Concealment(parameters, [action.text for block in blocks for action in block.actions if action.text])
+    count = _Count(MOST_BLOCKS)
+    return RunData(
+        run_id=run.run_id,
+        status=run.status,
+        is_final=run.is_final,
+        title=conceal.text(request.get("title") or ""),
+        workflow_id=conceal.text(request.get("workflow_id") or ""),
+        app_url=web_address(run.app_url),
+        created_at=run.created_at,
+        finished_at=run.finished_at,
+        failure_reason=conceal.text(run.failure_reason),
+        errors=[
+            RunError(conceal.text(error.get("error_code")), conceal.text(error.get("reasoning")))
+            for error in run.errors
+        ],
+        blocks=[_block(item, conceal, count) for item in _oldest_first(timeline) if count.take()],
+        blocks_left_out=max(0, len(blocks) - MOST_BLOCKS),
+        newest_picture=next((picture for block in blocks for picture in _pictures(block)), None)
+        or next(iter(pictures), None),
+        has_recording=bool(run.recording_url),
+        files=[
+            FileData(file.artifact_id, conceal.text(file.filename or "file"), size_in_words(file.file_size))
+            for file in run.downloaded_files
+        ],
+        parameters=[(conceal.text(name), conceal.parameter(str(name), value)) for name, value in parameters.items()],
+        attempt=run.attempt or 1,
+        retry_pending=run.retry_pending,
+    )
+
+
+@dataclass
+class _Count:
+    left: int
+
+    def take(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+def _oldest_first(items: Sequence[TimelineItem]) -> Iterator[TimelineItem]:
+    return (item for item in reversed(items) if item.block is not None)
+
+
+def _blocks_of(item: TimelineItem, depth: int = 0) -> Iterator[Block]:
+    """Yield the blocks of an item, newest first, as the timeline has them: a loop after its iterations."""
+    if depth < DEEPEST:
+        for child in item.children:
+            yield from _blocks_of(child, depth + 1)
+    if item.block is not None:
+        yield item.block
+
+
+def _block(item: TimelineItem, conceal: Concealment, count: _Count, depth: int = 0) -> BlockData:
+    block = item.block
+    assert block is not None
+    children = _oldest_first(item.children) if depth < DEEPEST else ()
+    return BlockData(
+        label=conceal.text(block.label or block.block_type),
+        kind=block.block_type,
+        status=block.status or "unknown",
+        description=conceal.text(block.description),
+        duration=_duration_of(block),
+        failure_reason=conceal.text(block.failure_reason),
+        error_codes=[conceal.text(code) for code in block.error_codes],
+        question=conceal.text(block.instructions),
+        yes=conceal.text(block.positive_descriptor),
+        no=conceal.text(block.negative_descriptor),
+        iteration="" if block.current_index is None else f"iteration {block.current_index + 1}",
+        steps=[_step(action, conceal) for action in reversed(block.actions[:MOST_STEPS])],
+        steps_left_out=max(0, len(block.actions) - MOST_STEPS),
+        pictures=_pictures(block)[:MOST_PICTURES][::-1],
+        children=[_block(child, conceal, count, depth + 1) for child in children if count.take()],
+    )
+
+
+def _step(action: Action, conceal: Concealment) -> Step:
+    return Step(
+        what=conceal.text(action.action_type).replace("_", " "),
+        why=conceal.text(action.intention or action.reasoning),
+        status=action.status or "",
+        picture=action.screenshot_artifact_id,
+    )
+
+
+def _pictures(block: Block) -> list[str]:
+    """Return the ids of a block's pictures, newest first."""
+    output = block.output if isinstance(block.output, Mapping) else {}
+    last = output.get("task_screenshot_artifact_ids") or output.get("workflow_screenshot_artifact_ids") or []
+    actions = [action.screenshot_artifact_id for action in block.actions]
+    return list(dict.fromkeys(_texts([*(last if isinstance(last, list) else []), *actions])))
+
+
+def _texts(values: Iterable[Any]) -> list[str]:
+    return [value for value in values if isinstance(value, str) and value]
+
+
+def _duration_of(block: Block) -> str:
+    """Return how long a block took; only those with a browser say it, of others it is known from their times."""
+    if block.duration is not None:
+        return in_words(block.duration)
+    if block.created_at is None or block.modified_at is None or block.status in ("running", "paused", None):
+        return ""
+    return in_words((block.modified_at - block.created_at).total_seconds())
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration as a reader takes it in: ``0.4 s``, ``34 s``, ``2 min 5 s``, ``1 h 4 min``."""
+    seconds = max(0.0, seconds)
+    if seconds < 10:  # noqa: PLR2004  from here on nobody reads tenths
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def size_in_words(size: int | None) -> str:
+    """Return a file's size: ``312 kB``; nothing if it is not known."""
+    if size is None:
+        return ""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size} bytes"

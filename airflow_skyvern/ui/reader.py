@@ -1,0 +1,202 @@
+"""Reads runs from Skyvern for the pages: each once for all viewers, and only what belongs to a DAG they may see."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+
+from airflow_skyvern.client import api
+from airflow_skyvern.client.retry import RetryPolicy
+from airflow_skyvern.client.sender import AsyncSkyvernClient
+from airflow_skyvern.exceptions import (
+    SkyvernAuthError,
+    SkyvernNotFoundError,
+    SkyvernRequestError,
+)
+from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.ui.cache import SharedCache
+from airflow_skyvern.ui.lookup import RunRef
+from airflow_skyvern.ui.page_data import RunData, page_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow_skyvern.client.calls import Call
+    from airflow_skyvern.client.settings import Settings
+    from airflow_skyvern.models import Artifact, Run, RunSummary, TimelineItem
+
+PATIENCE = 10.0
+"""Seconds that a page waits for Skyvern; a person is watching."""
+
+SETTINGS_MAX_AGE = 60.0
+"""Seconds for which a connection is not read again. After a refused key it is read at once."""
+
+ACTIVE_TTL = 4.0
+"""Seconds for which an active run is shown to all viewers as it was fetched."""
+
+SETTLED_TTL = 60.0
+"""Seconds for a run that has ended a while ago."""
+
+TAGS_TTL = 300.0
+"""Seconds for the tags of a run, which do not change."""
+
+PARSE_IN_THREAD_BYTES = 64_000
+"""Answers from this size on are read in a thread: Airflow's own API shares the event loop."""
+
+DAG_TAG = "airflow_dag_id"
+PICTURES = ("screenshot_action", "screenshot_final", "screenshot_llm")
+RECORDING = "recording"
+DOWNLOAD = "download"
+
+
+@dataclass
+class _Client:
+    client: AsyncSkyvernClient
+    read_at: float
+
+
+class Clients:
+    """
+    The clients of the connections that pages need, on the event loop of the API server.
+
+    :param settings: Reads the settings of a connection.
+    """
+
+    def __init__(self, settings: Callable[[str], Any] = lambda conn_id: SkyvernHook(conn_id).asettings()) -> None:
+        self._settings = settings
+        self._clients: dict[str, _Client] = {}
+        self._reading: dict[str, asyncio.Lock] = {}
+
+    async def get(self, conn_id: str, *, max_age: float = SETTINGS_MAX_AGE) -> AsyncSkyvernClient:
+        """Return the client of a connection as it is now, or was a minute ago."""
+        async with self._reading.setdefault(conn_id, asyncio.Lock()):
+            known = self._clients.get(conn_id)
+            if known is not None and time.monotonic() - known.read_at <= max_age:
+                return known.client
+            settings: Settings = await self._settings(conn_id)
+            if known is None or known.client.settings.fingerprint != settings.within(PATIENCE).fingerprint:
+                known = _Client(AsyncSkyvernClient(settings.within(PATIENCE), retry=RetryPolicy(attempts=1)), 0.0)
+            known.read_at = time.monotonic()
+            self._clients[conn_id] = known
+            return known.client
+
+    async def send(self, conn_id: str, call: Call[Any]) -> Any:
+        """Send a call and read its answer, a large one in a thread; a rotated key is noticed."""
+        raw: Call[bytes] = replace(call, parse=bytes)
+        client = await self.get(conn_id)
+        try:
+            body = await client.send(raw)
+        except SkyvernAuthError:
+            newer = await self.get(conn_id, max_age=1.0)
+            if newer is client:
+                raise
+            body = await newer.send(raw)
+        if len(body) < PARSE_IN_THREAD_BYTES:
+            return call.parse(body)
+        return await run_in_threadpool(call.parse, body)
+
+
+class RunReader:
+    """
+    What pages read of runs.
+
+    :param clients: Where the connections lead.
+    """
+
+    def __init__(self, clients: Clients | None = None) -> None:
+        self.clients = clients or Clients()
+        self._pages: SharedCache[RunData] = SharedCache(_ttl_of)
+        self._tags: SharedCache[Mapping[str, str]] = SharedCache(lambda _: TAGS_TTL, capacity=5000)
+        self._artifacts: SharedCache[Mapping[str, Artifact]] = SharedCache(lambda _: ACTIVE_TTL)
+        self._lists: SharedCache[Sequence[RunSummary]] = SharedCache(lambda _: ACTIVE_TTL)
+
+    async def run(self, ref: RunRef) -> RunData:
+        """Return the page of a run."""
+        return await self._pages.get(ref, lambda: self._fetch(ref))
+
+    async def dag_of(self, ref: RunRef) -> str | None:
+        """Return the DAG that has started a run, as its tags tell; None if it carries none of ours."""
+        return (await self._tags.get(ref, lambda: self._fetch_tags(ref))).get(DAG_TAG)
+
+    async def artifacts(self, ref: RunRef) -> Mapping[str, Artifact]:
+        """Return what the run has left behind, by id."""
+        return await self._artifacts.get(ref, lambda: self._fetch_artifacts(ref))
+
+    async def artifact(self, ref: RunRef, artifact_id: str, kinds: Sequence[str]) -> Artifact | None:
+        """Return an artifact of this run and of one of these kinds; None for all else."""
+        found = (await self.artifacts(ref)).get(artifact_id)
+        return found if found is not None and found.artifact_type in kinds else None
+
+    async def recording(self, ref: RunRef) -> Artifact | None:
+        """Return the newest recording of a run."""
+        found = [item for item in (await self.artifacts(ref)).values() if item.artifact_type == RECORDING]
+        return max(found, key=lambda item: str(item.created_at), default=None)
+
+    async def listed(self, conn_id: str, call: Call[Any]) -> Sequence[RunSummary]:
+        """Return a list of runs."""
+        key = (conn_id, call.path, repr(sorted(call.query.items())))
+        return await self._lists.get(key, lambda: self.clients.send(conn_id, call))
+
+    async def tags(self, conn_id: str, run_ids: Sequence[str]) -> dict[str, Mapping[str, str]]:
+        """Return the tags of up to 100 runs, all that are not known yet with one request."""
+        unknown = [run_id for run_id in run_ids if RunRef(conn_id, run_id) not in self._tags]
+        if unknown:
+            answer = await self._all_tags(conn_id, unknown)
+            for run_id in unknown:
+                self._tags.put(RunRef(conn_id, run_id), answer.get(run_id, {}))
+        return {run_id: await self._known_tags(RunRef(conn_id, run_id)) for run_id in run_ids}
+
+    async def _known_tags(self, ref: RunRef) -> Mapping[str, str]:
+        return await self._tags.get(ref, lambda: self._fetch_tags(ref))
+
+    async def _fetch(self, ref: RunRef) -> RunData:
+        run, timeline = await asyncio.gather(self._fetch_run(ref), self._fetch_timeline(ref))
+        pictures: list[str] = []
+        if timeline is None:
+            artifacts = (await self.artifacts(ref)).values()
+            found = [item for item in artifacts if item.artifact_type in PICTURES[:2]]
+            pictures = [
+                item.artifact_id for item in sorted(found, key=lambda item: str(item.created_at), reverse=True)
+            ]
+        return await run_in_threadpool(page_of, run, timeline or [], pictures)
+
+    async def _fetch_run(self, ref: RunRef) -> Run:
+        try:
+            run: Run = await self.clients.send(ref.skyvern_conn_id, api.get_run(ref.run_id))
+        except SkyvernNotFoundError as error:
+            run = await self.clients.send(ref.skyvern_conn_id, api.get_run_despite(error, ref.run_id))
+        return run
+
+    async def _fetch_timeline(self, ref: RunRef) -> list[TimelineItem] | None:
+        """Return the timeline; None where there is none: for tasks (400), and of a deleted workflow."""
+        try:
+            found: list[TimelineItem] = await self.clients.send(ref.skyvern_conn_id, api.get_run_timeline(ref.run_id))
+        except (SkyvernRequestError, SkyvernNotFoundError):
+            return None
+        return found
+
+    async def _fetch_artifacts(self, ref: RunRef) -> Mapping[str, Artifact]:
+        found = await self.clients.send(ref.skyvern_conn_id, api.list_run_artifacts(ref.run_id))
+        return {artifact.artifact_id: artifact for artifact in found}
+
+    async def _fetch_tags(self, ref: RunRef) -> Mapping[str, str]:
+        return (await self._all_tags(ref.skyvern_conn_id, [ref.run_id])).get(ref.run_id, {})
+
+    async def _all_tags(self, conn_id: str, run_ids: Sequence[str]) -> dict[str, Mapping[str, str]]:
+        """Fetch tags; an organization without the feature (403, 404) has none, but a wrong key is an error."""
+        try:
+            found = await self.clients.send(conn_id, api.get_run_tags(run_ids))
+        except SkyvernNotFoundError:
+            return {}
+        except SkyvernAuthError:
+            await self.clients.send(conn_id, api.probe())
+            return {}
+        return {run_id: found.of(run_id) for run_id in run_ids}
+
+
+def _ttl_of(page: RunData) -> float:
+    return SETTLED_TTL if page.settled else ACTIVE_TTL

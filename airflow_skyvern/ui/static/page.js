@@ -1,0 +1,188 @@
+// The page inside Airflow's frame: its colours, links, pictures, and the refresh while a run goes on.
+"use strict";
+
+const inFrame = window.parent !== window;
+const root = document.documentElement;
+
+// Colours: Airflow's, also when its theme is changed.
+const COLOURS = {bg: "bg", subtle: "bg-subtle", fg: "fg", muted: "fg-muted", border: "border", brand: "brand-solid"};
+
+function takeTheme() {
+  const host = inFrame ? parent.document.documentElement : null;
+  const dark = host ? host.classList.contains("dark") : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.classList.toggle("dark", dark);
+  root.style.colorScheme = dark ? "dark" : "light";
+  if (!host) return;
+  const style = parent.getComputedStyle(host);
+  for (const [name, theirs] of Object.entries(COLOURS)) {
+    const value = style.getPropertyValue(`--chakra-colors-${theirs}`).trim();
+    if (value) root.style.setProperty(`--${name}`, value);
+  }
+}
+
+// Times: in the time zone that is chosen in Airflow.
+function showTimes() {
+  let zone;
+  try { zone = inFrame ? JSON.parse(parent.localStorage.getItem("timezone") || "null") : undefined; } catch { zone = parent.localStorage.getItem("timezone"); }
+  const options = {dateStyle: "medium", timeStyle: "medium"};
+  for (const time of document.querySelectorAll("time[datetime]")) {
+    const when = new Date(time.dateTime);
+    if (Number.isNaN(when.valueOf())) continue;
+    try { time.textContent = when.toLocaleString(undefined, zone ? {...options, timeZone: zone} : options); } catch { time.textContent = when.toLocaleString(undefined, options); }
+    time.title = time.dateTime;
+  }
+}
+
+// Links: the frame may neither open tabs nor, on Airflow 3.1, save files; its parent may.
+function clickInParent(href, attributes) {
+  const page = inFrame ? parent.document : document;
+  const link = page.createElement("a");
+  Object.assign(link, attributes);
+  link.href = href;
+  page.body.appendChild(link);
+  link.click();
+  link.remove();
+}
+
+function openOutside(href) {
+  const address = new URL(href, location.href);
+  if (!["http:", "https:"].includes(address.protocol)) return;
+  clickInParent(address.href, {target: "_blank", rel: "noopener noreferrer"});
+}
+
+function goInAirflow(path) {
+  if (!inFrame) return;
+  parent.history.pushState({}, "", new URL(path, parent.document.baseURI));
+  parent.dispatchEvent(new PopStateEvent("popstate", {state: {}}));
+}
+
+// Pictures.
+const dialog = document.getElementById("enlarged");
+let shown = 0;
+
+const thumbnails = () => [...document.querySelectorAll("[data-picture]:not(.broken) img")];
+
+function enlarge(index) {
+  const all = thumbnails();
+  if (!dialog || !all.length) return;
+  shown = (index + all.length) % all.length;
+  const image = dialog.querySelector("img");
+  image.src = all[shown].src;
+  image.alt = all[shown].alt;
+  document.getElementById("caption").textContent = `${all[shown].alt} (${shown + 1} of ${all.length})`;
+  if (!dialog.open) dialog.showModal();
+}
+
+function watchPictures() {
+  for (const image of document.querySelectorAll("[data-picture] img")) {
+    const broken = () => image.parentElement.classList.add("broken");
+    image.addEventListener("error", broken);
+    if (image.complete && !image.naturalWidth) broken();
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const target = event.target.closest("[data-outside], [data-airflow], [data-download], [data-picture], [data-step], [data-close]");
+  if (!target) return;
+  const data = target.dataset;
+  if ("outside" in data || "airflow" in data || "download" in data) event.preventDefault();
+  if ("outside" in data) openOutside(target.href);
+  else if ("airflow" in data) goInAirflow(data.airflow);
+  else if ("download" in data) clickInParent(target.href, {download: data.download});
+  else if ("picture" in data && !target.classList.contains("broken")) enlarge(thumbnails().indexOf(target.querySelector("img")));
+  else if ("step" in data) enlarge(shown + Number(data.step));
+  else if ("close" in data) dialog.close();
+});
+if (dialog) {
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowLeft") enlarge(shown - 1);
+    if (event.key === "ArrowRight") enlarge(shown + 1);
+  });
+}
+
+const filter = document.getElementById("filter");
+if (filter) {
+  filter.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const given = [...new FormData(filter)].filter(([, value]) => value.trim());
+    location.search = new URLSearchParams(given.map(([name, value]) => [name, value.trim()])).toString();
+  });
+}
+
+// Refresh: only what has changed is replaced, so that focus, open details and the player stay.
+function replaceChanged(fresh) {
+  const page = document.getElementById("page");
+  const open = new Set([...page.querySelectorAll("details[open]")].map(positionOf));
+  const parts = (main) => new Map([...main.children].map((part, index) => [part.id || `#${index}`, part]));
+  const before = parts(page), after = parts(fresh);
+  for (const [id, part] of before) if (!after.has(id)) part.remove();
+  let index = 0;
+  for (const [id, part] of after) {
+    const old = before.get(id);
+    if (!old) page.insertBefore(withSource(document.importNode(part, true), part.outerHTML), page.children[index] || null);
+    else if (old.dataset.source !== part.outerHTML) old.replaceWith(withSource(document.importNode(part, true), part.outerHTML));
+    index += 1;
+  }
+  Object.assign(page.dataset, fresh.dataset);
+  for (const details of page.querySelectorAll("details")) if (open.has(positionOf(details))) details.open = true;
+  finish();
+}
+
+function withSource(part, source) {
+  part.dataset.source = source;
+  return part;
+}
+
+const positionOf = (details) => [...document.querySelectorAll("#page .block")].indexOf(details.closest(".block"));
+
+function finish() {
+  showTimes();
+  watchPictures();
+}
+
+function notice(text) {
+  const line = document.getElementById("notice");
+  line.textContent = text;
+  line.hidden = !text;
+}
+
+async function refresh() {
+  const answer = await fetch(location.href, {headers: {accept: "text/html"}, credentials: "same-origin"});
+  if (answer.status === 401) {
+    document.getElementById("page").dataset.refresh = "0";
+    return notice("You are signed out. Reload Airflow to sign in.");
+  }
+  const main = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("page");
+  if (main) replaceChanged(main);
+  notice("");
+}
+
+async function keepFresh() {
+  for (;;) {
+    const seconds = Number(document.getElementById("page").dataset.refresh);
+    await new Promise((resume) => setTimeout(resume, 1000 * (seconds || 30)));
+    if (!Number(document.getElementById("page").dataset.refresh) || document.hidden) continue;
+    try { await refresh(); } catch { notice("Airflow does not answer. This page tries again."); }
+  }
+}
+
+// The try that is chosen on Airflow's page is the one to show.
+function followTry() {
+  const chosen = inFrame ? new URLSearchParams(parent.location.search).get("try_number") : null;
+  const page = document.getElementById("page");
+  if (chosen && /^\d+$/.test(chosen) && page.dataset.try && chosen !== page.dataset.try && chosen !== followTry.last) location.search = `?try_number=${chosen}`;
+  followTry.last = chosen;
+}
+
+takeTheme();
+if (inFrame) {
+  new MutationObserver(takeTheme).observe(parent.document.documentElement, {attributes: true, attributeFilter: ["class"]});
+  if (!new URLSearchParams(location.search).has("try_number")) followTry();
+  else followTry.last = new URLSearchParams(parent.location.search).get("try_number");
+  setInterval(followTry, 1000);
+}
+for (const part of document.getElementById("page").children) withSource(part, part.outerHTML);
+finish();
+keepFresh();
+document.addEventListener("visibilitychange", () => { if (!document.hidden && Number(document.getElementById("page").dataset.refresh)) refresh().catch(() => {}); });

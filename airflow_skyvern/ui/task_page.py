@@ -1,0 +1,184 @@
+"""The tab of a task instance: which run it shows, and what it says when there is none to show."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.utils.session import create_session
+from fastapi import HTTPException, Request
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
+from airflow_skyvern.ui import rendering
+from airflow_skyvern.ui.access import may_change, readable
+from airflow_skyvern.ui.lookup import FoundTask, RunRef, TaskKey, find_task, map_index_of
+
+if TYPE_CHECKING:
+    from fastapi.responses import Response
+
+    from airflow_skyvern.ui.page_data import RunData
+    from airflow_skyvern.ui.reader import RunReader
+
+log = logging.getLogger(__name__)
+
+REFRESH = 5
+"""Seconds between two refreshes of a page whose run goes on; only while somebody can see it."""
+
+ACTIVE = frozenset(
+    {None, "scheduled", "queued", "running", "deferred", "restarting", "up_for_retry", "awaiting_input"}
+)
+"""States of a task from which it may come to a run."""
+
+READ_ERRORS = (SkyvernError, AirflowNotFoundException, ValidationError)
+"""How reading a run may fail."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """
+    What a page says.
+
+    :param run: The run, if there is one to show.
+    :param sentence: Why there is none.
+    :param changes: Whether to look again soon.
+    :param status_code: What the page is answered with.
+    """
+
+    run: RunData | None = None
+    sentence: str = ""
+    changes: bool = False
+    status_code: int = 200
+
+
+async def find(key: TaskKey, try_number: int | None) -> FoundTask:
+    """
+    Find a task instance in Airflow's database, in a thread.
+
+    :raises HTTPException: 404 if there is none.
+    """
+
+    def look() -> FoundTask | None:
+        with create_session() as session:
+            return find_task(session, key, try_number)
+
+    found = await run_in_threadpool(look)
+    if found is None:
+        raise HTTPException(404, "There is no such task instance.")
+    return found
+
+
+async def ref_of(reader: RunReader, request: Request, user: Any) -> RunRef:
+    """
+    Return the run that a request for a picture, recording or file is about.
+
+    :raises HTTPException: 404 if there is none, or none that belongs to this DAG.
+    """
+    found = await find(_key_of(request.path_params), _number(request.path_params["try_number"]))
+    try:
+        if found.run is None or not await belongs(reader, found.run, found.key.dag_id, user):
+            raise HTTPException(404, "This task has no such run.")
+    except READ_ERRORS as error:
+        raise HTTPException(502, sentence_of(error, found.run)) from error
+    return found.run
+
+
+async def belongs(reader: RunReader, ref: RunRef, dag_id: str, user: Any) -> bool:
+    """
+    Tell whether a run may be shown with this DAG: an XCom that names it can be edited.
+
+    A run carries the DAG that started it in its tags. A sensor waits for a run of another DAG, which its readers may
+    see if they may read that one too.
+    """
+    started_by = await reader.dag_of(ref)
+    if started_by in (None, dag_id):
+        return True
+    return bool(await run_in_threadpool(readable, user, [started_by]))
+
+
+class TaskPages:
+    """
+    Shows the runs of task instances.
+
+    :param reader: Reads them.
+    """
+
+    def __init__(self, reader: RunReader) -> None:
+        self._reader = reader
+
+    async def shown(self, found: FoundTask, user: Any) -> Shown:
+        """Return the run of a task, or why there is none to show."""
+        if found.run is None:
+            return Shown(sentence=_no_run(found), changes=found.state in ACTIVE)
+        try:
+            if not await belongs(self._reader, found.run, found.key.dag_id, user):
+                return Shown(sentence=_not_ours(found.run), status_code=404)
+            run = await self._reader.run(found.run)
+        except READ_ERRORS as error:
+            log.info("The page of Skyvern run %s: %s", found.run.run_id, type(error).__name__)
+            status_code = 404 if isinstance(error, SkyvernNotFoundError) else 200
+            return Shown(sentence=sentence_of(error, found.run), changes=True, status_code=status_code)
+        return Shown(run, changes=not run.settled)
+
+
+async def task_page(pages: TaskPages, request: Request, user: Any, ids: tuple[str, str, str, str]) -> Response:
+    """Answer with the page of a task instance."""
+    found = await find(_key_of(request.path_params), _number(request.query_params.get("try_number")))
+    shown = await pages.shown(found, user)
+    root = request.scope.get("root_path", "")
+    return rendering.page(
+        "task.html",
+        root,
+        shown.status_code,
+        found=found,
+        here=f"{root}/ti/{'/'.join(map(rendering.segment, ids))}",
+        run=shown.run,
+        sentence=shown.sentence,
+        refresh=REFRESH if shown.changes else 0,
+        may_change=await run_in_threadpool(may_change, user, found.key.dag_id),
+    )
+
+
+def sentence_of(error: Exception, ref: RunRef | None) -> str:
+    """Return why a run cannot be shown: a sentence, without addresses and keys."""
+    conn_id = ref.skyvern_conn_id if ref else ""
+    run_id = ref.run_id if ref else ""
+    if isinstance(error, AirflowNotFoundException):
+        return f"The connection {conn_id} does not exist any more, so Skyvern cannot be asked."
+    if isinstance(error, SkyvernConfigError):
+        return f"The connection {conn_id} is incomplete, so Skyvern cannot be asked: check its API key and base URL."
+    if isinstance(error, SkyvernAuthError):
+        return f"Skyvern refuses the API key of the connection {conn_id}."
+    if isinstance(error, SkyvernNotFoundError):
+        return f"Skyvern does not know the run {run_id}: it was deleted, or belongs to another organization."
+    return "Skyvern does not answer at the moment. This page tries again."
+
+
+def _no_run(found: FoundTask) -> str:
+    if not found.is_skyvern:
+        return "This task has run nothing in Skyvern."
+    if found.state in ACTIVE:
+        return f"Try {max(found.try_number, 1)} has not started a run yet."
+    return f"Try {found.try_number} has started no run, or Airflow no longer knows which."
+
+
+def _not_ours(ref: RunRef) -> str:
+    return f"The run {ref.run_id} was started by a DAG that you may not read."
+
+
+def _key_of(ids: dict[str, str]) -> TaskKey:
+    map_index = map_index_of(ids["map_index"])
+    if map_index is None:
+        raise HTTPException(404, "There is no such task instance.")
+    return TaskKey(ids["dag_id"], ids["run_id"], ids["task_id"], map_index)
+
+
+def _number(text: str | None) -> int | None:
+    if not text:
+        return None
+    if not text.isdecimal() or len(text) > 6:  # noqa: PLR2004  no task has a million tries
+        raise HTTPException(404, "There is no such try.")
+    return int(text)

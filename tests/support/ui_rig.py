@@ -1,0 +1,201 @@
+"""The pages over Airflow's real authorization and database, with the fake for Skyvern behind a loopback socket."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import asynccontextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import sqlalchemy as sa
+from airflow.api_fastapi.app import init_auth_manager
+from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from airflow.models import import_all_models
+from airflow.models.base import Base
+from airflow.models.dag import DagModel
+from airflow.models.dagbundle import DagBundleModel
+from airflow.models.dagrun import DagRun
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.taskinstancehistory import TaskInstanceHistory
+from airflow.models.xcom import XComModel
+from airflow.settings import engine
+from airflow.utils.session import create_session
+from fastapi import FastAPI
+
+from airflow_skyvern.ui.app import made
+from airflow_skyvern.ui.reader import RunReader
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+DAG, SECRET_DAG, RUN, TASK, CONN = (
+    "invoices",
+    "secret",
+    "manual__2026-11-26T00:00:00+00:00",
+    "fetch",
+    "skyvern_default",
+)
+PAGE = f"/skyvern/ti/{DAG}/{RUN}/{TASK}/{{MAP_INDEX}}"
+TABLES: Any = (XComModel, RenderedTaskInstanceFields, TaskInstanceHistory, TaskInstance, DagRun, DagModel)
+
+
+class RightsByDag(SimpleAuthManager):
+    """
+    Airflow's simple auth manager with rights by DAG.
+
+    ``eve`` may read all DAGs but ``secret``; ``mallory`` may read task instances, but no XComs.
+    """
+
+    def is_authorized_dag(self, *, method: Any, user: Any, access_entity: Any = None, details: Any = None) -> bool:
+        if user.username == "eve" and details is not None and details.id == SECRET_DAG:
+            return False
+        if user.username == "mallory" and getattr(access_entity, "name", "") == "XCOM":
+            return False
+        allowed: bool = super().is_authorized_dag(
+            method=method, user=user, access_entity=access_entity, details=details
+        )
+        return allowed
+
+
+class Ui:
+    """Airflow's API server as far as the pages need it."""
+
+    def __init__(self) -> None:
+        self.reader = RunReader()
+        self.airflow = FastAPI()
+        self.auth: Any = init_auth_manager(self.airflow)
+        self.airflow.mount("/skyvern", made(self.reader))
+
+    def cookie(self, username: str, role: str = "viewer") -> dict[str, str]:
+        return {"_token": self.auth.generate_jwt(SimpleAuthManagerUser(username=username, role=role))}
+
+    @asynccontextmanager
+    async def client(self, username: str | None = "eve", role: str = "viewer") -> AsyncIterator[httpx.AsyncClient]:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.airflow),
+            base_url="http://airflow.test",
+            cookies=self.cookie(username, role) if username else {},
+            headers={"accept": "text/html"},
+        ) as client:
+            yield client
+
+    async def get(self, path: str, username: str | None = "eve", **headers: str) -> httpx.Response:
+        async with self.client(username) as client:
+            return await client.get(path, headers=headers)
+
+
+def create_database() -> None:
+    import_all_models()
+    assert engine is not None
+    Base.metadata.create_all(engine)
+
+
+def empty_database() -> None:
+    with create_session() as session:
+        for table in TABLES:
+            session.execute(sa.delete(table))
+
+
+def add_dag_run(dag_id: str = DAG, run_id: str = RUN) -> int:
+    """Store a DAG and a run of it, unless they are there; return the run's number."""
+    with create_session() as session:
+        if session.get(DagBundleModel, "b") is None:
+            session.add(DagBundleModel(name="b"))
+            session.flush()
+        if session.get(DagModel, dag_id) is None:
+            session.add(DagModel(dag_id=dag_id, bundle_name="b", fileloc="f", has_task_concurrency_limits=False))
+            session.flush()
+        found = session.scalar(sa.select(DagRun.id).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+        if found is None:
+            run = DagRun(dag_id=dag_id, run_id=run_id, run_type="manual")
+            session.add(run)
+            session.flush()
+            found = run.id
+        return int(found)
+
+
+def add_task(
+    *,
+    dag_id: str = DAG,
+    run_id: str = RUN,
+    task_id: str = TASK,
+    map_index: int = -1,
+    state: str | None = "success",
+    try_number: int = 1,
+    next_kwargs: Mapping[str, Any] | None = None,
+    xcoms: Mapping[str, Any] | None = None,
+    conn_id: str | None = CONN,
+    operator: str = "SkyvernRunWorkflowOperator",
+) -> None:
+    """Store a task instance, what it has pushed, and its rendered fields."""
+    number = add_dag_run(dag_id, run_id)
+    ids: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
+    with create_session() as session:
+        session.execute(
+            sa.insert(TaskInstance.__table__).values(
+                id=_uuid(),
+                **ids,
+                state=state,
+                try_number=try_number,
+                max_tries=1,
+                pool="default_pool",
+                pool_slots=1,
+                priority_weight=1,
+                queue="default",
+                operator=operator,
+                next_method="execute_complete" if next_kwargs else None,
+                next_kwargs=next_kwargs,
+                start_date=datetime(2026, 11, 26, 8, tzinfo=timezone.utc),
+            )
+        )
+        for key, value in (xcoms or {}).items():
+            session.add(XComModel(dag_run_id=number, key=key, value=value, **ids))
+        if conn_id is not None:
+            session.execute(
+                sa.insert(RenderedTaskInstanceFields.__table__).values(
+                    **ids, rendered_fields={"skyvern_conn_id": conn_id, "workflow_id": "wpid_1"}
+                )
+            )
+
+
+def add_earlier_try(try_number: int, next_kwargs: Mapping[str, Any] | None, state: str = "failed") -> None:
+    """Store an earlier try of the task."""
+    with create_session() as session:
+        session.execute(
+            sa.insert(TaskInstanceHistory.__table__).values(
+                task_instance_id=_uuid(),
+                dag_id=DAG,
+                run_id=RUN,
+                task_id=TASK,
+                map_index=-1,
+                try_number=try_number,
+                state=state,
+                pool="default_pool",
+                pool_slots=1,
+                max_tries=1,
+                next_kwargs=next_kwargs,
+            )
+        )
+
+
+def push(
+    key: str, value: Any, *, dag_id: str = DAG, run_id: str = RUN, task_id: str = TASK, map_index: int = -1
+) -> None:
+    """Store an XCom, as a user may who may edit those of the DAG."""
+    ids: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
+    with create_session() as session:
+        session.execute(
+            sa.delete(XComModel).where(
+                *(getattr(XComModel, name) == given for name, given in ids.items()), XComModel.key == key
+            )
+        )
+        session.add(XComModel(dag_run_id=add_dag_run(dag_id, run_id), key=key, value=value, **ids))
+
+
+def _uuid() -> Any:
+    kind = TaskInstance.__table__.c.id.type.python_type
+    made = uuid.uuid4()
+    return str(made) if kind is str else made

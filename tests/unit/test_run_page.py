@@ -1,0 +1,399 @@
+"""The tab of a task instance, over Airflow's real authorization and database, and the fake for Skyvern."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from airflow_skyvern import compat
+from dev.fake import views
+from dev.fake.records import Media
+from dev.fake.skyvern import API_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dev.fake.skyvern import FakeSkyvern
+    from tests.unit.conftest import Connect
+
+if not compat.shows_external_views():
+    pytest.skip("pages of plugins came with Airflow 3.1", allow_module_level=True)
+
+from tests.support.ui_rig import (
+    CONN,
+    DAG,
+    PAGE,
+    RUN,
+    SECRET_DAG,
+    TASK,
+    Ui,
+    add_earlier_try,
+    add_task,
+    create_database,
+    empty_database,
+)
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"a picture"
+WEBM = b"\x1a\x45\xdf\xa3" + bytes(range(200))
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+TAGS = {"airflow_dag_id": DAG, "airflow_task_id": TASK, "airflow_run_id": RUN}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def database() -> None:
+    create_database()
+
+
+@pytest.fixture
+def ui(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ui]:
+    monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "tests.support.ui_rig.RightsByDag")
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "x" * 64)
+    yield Ui()
+    empty_database()
+
+
+def started(skyvern: FakeSkyvern, *, tags: dict[str, str] | None = None, **workflow: Any) -> str:
+    """Start a run as the operator does, and store the task that did."""
+    run_id = skyvern.run(**workflow)
+    run = skyvern.runs[run_id]
+    run.tags.update(TAGS if tags is None else tags)
+    for _ in run.plan:
+        run.look()
+    return run_id
+
+
+def block(label: str, **more: Any) -> dict[str, Any]:
+    return {"label": label, "block_type": "navigation", "description": f"Going to {label}", **more}
+
+
+async def test_the_page_shows_what_the_run_did(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(
+        skyvern,
+        title="Fetch the invoices",
+        blocks=[
+            block("sign_in", duration=12.3),
+            block("each_month", block_type="for_loop", children=[block("download")]),
+        ],
+        parameters={"customer": "string"},
+    )
+    skyvern.runs[run_id].parameters.update(customer="ACME")
+    add_task(xcoms={"run_id": run_id})
+    answer = await ui.get(PAGE)
+    assert answer.status_code == 200
+    for text in ("Fetch the invoices", "completed", "sign_in", "each_month", "download", "12 s", "ACME", run_id):
+        assert text in answer.text
+    assert len(skyvern.sent("GET", f"/v1/runs/{run_id}.*")) == 2
+
+
+async def test_strangers_and_readers_of_other_dags_see_nothing(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(skyvern, tags={**TAGS, "airflow_dag_id": SECRET_DAG}, media=[Media("screenshot_final", PNG)])
+    add_task(dag_id=SECRET_DAG, xcoms={"run_id": run_id})
+    page = PAGE.replace(DAG, SECRET_DAG)
+    for path in (page, f"{page}/tries/1/pictures/a_1", f"{page}/tries/1/recording", f"{page}/tries/1/files/a_1"):
+        assert (await ui.get(path, username=None)).status_code == 401
+        assert (await ui.get(path, username="eve")).status_code == 403
+        assert (await ui.get(path, username="mallory")).status_code == 403
+    assert skyvern.requests == []
+    assert (await ui.get(page, username="admin")).status_code == 200
+
+
+@pytest.mark.parametrize("tries", ["1/pictures/{id}", "1/recording", "1/files/{id}", "2/pictures/{id}"])
+async def test_a_run_of_another_dag_is_not_shown_whatever_an_xcom_says(
+    ui: Ui, skyvern: FakeSkyvern, tries: str
+) -> None:
+    other = started(skyvern, tags={**TAGS, "airflow_dag_id": SECRET_DAG}, media=[Media("screenshot_final", PNG)])
+    add_task(xcoms={"run_id": other})
+    answer = await ui.get(PAGE)
+    assert answer.status_code == 404
+    assert "was started by a DAG that you may not read" in answer.text
+    media_id = f"a_{other[3:]}0"
+    assert (await ui.get(f"{PAGE}/tries/{tries.format(id=media_id)}")).status_code == 404
+    assert skyvern.sent("GET", "/v1/artifacts.*") == skyvern.sent("GET", f"/v1/runs/{other}.*") == []
+
+
+async def test_a_sensor_shows_the_run_of_another_dag_to_readers_of_both(ui: Ui, skyvern: FakeSkyvern) -> None:
+    other = started(skyvern, tags={**TAGS, "airflow_dag_id": SECRET_DAG})
+    add_task(xcoms={"run_id": other}, operator="SkyvernRunSensor")
+    assert (await ui.get(PAGE)).status_code == 404
+    assert other in (await ui.get(PAGE, username="admin")).text
+
+
+async def test_the_connection_is_that_of_the_rendered_task_whatever_an_xcom_says(
+    ui: Ui, skyvern: FakeSkyvern
+) -> None:
+    run_id = started(skyvern)
+    add_task(xcoms={"run_id": run_id, "connection_and_run_key": {"skyvern_conn_id": "stolen", "group": None}})
+    assert "completed" in (await ui.get(PAGE)).text
+    empty_database()
+    add_task(
+        xcoms={"run_id": run_id, "connection_and_run_key": {"skyvern_conn_id": "gone", "group": None}}, conn_id=None
+    )
+    assert "The connection gone does not exist any more" in (await ui.get(PAGE)).text
+
+
+async def test_a_run_of_another_organization_is_not_found(ui: Ui, skyvern: FakeSkyvern) -> None:
+    add_task(xcoms={"run_id": "wr_404"})
+    answer = await ui.get(PAGE)
+    assert answer.status_code == 404
+    assert "Skyvern does not know the run wr_404: it was deleted, or belongs to another organization." in answer.text
+
+
+async def test_an_artifact_of_another_run_is_not_found(ui: Ui, skyvern: FakeSkyvern) -> None:
+    mine = started(skyvern, media=[Media("screenshot_final", PNG)])
+    other = started(skyvern, media=[Media("screenshot_final", PNG)])
+    add_task(xcoms={"run_id": mine})
+    assert (await ui.get(f"{PAGE}/tries/1/pictures/a_{mine[3:]}0")).status_code == 200
+    assert (await ui.get(f"{PAGE}/tries/1/pictures/a_{other[3:]}0")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "kind", ["har", "llm_prompt", "llm_request", "html_scrape", "browser_console_log", "download"]
+)
+@pytest.mark.parametrize("route", ["pictures", "files"])
+async def test_only_known_kinds_are_given_out(ui: Ui, skyvern: FakeSkyvern, kind: str, route: str) -> None:
+    run_id = started(skyvern, media=[Media(kind, b"cookies and passwords", name="x.bin")])
+    add_task(xcoms={"run_id": run_id})
+    answer = await ui.get(f"{PAGE}/tries/1/{route}/a_{run_id[3:]}0")
+    assert answer.status_code == (200 if (kind, route) == ("download", "files") else 404)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 an archive", b"<svg onload=alert(1)>", b"<html>", b"GIF89a"])
+async def test_what_only_calls_itself_a_picture_is_a_broken_picture(
+    ui: Ui, skyvern: FakeSkyvern, content: bytes
+) -> None:
+    run_id = started(skyvern, media=[Media("screenshot_final", content), Media("recording", content)])
+    add_task(xcoms={"run_id": run_id})
+    assert (await ui.get(f"{PAGE}/tries/1/pictures/a_{run_id[3:]}0")).status_code == 404
+    assert (await ui.get(f"{PAGE}/tries/1/recording")).status_code == 404
+
+
+async def test_a_picture_is_fetched_once_for_all_viewers(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(skyvern, media=[Media("screenshot_final", PNG)])
+    add_task(xcoms={"run_id": run_id})
+    path = f"{PAGE}/tries/1/pictures/a_{run_id[3:]}0"
+    answers = await asyncio.gather(*(ui.get(path) for _ in range(20)))
+    assert {(answer.headers["content-type"], answer.content) for answer in answers} == {("image/png", PNG)}
+    assert len(skyvern.sent("GET", "/v1/artifacts/.*")) == 1
+
+
+async def test_a_recording_can_be_sought_in(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(skyvern, media=[Media("recording", WEBM)])
+    add_task(xcoms={"run_id": run_id})
+    whole = await ui.get(f"{PAGE}/tries/1/recording")
+    part = await ui.get(f"{PAGE}/tries/1/recording", range="bytes=100-109")
+    assert (whole.status_code, whole.content, whole.headers["content-type"]) == (200, WEBM, "video/webm")
+    assert (part.status_code, part.content) == (206, WEBM[100:110])
+    assert part.headers["content-range"] == f"bytes 100-109/{len(WEBM)}"
+    assert part.headers["content-encoding"] == "identity"
+    assert (await ui.get(f"{PAGE}/tries/1/recording", range=f"bytes={len(WEBM)}-")).status_code == 416
+
+
+@pytest.mark.parametrize(
+    "name", ["x.svg", "x.html", 'a"b.html', "a\r\nset-cookie: x=1.html", "../../x.html", "é.pdf"]
+)
+async def test_a_downloaded_file_is_saved_and_never_shown(ui: Ui, skyvern: FakeSkyvern, name: str) -> None:
+    run_id = started(skyvern, artifacts={"file": b"<svg xmlns='x'><script>alert(1)</script></svg>"})
+    skyvern.next("GET", f"/v1/runs/{run_id}", lambda: _with_file_name(skyvern, run_id, name))
+    add_task(xcoms={"run_id": run_id})
+    answer = await ui.get(f"{PAGE}/tries/1/files/a_{run_id[3:]}0")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-disposition"].startswith("attachment; filename=")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert "set-cookie" not in answer.headers
+    assert not {"/", "\r", "\n"} & set(answer.headers["content-disposition"])
+
+
+def _with_file_name(skyvern: FakeSkyvern, run_id: str, name: str) -> httpx.Response:
+    run = views.view(skyvern.runs[run_id])
+    run["downloaded_files"][0]["filename"] = name
+    return httpx.Response(200, json=run)
+
+
+async def test_script_in_any_text_of_a_run_is_text(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(
+        skyvern,
+        plan=("running", "failed"),
+        title=EVIL,
+        failure_reason=f"reason {EVIL}",
+        errors=[{"error_code": f"CODE {EVIL}", "reasoning": f"because {EVIL}"}],
+        artifacts={f"{EVIL.replace('/', '_')}.pdf": b"%PDF"},
+        blocks=[
+            block(
+                f"label {EVIL}", description=f"description {EVIL}", failure_reason=f"block {EVIL}", error_codes=[EVIL]
+            ),
+            block(f"x {EVIL}", block_type="human_interaction", status="running", instructions=f"ask {EVIL}"),
+            block("y", actions=[{"action_type": f"click {EVIL}", "intention": f"why {EVIL}", "status": EVIL}]),
+            block("z", status=EVIL, block_type=EVIL),
+        ],
+        parameters={"a": "string"},
+    )
+    skyvern.runs[run_id].parameters.update({f"name {EVIL}": f"value {EVIL}", "nested": {EVIL: [EVIL]}})
+    add_task(xcoms={"run_id": run_id, "app_url": f"javascript:{EVIL}"})
+    answer = await ui.get(PAGE)
+    assert answer.status_code == 200
+    assert answer.text.count("<script") == 1
+    assert "<img src=x" not in answer.text
+    assert answer.text.count("&lt;script&gt;alert(1)") > 15
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "private, no-store"
+
+
+async def test_an_address_that_is_not_of_the_web_is_no_link(ui: Ui, skyvern: FakeSkyvern) -> None:
+    plan = ("running", {"status": "completed", "app_url": "javascript:alert(document.cookie)"})
+    run_id = started(skyvern, plan=plan)
+    add_task(xcoms={"run_id": run_id})
+    assert "javascript:" not in (await ui.get(PAGE)).text
+
+
+async def test_what_was_typed_and_secret_parameters_are_hidden(ui: Ui, skyvern: FakeSkyvern) -> None:
+    typed = {"action_type": "input_text", "text": "hunter2!", "intention": "Type hunter2! as the password"}
+    run_id = started(
+        skyvern,
+        plan=("running", "failed"),
+        failure_reason="The page refused hunter2! and s3cr3t-value and the key abcd1234",
+        blocks=[block("sign_in", actions=[typed], description="with s3cr3t-value")],
+    )
+    skyvern.runs[run_id].parameters.update(
+        user="demo", password="s3cr3t-value", api_key="abcd1234", login={"user": "demo", "passwd": "nested-one"}
+    )
+    add_task(xcoms={"run_id": run_id})
+    page = (await ui.get(PAGE)).text
+    assert "demo" in page
+    assert "The page refused *** and *** and the key ***" in page
+    for secret in ("hunter2!", "s3cr3t-value", "abcd1234", "nested-one", API_KEY):
+        assert secret not in page
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        ({"state": None, "try_number": 0}, "Try 1 has not started a run yet."),
+        ({"state": "running"}, "Try 1 has not started a run yet."),
+        ({"state": "queued", "xcoms": {"run_id": "wr_of_the_try_before"}}, "Try 1 has not started a run yet."),
+        ({"state": "failed"}, "Try 1 has started no run, or Airflow no longer knows which."),
+        ({"operator": "BashOperator", "conn_id": None}, "This task has run nothing in Skyvern."),
+        (
+            {"operator": "DatabricksOperator", "conn_id": None, "xcoms": {"run_id": "1"}},
+            "This task has run nothing in Skyvern.",
+        ),
+    ],
+)
+async def test_a_page_without_a_run_says_why(ui: Ui, task: dict[str, Any], sentence: str) -> None:
+    add_task(**task)
+    answer = await ui.get(PAGE)
+    assert answer.status_code == 200
+    assert sentence in answer.text
+
+
+async def test_a_page_says_what_is_wrong_with_skyvern(ui: Ui, skyvern: FakeSkyvern, connect: Connect) -> None:
+    add_task(xcoms={"run_id": started(skyvern)})
+    skyvern.api_key = "another"
+    assert f"Skyvern refuses the API key of the connection {CONN}." in (await ui.get(PAGE)).text
+    connect(password="")
+    assert f"The connection {CONN} is incomplete" in (await Ui().get(PAGE)).text
+    connect(host="http://127.0.0.1:9")
+    assert "Skyvern does not answer at the moment. This page tries again." in (await Ui().get(PAGE)).text
+
+
+async def test_a_key_that_was_rotated_is_read_again(ui: Ui, skyvern: FakeSkyvern, connect: Connect) -> None:
+    run_id = started(skyvern)
+    add_task(xcoms={"run_id": run_id})
+    await ui.reader.clients.get(CONN)
+    skyvern.api_key = "rotated"
+    connect(password="rotated")
+    await asyncio.sleep(1.01)
+    assert "completed" in (await ui.get(PAGE)).text
+
+
+async def test_what_does_not_exist_is_not_found(ui: Ui, skyvern: FakeSkyvern) -> None:
+    add_task(xcoms={"run_id": started(skyvern)})
+    for path in (
+        PAGE.replace(TASK, "other"),
+        PAGE.replace(RUN, "other"),
+        PAGE.replace(DAG, "other"),
+        PAGE.replace(DAG, "~"),
+        PAGE.replace("{MAP_INDEX}", "3"),
+        PAGE.replace("{MAP_INDEX}", "x"),
+        f"{PAGE}?try_number=7",
+        f"{PAGE}?try_number=x",
+        f"{PAGE}/tries/7/recording",
+        "/skyvern/static/x/../app.py",
+        "/skyvern/static/x/app.py",
+        "/skyvern/docs",
+        "/skyvern/openapi.json",
+    ):
+        assert (await ui.get(path, username="admin")).status_code == 404, path
+
+
+async def test_an_earlier_try_shows_its_own_run(ui: Ui, skyvern: FakeSkyvern) -> None:
+    first, second = started(skyvern, plan=("running", "failed")), started(skyvern)
+    add_task(try_number=2, xcoms={"run_id": second})
+    add_earlier_try(1, {"deadline": 1.0, "skyvern": {"run_id": first, "skyvern_conn_id": CONN, "app_url": None}})
+    newest, earlier = await ui.get(PAGE), await ui.get(f"{PAGE}?try_number=1")
+    assert second in newest.text
+    assert "Try 1" in newest.text
+    assert first in earlier.text
+    assert second not in earlier.text
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"event": {"run_id": "{}", "reason": "ended"}},
+        {"__type": "dict", "__var": {"skyvern": {"__type": "dict", "__var": {"run_id": "{}", "app_url": None}}}},
+    ],
+)
+async def test_an_earlier_try_is_found_in_whatever_airflow_has_left_of_it(
+    ui: Ui, skyvern: FakeSkyvern, kwargs: dict[str, Any]
+) -> None:
+    run_id = started(skyvern, plan=("running", "failed"))
+    add_task(try_number=2)
+    add_earlier_try(1, json.loads(json.dumps(kwargs).replace("{}", run_id)))
+    assert run_id in (await ui.get(f"{PAGE}?try_number=1")).text
+
+
+async def test_an_active_run_is_refreshed_and_shows_its_newest_picture(ui: Ui, skyvern: FakeSkyvern) -> None:
+    click = {"action_type": "click", "screenshot": 0}
+    run_id = started(
+        skyvern,
+        plan=("running",),
+        blocks=[block("sign_in", status="running", actions=[click])],
+        media=[Media("screenshot_action", PNG, label="sign_in")],
+    )
+    add_task(state="deferred", xcoms={"run_id": run_id})
+    page = (await ui.get(PAGE)).text
+    assert 'data-refresh="5"' in page
+    assert page.count(f"/tries/1/pictures/a_{run_id[3:]}0") == 2
+
+
+async def test_fifty_viewers_cost_as_much_as_one(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(skyvern, plan=("running",))
+    add_task(state="deferred", xcoms={"run_id": run_id})
+    answers = await asyncio.gather(*(ui.get(PAGE) for _ in range(50)))
+    assert all(run_id in answer.text for answer in answers)
+    assert len(skyvern.requests) == 3  # its tags, the run, its timeline
+
+
+async def test_a_server_without_tags_shows_what_the_xcom_says(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(skyvern, tags={})
+    add_task(xcoms={"run_id": run_id})
+    skyvern.next("GET", "/v1/run-tags", httpx.Response(404, json={"detail": "Not Found"}))
+    assert "completed" in (await ui.get(PAGE)).text
+
+
+async def test_a_mapped_task_has_its_own_page(ui: Ui, skyvern: FakeSkyvern) -> None:
+    runs = [started(skyvern), started(skyvern)]
+    for index, run_id in enumerate(runs):
+        add_task(map_index=index, xcoms={"run_id": run_id})
+    page = (await ui.get(PAGE.replace("{MAP_INDEX}", "1"))).text
+    assert runs[1] in page
+    assert runs[0] not in page
