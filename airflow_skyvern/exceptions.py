@@ -14,12 +14,14 @@ The errors of this package, each for one way to handle it.
     │   ├── SkyvernRateLimitError       429: too many requests; nothing was done
     │   ├── SkyvernServerError          5xx: the server, or a proxy before it, is in trouble
     │   └── SkyvernResponseError        an answer that is not what the API promises (HTML, half a body, a proxy's 4xx)
+    │       └── SkyvernAnswerTooLarge   an answer larger than [skyvern] max_answer_bytes
     ├── SkyvernRunError                 a run ended badly; carries the run
     │   ├── SkyvernRunFailed            failed
     │   ├── SkyvernRunTerminated        terminated: the workflow itself decided to stop
     │   ├── SkyvernRunTimedOut          timed_out: Skyvern's own limit for the run
     │   └── SkyvernRunCanceled          canceled, by a person or by us
     ├── SkyvernOutputError              a run completed, and its output is not what was agreed; carries the run
+    ├── SkyvernOutputTooLarge           an output is larger than what goes into XCom; a retry takes it again
     ├── SkyvernStartUnknown             a start was not answered, no run was found; a retry looks again
     ├── SkyvernStartAmbiguous           a start was not answered, and no way to find out; a person must look
     ├── SkyvernWaitInterrupted          the worker was stopped; the run continues, and the next try resumes it
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SkyvernAPIError",
     "SkyvernAddressRefused",
+    "SkyvernAnswerTooLarge",
     "SkyvernAuthError",
     "SkyvernConfigError",
     "SkyvernConnectionError",
@@ -55,6 +58,7 @@ __all__ = [
     "SkyvernFilesMissing",
     "SkyvernNotFoundError",
     "SkyvernOutputError",
+    "SkyvernOutputTooLarge",
     "SkyvernRateLimitError",
     "SkyvernRequestError",
     "SkyvernResponseError",
@@ -187,6 +191,16 @@ class SkyvernResponseError(SkyvernAPIError):
     advice = "Check that the base URL (the host field of the Airflow connection) leads to a Skyvern API."
 
 
+class SkyvernAnswerTooLarge(SkyvernResponseError):
+    """An answer that is larger than the setting ``max_answer_bytes``, and would be so again."""
+
+    transient: ClassVar[bool] = False
+    advice = (
+        "If the workers have several times as much memory, raise max_answer_bytes in section [skyvern] of Airflow's "
+        "configuration; else let the workflow return less."
+    )
+
+
 class SkyvernRunError(SkyvernError):
     """
     A run ended badly.
@@ -227,6 +241,12 @@ class SkyvernOutputError(SkyvernError):
         super().__init__(message)
         self.run = run
         self.transient = transient  # type: ignore[misc]  # of the class for all other errors
+
+
+class SkyvernOutputTooLarge(SkyvernError):
+    """An output is larger than ``[skyvern] max_xcom_bytes``; a retry takes the output of the same run again."""
+
+    transient: ClassVar[bool] = True
 
 
 class SkyvernStartUnknown(SkyvernError):

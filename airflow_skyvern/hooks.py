@@ -14,8 +14,8 @@ from airflow_skyvern import compat, metrics
 from airflow_skyvern.client import api, schedule_api
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
-from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, Settings
-from airflow_skyvern.compat.sdk import BaseHook
+from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_MAX_ANSWER_BYTES, DEFAULT_TIMEOUT, Settings
+from airflow_skyvern.compat.sdk import BaseHook, conf
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.provider_info import CONNECTION_TYPE
 from airflow_skyvern.runs.lookup import fetch_run
@@ -297,9 +297,17 @@ def settings_of(connection: Connection) -> Settings:
             timeout=_timeout(extra.get("timeout")),
             proxy=_proxy(extra.get("proxy")),
             verify=_verify(extra.get("verify")),
+            max_answer_bytes=_max_answer_bytes(),
         )
     except SkyvernConfigError as error:
         raise SkyvernConfigError(f"Skyvern connection {connection.conn_id!r}: {error}") from None
+
+
+def _max_answer_bytes() -> int:
+    limit = int(conf.getint("skyvern", "max_answer_bytes", fallback=DEFAULT_MAX_ANSWER_BYTES))
+    if limit <= 0:
+        raise SkyvernConfigError(f"[skyvern] max_answer_bytes must be a positive number of bytes, not {limit}.")
+    return limit
 
 
 def _api_key(password: str | None) -> str:

@@ -45,6 +45,22 @@ CONFIG: dict[str, Any] = {
     "skyvern": {
         "description": "Settings of the Skyvern provider.",
         "options": {
+            "max_answer_bytes": {
+                "description": "The largest answer of Skyvern that is read, in bytes. The answer for a run holds "
+                "its output; reading it takes three to nine times as much memory, depending on its form.",
+                "version_added": "0.1.0",
+                "type": "integer",
+                "example": "1073741824",
+                "default": "268435456",
+            },
+            "max_xcom_bytes": {
+                "description": "The largest output that is pushed to XCom, in bytes of JSON; a larger one fails the "
+                "task, whose retry takes the same run.",
+                "version_added": "0.1.0",
+                "type": "integer",
+                "example": "10485760",
+                "default": "104857600",
+            },
             "webhook_connections": {
                 "description": "Ids of the Skyvern connections whose webhooks the API server takes, separated by "
                 "commas, at /skyvern/webhooks/<connection id>. Nothing is taken while this is empty. Airflow 3.",

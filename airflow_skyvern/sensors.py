@@ -19,6 +19,7 @@ from airflow_skyvern.compat.sdk import (
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, error_of_ending
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.contract import check_schema
+from airflow_skyvern.results.destination import check_output_to
 from airflow_skyvern.task.arguments import run_id_of, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.deferral import NOTE, note_of_run
@@ -64,6 +65,8 @@ class SkyvernRunSensor(BaseSensorOperator):
     :param output_from: Label of the block whose output is taken; see there. Default: the whole output.
     :param output_schema: What the output has to look like: a pydantic model class, a JSON Schema, or the path of one;
         see there. Default: not checked.
+    :param output_to: File that the output is written to, as JSON, instead of XCom; see there. (templated)
+    :param output_conn_id: Id of the Airflow connection for that store; see there. (templated)
     :raises AirflowSensorTimeout: the run did not end in time.
     :raises AirflowFailException: the run ended badly (its cause is a
         :class:`~airflow_skyvern.exceptions.SkyvernRunError` that carries the run), its output is not what was agreed
@@ -71,7 +74,7 @@ class SkyvernRunSensor(BaseSensorOperator):
         not change that.
     """
 
-    template_fields: Sequence[str] = ("run_id", "skyvern_conn_id")
+    template_fields: Sequence[str] = ("run_id", "skyvern_conn_id", "output_to", "output_conn_id")
     operator_extra_links = (SkyvernRunLink(),)
     ui_color = "#e8eefc"
 
@@ -87,6 +90,8 @@ class SkyvernRunSensor(BaseSensorOperator):
         mask_output: bool = True,
         output_from: str | None = None,
         output_schema: type[Any] | Mapping[str, Any] | str | None = None,
+        output_to: str | None = None,
+        output_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=seconds_of("poke_interval", poke_interval), **kwargs)
@@ -96,12 +101,15 @@ class SkyvernRunSensor(BaseSensorOperator):
         self.mask_output = mask_output
         self.output_from = output_from
         self.output_schema = output_schema
+        self.output_to = output_to
+        self.output_conn_id = output_conn_id
         self._wait: Wait[Run] | None = None
         if not run_id:
             raise SkyvernConfigError(f"Task {self.task_id!r}: run_id is empty.")
         if end_from_trigger and not start_from_trigger:
             raise SkyvernConfigError(f"Task {self.task_id!r}: end_from_trigger needs start_from_trigger=True.")
         check_schema(self.task_id, output_schema, has_output=not end_from_trigger)
+        check_output_to(self.task_id, output_to, has_output=not end_from_trigger)
         self._without_worker = start_from_trigger
         if start_from_trigger:
             from airflow_skyvern.task.start_in_trigger import start_trigger_args
@@ -201,7 +209,7 @@ class SkyvernRunSensor(BaseSensorOperator):
 
     def _output(self, run: Run) -> Any:
         if run.succeeded:
-            return self._output_options.value_of(run)
+            return self._output_options.value_of(run, self.log)
         error = error_of_ending(run)
         if self.soft_fail or self.never_fail:
             raise AirflowSkipException(str(error)) from error

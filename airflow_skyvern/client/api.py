@@ -56,7 +56,7 @@ def get_run(run_id: str) -> Call[Run]:
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-run
     """
-    return get(f"/v1/runs/{path_segment(run_id)}", f"get run {run_id}", Run)
+    return get(f"/v1/runs/{path_segment(run_id)}", f"get run {run_id}", Run, large=True)
 
 
 def get_run_of_deleted_workflow(run_id: str) -> Call[Run]:
@@ -65,7 +65,9 @@ def get_run_of_deleted_workflow(run_id: str) -> Call[Run]:
 
     Unlike :func:`get_run` it also returns which run replaced this one, and which one it replaces; for any workflow.
     """
-    return get(f"/v1/workflows/runs/{path_segment(run_id)}", f"get run {run_id} of a deleted workflow", Run)
+    return get(
+        f"/v1/workflows/runs/{path_segment(run_id)}", f"get run {run_id} of a deleted workflow", Run, large=True
+    )
 
 
 def get_run_despite(error: SkyvernNotFoundError, run_id: str) -> Call[Run]:

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from pydantic import TypeAdapter
+from pydantic_core import from_json
 
 T = TypeVar("T")
 
@@ -47,9 +48,12 @@ class Call(Generic[T]):
         return replace(self, query={**self.query, "page": page + 1})
 
 
-def get(path: str, what: str, result: Any, query: Mapping[str, Any] | None = None) -> Call[Any]:
-    """Make a GET call whose answer is read as ``result``."""
-    return Call("GET", path, what, parser_of(result), query=query or {})
+def get(
+    path: str, what: str, result: Any, query: Mapping[str, Any] | None = None, *, large: bool = False
+) -> Call[Any]:
+    """Make a GET call whose answer is read as ``result``; ``large`` where it may be many megabytes."""
+    parse = parser_of_large(result) if large else parser_of(result)
+    return Call("GET", path, what, parse, query=query or {})
 
 
 def post(
@@ -76,6 +80,26 @@ def paged(path: str, what: str, row: Any, query: Mapping[str, Any], *, last_page
 def parser_of(result: Any) -> Callable[[bytes], Any]:
     """Return what makes a ``result`` of the bytes of an answer; built once per type."""
     return TypeAdapter(result).validate_json
+
+
+@cache
+def parser_of_large(result: Any) -> Callable[[bytes], Any]:
+    """
+    Return what makes a ``result`` of the bytes of an answer that may be large.
+
+    pydantic's own way keeps a second tree of all values while it makes those of Python: measured, 7.7 instead of 4.5
+    times the size of an answer of many rows.
+    """
+    adapter = TypeAdapter(result)
+
+    def parse(body: bytes) -> Any:
+        try:
+            value = from_json(body)
+        except ValueError:
+            return adapter.validate_json(body)  # says what is wrong, as for every other answer
+        return adapter.validate_python(value)
+
+    return parse
 
 
 def path_segment(part: str) -> str:

@@ -28,6 +28,7 @@ from airflow_skyvern import __version__
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.streaming import Incoming, request_headers
 from airflow_skyvern.exceptions import (
+    SkyvernAnswerTooLarge,
     SkyvernAPIError,
     SkyvernConfigError,
     SkyvernConnectionError,
@@ -51,9 +52,6 @@ CONNECT_TIMEOUT = 10.0
 
 IDLE = 4
 """How many idle connections an event loop keeps: httpx checks all of them for each request."""
-
-MAX_ANSWER_BYTES = 256 * 2**20
-"""The largest answer that is read; Skyvern's hold the output of a run, twice."""
 
 MAX_ERROR_BYTES = 2**16
 """How much is read of an answer to a download that is no success."""
@@ -144,12 +142,12 @@ class SkyvernClient:
     def _exchange(self, call: Call[T]) -> T:
         try:
             with self._http.stream(call.method, **_request(self.settings, call)) as response:
-                body = _Body(call)
+                body = _Body(call, response, self.settings.max_answer_bytes)
                 for chunk in response.iter_bytes():
                     body.add(chunk)
         except NO_ANSWER as error:
             raise _no_answer(call, error, self.settings) from error
-        return _result(call, response, bytes(body))
+        return _result(call, response, body.taken())
 
 
 class AsyncSkyvernClient:
@@ -230,12 +228,12 @@ class AsyncSkyvernClient:
     async def _exchange(self, call: Call[T]) -> T:
         try:
             async with self._http.stream(call.method, **_request(self.settings, call)) as response:
-                body = _Body(call)
+                body = _Body(call, response, self.settings.max_answer_bytes)
                 async for chunk in response.aiter_bytes():
                     body.add(chunk)
         except NO_ANSWER as error:
             raise _no_answer(call, error, self.settings) from error
-        return _result(call, response, bytes(body))
+        return _result(call, response, body.taken())
 
 
 def _ignore(call: Call[Any], error: SkyvernError | None) -> None:
@@ -313,8 +311,10 @@ def _parsed(address: str, query: str) -> httpx.URL:
 class _Body:
     """The body of an answer, decompressed; 290 kB of gzip may be 618 MB."""
 
-    def __init__(self, call: Call[Any]) -> None:
+    def __init__(self, call: Call[Any], response: httpx.Response, limit: int) -> None:
         self._call = call
+        self._response = response
+        self._limit = limit
         self._chunks: list[bytes] = []
         self._size = 0
 
@@ -322,17 +322,22 @@ class _Body:
         """
         Add what has arrived.
 
-        :raises SkyvernResponseError: the body is larger than any that is read.
+        :raises SkyvernAnswerTooLarge: the body is larger than any that is read, and would be so again.
+        :raises SkyvernResponseError: the same for an error page, and for a start, which may have started something.
         """
         self._chunks.append(chunk)
         self._size += len(chunk)
-        if self._size > MAX_ANSWER_BYTES:
-            raise SkyvernResponseError(
-                f"Could not {self._call.what}: the answer is larger than {MAX_ANSWER_BYTES // 2**20} MiB."
+        if self._size > self._limit:
+            kind = (
+                SkyvernAnswerTooLarge if self._response.is_success and self._call.repeatable else SkyvernResponseError
             )
+            message = f"Could not {self._call.what}: the answer is larger than {self._limit:,} bytes."
+            raise kind(f"{message} {kind.advice}", status_code=self._response.status_code)
 
-    def __bytes__(self) -> bytes:
-        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+    def taken(self) -> bytes:
+        """Return the body and keep nothing of it, as a large one is in memory twice already."""
+        chunks, self._chunks = self._chunks, []
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _result(call: Call[T], response: httpx.Response, body: bytes) -> T:

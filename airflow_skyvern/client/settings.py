@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 DEFAULT_BASE_URL = "https://api.skyvern.com"
 DEFAULT_TIMEOUT = 30.0
+DEFAULT_MAX_ANSWER_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Settings:
     :param timeout: Seconds to wait for an answer.
     :param proxy: Address of an HTTP proxy.
     :param verify: True, False, or the path of a file with certificates to trust.
+    :param max_answer_bytes: The largest answer that is read, decompressed; the answer for a run holds its output.
     """
 
     api_key: str = field(repr=False)
@@ -25,6 +27,7 @@ class Settings:
     timeout: float = DEFAULT_TIMEOUT
     proxy: str | None = field(default=None, repr=False)
     verify: bool | str = True
+    max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES
 
     @property
     def exposes_key(self) -> bool:

@@ -19,6 +19,7 @@ from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, Skyvern
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.results.deliver import check_place, deliver_files, file_options
+from airflow_skyvern.results.destination import check_output_to
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.deferral import NOTE, note_of_run
@@ -59,9 +60,10 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     times out.
 
     XCom: ``run_id`` and ``app_url`` (the run's page in Skyvern) as soon as the run has started;
-    ``return_value`` at the end: the run's output, or its id with ``wait_for_completion=False``. With
-    ``files_to``, ``files``: a list of ``{"path", "filename", "size", "checksum"}``. The output holds whatever the
-    workflow's blocks return; an HTTP request block returns the headers it sent, whose secrets are masked.
+    ``return_value`` at the end: the run's output (with ``output_to`` a reference to its file), or the run's id with
+    ``wait_for_completion=False``. With ``files_to``, ``files``: a list of ``{"path", "filename", "size",
+    "checksum"}``. The output holds whatever the workflow's blocks return; an HTTP request block returns the headers
+    it sent, whose secrets are masked.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
 
@@ -109,6 +111,11 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     :param output_schema: What the output has to look like: a pydantic model class (or ``list[Model]``), a JSON
         Schema as a mapping, or the path of a JSON Schema file beside the DAG. The validated value is pushed as plain
         JSON. An output that does not fit fails the task without a retry. Default: not checked.
+    :param output_to: File that the output is written to instead of XCom, as JSON: an absolute path or an address such
+        as ``s3://bucket/{{ run_id }}.json``. ``{skyvern_run_id}`` stands for Skyvern's id of the run. Pushed is
+        ``{"path", "size", "checksum"}``. A file of that name is replaced. Default: the output is pushed. (templated)
+    :param output_conn_id: Id of the Airflow connection for that store. Default: what the environment of the worker
+        says. (templated)
     :param rerun_on_invalid_output: Whether a task whose output does not fit is retried, with a new run in each try.
         Default: False.
     :param files_to: Where the files go that the run downloads: an absolute path, ``file://``, or an address such as
@@ -141,6 +148,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         "files_to",
         "files_conn_id",
         "file_name",
+        "output_to",
+        "output_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "run_options": "json"}
     operator_extra_links = (SkyvernRunLink(),)
@@ -172,6 +181,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         check_parameters: bool = True,
         output_from: str | None = None,
         output_schema: type[Any] | Mapping[str, Any] | str | None = None,
+        output_to: str | None = None,
+        output_conn_id: str | None = None,
         rerun_on_invalid_output: bool = False,
         files_to: str | None = None,
         files_conn_id: str | None = None,
@@ -204,6 +215,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self.check_parameters = check_parameters
         self.output_from = output_from
         self.output_schema = output_schema
+        self.output_to = output_to
+        self.output_conn_id = output_conn_id
         self.rerun_on_invalid_output = rerun_on_invalid_output
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         check_arguments(self.task_id, fields, run_options, skip_on=self.skip_on, durable=durable)
@@ -221,6 +234,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
                 f"Task {self.task_id!r}: files_to and expect_files need wait_for_completion=True; or give run_id to "
                 "a SkyvernRunSensor or a SkyvernDownloadFilesOperator with files_to."
             )
+        check_output_to(self.task_id, output_to, has_output=wait_for_completion)
 
     @cached_property
     def hook(self) -> SkyvernHook:
@@ -486,8 +500,11 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self._active_run.ended()
         metrics.run_ended(self.skyvern_conn_id, run)
         if run.succeeded:
-            value = self._output_options.value_of(run)  # first: a run whose output is refused delivers no files
+            value = self._output_options.value_of(
+                run, self.log
+            )  # first: a run whose output is refused delivers no files
             deliver_files(self, task_try, run, self._active_run.stop_if_killed)
+            value = self._output_options.value_of(run, self.log)
             task_try.start_store.done(run.run_id)
             return value
         error = error_of_ending(run)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernOutputError
 from airflow_skyvern.results.contract import Misfit, contract_of
+from airflow_skyvern.results.destination import OutputFile, check_output_to, delivered
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Run
     from airflow_skyvern.results.contract import Contract
+    from airflow_skyvern.runs.wait import Log
 
 BROWSER_BLOCK = frozenset({"task_id", "status", "extracted_information"})
 """What the entry of a block that has used the browser has, besides other things."""
@@ -27,35 +29,42 @@ class OutputOptions:
     :param contract: What it has to look like.
     :param rerun: Whether an output that does not fit is worth another run.
     :param mask: Whether secrets in it are masked.
+    :param file: The file that it is written to; None to push it as it is.
     """
 
     source: str | None = None
     contract: Contract | None = None
     rerun: bool = False
     mask: bool = True
+    file: OutputFile | None = None
 
     @classmethod
     def of(cls, task: Any) -> OutputOptions:
         """
         Read the options of an operator or a sensor, with the file that holds its schema.
 
-        :raises SkyvernConfigError: the schema cannot be read, or is none.
+        :raises SkyvernConfigError: the schema cannot be read, or is none; ``output_to`` names no file.
         """
+        check_output_to(task.task_id, task.output_to)
         schema = task.output_schema
         contract = None if schema is None else contract_of(schema, lambda path: _read_beside_dag(task, path))
         rerun = getattr(task, "rerun_on_invalid_output", False)
-        return cls(source=task.output_from, contract=contract, rerun=rerun, mask=task.mask_output)
+        file = None if task.output_to is None else OutputFile(task.output_to, task.output_conn_id)
+        return cls(source=task.output_from, contract=contract, rerun=rerun, mask=task.mask_output, file=file)
 
-    def value_of(self, run: Run) -> Any:
+    def value_of(self, run: Run, log: Log) -> Any:
         """
-        Return what the task pushes as its value.
+        Return what the task pushes as its value; the output of the run itself is changed by masking.
 
         :raises SkyvernOutputError: the output is not what was agreed.
+        :raises SkyvernOutputTooLarge: it is too large for XCom.
         """
         from airflow_skyvern.results.masking import OutputMasker
 
         value = self._agreed(run)
-        return OutputMasker().masked(value) if self.mask else value
+        if self.mask:
+            value = OutputMasker().masked(value)
+        return delivered(value, run.run_id, self.file, log)
 
     def rejects(self, run: Run) -> bool:
         """Tell whether a run completed with an output for which another run is to be started."""

@@ -20,6 +20,7 @@ from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient, tls_context
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import (
+    SkyvernAnswerTooLarge,
     SkyvernAPIError,
     SkyvernAuthError,
     SkyvernConfigError,
@@ -456,11 +457,28 @@ def test_an_unreadable_proxy_is_named_without_any_part_of_its_password(mark: str
     assert "more" not in str(caught.value).replace("no more", "")
 
 
-def test_an_answer_is_bounded_after_decompression(client: Client, fake: FakeSkyvern, monkeypatch: Any) -> None:
-    monkeypatch.setattr("airflow_skyvern.client.sender.MAX_ANSWER_BYTES", 1_000_000)
+def test_an_answer_is_bounded_after_decompression_and_not_asked_for_again(fake: FakeSkyvern) -> None:
     bomb = gzip.compress(b'{"run_id": "wr_1", "status": "' + b"x" * 5_000_000 + b'"}')
     assert len(bomb) < 10_000
-    headers = {"content-encoding": "gzip"}
-    fake.next("GET", "/v1/runs/.*", *[lambda: httpx.Response(200, content=bomb, headers=headers)] * 5)
-    with pytest.raises(SkyvernResponseError, match="larger than"):
+    fake.next("GET", "/v1/runs/.*", lambda: httpx.Response(200, content=bomb, headers={"content-encoding": "gzip"}))
+    settings = Settings(API_KEY, max_answer_bytes=1_000_000)
+    client = SkyvernClient(settings, transport=httpx.MockTransport(fake.handle))
+    with client, pytest.raises(SkyvernAnswerTooLarge, match="larger than 1,000,000 bytes") as error:
+        client.send(api.get_run("wr_1"))
+    assert not error.value.transient
+
+
+@pytest.mark.parametrize("endpoint", [api.get_run("wr_1"), api.cancel_run("wr_1")], ids=lambda call: call.method)
+def test_an_error_page_of_any_size_is_no_final_word(fake: FakeSkyvern, endpoint: Any) -> None:
+    fake.next(endpoint.method, ".*", lambda: httpx.Response(502, content=b" " * 2_000_000))
+    settings, once = Settings(API_KEY, max_answer_bytes=1_000_000), RetryPolicy(attempts=1)
+    client = SkyvernClient(settings, retry=once, transport=httpx.MockTransport(fake.handle))
+    with client, pytest.raises(SkyvernResponseError, match="larger than 1,000,000 bytes") as error:
+        client.send(endpoint)
+    assert error.value.transient
+
+
+def test_half_a_large_answer_is_named_as_any_other(client: Client, fake: FakeSkyvern) -> None:
+    fake.next("GET", "/v1/runs/.*", *[lambda: httpx.Response(200, content=b'{"run_id": "wr_1", "output": [1')] * 5)
+    with pytest.raises(SkyvernResponseError, match="not what the Skyvern API promises: Invalid JSON: EOF"):
         client.send(api.get_run("wr_1"))

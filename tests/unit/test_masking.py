@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
+from copy import deepcopy
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ MASKED_ECHO = {
 
 
 def masked(value: Any) -> Any:
-    return OutputMasker().masked(value)
+    return OutputMasker().masked(deepcopy(value))
 
 
 def test_secrets_that_an_http_request_block_echoes_are_masked_and_nothing_else() -> None:
