@@ -1,17 +1,24 @@
 # Developer tasks. Needs python3 (3.11 is what the pins are made for), make and PyPI; everything else goes to .venvs/.
 # docs/development.md says more.
 
-PYTHON ?= python3
+# PYTHON is a command or a version (3.13), which is also found where pyenv has it; each has environments of its own.
+python = $(if $(filter 3.%,$(1)),$(or $(lastword $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python3)),python$(1)),$(1))
+ifeq ($(origin PYTHON),undefined)
+PYTHON := python3
+else
+OTHER := -python$(shell $(call python,$(PYTHON)) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
+TOOLS_PYTHON := $(if $(filter 3.%,$(PYTHON)),python3,$(PYTHON))
 UV := $(or $(shell command -v uv),.venvs/uv/bin/uv)
-NEWEST := .venvs/airflow-3.3
+NEWEST := .venvs/airflow-3.3$(OTHER)
 SKYVERN_VENV ?= $(CURDIR)/.venvs/skyvern
 SKYVERN := $(SKYVERN_VENV)/.installed
 export UV SKYVERN_VENV
 
 AIRFLOW ?= 3.3
-VENV := .venvs/airflow-$(AIRFLOW)
-ifneq ($(filter-out events ticks,$(SUITE)),)
-$(error SUITE=$(SUITE): events or ticks)
+VENV := .venvs/airflow-$(AIRFLOW)$(OTHER)
+ifneq ($(filter-out unit installs events ticks,$(SUITE)),)
+$(error SUITE=$(SUITE): unit, installs, events or ticks)
 endif
 ifneq ($(filter-out airflow,$(RIG)),)
 $(error RIG=$(RIG): airflow)
@@ -32,10 +39,17 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 	$(NEWEST)/bin/deptry --no-ansi airflow_skyvern
 	$(NEWEST)/bin/python -m pytest -q -n auto tests/unit
 
+# AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13.
+# SUITE=unit: no servers; also AIRFLOW=lowest|newest, the lowest and newest versions that the package allows.
+# SUITE=installs: the wheel, by pip, beside each Airflow's dependencies of its time (ALL=1: on each Python).
 # SUITE=events: many finished runs as events, and a triggerer that is killed (SEED=, KILLS=, POSTGRES=0).
 # SUITE=ticks: schedules are taken over and released while they fire, nine minutes of real ticks.
-test: $(VENV)/.installed $(SKYVERN)  ## * all tests, with real servers (AIRFLOW=2.11|3.1|3.3, UNIT=0, SUITE=events|ticks)
-ifeq ($(SUITE),events)
+test: $(VENV)/.installed $(if $(filter unit installs,$(SUITE)),,$(SKYVERN))  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
+ifeq ($(SUITE),unit)
+	$(VENV)/bin/python -m pytest -q -n auto tests/unit
+else ifeq ($(SUITE),installs)
+	$(VENV)/bin/python -m pytest -v -n 2 tests/installs
+else ifeq ($(SUITE),events)
 	$(VENV)/bin/python -m pytest -v -rP tests/events
 else ifeq ($(SUITE),ticks)
 	$(VENV)/bin/python -m pytest -v -s -m real_ticks tests/system
@@ -66,33 +80,35 @@ format: $(NEWEST)/.installed  ## format and fix what can be fixed
 	$(NEWEST)/bin/ruff check --fix .
 
 constraints: | $(UV)  ## resolve the newest pins into constraints/
-	$(PYTHON) -m dev.constraints
+	$(TOOLS_PYTHON) -m dev.constraints
 
 clean:  ## remove environments and caches
 	rm -rf .venvs .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist site
 
 # Environments: .venvs/airflow-X.Y with this package and the tools, .venvs/skyvern with the server.
 .venvs/uv/bin/uv:
-	$(PYTHON) -m venv .venvs/uv
+	$(TOOLS_PYTHON) -m venv .venvs/uv
 	.venvs/uv/bin/pip install --quiet --disable-pip-version-check uv
 
-.venvs/airflow-%/.installed: constraints/airflow-%.txt pyproject.toml | $(UV)
-	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) $(@D)
-	$(UV) pip install --quiet --python $(@D) --constraint $< --editable . --group dev
+.SECONDEXPANSION:
+.venvs/airflow-%/.installed: constraints/airflow-$$(firstword $$(subst -, ,$$*)).txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(call python,$(PYTHON)) $(@D)
+	$(UV) pip install --quiet --python $(@D) --constraint $< --editable . \
+	  --group $(if $(findstring airflow-lowest,$@)$(findstring airflow-newest,$@),test,dev)
 	touch $@
 
 .venvs/bench/.installed: constraints/bench.txt pyproject.toml | $(UV)
-	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) $(@D)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(TOOLS_PYTHON) $(@D)
 	$(UV) pip install --quiet --python $(@D) --constraint $< --editable . --group bench
 	touch $@
 
 .venvs/docs/.installed: constraints/docs.txt pyproject.toml | $(UV)
-	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) $(@D)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(TOOLS_PYTHON) $(@D)
 	$(UV) pip install --quiet --python $(@D) --constraint $< --group docs
 	touch $@
 
 $(SKYVERN): constraints/skyvern.txt | $(UV)
-	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) $(@D)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(TOOLS_PYTHON) $(@D)
 	$(UV) pip install --quiet --python $(@D) --requirement $<
 	touch $@
 

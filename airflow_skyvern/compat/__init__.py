@@ -343,6 +343,12 @@ def is_present(dag_model: Any) -> bool:
     return not dag_model.is_stale if hasattr(dag_model, "is_stale") else bool(dag_model.is_active)
 
 
+def scheduled_on(asset: Any) -> list[Any]:
+    """Return the references of the DAGs that an asset's events start: ``scheduled_dags``, ``consuming_dags`` on 3.0."""
+    references: list[Any] = asset.scheduled_dags if hasattr(asset, "scheduled_dags") else asset.consuming_dags
+    return references
+
+
 def is_partitioned(dag_model: Any) -> bool:
     """Return whether a DAG is started once per partition of its assets; from 3.3 on."""
     return bool(getattr(dag_model, "timetable_partitioned", False))

@@ -36,7 +36,7 @@ def queue_dags_for_all_events(session: Session, asset: AssetModel) -> None:
     if newest is None:
         return
     now = datetime.now(timezone.utc)
-    for reference in asset.scheduled_dags:
+    for reference in compat.scheduled_on(asset):
         dag = reference.dag
         if dag.is_paused or compat.is_partitioned(dag) or _postponed(session, asset, dag.dag_id, now):
             continue

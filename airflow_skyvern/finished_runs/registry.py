@@ -147,7 +147,7 @@ def _make_events(session: Session, asset: AssetModel, runs: Sequence[FinishedRun
         extra = {"from_webhook": True, "payload": {"runs": list(some)}}
         asset_manager.register_asset_change(asset=asset, extra=extra, session=session, **more)
 
-    partitioned = {compat.is_partitioned(listener.dag) for listener in asset.scheduled_dags}
+    partitioned = {compat.is_partitioned(listener.dag) for listener in compat.scheduled_on(asset)}
     if True in partitioned:
         for run in runs:
             register([run], partition_key=run["run_id"])
