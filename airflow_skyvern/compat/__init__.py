@@ -344,7 +344,7 @@ def is_present(dag_model: Any) -> bool:
 
 
 def scheduled_on(asset: Any) -> list[Any]:
-    """Return the references of the DAGs that an asset's events start: ``scheduled_dags``, ``consuming_dags`` on 3.0."""
+    """Return which DAGs the events of an asset start: ``scheduled_dags``, on 3.0 ``consuming_dags``."""
     references: list[Any] = asset.scheduled_dags if hasattr(asset, "scheduled_dags") else asset.consuming_dags
     return references
 
