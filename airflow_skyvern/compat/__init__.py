@@ -17,10 +17,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from inspect import signature
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from uuid import UUID
 
     from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -170,6 +171,68 @@ def deferral_timed_out(next_kwargs: Mapping[str, Any] | None) -> bool:
     writes "Trigger/execution timeout", 3.x "Trigger timeout".
     """
     return "timeout" in str((next_kwargs or {}).get("error", "")).lower()
+
+
+# A person's answer in Airflow, "Required Actions": from 3.1 on.
+
+
+def has_required_actions() -> bool:
+    """Tell whether a task can ask a person in Airflow; from 3.1 on."""
+    return is_airflow_3() and find_spec("airflow.sdk.execution_time.hitl") is not None
+
+
+def answers_resume_tasks() -> bool:
+    """Tell whether Airflow itself resumes a deferred task with a person's answer; from 3.3 on."""
+    return renders_trigger_arguments()
+
+
+def ask_person(ti_id: UUID, *, options: list[str], subject: str, body: str) -> None:
+    """
+    Show a request in Required Actions.
+
+    There is one per try: a second one opens the first again if that was answered, with the text of the first.
+    """
+    from airflow.sdk.execution_time.hitl import upsert_hitl_detail
+
+    upsert_hitl_detail(
+        ti_id=ti_id, options=options, subject=subject, body=body, defaults=None, multiple=False, params={}
+    )
+
+
+def answer_of_person(ti_id: UUID) -> Any:
+    """
+    Return the response to a request: ``response_received``, ``chosen_options``, ``responded_by_user``; None if none.
+
+    :raises Exception: there is no request, as after a clear, or Airflow does not answer.
+    """
+    from airflow.sdk.execution_time.hitl import get_hitl_detail_content_detail
+
+    detail = get_hitl_detail_content_detail(ti_id=ti_id)
+    return detail if detail.response_received else None
+
+
+def close_request(ti_id: UUID, answer: str) -> None:
+    """
+    Answer a request in nobody's name, so that no person need answer it any more.
+
+    :raises Exception: there is none, it is answered already, or Airflow does not answer.
+    """
+    from airflow.sdk.execution_time.hitl import update_hitl_detail_response
+
+    update_hitl_detail_response(ti_id=ti_id, chosen_options=[answer], params_input={})
+
+
+def task_page(ti: Any) -> str:
+    """Return the address of a task instance's page in Airflow, at the tab of its run if it has one; or nothing."""
+    address = airflow_base_url()
+    if not address:
+        return ""
+    if not is_airflow_3():
+        return str(ti.log_url)
+    mapped = f"/mapped/{ti.map_index}" if map_index_for_lookups(ti) is not None else ""
+    ids = [quote(part, safe="") for part in (ti.dag_id, ti.run_id, ti.task_id)]
+    page = "{}/dags/{}/runs/{}/tasks/{}".format(address.rstrip("/"), *ids) + mapped
+    return f"{page}/plugin/skyvern" if has_required_actions() else page
 
 
 # What a trigger may ask.

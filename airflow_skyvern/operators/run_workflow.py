@@ -6,11 +6,12 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow_skyvern import compat, metrics
 from airflow_skyvern.compat.sdk import (
     AirflowException,
+    AirflowFailException,
     AirflowSkipException,
     BaseOperator,
     conf,
@@ -20,6 +21,7 @@ from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.results.deliver import check_place, deliver_files, file_options
 from airflow_skyvern.results.destination import check_output_to
+from airflow_skyvern.task.approval import check_approval, is_resumed
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.deferral import NOTE, note_of_run
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.runs.wait import Wait
     from airflow_skyvern.task.active_run import ActiveRun
+    from airflow_skyvern.task.approval import Approvals, Note
     from airflow_skyvern.triggers import SkyvernRunTrigger
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
@@ -130,6 +133,12 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     :param screenshots: The same for screenshots. Default: False.
     :param expect_files: How many files a completed run must have downloaded: a number, ``(least, most)``, or name
         patterns such as ``["*.pdf"]`` that each must match a file. Default: any.
+    :param approval: ``"airflow"``: when the run waits for a person (a ``human_interaction`` block), ask in Airflow's
+        Required Actions, and give the answer to Skyvern. Needs Airflow 3.1 and ``deferrable=True``. Default: None, a
+        person answers in Skyvern.
+    :param on_reject: What a person's rejection in Airflow does with the task, after the run was canceled: ``"fail"``,
+        without retries; ``"skip"``; ``"return"``, which succeeds and returns the XCom ``approval``. Default:
+        ``"fail"``.
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
     :raises SkyvernOutputError: with ``rerun_on_invalid_output=True``: the output is not what ``output_schema`` and
         ``output_from`` say. Else that is an AirflowFailException.
@@ -191,6 +200,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         recording: bool = False,
         screenshots: bool = False,
         expect_files: ExpectedFiles = None,
+        approval: Literal["airflow"] | None = None,
+        on_reject: Literal["fail", "skip", "return"] = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -235,6 +246,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
                 "a SkyvernRunSensor or a SkyvernDownloadFilesOperator with files_to."
             )
         check_output_to(self.task_id, output_to, has_output=wait_for_completion)
+        self.approval = approval
+        self.on_reject = on_reject
+        check_approval(self.task_id, approval, on_reject, waits_deferred=deferrable and wait_for_completion)
 
     @cached_property
     def hook(self) -> SkyvernHook:
@@ -312,8 +326,39 @@ class SkyvernRunWorkflowOperator(BaseOperator):
                     "Skyvern run %s: paused, waiting for a person in %s", run_id, ended["message"] or "Skyvern"
                 )
                 task_try.publish_pause(run_id, ended["message"])
+                if self.approval is not None:
+                    self._ask(task_try, run_id, deadline)
                 self._defer(task_try, run_id, deadline, pause_known=True)
             return self._wait(task_try, run_id, deadline, end_known=ended["reason"] == "ended")
+
+    def approval_complete(
+        self,
+        context: Context,
+        event: Any = None,
+        deadline: float = 0.0,
+        try_number: int | None = None,
+        request: Any = None,
+        **_: Any,
+    ) -> Any:
+        """Resume after a person has answered, in Airflow or in Skyvern, or after the run has ended unanswered."""
+        task_try = TaskTry(context)
+        if try_number is not None and try_number != task_try.number:
+            self.log.warning("Resumed with the answer to try %d, which is over: starting again", try_number)
+            return self.execute(context)
+        run_id = request["run_id"]
+        with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
+            self._active_run.is_running(task_try, run_id)
+            approvals = self._approvals(task_try, run_id)
+            if (answer := approvals.answer(request)) is None:
+                approvals.close()
+                approvals.note_answer_in_skyvern(request, event)
+                if not is_resumed(event):
+                    return self.execute_complete(context, event, deadline, try_number)
+            elif answer.approved:
+                approvals.approve(request, answer)
+            elif (rejected := approvals.reject(request, answer)) is not None:
+                return self._rejected(task_try, *rejected)
+            return self._defer(task_try, run_id, deadline)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """
@@ -330,6 +375,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             run_id = task_try.published_run_id() if next_method == "__fail__" else None
             if run_id is None:
                 raise
+            if self.approval is not None:
+                self._approvals(task_try, run_id).close()
             with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
                 if not compat.deferral_timed_out(next_kwargs):
                     return self._wait_and_defer_again(task_try, run_id, error)
@@ -407,10 +454,54 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         if self.cancel_on_kill and self.wait_for_completion:
             task_try.publish_connection_and_run_key(self.skyvern_conn_id, group)
 
-    def _defer(self, task_try: TaskTry, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:
+    def _approvals(self, task_try: TaskTry, run_id: str) -> Approvals:
+        from airflow_skyvern.task.approval import Approvals
+
+        return Approvals(self.hook, task_try, run_id, self.log, self._active_run.sleep)
+
+    def _ask(self, task_try: TaskTry, run_id: str, deadline: float) -> NoReturn:
+        """Ask a person in Airflow, and wait for the answer; or wait for the run, if it asks nothing any more."""
+        from airflow_skyvern.triggers import SkyvernApprovalTrigger
+
+        self._active_run.is_running(task_try, run_id)
+        request = self._approvals(task_try, run_id).ask(self.workflow_id)
+        if request is None:
+            self._defer(task_try, run_id, deadline)
+        self._stop_if_ended_by_user(task_try, run_id)
+        note = note_of_run(run_id, self.skyvern_conn_id, request["app_url"])
+        self.defer(
+            trigger=SkyvernApprovalTrigger(
+                run_id,
+                self.skyvern_conn_id,
+                self.poll_interval,
+                deadline,
+                ti_id=str(task_try.id),
+                cancel_on_kill=self.cancel_on_kill,
+            ),
+            method_name="approval_complete",
+            kwargs={"deadline": deadline, "try_number": task_try.number, "request": request, NOTE: note},
+            timeout=airflows_timeout_for(deadline),
+        )
+
+    def _rejected(self, task_try: TaskTry, run: Run, note: Note) -> Any:
+        """End the task after a person's rejection, unless the run has completed before it was canceled."""
+        if run.succeeded:
+            return self._result(task_try, run)
+        self._active_run.ended()
+        metrics.run_ended(self.skyvern_conn_id, run)
+        who = note["answered_by"] or "A person"
+        message = f"Skyvern run {run.run_id}: {who} rejected it in Airflow ({note['answer']})."
+        if self.on_reject == "return":
+            return note
+        raise (AirflowSkipException if self.on_reject == "skip" else AirflowFailException)(message)
+
+    def _stop_if_ended_by_user(self, task_try: TaskTry, run_id: str) -> None:
         if task_try.ended_by_user():
             self._active_run.is_running(task_try, run_id)
             self._active_run.stop_for_user()
+
+    def _defer(self, task_try: TaskTry, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:
+        self._stop_if_ended_by_user(task_try, run_id)
         note = note_of_run(run_id, self.skyvern_conn_id, task_try.published_app_url(run_id))
         self.defer(
             trigger=_trigger_class()(

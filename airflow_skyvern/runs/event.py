@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from airflow_skyvern.exceptions import SkyvernError
 
-Reason = Literal["ended", "deadline", "paused", "error"]
+Reason = Literal["ended", "deadline", "paused", "resumed", "answered", "error"]
 
 
 class RunEvent(TypedDict):
@@ -15,7 +15,8 @@ class RunEvent(TypedDict):
     Why a wait is over; the resumed task asks Skyvern for everything else.
 
     ``ended``: the run is over. ``deadline``: it is not, and the time is up. ``paused``: it waits for a person,
-    at the address in ``message``. ``error``: looking at it failed in a way that looking again cannot cure, as
+    at the address in ``message``. ``resumed``: it does not wait for one any more. ``answered``: a person has answered
+    in Airflow. ``error``: looking at it failed in a way that looking again cannot cure, as
     ``message`` says.
     """
 

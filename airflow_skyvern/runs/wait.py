@@ -57,6 +57,7 @@ class Wait(Generic[R]):
     :param deadline: When the wait times out, in seconds since the epoch.
     :param log: Where news of the run is logged.
     :param on_pause: Called when the run begins to wait for a person.
+    :param on_resume: Called when the run does not wait for a person any more, and has not ended.
     :param pause_known: Whether the run was already known to be paused.
     :param end_known: Whether the end of the run is already in the log.
     :param clock: Returns the time in seconds since the epoch.
@@ -70,6 +71,7 @@ class Wait(Generic[R]):
         deadline: float,
         log: Log,
         on_pause: Callable[[R], object] | None = None,
+        on_resume: Callable[[R], object] | None = None,
         pause_known: bool = False,
         end_known: bool = False,
         clock: Callable[[], float] = time.time,
@@ -86,6 +88,7 @@ class Wait(Generic[R]):
         self._requested = 0.0
         self._refused_since: float | None = None
         self._on_pause = on_pause
+        self._on_resume = on_resume
         self._paused = pause_known
         self._end_known = end_known
         self._stopped = False
@@ -132,6 +135,8 @@ class Wait(Generic[R]):
         was_paused, self._paused = self._paused, run.status == PAUSED
         if self._paused and not was_paused and self._on_pause:
             self._on_pause(run)
+        if was_paused and not self._paused and self._on_resume:
+            self._on_resume(run)
 
     def unchanged(self) -> None:
         """Note that the run is as it was at the last poll."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from datetime import timezone
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from airflow_skyvern import compat
 from airflow_skyvern.task import xcom
@@ -37,6 +39,16 @@ class TaskTry:
     def number(self) -> int:
         """The number of this try; a clear does not start again at 1."""
         return int(self._ti.try_number)
+
+    @property
+    def ti(self) -> Any:
+        """The task instance, as Airflow gave it."""
+        return self._ti
+
+    @property
+    def id(self) -> UUID:
+        """The id of this try; Airflow 3 gives each try its own."""
+        return UUID(str(self._ti.id))
 
     @property
     def started_at(self) -> float | None:
@@ -105,6 +117,10 @@ class TaskTry:
     def published_app_url(self, run_id: str) -> str | None:
         """Return the address of a run that this object has published; Airflow is not asked."""
         return self._published.app_url if self._published and self._published.run_id == run_id else None
+
+    def publish_approval(self, note: Mapping[str, Any]) -> None:
+        """Push what a person has answered."""
+        self._ti.xcom_push(key=xcom.APPROVAL, value=dict(note))
 
     def published_run_id(self) -> str | None:
         """Return the run id that this task pushed before it was deferred."""

@@ -11,6 +11,9 @@ APP_URL = "app_url"
 AWAITING_PERSON = "awaiting_person"
 """Where a paused run waits for a person: ``run_id`` and ``app_url``."""
 
+APPROVAL = "approval"
+"""The last answer of a person to a paused run: what it was, by whom, where, and when."""
+
 CONNECTION_AND_RUN_KEY = "connection_and_run_key"
 """How the API server finds the run of a task that a user marks: connection id, and tag of the attempt group."""
 

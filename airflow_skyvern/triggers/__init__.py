@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern import compat
+from airflow_skyvern.triggers.approval import SkyvernApprovalTrigger
 from airflow_skyvern.triggers.run import SkyvernRunTrigger, SkyvernSensorTrigger
 
 if TYPE_CHECKING:
     from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
 
-__all__ = ["SkyvernRunTrigger", "SkyvernSensorTrigger", "SkyvernWorkflowRunsTrigger"]
+__all__ = ["SkyvernApprovalTrigger", "SkyvernRunTrigger", "SkyvernSensorTrigger", "SkyvernWorkflowRunsTrigger"]
 
 
 def __getattr__(name: str) -> Any:

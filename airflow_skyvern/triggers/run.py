@@ -65,6 +65,8 @@ class SkyvernRunTrigger(BaseTrigger):
     retry_interval: ClassVar[float] = 1.0
     """Seconds between two questions to Airflow about a task that a user may have ended."""
 
+    stop_reason: ClassVar[Reason] = "paused"
+
     waiting_since = 0.0
     """An end before then, in seconds since the epoch, was not noticed late: nobody waited for it."""
 
@@ -121,10 +123,8 @@ class SkyvernRunTrigger(BaseTrigger):
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(work)
 
-    async def _event(self) -> RunEvent:
-        """Wait for the end and describe it."""
-        reason: Reason = "deadline"
-        message = None
+    def _new_wait(self) -> Wait[RunSnapshot]:
+        """Make the wait, which may end before the run: then with :attr:`stop_reason`."""
         wait: Wait[RunSnapshot] = Wait(
             self.run_id,
             poll_interval=self.poll_interval,
@@ -133,6 +133,13 @@ class SkyvernRunTrigger(BaseTrigger):
             on_pause=None if self.pause_known is None else lambda _: wait.stop(),
             pause_known=bool(self.pause_known),
         )
+        return wait
+
+    async def _event(self) -> RunEvent:
+        """Wait for the end and describe it."""
+        reason: Reason = "deadline"
+        message = None
+        wait = self._new_wait()
         try:
             run_id_of(self.run_id)
             hook = SkyvernHook(self.skyvern_conn_id)
@@ -143,7 +150,7 @@ class SkyvernRunTrigger(BaseTrigger):
                 reason = "ended"
                 metrics.end_noticed(self.skyvern_conn_id, run, self.waiting_since)
             elif wait.run is not None and not wait.expired:
-                reason, message = "paused", wait.run.app_url
+                reason, message = self.stop_reason, wait.run.app_url
         except (SkyvernError, AirflowNotFoundException) as error:
             self.log.error("Skyvern run %s: cannot be waited for. %s", self.run_id, error)
             reason, message = "error", str(error)

@@ -145,6 +145,7 @@ class Run:
         """Go one step further, unless the run is over or waits for a person."""
         paused = self.state["status"] == "paused" and not self.told_to_go_on
         if not self.canceled and not paused and self.step < len(self.plan) - 1:
+            self.told_to_go_on = self.told_to_go_on and self.state["status"] != "paused"
             self.step += 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,12 @@ def workflow_row(run: Run) -> dict[str, Any]:
     }
 
 
+def _definition(block: Mapping[str, Any]) -> dict[str, Any]:
+    known = {"label": block["label"], "block_type": block["block_type"]}
+    children = [_definition(child) for child in block.get("children", ())]
+    return {**known, "loop_blocks": children} if children else known
+
+
 def workflow_view(made: Workflow) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
         {
@@ -135,7 +142,7 @@ def workflow_view(made: Workflow) -> dict[str, Any]:
         "workflow_definition": {
             "version": 1,
             "parameters": parameters,
-            "blocks": [{"label": made.labels[0]}],
+            "blocks": [_definition(block) for block in made.all_blocks],
         },
         "created_at": stamp(made.created_at),
         "modified_at": stamp(made.created_at),

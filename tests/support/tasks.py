@@ -11,6 +11,7 @@ from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 from airflow_skyvern.compat.sdk import TaskDeferred
 
@@ -23,6 +24,7 @@ class FakeTaskInstance:
         self.run_id = "manual__1"
         self.task_id = task_id
         self.map_index = map_index
+        self.id = UUID(int=7)
         self.try_number = 1
         self.max_tries = 0
         self.start_date: datetime | None = None

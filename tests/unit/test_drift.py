@@ -17,6 +17,7 @@ import airflow
 import pytest
 
 import airflow_skyvern
+from airflow_skyvern import compat
 from airflow_skyvern.cli import main
 from airflow_skyvern.compat import dag_bag
 from airflow_skyvern.provider_info import get_provider_info
@@ -96,6 +97,8 @@ def test_the_code_in_the_documents_is_code(location: str) -> None:
     code = BLOCKS[location]
     if "airflow_skyvern.retries" in code and not RETRY_POLICIES:
         pytest.skip("retry policies came with Airflow 3.3")
+    if 'approval="airflow"' in code and not compat.has_required_actions():
+        pytest.skip("Required Actions came with Airflow 3.1")
     if AIRFLOW_2 and "airflow_skyvern.assets" in code:
         pytest.skip("watchers and webhooks came with Airflow 3")
     if "PartitionedAssetTimetable" in code and not PARTITIONS:

@@ -12,6 +12,7 @@ from airflow_skyvern.operators import SkyvernDownloadFilesOperator, SkyvernRunWo
 from airflow_skyvern.schedules.guard import SkyvernScheduleGuard
 from airflow_skyvern.sensors import SkyvernRunSensor
 from airflow_skyvern.task import deferral, xcom
+from airflow_skyvern.triggers.approval import SkyvernApprovalTrigger
 from airflow_skyvern.triggers.run import SkyvernRunTrigger, SkyvernSensorTrigger
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
@@ -25,7 +26,7 @@ PUBLIC = {
     "airflow_skyvern.operators": "SkyvernDownloadFilesOperator SkyvernRunWorkflowOperator",
     "airflow_skyvern.schedules.guard": "SkyvernScheduleGuard",
     "airflow_skyvern.sensors": "SkyvernRunSensor",
-    "airflow_skyvern.triggers": "SkyvernRunTrigger SkyvernSensorTrigger",
+    "airflow_skyvern.triggers": "SkyvernApprovalTrigger SkyvernRunTrigger SkyvernSensorTrigger",
 }
 
 
@@ -76,6 +77,12 @@ def test_airflow_stores_this_of_a_wait() -> None:
     ]
 
 
+def test_airflow_stores_this_of_a_wait_for_a_persons_answer() -> None:
+    path, kwargs = SkyvernApprovalTrigger("wr_1", "c", 10.0, 1.0, ti_id="0199").serialize()
+    assert path == "airflow_skyvern.triggers.SkyvernApprovalTrigger"
+    assert sorted(kwargs) == ["cancel_on_kill", "deadline", "poll_interval", "run_id", "skyvern_conn_id", "ti_id"]
+
+
 @pytest.mark.skipif(AIRFLOW_2, reason="watchers came with Airflow 3")
 def test_airflow_stores_this_of_a_watcher() -> None:
     from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
@@ -109,6 +116,7 @@ def test_these_are_the_xcoms() -> None:
         "RUN_ID": "run_id",
         "APP_URL": "app_url",
         "AWAITING_PERSON": "awaiting_person",
+        "APPROVAL": "approval",
         "CONNECTION_AND_RUN_KEY": "connection_and_run_key",
         "FILES": "files",
         "EVIDENCE": "evidence",

@@ -1,0 +1,51 @@
+"""The blocks of a run, as its timeline tells them: which one failed, and which one waits for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import Block, TimelineItem
+
+HUMAN_INTERACTION = "human_interaction"
+"""The type of a block that waits for a person."""
+
+FAILED = frozenset({"failed", "terminated", "timed_out", "canceled"})
+"""The statuses of a block that did not do what it should."""
+
+
+def blocks_of(timeline: Sequence[TimelineItem]) -> Iterator[Block]:
+    """Yield the blocks in the order in which they began, those of a loop after it; the timeline is newest first."""
+    for item in reversed(timeline):
+        if item.block is not None:
+            yield item.block
+        yield from blocks_of(item.children)
+
+
+def failing_block(timeline: Sequence[TimelineItem]) -> Block | None:
+    """Return the block at which the run failed: the last one that failed, and the innermost of nested ones."""
+    failed = [block for block in blocks_of(timeline) if block.status in FAILED]
+    return failed[-1] if failed else None
+
+
+def waiting_block(timeline: Sequence[TimelineItem]) -> Block | None:
+    """Return the block that waits for a person."""
+    waiting = [
+        block for block in blocks_of(timeline) if block.block_type == HUMAN_INTERACTION and block.status == "running"
+    ]
+    return waiting[-1] if waiting else None
+
+
+def last_screenshot(block: Block) -> str | None:
+    """Return the artifact id of the newest screenshot of a block; its actions are newest first."""
+    shots = (action.screenshot_artifact_id for action in block.actions)
+    return next((shot for shot in shots if shot), None)
+
+
+def definitions_of(blocks: Any) -> Iterator[dict[str, Any]]:
+    """Yield the blocks of a workflow's definition, those of loops too."""
+    for block in blocks if isinstance(blocks, list) else []:
+        if isinstance(block, dict):
+            yield block
+            yield from definitions_of(block.get("loop_blocks"))

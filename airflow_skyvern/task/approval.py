@@ -1,0 +1,214 @@
+"""A person's approval in Airflow's Required Actions: the request of this try of this task, and its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from airflow_skyvern import compat
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
+
+if TYPE_CHECKING:
+    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.models import Run
+    from airflow_skyvern.runs.approval import Question
+    from airflow_skyvern.runs.wait import Log
+    from airflow_skyvern.task.task_try import TaskTry
+
+ON_REJECT = ("fail", "skip", "return")
+
+NO_LONGER_NEEDED = "No longer needed"
+"""What a request is closed with when the task goes on without it."""
+
+
+class Request(TypedDict):
+    """What of a request crosses Airflow's database while the task is deferred."""
+
+    run_id: str
+    block_id: str | None
+    label: str
+    options: list[str]
+    app_url: str | None
+
+
+class Note(TypedDict):
+    """The XCom ``approval``."""
+
+    run_id: str
+    block: str
+    approved: bool
+    answer: str
+    answered_by: str | None
+    answered_in: str
+    answered_at: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a person has answered in Airflow."""
+
+    approved: bool
+    option: str
+    by: str | None
+    at: str
+
+
+def check_approval(task_id: str, approval: Any, on_reject: Any, *, waits_deferred: bool) -> None:
+    """
+    Check the arguments that ask for an approval in Airflow.
+
+    :raises SkyvernConfigError: says what is wrong.
+    """
+    if on_reject not in ON_REJECT:
+        raise SkyvernConfigError(f"Task {task_id!r}: on_reject must be one of {', '.join(ON_REJECT)}.")
+    if approval is None:
+        return
+    if approval != "airflow":
+        raise SkyvernConfigError(f"Task {task_id!r}: approval must be None or 'airflow', not {approval!r}.")
+    if not compat.has_required_actions():
+        raise SkyvernConfigError(
+            f"Task {task_id!r}: approval='airflow' needs Airflow 3.1, which brought Required Actions."
+        )
+    if not waits_deferred:
+        raise SkyvernConfigError(
+            f"Task {task_id!r}: approval='airflow' needs deferrable=True and wait_for_completion=True."
+        )
+
+
+def is_resumed(event: Any) -> bool:
+    """Tell whether the trigger has ended because the run does not wait for a person any more."""
+    return isinstance(event, Mapping) and event.get("reason") == "resumed"
+
+
+class Approvals:
+    """
+    The request of this try, which is at most one at a time.
+
+    :param sleep: How to pause; ends early when the task is killed.
+    """
+
+    def __init__(
+        self, hook: SkyvernHook, task_try: TaskTry, run_id: str, log: Log, sleep: Callable[[float], None]
+    ) -> None:
+        self._hook, self._try, self._run_id, self._log, self._sleep = hook, task_try, run_id, log, sleep
+
+    def ask(self, workflow_id: str) -> Request | None:
+        """Show in Airflow what the run asks; return None if it asks nothing any more."""
+        from airflow_skyvern.client.retry import while_transient
+        from airflow_skyvern.runs.approval import ANSWER_PATIENCE, APPROVE, REJECT, question_of
+
+        question = while_transient(ANSWER_PATIENCE, sleep=self._sleep)(question_of, self._hook.send, self._run_id)
+        if question is None:
+            return None
+        once = self._asks_once(workflow_id)
+        options = [question.approve, question.reject] if once else [APPROVE, REJECT]
+        subject = f"Skyvern: {(once and (question.subject or question.label)) or self._run_id}"
+        compat.ask_person(self._try.id, options=options, subject=subject, body=self._body(question, once=once))
+        self._log.info("Skyvern run %s: asks in Airflow's Required Actions: %s", self._run_id, " / ".join(options))
+        return Request(
+            run_id=self._run_id,
+            block_id=question.block_id,
+            label=question.label,
+            options=options,
+            app_url=question.app_url,
+        )
+
+    def answer(self, request: Request) -> Answer | None:
+        """Return what a person has answered, as Airflow stores it."""
+        detail = compat.answer_of_person(self._try.id)
+        chosen = list(detail.chosen_options or ()) if detail is not None else []
+        if not chosen or chosen[0] not in request["options"]:  # closed by the trigger
+            return None
+        user, when = detail.responded_by_user, detail.responded_at or datetime.now(timezone.utc)
+        return Answer(chosen[0] == request["options"][0], chosen[0], user.name if user else None, when.isoformat())
+
+    def approve(self, request: Request, answer: Answer) -> None:
+        """Let the run continue, unless it has moved on already."""
+        from airflow_skyvern.runs.approval import approve
+
+        if approve(self._hook.send, self._run_id, request["block_id"], self._sleep):
+            self._note(request, answer)
+        else:
+            self._log_too_late(answer)
+
+    def reject(self, request: Request, answer: Answer) -> tuple[Run, Note] | None:
+        """Cancel the run and return it as it is then, and the note; None if it has moved on already."""
+        from airflow_skyvern.client.retry import while_transient
+        from airflow_skyvern.runs.approval import ANSWER_PATIENCE, still_asks
+        from airflow_skyvern.runs.cancel import cancel_and_fetch
+
+        asks = while_transient(ANSWER_PATIENCE, sleep=self._sleep)
+        if not asks(still_asks, self._hook.send, self._run_id, request["block_id"]):
+            self._log_too_late(answer)
+            return None
+        run = cancel_and_fetch(self._hook.send, self._run_id, sleep=self._sleep)
+        return run, self._note(request, answer)
+
+    def note_answer_in_skyvern(self, request: Request, event: Any) -> None:
+        """Note that the run continues, or has completed, without an answer from Airflow."""
+        if not (is_resumed(event) or (isinstance(event, Mapping) and event.get("status") == "completed")):
+            return
+        now = datetime.now(timezone.utc).isoformat()
+        self._publish(request, Answer(approved=True, option="", by=None, at=now), "skyvern")
+        self._log.info("Skyvern run %s: a person has answered in Skyvern", self._run_id)
+
+    def close(self) -> None:
+        """Close the request, if it is open."""
+        try:
+            if compat.answer_of_person(self._try.id) is None:
+                compat.close_request(self._try.id, NO_LONGER_NEEDED)
+        except Exception as error:  # noqa: BLE001  there is none, or it was answered at that moment
+            self._log.info("Skyvern run %s: no request in Airflow was closed. %r", self._run_id, error)
+
+    def _note(self, request: Request, answer: Answer) -> Note:
+        self._log.info(
+            "Skyvern run %s: %s by %s in Airflow (%s)",
+            self._run_id,
+            "approved" if answer.approved else "rejected",
+            answer.by or "an unknown user",
+            answer.option,
+        )
+        return self._publish(request, answer, "airflow")
+
+    def _publish(self, request: Request, answer: Answer, where: str) -> Note:
+        note = Note(
+            run_id=self._run_id,
+            block=request["label"],
+            approved=answer.approved,
+            answer=answer.option,
+            answered_by=answer.by,
+            answered_in=where,
+            answered_at=answer.at,
+        )
+        self._try.publish_approval(note)
+        return note
+
+    def _log_too_late(self, answer: Answer) -> None:
+        self._log.warning(
+            "Skyvern run %s: the answer of %s (%s) came too late: the run does not wait for it any more",
+            self._run_id,
+            answer.by or "an unknown user",
+            answer.option,
+        )
+
+    def _asks_once(self, workflow_id: str) -> bool:
+        """Tell whether the run asks once only: Airflow keeps the text of the first request for all of a try."""
+        from airflow_skyvern.runs.approval import asks_once
+
+        try:
+            return asks_once(self._hook.get_workflow(workflow_id))
+        except SkyvernError as error:
+            self._log.info("Skyvern run %s: how often it asks is not known. %s", self._run_id, error)
+            return False
+
+    def _body(self, question: Question, *, once: bool) -> str:
+        from airflow_skyvern.runs.approval import escaped
+
+        text = (
+            escaped(question.instructions) if once else "This run may ask several times: its page says what for now."
+        )
+        links = {"Run in Airflow": compat.task_page(self._try.ti), "Run in Skyvern": question.app_url}
+        shown = " · ".join(f"[{name}]({address})" for name, address in links.items() if address)
+        return "\n\n".join(part for part in (text or "The run waits for a person.", shown) if part)

@@ -1,0 +1,134 @@
+"""Waiting in the triggerer for a person's answer, in Airflow or in Skyvern, whichever comes first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
+
+from airflow.triggers.base import TriggerEvent
+from asgiref.sync import sync_to_async
+
+from airflow_skyvern import compat
+from airflow_skyvern.runs.event import Reason, RunEvent
+from airflow_skyvern.runs.wait import Wait
+from airflow_skyvern.triggers.run import SkyvernRunTrigger
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import RunSnapshot
+
+CLOSED = {
+    "resumed": "Answered in Skyvern",
+    "ended": "The run has ended",
+    "deadline": "The time is up",
+    "error": "The wait failed",
+    "killed": "The task was ended",
+}
+"""What a request is closed with that no person has answered in Airflow, by the reason."""
+
+
+class SkyvernApprovalTrigger(SkyvernRunTrigger):
+    """
+    Wait until a person has answered the request of this task in Airflow, or the run does not wait for one any more.
+
+    Takes the arguments of :class:`SkyvernRunTrigger`. Airflow 3.3 resumes the task itself with the answer; below,
+    this trigger asks Airflow for it every few seconds. When it is over otherwise, the request is closed.
+
+    :param ti_id: Id of the task instance, which is also that of its request.
+    """
+
+    __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
+
+    stop_reason: ClassVar[Reason] = "resumed"
+
+    answer_interval: ClassVar[float] = 5.0
+    """Seconds between two questions to Airflow for the answer."""
+
+    slow_answer_interval: ClassVar[float] = 60.0
+    """The same where Airflow resumes the task itself: only for a response that it could not deliver."""
+
+    def __init__(
+        self,
+        run_id: str,
+        skyvern_conn_id: str,
+        poll_interval: float,
+        deadline: float,
+        *,
+        ti_id: str,
+        cancel_on_kill: bool = False,
+    ) -> None:
+        super().__init__(run_id, skyvern_conn_id, poll_interval, deadline, cancel_on_kill=cancel_on_kill)
+        self.ti_id = ti_id
+        self._is_over = False
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what makes the same trigger elsewhere; no secret is in it."""
+        names = ("run_id", "skyvern_conn_id", "poll_interval", "deadline", "ti_id", "cancel_on_kill")
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {name: getattr(self, name) for name in names},
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and yield one :class:`RunEvent`."""
+        answered, changed = asyncio.create_task(self._answered()), asyncio.create_task(self._event())
+        try:
+            await asyncio.wait({answered, changed}, return_when=asyncio.FIRST_COMPLETED)
+            if answered.done():
+                event = RunEvent(run_id=self.run_id, reason="answered", status=None, message=None)
+            else:
+                event = changed.result()
+                await self._close(event["reason"])
+        finally:
+            for task in (answered, changed):
+                task.cancel()
+            await asyncio.gather(answered, changed, return_exceptions=True)
+        self._is_over = True
+        yield TriggerEvent(event)
+
+    async def on_kill(self) -> None:
+        """Cancel the run when a user has ended the task; Airflow 3.3 also calls this when a person has answered."""
+        with contextlib.suppress(Exception):  # after a clear there is no request any more
+            if await sync_to_async(compat.answer_of_person)(UUID(self.ti_id)) is not None:
+                return
+        await super().on_kill()
+
+    async def cleanup(self) -> None:
+        """Close the request if a user has ended the task, and leave it if another triggerer takes over."""
+        if self._is_over or self.task_instance is None:
+            return
+        with contextlib.suppress(Exception):  # nothing depends on it but a line in a list
+            if await compat.state_of_deferred_task(self.task_instance) in compat.ENDED_BY_USER:
+                await self._close("killed")
+
+    def _new_wait(self) -> Wait[RunSnapshot]:
+        wait: Wait[RunSnapshot] = Wait(
+            self.run_id,
+            poll_interval=self.poll_interval,
+            deadline=self.deadline,
+            log=self.logger(),
+            on_resume=lambda _: wait.stop(),
+            pause_known=True,
+        )
+        return wait
+
+    async def _answered(self) -> None:
+        """Return when a person has answered."""
+        interval = self.slow_answer_interval if compat.answers_resume_tasks() else self.answer_interval
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                if await sync_to_async(compat.answer_of_person)(UUID(self.ti_id)) is not None:
+                    return
+            except Exception as error:  # noqa: BLE001  Airflow may be away; the run is watched nevertheless
+                self.log.debug(
+                    "Skyvern run %s: Airflow does not tell whether it was answered. %r", self.run_id, error
+                )
+
+    async def _close(self, reason: str) -> None:
+        try:
+            await sync_to_async(compat.close_request)(UUID(self.ti_id), CLOSED[reason])
+        except Exception as error:  # noqa: BLE001  most often a person's answer came at the same moment
+            self.log.info("Skyvern run %s: the request in Airflow was not closed. %r", self.run_id, error)

@@ -1,0 +1,491 @@
+"""A person's approval: from the paused block to Airflow's Required Actions, and the answer back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from airflow_skyvern import compat
+from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernRunCanceled, SkyvernWaitTimeout
+from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+from airflow_skyvern.runs import approval
+from airflow_skyvern.triggers.approval import SkyvernApprovalTrigger
+from dev.fake.skyvern import LOST, FakeSkyvern
+from tests.support.tasks import FakeTaskInstance, context_of, first_event, rebuilt, resumed
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import Connect
+
+CONTINUE = "/v1/workflows/runs/[^/]+/continue"
+CANCEL = "/v1/runs/[^/]+/cancel"
+ASK = {"label": "ask", "block_type": "human_interaction"}
+ASK_IN_WORDS = {
+    **ASK,
+    "subject": "Pay ACME?",
+    "instructions": "Pay *1,234 EUR*\n![x](http://evil.example/x.png)",
+    "positive_descriptor": "Pay",
+    "negative_descriptor": "Do not pay",
+}
+PLAN = ("running", "paused", "running", "completed")
+
+needs_required_actions = pytest.mark.skipif(not compat.has_required_actions(), reason="came with Airflow 3.1")
+below_3_1 = pytest.mark.skipif(compat.has_required_actions(), reason="Airflow has Required Actions")
+
+
+class RequiredActions:
+    """Airflow's requests to persons, as its API server keeps them, behind the tasks' connection to Airflow."""
+
+    def __init__(self) -> None:
+        self.requests: dict[UUID, Any] = {}
+        self.responses: dict[UUID, dict[str, Any]] = {}
+        self.reads = 0
+
+    def send(self, msg: Any) -> Any:
+        """Answer a message of a task or a trigger."""
+        kind = type(msg).__name__
+        if kind == "CreateHITLDetailPayload":
+            self.responses.pop(msg.ti_id, None)
+            return self.requests.setdefault(msg.ti_id, msg)
+        if msg.ti_id not in self.requests:
+            raise RuntimeError("404: HITLDetail not found")
+        if kind == "UpdateHITLDetail":
+            if msg.ti_id in self.responses:
+                raise RuntimeError("409: already exists")
+            self._respond(msg.ti_id, msg.chosen_options[0], None)
+        else:
+            self.reads += 1
+        return self._detail(msg.ti_id)
+
+    def choose(self, option: str, user: str = "alice") -> None:
+        """Answer the only open request as a person."""
+        [ti_id] = self.open
+        assert option in self.requests[ti_id].options
+        self._respond(ti_id, option, {"id": user, "name": user})
+
+    @property
+    def open(self) -> list[UUID]:
+        """The requests that wait for an answer."""
+        return [ti_id for ti_id in self.requests if ti_id not in self.responses]
+
+    @property
+    def only(self) -> Any:
+        """The only request."""
+        [request] = self.requests.values()
+        return request
+
+    def _respond(self, ti_id: UUID, option: str, user: dict[str, str] | None) -> None:
+        now = datetime.now(timezone.utc)
+        self.responses[ti_id] = {"chosen_options": [option], "responded_by_user": user, "responded_at": now}
+
+    def _detail(self, ti_id: UUID) -> Any:
+        from airflow.sdk.api.datamodels._generated import HITLDetailResponse
+
+        nothing: dict[str, Any] = {"chosen_options": [], "responded_by_user": None, "responded_at": None}
+        response = self.responses.get(ti_id)
+        return HITLDetailResponse(response_received=response is not None, params_input={}, **(response or nothing))
+
+
+@pytest.fixture
+def actions(monkeypatch: pytest.MonkeyPatch) -> RequiredActions:
+    pytest.importorskip("airflow.sdk.execution_time.hitl")
+    from airflow.sdk.execution_time import task_runner
+
+    known = RequiredActions()
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", known, raising=False)
+    monkeypatch.setattr(SkyvernApprovalTrigger, "answer_interval", 0.02)
+    monkeypatch.setattr(SkyvernApprovalTrigger, "slow_answer_interval", 0.02)
+    return known
+
+
+def make(workflow_id: str, **arguments: Any) -> SkyvernRunWorkflowOperator:
+    defaults: dict[str, Any] = {"deferrable": True, "poll_interval": 0.01, "timeout": 30, "approval": "airflow"}
+    return SkyvernRunWorkflowOperator(task_id="t", workflow_id=workflow_id, **(defaults | arguments))
+
+
+class Task:
+    """A task that is executed deferral by deferral."""
+
+    def __init__(self, workflow_id: str, **arguments: Any) -> None:
+        self.ti = FakeTaskInstance()
+        self.make = partial(make, workflow_id, **arguments)
+        self.deferral: TaskDeferred | None = None
+        self.result: Any = None
+        self._do(lambda: self.make().execute(context_of(self.ti)))
+
+    def resume(self, event: Any = None) -> Task:
+        """Let the trigger come to its event, or take this one, and resume the task."""
+        deferral = self.deferral
+        assert deferral is not None
+        if event is None:
+            event = asyncio.run(first_event(rebuilt(deferral.trigger)))
+        self._do(lambda: resumed(self.make(), deferral, event, context_of(self.ti)))
+        return self
+
+    def until_asked(self) -> Task:
+        """Go on until a person is asked."""
+        while self.deferral and self.deferral.method_name != "approval_complete":
+            self.resume()
+        return self
+
+    def finish(self) -> Any:
+        """Go on to the end."""
+        while self.deferral is not None:
+            self.resume()
+        return self.result
+
+    def _do(self, step: Callable[[], Any]) -> None:
+        self.deferral = None
+        try:
+            self.result = step()
+        except TaskDeferred as deferred:
+            self.deferral = deferred
+
+
+def asking(skyvern: FakeSkyvern, block: dict[str, Any] | None = None, plan: Any = PLAN, **more: Any) -> str:
+    return skyvern.workflow(plan=plan, blocks=[{"label": "before", "block_type": "wait"}, block or ASK], **more)
+
+
+@pytest.mark.parametrize("arguments", [{"approval": "mail"}, {"on_reject": "retry"}, {"approval": "skyvern"}])
+def test_what_no_version_understands_is_refused_at_parse(arguments: dict[str, Any]) -> None:
+    with pytest.raises(SkyvernConfigError, match=r"Task 't': (approval|on_reject) must be"):
+        make("wpid_1", **arguments)
+
+
+@below_3_1
+def test_without_required_actions_an_approval_is_refused_at_parse() -> None:
+    with pytest.raises(SkyvernConfigError, match=r"needs Airflow 3\.1"):
+        make("wpid_1")
+
+
+@needs_required_actions
+@pytest.mark.parametrize("arguments", [{"deferrable": False}, {"wait_for_completion": False}])
+def test_an_approval_needs_a_deferred_wait(arguments: dict[str, Any]) -> None:
+    with pytest.raises(SkyvernConfigError, match="needs deferrable=True and wait_for_completion=True"):
+        make("wpid_1", **arguments)
+
+
+def test_what_a_block_asks_is_shown_in_its_words_and_as_text_only(
+    skyvern: FakeSkyvern, actions: RequiredActions
+) -> None:
+    Task(asking(skyvern, ASK_IN_WORDS)).until_asked()
+    request = actions.only
+    assert (request.subject, list(request.options)) == ("Skyvern: Pay ACME?", ["Pay", "Do not pay"])
+    assert r"Pay \*1,234 EUR\*" in request.body
+    assert "![" not in request.body
+    assert "[Run in Skyvern](http://localhost:8080/runs/wr_" in request.body
+
+
+def test_an_approval_continues_the_run_and_names_who_gave_it(
+    skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
+) -> None:
+    task = Task(asking(skyvern, output={"paid": True})).until_asked()
+    actions.choose("Approve")
+    assert task.finish() == {"paid": True}
+    assert len(skyvern.sent("POST", CONTINUE)) == 1
+    assert skyvern.sent("POST", CANCEL) == []
+    note = task.ti.xcoms["approval"]
+    assert (note["approved"], note["answer"], note["answered_by"], note["answered_in"], note["block"]) == (
+        True,
+        "Approve",
+        "alice",
+        "airflow",
+        "ask",
+    )
+    assert "approved by alice in Airflow" in task_log()
+    assert len(skyvern.runs) == 1
+
+
+def test_the_answer_as_airflow_3_3_sends_it_is_the_same(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
+    task = Task(asking(skyvern)).until_asked()
+    actions.choose("Approve")
+    task.resume({"chosen_options": ["Approve"], "params_input": {}, "responded_by_user": {"id": "1", "name": "x"}})
+    task.finish()
+    assert task.ti.xcoms["approval"]["answered_by"] == "alice"
+    assert len(skyvern.sent("POST", CONTINUE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("on_reject", "error"), [("fail", AirflowFailException), ("skip", AirflowSkipException), ("return", None)]
+)
+def test_a_rejection_cancels_the_run_and_ends_the_task_as_its_author_chose(
+    skyvern: FakeSkyvern, actions: RequiredActions, on_reject: str, error: type[Exception] | None
+) -> None:
+    task = Task(asking(skyvern, ASK_IN_WORDS), on_reject=on_reject).until_asked()
+    actions.choose("Do not pay")
+    if error is None:
+        assert task.finish() == task.ti.xcoms["approval"]
+        assert task.result["approved"] is False
+    else:
+        with pytest.raises(error, match=r"alice rejected it in Airflow \(Do not pay\)"):
+            task.finish()
+    [run_id] = skyvern.runs
+    assert skyvern.status(run_id) == "canceled"
+    assert len(skyvern.sent("POST", CANCEL)) == 1
+    assert skyvern.sent("POST", CONTINUE) == []
+
+
+def test_an_answer_in_skyvern_closes_the_request_in_airflow(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
+    plan = ("running", "paused", *["running"] * 9, "completed")
+    task = Task(asking(skyvern, plan=plan, output={"paid": True})).until_asked()
+    skyvern_continues(skyvern)
+    assert task.finish() == {"paid": True}
+    assert actions.open == []
+    assert actions.responses[task.ti.id]["chosen_options"] == ["Answered in Skyvern"]
+    assert (task.ti.xcoms["approval"]["answered_in"], task.ti.xcoms["approval"]["answered_by"]) == ("skyvern", None)
+    assert skyvern.sent("POST", CONTINUE) == []
+
+
+def test_an_answer_in_skyvern_after_which_the_run_completes_at_once_is_noted_too(
+    skyvern: FakeSkyvern, actions: RequiredActions
+) -> None:
+    task = Task(asking(skyvern)).until_asked()
+    skyvern_continues(skyvern)
+    task.finish()
+    assert actions.responses[task.ti.id]["chosen_options"] == ["The run has ended"]
+    assert task.ti.xcoms["approval"]["answered_in"] == "skyvern"
+
+
+def test_a_cancel_in_skyvern_closes_the_request_and_fails_the_task(
+    skyvern: FakeSkyvern, actions: RequiredActions
+) -> None:
+    task = Task(asking(skyvern)).until_asked()
+    skyvern.runs[next(iter(skyvern.runs))].canceled = True
+    with pytest.raises(SkyvernRunCanceled):
+        task.finish()
+    assert actions.open == []
+    assert skyvern.sent("POST", CANCEL) == []
+
+
+def test_an_answer_that_comes_after_one_in_skyvern_does_nothing(
+    skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
+) -> None:
+    """Two persons at the same moment: the rejection must not cancel what the other has approved."""
+    task = Task(asking(skyvern)).until_asked()
+    actions.choose("Reject")
+    skyvern_continues(skyvern)
+    task.resume({"run_id": next(iter(skyvern.runs)), "reason": "answered"}).finish()
+    assert skyvern.sent("POST", CANCEL) == []
+    assert "came too late" in task_log()
+
+
+def test_an_answer_reaches_only_the_block_that_asked(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
+    """The run has been approved in Skyvern and asks its second question; the answer to the first approves nothing."""
+    blocks = [{**ASK, "label": "first"}, {**ASK, "label": "second"}]
+    plan = ({"status": "paused", "blocks": 1}, {"status": "paused", "blocks": 2}, "completed")
+    task = Task(skyvern.workflow(plan=plan, blocks=blocks)).until_asked()
+    skyvern_continues(skyvern)
+    actions.choose("Approve")
+    task.resume({"run_id": next(iter(skyvern.runs)), "reason": "answered"})
+    assert skyvern.sent("POST", CONTINUE) == []
+    task.until_asked()
+    assert actions.open == [task.ti.id]
+    actions.choose("Approve", "bob")
+    task.finish()
+    assert task.ti.xcoms["approval"]["block"] == "second"
+    assert len(skyvern.sent("POST", CONTINUE)) == 1
+
+
+def test_a_run_may_ask_several_times(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
+    blocks = [{**ASK_IN_WORDS, "label": "first"}, {**ASK_IN_WORDS, "label": "second"}]
+    plan = ({"status": "paused", "blocks": 1}, {"status": "paused", "blocks": 2}, "completed")
+    task = Task(skyvern.workflow(plan=plan, blocks=blocks)).until_asked()
+    assert list(actions.only.options) == ["Approve", "Reject"]
+    assert "may ask several times" in actions.only.body
+    actions.choose("Approve")
+    task.resume().until_asked()
+    assert actions.open == [task.ti.id]
+    actions.choose("Approve")
+    task.finish()
+    assert len(skyvern.sent("POST", CONTINUE)) == 2
+
+
+def test_a_lost_answer_of_skyvern_is_not_followed_by_a_second_approval(
+    skyvern: FakeSkyvern, actions: RequiredActions
+) -> None:
+    """The approval arrived, and the run asks its next question by the time that the first is tried again."""
+    blocks = [{**ASK, "label": "first"}, {**ASK, "label": "second"}]
+    plan = ({"status": "paused", "blocks": 1}, {"status": "paused", "blocks": 2}, "completed")
+    task = Task(skyvern.workflow(plan=plan, blocks=blocks)).until_asked()
+    skyvern.next("POST", CONTINUE, LOST)
+    actions.choose("Approve")
+    task.resume()
+    assert len(skyvern.sent("POST", CONTINUE)) == 1
+    task.until_asked()
+    assert actions.open == [task.ti.id]
+
+
+def test_an_approval_survives_a_skyvern_that_is_away(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
+    task = Task(asking(skyvern)).until_asked()
+    busy = [httpx.Response(503, json={"detail": "away"})] * 2
+    skyvern.next("POST", CONTINUE, *busy)
+    actions.choose("Approve")
+    task.finish()
+    assert len(skyvern.sent("POST", CONTINUE)) == 3
+
+
+def test_the_deadline_closes_the_request_and_cancels_the_run(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
+    task = Task(asking(skyvern), timeout=1.5).until_asked()
+    with pytest.raises(SkyvernWaitTimeout):
+        task.finish()
+    assert actions.open == []
+    assert skyvern.status(next(iter(skyvern.runs))) == "canceled"
+
+
+def test_a_deferral_that_ends_without_an_event_closes_the_request(
+    skyvern: FakeSkyvern, actions: RequiredActions
+) -> None:
+    task = Task(asking(skyvern)).until_asked()
+    kwargs = {"error": "Trigger timeout", "traceback": []}
+    with pytest.raises(SkyvernWaitTimeout):
+        task.make().resume_execution("__fail__", kwargs, context_of(task.ti))
+    assert actions.open == []
+
+
+def test_the_answer_to_an_earlier_try_is_not_carried_out(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
+    task = Task(asking(skyvern)).until_asked()
+    actions.choose("Reject")
+    task.ti.try_number = task.ti.max_tries = 2
+    task.resume()
+    first, *_ = skyvern.runs
+    assert skyvern.sent("POST", CONTINUE) == []
+    assert skyvern.status(first) != "completed"
+
+
+def test_a_run_that_moved_on_before_it_was_asked_about_is_waited_for(
+    skyvern: FakeSkyvern, actions: RequiredActions
+) -> None:
+    task = Task(asking(skyvern))
+    while skyvern.status(next(iter(skyvern.runs))) != "paused":
+        skyvern.runs[next(iter(skyvern.runs))].look()
+    skyvern_continues(skyvern)
+    task.resume({"run_id": next(iter(skyvern.runs)), "reason": "paused"}).finish()
+    assert actions.requests == {}
+
+
+def approval_trigger(run_id: str, connect: Connect | None = None) -> SkyvernApprovalTrigger:
+    return SkyvernApprovalTrigger(run_id, "skyvern_default", 0.01, 4e9, ti_id=str(UUID(int=7)), cancel_on_kill=True)
+
+
+def paused(skyvern: FakeSkyvern) -> str:
+    run_id = skyvern.run(plan=("paused", "completed"), blocks=[ASK])
+    skyvern.runs[run_id].look()
+    return run_id
+
+
+def open_request() -> None:
+    compat.ask_person(UUID(int=7), options=["Approve", "Reject"], subject="s", body="b")
+
+
+class DeferredTask:
+    """The task instance of a trigger."""
+
+    dag_id, run_id, task_id, map_index = "d", "manual__1", "t", -1
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What Airflow says about the trigger's task."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    answers = ["deferred"]
+    monkeypatch.setattr(
+        RuntimeTaskInstance, "get_task_states", staticmethod(lambda **_: {"manual__1": {"t": answers[0]}})
+    )
+    return answers
+
+
+async def test_an_answer_never_cancels_the_run_though_airflow_kills_the_trigger(
+    skyvern: FakeSkyvern, actions: RequiredActions, state: list[str]
+) -> None:
+    """Airflow 3.3 resumes the task with the answer, and calls on_kill; the task may have ended by then."""
+    run_id = paused(skyvern)
+    open_request()
+    trigger = approval_trigger(run_id)
+    trigger.task_instance = DeferredTask()  # type: ignore[assignment]  # what the trigger reads of one
+    actions.choose("Approve")
+    state[0] = "failed"
+    await trigger.on_kill()
+    assert skyvern.sent("POST", CANCEL) == []
+
+
+@pytest.mark.parametrize("ended", ["failed", "success"])
+async def test_a_user_who_ends_the_task_cancels_the_run_and_closes_the_request(
+    skyvern: FakeSkyvern, actions: RequiredActions, state: list[str], ended: str
+) -> None:
+    run_id = paused(skyvern)
+    open_request()
+    trigger = approval_trigger(run_id)
+    trigger.task_instance = DeferredTask()  # type: ignore[assignment]  # what the trigger reads of one
+    state[0] = ended
+    await trigger.on_kill()
+    await trigger.cleanup()
+    assert skyvern.status(run_id) == "canceled"
+    assert actions.open == []
+
+
+async def test_a_triggerer_that_stops_leaves_the_request_to_the_next(
+    skyvern: FakeSkyvern, actions: RequiredActions, state: list[str]
+) -> None:
+    run_id = paused(skyvern)
+    open_request()
+    trigger = approval_trigger(run_id)
+    trigger.task_instance = DeferredTask()  # type: ignore[assignment]  # what the trigger reads of one
+    waiting = asyncio.create_task(first_event(trigger))
+    await asyncio.sleep(0.1)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await trigger.cleanup()
+    assert actions.open == [UUID(int=7)]
+    assert skyvern.sent("POST", CANCEL) == []
+    again = asyncio.create_task(first_event(approval_trigger(run_id)))
+    actions.choose("Approve")
+    assert (await again)["reason"] == "answered"
+
+
+async def test_two_triggerers_may_watch_the_same_request(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
+    run_id = paused(skyvern)
+    open_request()
+    both = [asyncio.create_task(first_event(approval_trigger(run_id))) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    skyvern_continues(skyvern)
+    assert {(await event)["reason"] for event in both} <= {"resumed", "ended"}
+    assert actions.open == []
+
+
+async def test_a_request_that_is_gone_does_not_end_the_wait(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
+    run_id = paused(skyvern)
+    waiting = asyncio.create_task(first_event(approval_trigger(run_id)))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    skyvern_continues(skyvern)
+    assert (await waiting)["reason"] in ("resumed", "ended")
+
+
+def test_what_crosses_the_database_holds_no_secret(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
+    task = Task(asking(skyvern, ASK_IN_WORDS)).until_asked()
+    assert task.deferral is not None
+    stored = json.dumps([task.deferral.trigger.serialize(), task.deferral.kwargs])
+    assert skyvern.api_key not in stored
+    assert "1,234" not in stored
+
+
+def test_text_is_escaped_whatever_it_is() -> None:
+    assert approval.escaped("a [b](javascript:alert(1)) <i> `c`") == (
+        r"a \[b\]\(javascript\:alert\(1\)\) \<i\> \`c\`"
+    )
+
+
+def skyvern_continues(skyvern: FakeSkyvern) -> None:
+    """Let a person answer in Skyvern's own UI."""
+    run = skyvern.runs[next(iter(skyvern.runs))]
+    run.told_to_go_on = True
+    run.look()
