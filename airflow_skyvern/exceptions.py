@@ -322,8 +322,26 @@ BAD_ENDINGS: dict[str, type[SkyvernRunError]] = {
 }
 
 
+NO_ENDPOINT = {HTTPStatus.NOT_FOUND: "Not Found", HTTPStatus.METHOD_NOT_ALLOWED: "Method Not Allowed"}
+"""What Skyvern says, as every FastAPI server does, of an address that leads to none of its endpoints."""
+
+
+def no_api_at(base_url: str) -> str:
+    """Say that this is not where the API is."""
+    return (
+        f"There is no Skyvern API at this base URL (the host field of the Airflow connection): {base_url}. It is the "
+        "address of Skyvern's API, not of its web UI, and without a path unless a proxy adds one."
+    )
+
+
 def error_of_answer(
-    what: str, status_code: int, detail: str, *, retry_after: float | None = None, by_skyvern: bool = True
+    what: str,
+    status_code: int,
+    detail: str,
+    *,
+    retry_after: float | None = None,
+    by_skyvern: bool = True,
+    base_url: str = "",
 ) -> SkyvernAPIError:
     """
     Make the error for an answer that is no success.
@@ -331,11 +349,14 @@ def error_of_answer(
     :param what: What was requested, in words: ``"start workflow wpid_1"``.
     :param detail: What the server said, see :func:`detail_of`.
     :param by_skyvern: Whether Skyvern itself answered, see :func:`is_skyverns`.
+    :param base_url: Where the request was sent to.
     """
     kind = _kind_of(status_code, by_skyvern=by_skyvern)
+    nowhere = status_code in NO_ENDPOINT and (not by_skyvern or detail == NO_ENDPOINT[HTTPStatus(status_code)])
+    advice = no_api_at(base_url) if nowhere and base_url else kind.advice
     who = "a proxy or another server" if kind is SkyvernResponseError and not by_skyvern else "Skyvern"
     message = f"Could not {what}: {who} answered {status_code}: {detail}"
-    return kind(_sentence(message, kind.advice), status_code=status_code, detail=detail, retry_after=retry_after)
+    return kind(_sentence(message, advice), status_code=status_code, detail=detail, retry_after=retry_after)
 
 
 def _kind_of(status_code: int, *, by_skyvern: bool) -> type[SkyvernAPIError]:

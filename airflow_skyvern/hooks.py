@@ -238,8 +238,6 @@ class SkyvernHook(BaseHook):
             with SkyvernClient(self._settings(), retry=RetryPolicy(attempts=1)) as client:
                 client.send(api.probe())
                 version = client.send(api.get_version()).version
-        except SkyvernNotFoundError as error:
-            return False, f"There is no Skyvern API at this base URL (the host field). {error}"
         except SkyvernError as error:
             return False, str(error)
         return True, f"The API key is valid. Server: {client.settings.base_url}, version {version}."

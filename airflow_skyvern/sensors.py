@@ -16,13 +16,14 @@ from airflow_skyvern.compat.sdk import (
     PokeReturnValue,
     conf,
 )
-from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, error_of_ending
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.results.destination import check_output_to
 from airflow_skyvern.task.arguments import run_id_of, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.deferral import NOTE, note_of_run
+from airflow_skyvern.task.endings import logged_error_of
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
 
@@ -210,7 +211,7 @@ class SkyvernRunSensor(BaseSensorOperator):
     def _output(self, run: Run) -> Any:
         if run.succeeded:
             return self._output_options.value_of(run, self.log)
-        error = error_of_ending(run)
+        error = logged_error_of(run, self.log)
         if self.soft_fail or self.never_fail:
             raise AirflowSkipException(str(error)) from error
         raise AirflowFailException(str(error)) from error

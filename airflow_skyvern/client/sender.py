@@ -3,7 +3,8 @@ Sending calls to a Skyvern server, from ordinary code and from an event loop.
 
 Whether a failed call is sent again is one pure decision, :meth:`~airflow_skyvern.client.retry.RetryPolicy.delay`.
 tenacity carries it out in both senders; only the sending itself is written twice. This module and
-:mod:`airflow_skyvern.client.streaming`, for bodies that are too large to hold, are the only ones that know httpx.
+:mod:`airflow_skyvern.client.streaming`, for bodies that are too large to hold, and
+:mod:`airflow_skyvern.client.failures` are the only ones that know httpx.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 import tenacity
@@ -25,19 +24,14 @@ from pydantic import ValidationError
 from typing_extensions import Self
 
 from airflow_skyvern import __version__
+from airflow_skyvern.client.failures import NO_ANSWER, no_answer, refused, unreadable
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.streaming import Incoming, request_headers
 from airflow_skyvern.exceptions import (
     SkyvernAnswerTooLarge,
-    SkyvernAPIError,
     SkyvernConfigError,
-    SkyvernConnectionError,
     SkyvernError,
     SkyvernResponseError,
-    detail_of,
-    error_of_answer,
-    is_skyverns,
-    shorten,
 )
 
 if TYPE_CHECKING:
@@ -48,17 +42,11 @@ T = TypeVar("T")
 Observe = Callable[["Call[Any]", SkyvernError | None], object]
 """What is called with each request that was sent and the error it ended with, if any; must be quick and not raise."""
 
-CONNECT_TIMEOUT = 10.0
-
 IDLE = 4
 """How many idle connections an event loop keeps: httpx checks all of them for each request."""
 
 MAX_ERROR_BYTES = 2**16
 """How much is read of an answer to a download that is no success."""
-
-NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, UnicodeError)
-HUNG_UP = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
-NO_ANSWER = (httpx.HTTPError, UnicodeError)  # the latter for a host name that no resolver takes
 
 
 class SkyvernClient:
@@ -111,10 +99,10 @@ class SkyvernClient:
         try:
             with self._http.stream(call.method, **request) as response:
                 if not response.is_success:
-                    raise _error_of(call, response, _start_of(response))
+                    raise refused(call, response, _start_of(response), self.settings)
                 yield Incoming.of(response, start)
         except httpx.HTTPError as error:
-            raise _no_answer(call, error, self.settings) from error
+            raise no_answer(call, error, self.settings) from error
 
     def close(self) -> None:
         """Close the connections."""
@@ -146,8 +134,8 @@ class SkyvernClient:
                 for chunk in response.iter_bytes():
                     body.add(chunk)
         except NO_ANSWER as error:
-            raise _no_answer(call, error, self.settings) from error
-        return _result(call, response, body.taken())
+            raise no_answer(call, error, self.settings) from error
+        return _result(call, response, body.taken(), self.settings)
 
 
 class AsyncSkyvernClient:
@@ -198,7 +186,7 @@ class AsyncSkyvernClient:
         try:
             return await self._http.send(request, stream=True)
         except NO_ANSWER as error:
-            raise _no_answer(call, error, self.settings) from error
+            raise no_answer(call, error, self.settings) from error
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -232,8 +220,8 @@ class AsyncSkyvernClient:
                 async for chunk in response.aiter_bytes():
                     body.add(chunk)
         except NO_ANSWER as error:
-            raise _no_answer(call, error, self.settings) from error
-        return _result(call, response, body.taken())
+            raise no_answer(call, error, self.settings) from error
+        return _result(call, response, body.taken(), self.settings)
 
 
 def _ignore(call: Call[Any], error: SkyvernError | None) -> None:
@@ -287,7 +275,7 @@ def _options(settings: Settings) -> dict[str, Any]:
             "x-api-key": settings.api_key,
             "user-agent": f"airflow-provider-skyvern/{__version__}",
         },
-        "timeout": httpx.Timeout(settings.timeout, connect=min(CONNECT_TIMEOUT, settings.timeout)),
+        "timeout": httpx.Timeout(settings.timeout, connect=settings.connect_timeout),
         "verify": tls_context(settings),
         "proxy": settings.proxy,
     }
@@ -340,24 +328,13 @@ class _Body:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _result(call: Call[T], response: httpx.Response, body: bytes) -> T:
+def _result(call: Call[T], response: httpx.Response, body: bytes, settings: Settings) -> T:
     if not response.is_success:
-        raise _error_of(call, response, body)
+        raise refused(call, response, body, settings)
     try:
         return call.parse(body)
     except ValidationError as error:
-        raise _unreadable(call, response, len(body), error) from None
-
-
-def _error_of(call: Call[Any], response: httpx.Response, body: bytes) -> SkyvernAPIError:
-    text = body.decode(errors="replace")
-    return error_of_answer(
-        call.what,
-        response.status_code,
-        _redirect(response) or detail_of(text),
-        retry_after=_retry_after(response.headers.get("retry-after")),
-        by_skyvern=is_skyverns(text),
-    )
+        raise unreadable(call, response, len(body), error, settings) from None
 
 
 def _start_of(response: httpx.Response) -> bytes:
@@ -368,55 +345,6 @@ def _start_of(response: httpx.Response) -> bytes:
         if len(body) > MAX_ERROR_BYTES:
             break
     return body
-
-
-def _unreadable(call: Call[Any], response: httpx.Response, size: int, error: ValidationError) -> SkyvernResponseError:
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    field_path = ".".join(str(part) for part in first["loc"])
-    kind = response.headers.get("content-type", "no content type")
-    detail = f"{field_path}: {first['msg']}" if field_path else first["msg"]
-    return SkyvernResponseError(
-        f"Could not {call.what}: the answer ({response.status_code}, {kind}, {size} bytes) "
-        f"is not what the Skyvern API promises: {shorten(detail)}. {SkyvernResponseError.advice}",
-        status_code=response.status_code,
-        detail=detail,
-    )
-
-
-def _no_answer(call: Call[Any], error: Exception, settings: Settings) -> SkyvernConnectionError:
-    never_sent = isinstance(error, NEVER_SENT)
-    reason = f"{type(error).__name__}: {shorten(str(error))}" if str(error) else type(error).__name__
-    sure = "the request was not sent" if never_sent else "the request may have arrived"
-    return SkyvernConnectionError(
-        f"Could not {call.what}: no answer from {settings.base_url} ({reason}); {sure}. "
-        "Check the base URL, the proxy and the network of this Airflow component.",
-        never_sent=never_sent,
-        hung_up=isinstance(error, HUNG_UP),
-    )
-
-
-def _redirect(response: httpx.Response) -> str | None:
-    if not response.has_redirect_location:
-        return None
-    try:
-        target = urlsplit(response.headers["location"])._replace(query="", fragment="").geturl()
-    except ValueError:
-        target = "an address that cannot be read"
-    return f"redirected to {shorten(target)}; put the final address into the connection's base URL"
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Read a Retry-After header: seconds, or a date."""
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def _joined(rows: Any, more: Any) -> Any:

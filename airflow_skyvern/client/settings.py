@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 DEFAULT_BASE_URL = "https://api.skyvern.com"
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_ANSWER_BYTES = 256 * 2**20
+CONNECT_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Settings:
     proxy: str | None = field(default=None, repr=False)
     verify: bool | str = True
     max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES
+
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds to wait for a connection: a server that is there accepts it at once."""
+        return min(CONNECT_TIMEOUT, self.timeout)
 
     @property
     def exposes_key(self) -> bool:

@@ -16,7 +16,7 @@ from airflow_skyvern.compat.sdk import (
     BaseOperator,
     conf,
 )
-from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernWaitTimeout, error_of_ending
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernWaitTimeout
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.results.deliver import check_place, deliver_files, file_options
@@ -25,6 +25,7 @@ from airflow_skyvern.task.approval import check_approval, is_resumed
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.deferral import NOTE, note_of_run
+from airflow_skyvern.task.endings import logged_error_of
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
 
@@ -591,14 +592,12 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self._active_run.ended()
         metrics.run_ended(self.skyvern_conn_id, run)
         if run.succeeded:
-            value = self._output_options.value_of(
-                run, self.log
-            )  # first: a run whose output is refused delivers no files
-            deliver_files(self, task_try, run, self._active_run.stop_if_killed)
+            # First the value: a run whose output is refused delivers no files.
             value = self._output_options.value_of(run, self.log)
+            deliver_files(self, task_try, run, self._active_run.stop_if_killed)
             task_try.start_store.done(run.run_id)
             return value
-        error = error_of_ending(run)
+        error = logged_error_of(run, self.log)
         if run.status in self.skip_on:
             raise AirflowSkipException(str(error)) from error
         raise error

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from airflow_skyvern.client.backoff import backoff, jittered
-from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernAuthError, SkyvernError
+from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernAuthError, SkyvernError, shorten
 from airflow_skyvern.secret_values import masked_text
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ POLL_JITTER = 0.02
 
 KEY_ROTATION_PATIENCE = 600.0
 """Seconds for which a refused key of a run that was polled before is taken for one that is being replaced."""
+
+LONGEST_REASON = 100
+"""Characters of the reason of an ending in the line that tells it; the task's error has more of it."""
 
 PAUSED = "paused"
 """The status of a run that waits for a person."""
@@ -207,7 +210,7 @@ def wait_for_end(wait: Wait[Run], fetch: Callable[[], Run], sleep: Callable[[flo
 def ending(run: RunSnapshot) -> str:
     """Describe how a run ended, for the log."""
     duration = f" after {_duration(run.duration.total_seconds())}" if run.duration else ""
-    reason = f": {masked_text(run.failure_reason)}" if run.failure_reason else ""
+    reason = f": {shorten(masked_text(run.failure_reason), LONGEST_REASON)}" if run.failure_reason else ""
     return f"{run.status}{duration}{reason}"
 
 

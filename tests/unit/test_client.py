@@ -321,7 +321,8 @@ def test_no_answer_says_who_did_not_answer_and_whether_the_request_left(client: 
         client.send(start("wpid_1"))
     assert not caught.value.never_sent
     assert "Could not start workflow wpid_1: no answer from https://skyvern.example.com" in str(caught.value)
-    assert "(ReadTimeout: timed out); the request may have arrived" in str(caught.value)
+    assert "(ReadTimeout: nothing was received for 30 s, see the timeout field" in str(caught.value)
+    assert "; the request may have arrived" in str(caught.value)
 
     fake.next("GET", "/v1/version", *[httpx.ConnectError("")] * 5)
     with pytest.raises(SkyvernConnectionError) as caught:

@@ -376,7 +376,8 @@ def test_the_test_button_says_that_something_else_lives_there(
     connect(host=f"{loopback.url}/elsewhere")
     good, message = SkyvernHook().test_connection()
     assert not good
-    assert message.startswith("There is no Skyvern API at this base URL (the host field).")
+    assert "There is no Skyvern API at this base URL (the host field" in message
+    assert f": {loopback.url}/elsewhere." in message
 
 
 def test_the_test_button_says_that_nobody_answers(connect: Connect) -> None:

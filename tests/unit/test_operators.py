@@ -273,6 +273,21 @@ def test_a_person_who_is_awaited_is_told_where(skyvern: FakeSkyvern, *, deferrab
     assert len(skyvern.sent("POST", ".*/continue")) == 1
 
 
+def test_the_reason_of_a_bad_ending_is_logged_in_lines_that_can_be_read(
+    skyvern: FakeSkyvern, task_log: TaskLog, *, deferrable: bool
+) -> None:
+    """Before the traceback, at whose end Airflow logs it as one long line."""
+    reason = "The page asked for a second factor that no one has configured, " * 6
+    workflow = skyvern.workflow(plan=("running", "failed"), failure_reason=reason)
+    with pytest.raises(SkyvernRunFailed):
+        run_task(lambda: make(workflow, deferrable=deferrable))
+    [run_id] = skyvern.runs
+    lines = [line for line in task_log().splitlines() if "second factor" in line]
+    assert len(lines) >= 4
+    assert any(f"Skyvern run {run_id} ended as failed: The page asked" in line for line in lines)
+    assert not any(reason[:200] in line for line in lines)
+
+
 @pytest.mark.parametrize("status", ["failed", "terminated"])
 def test_endings_can_skip_the_task(skyvern: FakeSkyvern, status: str, *, deferrable: bool) -> None:
     workflow = skyvern.workflow(plan=("running", status), failure_reason="no stock")

@@ -1,0 +1,147 @@
+"""What went wrong with a request, as an error that says what to do: no answer, a refusal, another server."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from airflow_skyvern.exceptions import (
+    SkyvernAPIError,
+    SkyvernConnectionError,
+    SkyvernResponseError,
+    detail_of,
+    error_of_answer,
+    is_skyverns,
+    no_api_at,
+    shorten,
+)
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from airflow_skyvern.client.calls import Call
+    from airflow_skyvern.client.settings import Settings
+
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, UnicodeError)
+HUNG_UP = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+NO_ANSWER = (httpx.HTTPError, UnicodeError)  # the latter for a host name that no resolver takes
+
+PLAIN_HTTP = ("WRONG_VERSION_NUMBER", "record layer failure", "http request")
+"""What OpenSSL says when the answer to its greeting is no TLS; newer versions say the second."""
+
+PLAIN_TO_TLS = ("plain HTTP request was sent to HTTPS port", "HTTP request to an HTTPS server")
+"""What nginx and Go say when http arrives where they speak https."""
+
+TLS_TO_PLAIN = ("illegal request line", "\\x15\\x03")
+"""What httpx says when the answer to plain http is a TLS record, which begins with a control character."""
+
+SEE_FIELD = "see the timeout field of the Airflow connection"
+
+
+def no_answer(call: Call[Any], error: Exception, settings: Settings) -> SkyvernConnectionError:
+    """Make the error for a request without an answer: from whom, why, and whether the request may have arrived."""
+    never_sent = isinstance(error, NEVER_SENT)
+    sure = "the request was not sent" if never_sent else "the request may have arrived"
+    return SkyvernConnectionError(
+        f"Could not {call.what}: no answer from {settings.base_url} ({_reason(error, settings)}); {sure}. "
+        f"{_advice(str(error), settings)}",
+        never_sent=never_sent,
+        hung_up=isinstance(error, HUNG_UP),
+    )
+
+
+def _reason(error: Exception, settings: Settings) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return _limit(error, settings)
+    return f"{type(error).__name__}: {shorten(str(error))}" if str(error) else type(error).__name__
+
+
+def _limit(error: httpx.TimeoutException, settings: Settings) -> str:
+    """Say which limit is over, how long it is, and what sets it."""
+    name = type(error).__name__
+    if isinstance(error, httpx.ConnectTimeout):
+        own = f", {SEE_FIELD}" if settings.connect_timeout == settings.timeout else ""  # else it is always 10 s
+        return f"{name}: not connected within {settings.connect_timeout:g} s{own}"
+    if isinstance(error, httpx.PoolTimeout):
+        return f"{name}: no free connection of this process within {settings.timeout:g} s, {SEE_FIELD}"
+    what = "the request was not taken" if isinstance(error, httpx.WriteTimeout) else "nothing was received"
+    return f"{name}: {what} for {settings.timeout:g} s, {SEE_FIELD}"
+
+
+def _advice(text: str, settings: Settings) -> str:
+    scheme, _, rest = settings.base_url.partition("://")
+    if scheme == "https" and any(sign.lower() in text.lower() for sign in PLAIN_HTTP):
+        return (
+            f"The server speaks plain http there, or the proxy does: use http://{rest} as the base URL (the host "
+            "field of the Airflow connection), or the address at which it speaks https."
+        )
+    if scheme == "http" and any(sign in text for sign in TLS_TO_PLAIN):
+        return _use_https(settings)
+    return "Check the base URL, the proxy and the network of this Airflow component."
+
+
+def _use_https(settings: Settings) -> str:
+    address = settings.base_url.replace("http://", "https://", 1)
+    return f"The server speaks https there: use {address} as the base URL (the host field of the Airflow connection)."
+
+
+def refused(call: Call[Any], response: httpx.Response, body: bytes, settings: Settings) -> SkyvernAPIError:
+    """Make the error for an answer whose status is no success."""
+    text = body.decode(errors="replace")
+    error = error_of_answer(
+        call.what,
+        response.status_code,
+        _redirect(response) or detail_of(text),
+        retry_after=_retry_after(response.headers.get("retry-after")),
+        by_skyvern=is_skyverns(text),
+        base_url=settings.base_url,
+    )
+    if settings.base_url.startswith("http://") and any(sign in text for sign in PLAIN_TO_TLS):
+        error.args = (f"{error} {_use_https(settings)}",)
+    return error
+
+
+def unreadable(
+    call: Call[Any], response: httpx.Response, size: int, error: ValidationError, settings: Settings
+) -> SkyvernResponseError:
+    """Make the error for a success that is not what the API promises, such as a web page."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    field_path = ".".join(str(part) for part in first["loc"])
+    kind = response.headers.get("content-type", "no content type")
+    detail = f"{field_path}: {first['msg']}" if field_path else first["msg"]
+    page = kind.startswith("text/html")
+    return SkyvernResponseError(
+        f"Could not {call.what}: the answer ({response.status_code}, {kind}, {size} bytes) "
+        f"is not what the Skyvern API promises: {'a web page' if page else shorten(detail)}. "
+        f"{no_api_at(settings.base_url) if page else SkyvernResponseError.advice}",
+        status_code=response.status_code,
+        detail=detail,
+    )
+
+
+def _redirect(response: httpx.Response) -> str | None:
+    if not response.has_redirect_location:
+        return None
+    try:
+        target = urlsplit(response.headers["location"])._replace(query="", fragment="").geturl()
+    except ValueError:
+        target = "an address that cannot be read"
+    return f"redirected to {shorten(target)}; put the final address into the connection's base URL"
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Read a Retry-After header: seconds, or a date."""
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
