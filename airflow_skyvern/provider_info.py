@@ -59,7 +59,7 @@ CONFIG: dict[str, Any] = {
                 "version_added": "0.1.0",
                 "type": "integer",
                 "example": "10485760",
-                "default": "104857600",
+                "default": "33554432",
             },
             "webhook_connections": {
                 "description": "Ids of the Skyvern connections whose webhooks the API server takes, separated by "

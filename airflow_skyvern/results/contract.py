@@ -120,15 +120,23 @@ class TypeContract:
             raise SkyvernConfigError(f"output_schema: pydantic cannot validate {kind!r}: {error.message}") from error
 
     def validated(self, value: Any) -> Any:
-        """Validate it as JSON, also with strict models: there a date is a text."""
+        """
+        Validate it as JSON, also with strict models: there a date is a text.
+
+        What fits as Python values fits as JSON too, and takes less memory to find out.
+        """
         from pydantic import ValidationError
         from pydantic_core import to_json
 
         try:
-            return self._adapter.dump_python(self._adapter.validate_json(to_json(value)), mode="json")
-        except ValidationError as error:
-            details = error.errors(include_url=False, include_input=False)
-            raise Misfit((_path(detail["loc"]), _rule(detail)) for detail in details) from None
+            fitting = self._adapter.validate_python(value)
+        except ValidationError:
+            try:
+                fitting = self._adapter.validate_json(to_json(value))
+            except ValidationError as error:
+                details = error.errors(include_url=False, include_input=False)
+                raise Misfit((_path(detail["loc"]), _rule(detail)) for detail in details) from None
+        return self._adapter.dump_python(fitting, mode="json")
 
 
 class JsonSchemaContract:
