@@ -5,7 +5,7 @@ const inFrame = window.parent !== window;
 const root = document.documentElement;
 
 // Colours: Airflow's, also when its theme is changed.
-const COLOURS = {bg: "bg", subtle: "bg-subtle", fg: "fg", muted: "fg-muted", border: "border", brand: "brand-solid"};
+const COLOURS = {bg: "bg", subtle: "bg-muted", fg: "fg", muted: "fg-muted", border: "border-emphasized", brand: "fg-info"};
 
 function takeTheme() {
   const host = inFrame ? parent.document.documentElement : null;
@@ -24,11 +24,12 @@ function takeTheme() {
 function showTimes() {
   let zone;
   try { zone = inFrame ? JSON.parse(parent.localStorage.getItem("timezone") || "null") : undefined; } catch { zone = parent.localStorage.getItem("timezone"); }
-  const options = {dateStyle: "medium", timeStyle: "medium"};
+  const options = zone ? {timeZone: zone} : {};
   for (const time of document.querySelectorAll("time[datetime]")) {
     const when = new Date(time.dateTime);
     if (Number.isNaN(when.valueOf())) continue;
-    try { time.textContent = when.toLocaleString(undefined, zone ? {...options, timeZone: zone} : options); } catch { time.textContent = when.toLocaleString(undefined, options); }
+    // "2026-11-26 12:14:52", as Airflow writes it.
+    try { time.textContent = when.toLocaleString("sv-SE", options); } catch { time.textContent = when.toLocaleString("sv-SE"); }
     time.title = time.dateTime;
   }
 }

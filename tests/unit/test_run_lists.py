@@ -1,0 +1,218 @@
+"""The tab of a DAG run and the page in the menu, over Airflow's real authorization, and the fake for Skyvern."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from airflow_skyvern import compat
+
+if not compat.shows_external_views():
+    pytest.skip("pages of plugins came with Airflow 3.1", allow_module_level=True)
+
+from airflow.models.connection import Connection
+from airflow.utils.session import create_session
+from fastapi import FastAPI
+
+from airflow_skyvern.runs.key import READABLE_TAGS
+from airflow_skyvern.ui.access import CHANGE
+from tests.support.ui_rig import (
+    CONN,
+    DAG,
+    RUN,
+    SECRET_DAG,
+    TASK,
+    Ui,
+    add_dag_run,
+    add_task,
+    create_database,
+    empty_database,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dev.fake.skyvern import FakeSkyvern
+
+DAG_RUN = f"/skyvern/dag_run/{DAG}/{RUN}"
+RUNS = "/skyvern/runs"
+ANNOUNCED = {"connection_and_run_key": {"skyvern_conn_id": CONN, "group": "g"}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def database() -> None:
+    create_database()
+
+
+@pytest.fixture
+def ui(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ui]:
+    monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "tests.support.ui_rig.RightsByDag")
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "x" * 64)
+    yield Ui()
+    empty_database()
+
+
+def started(
+    skyvern: FakeSkyvern, task: str = TASK, *, dag_id: str = DAG, run_id: str = RUN, plan: str = "completed"
+) -> str:
+    """Start a run as a task does."""
+    skyvern_id = skyvern.run(plan=(plan,), title=f"for {task}")
+    skyvern.runs[skyvern_id].tags.update(zip(READABLE_TAGS, (dag_id, task, run_id), strict=True))
+    skyvern.runs[skyvern_id].look()
+    return skyvern_id
+
+
+async def test_a_dag_run_shows_the_runs_of_its_tasks_with_one_request_for_all(ui: Ui, skyvern: FakeSkyvern) -> None:
+    runs = {"fetch": started(skyvern), "fail": started(skyvern, "fail", plan="terminated")}
+    for task_id, run_id in runs.items():
+        add_task(task_id=task_id, xcoms={"run_id": run_id, **ANNOUNCED})
+    mapped = started(skyvern, "each[3]", plan="running")
+    add_task(task_id="each", map_index=3, state="deferred", xcoms={"run_id": mapped})
+    add_task(task_id="bash", operator="BashOperator", conn_id=None, xcoms={"run_id": "not ours"})
+    page = (await ui.get(DAG_RUN)).text
+    assert page.count("<tr>") == 1 + 3
+    for text in ("terminated", "completed", "running", "deferred", mapped, *runs.values()):
+        assert text in page
+    assert "tasks/each/mapped/3/plugin/skyvern" in page
+    assert "not ours" not in page
+    assert [seen.path for seen in skyvern.requests] == ["/v1/runs", "/v1/run-tags"]
+
+
+async def test_a_dag_run_tells_nothing_of_runs_that_an_edited_xcom_names(ui: Ui, skyvern: FakeSkyvern) -> None:
+    other = started(skyvern, dag_id=SECRET_DAG, plan="failed")
+    add_task(xcoms={"run_id": other})
+    page = (await ui.get(DAG_RUN)).text
+    assert other in page
+    assert "failed" not in page
+
+
+async def test_a_server_that_ignores_the_filter_tells_nothing_more(ui: Ui, skyvern: FakeSkyvern) -> None:
+    other = started(skyvern, dag_id=SECRET_DAG, plan="failed")
+    add_task(xcoms={"run_id": other})
+    row = {"run_id": other, "status": "failed", "created_at": "2026-11-22T20:00:00"}
+    skyvern.next("GET", "/v1/runs", httpx.Response(200, json=[row]))
+    assert "failed" not in (await ui.get(DAG_RUN)).text
+
+
+async def test_a_dag_run_shows_the_runs_that_sensors_wait_for(ui: Ui, skyvern: FakeSkyvern) -> None:
+    waited_for = started(skyvern, run_id="another run", plan="terminated")
+    add_task(xcoms={"run_id": waited_for}, operator="SkyvernRunSensor")
+    assert "terminated" in (await ui.get(DAG_RUN)).text
+
+
+async def test_a_dag_run_without_runs_and_without_skyvern(ui: Ui, skyvern: FakeSkyvern) -> None:
+    add_dag_run()
+    assert "No task of this DAG run has started a run in Skyvern." in (await ui.get(DAG_RUN)).text
+    add_task(xcoms={"run_id": started(skyvern)})
+    skyvern.api_key = "another"
+    page = (await ui.get(DAG_RUN)).text
+    assert f"Skyvern refuses the API key of the connection {CONN}." in page
+    assert TASK in page
+
+
+async def test_a_dag_run_is_for_readers_of_its_dag(ui: Ui, skyvern: FakeSkyvern) -> None:
+    add_dag_run(SECRET_DAG)
+    path = f"/skyvern/dag_run/{SECRET_DAG}/{RUN}"
+    statuses = {user: (await ui.get(path, username=user)).status_code for user in (None, "eve", "mallory", "admin")}
+    assert statuses == {None: 401, "eve": 403, "mallory": 403, "admin": 200}
+    assert (await ui.get(f"/skyvern/dag_run/{DAG}/other")).status_code == 404
+    assert skyvern.requests == []
+
+
+async def test_the_menu_shows_the_runs_of_dags_that_the_user_may_read(ui: Ui, skyvern: FakeSkyvern) -> None:
+    mine, secret = started(skyvern), started(skyvern, dag_id=SECRET_DAG)
+    elsewhere, untagged = started(skyvern, dag_id="of_another_airflow"), skyvern.run()
+    add_task(xcoms=ANNOUNCED)
+    add_task(dag_id=SECRET_DAG, xcoms=ANNOUNCED)
+    for user, shown in (("eve", {mine}), ("admin", {mine, secret}), ("mallory", set())):
+        page = (await ui.get(RUNS, username=user)).text
+        assert {run_id for run_id in (mine, secret, elsewhere, untagged) if run_id in page} == shown
+    assert (await ui.get(RUNS, username=None)).status_code == 401
+
+
+async def test_the_menu_asks_each_connection_once_for_all_viewers(ui: Ui, skyvern: FakeSkyvern) -> None:
+    started(skyvern)
+    add_task(xcoms=ANNOUNCED)
+    for user in ("eve", "admin", "eve"):
+        await ui.get(RUNS, username=user)
+    assert [seen.path for seen in skyvern.requests] == ["/v1/runs", "/v1/run-tags"]
+
+
+async def test_a_connection_that_no_task_has_announced_is_found_in_the_database(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(skyvern)
+    add_task()
+    assert run_id not in (await ui.get(RUNS)).text
+    with create_session() as session:
+        session.add(Connection(conn_id=CONN, conn_type="skyvern"))
+    assert run_id in (await ui.get(RUNS)).text
+    with create_session() as session:
+        session.query(Connection).delete()
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("", ["fetch", "fail"]),
+        ("?status=completed", ["fetch"]),
+        ("?status=nonsense", ["fetch", "fail"]),
+        (f"?dag={DAG}", ["fetch", "fail"]),
+        ("?dag=other", []),
+        ("?workflow=wpid_0", []),
+    ],
+)
+async def test_the_menu_filters(ui: Ui, skyvern: FakeSkyvern, query: str, shown: list[str]) -> None:
+    runs = {"fetch": started(skyvern), "fail": started(skyvern, "fail", plan="terminated")}
+    add_task(xcoms=ANNOUNCED)
+    page = (await ui.get(RUNS + query)).text
+    assert [name for name, run_id in runs.items() if run_id in page] == shown
+
+
+async def test_a_filter_is_text(ui: Ui, skyvern: FakeSkyvern) -> None:
+    page = (await ui.get(f"{RUNS}?dag=\"><script>alert(1)</script>&workflow='x")).text
+    assert page.count("<script") == 1
+
+
+@pytest.fixture
+def acting(ui: Ui) -> Ui:
+    """An app with a route that changes something, as the page's buttons need it."""
+    app = FastAPI()
+    app.add_api_route("/act/{dag_id}", lambda dag_id: "done", methods=["POST"], dependencies=CHANGE)
+    ui.airflow.mount("/acting", app)
+    return ui
+
+
+OUR_PAGE = {"x-skyvern-page": "1", "sec-fetch-site": "same-origin"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (OUR_PAGE, 200),
+        ({"x-skyvern-page": "1", "origin": "http://airflow.test"}, 200),
+        ({}, 403),
+        ({"sec-fetch-site": "same-origin"}, 403),
+        ({"x-skyvern-page": "1"}, 403),
+        ({"x-skyvern-page": "1", "origin": "http://airflow.test:8081"}, 403),
+        ({"x-skyvern-page": "1", "origin": "null"}, 403),
+        ({"x-skyvern-page": "1", "sec-fetch-site": "same-site", "origin": "http://airflow.test"}, 403),
+        ({"x-skyvern-page": "1", "sec-fetch-site": "cross-site", "origin": "http://airflow.test"}, 403),
+    ],
+)
+async def test_only_our_own_page_can_change_something(acting: Ui, headers: dict[str, str], status: int) -> None:
+    async with acting.client("admin", role="user") as client:
+        assert (await client.post(f"/acting/act/{DAG}", headers=headers)).status_code == status
+
+
+async def test_only_who_may_mark_a_task_can_change_something(acting: Ui) -> None:
+    for user, role, dag_id, status in (
+        ("eve", "user", DAG, 200),
+        ("eve", "viewer", DAG, 403),
+        ("eve", "user", SECRET_DAG, 403),
+        ("eve", "user", "~", 404),
+        ("mallory", "user", DAG, 403),
+        (None, "", DAG, 401),
+    ):
+        async with acting.client(user, role=role) as client:
+            assert (await client.post(f"/acting/act/{dag_id}", headers=OUR_PAGE)).status_code == status
