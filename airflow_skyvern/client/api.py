@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from airflow_skyvern.client.calls import PAGE_SIZE, Call, get, paged, parser_of, path_segment, post
 from airflow_skyvern.models import (
@@ -262,19 +262,19 @@ def get_workflow(workflow_id: str) -> Call[Workflow]:
 
 
 def upload_file(
-    file: str | Path | bytes, filename: str | None = None, retention_days: int | None = None
+    file: str | Path | bytes | IO[bytes], filename: str | None = None, retention_days: int | None = None
 ) -> Call[UploadedFile]:
     """
     Upload a file for runs to use: pass its ``file_id`` in ``file_ids`` or its address as a parameter.
 
-    :param file: The path of the file, or its content.
+    :param file: The path of the file, its content, or the open file, which is sent piece by piece.
     :param filename: The name to give it; needed with content, else the path's name.
     :param retention_days: Days after which Skyvern deletes it; by the organization's policy if not given.
 
     https://www.skyvern.com/docs/api-reference/api-reference/files/upload-file
     """
-    content = file if isinstance(file, bytes) else Path(file).read_bytes()
-    name = filename or ("file" if isinstance(file, bytes) else Path(file).name)
+    content = Path(file).read_bytes() if isinstance(file, str | Path) else file
+    name = filename or (Path(file).name if isinstance(file, str | Path) else "file")
     form = None if retention_days is None else {"retention_days": str(retention_days)}
     return Call(
         "POST",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 from urllib.parse import quote
 
 from pydantic import TypeAdapter
@@ -35,7 +35,7 @@ class Call(Generic[T]):
     parse: Callable[[bytes], T]
     query: Mapping[str, Any] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
-    files: Mapping[str, tuple[str, bytes]] | None = None
+    files: Mapping[str, tuple[str, bytes | IO[bytes]]] | None = None
     form: Mapping[str, str] | None = None
     repeatable: bool = True
     last_page: int | None = None

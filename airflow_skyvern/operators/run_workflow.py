@@ -21,6 +21,7 @@ from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.results.deliver import check_place, deliver_files, file_options
 from airflow_skyvern.results.destination import check_output_to
+from airflow_skyvern.results.uploads import check_upload
 from airflow_skyvern.task.approval import check_approval, is_resumed
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.models import Run
     from airflow_skyvern.results.options import ExpectedFiles
     from airflow_skyvern.results.output import OutputOptions
+    from airflow_skyvern.results.uploads import Uploads
     from airflow_skyvern.runs.wait import Wait
     from airflow_skyvern.task.active_run import ActiveRun
     from airflow_skyvern.task.approval import Approvals, Note
@@ -140,6 +142,11 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     :param on_reject: What a person's rejection in Airflow does with the task, after the run was canceled: ``"fail"``,
         without retries; ``"skip"``; ``"return"``, which succeeds and returns the XCom ``approval``. Default:
         ``"fail"``.
+    :param upload: Files to send to Skyvern for the run, right before it is started: name of the parameter → absolute
+        path or address such as ``s3://bucket/x.csv``, of at most 30 MiB. The parameter gets the file's id. Skyvern
+        deletes the file when the run ends. Default: none. (templated)
+    :param upload_conn_id: Id of the Airflow connection for their store. Default: what the environment of the worker
+        says. (templated)
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
     :raises SkyvernOutputError: with ``rerun_on_invalid_output=True``: the output is not what ``output_schema`` and
         ``output_from`` say. Else that is an AirflowFailException.
@@ -158,6 +165,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         "files_to",
         "files_conn_id",
         "file_name",
+        "upload",
+        "upload_conn_id",
         "output_to",
         "output_conn_id",
     )
@@ -201,6 +210,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         recording: bool = False,
         screenshots: bool = False,
         expect_files: ExpectedFiles = None,
+        upload: Mapping[str, str] | None = None,
+        upload_conn_id: str | None = None,
         approval: Literal["airflow"] | None = None,
         on_reject: Literal["fail", "skip", "return"] = "fail",
         **kwargs: Any,
@@ -231,6 +242,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self.output_conn_id = output_conn_id
         self.rerun_on_invalid_output = rerun_on_invalid_output
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
+        check_upload(self.task_id, upload, parameters)
         check_arguments(self.task_id, fields, run_options, skip_on=self.skip_on, durable=durable)
         check_schema(self.task_id, output_schema, has_output=wait_for_completion)
         self.files_to = files_to
@@ -240,6 +252,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self.recording = recording
         self.screenshots = screenshots
         self.expect_files = expect_files
+        self.upload = upload
+        self.upload_conn_id = upload_conn_id
         file_options(self).check(self.task_id)
         if file_options(self).wanted and not wait_for_completion:
             raise SkyvernConfigError(
@@ -412,7 +426,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self._before_start(request)
         self._active_run.will_start(task_try, None)
         self._announce(task_try, None)
-        run = self.hook.run_workflow(request)
+        run = self.hook.run_workflow(self._with_uploads(request))
         metrics.run_started(self.skyvern_conn_id, resumed=False)
         return run
 
@@ -437,6 +451,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             store=task_try.start_store,
             lost_start_timeout=self.lost_start_timeout,
             before_start=lambda: self._before_start(request),
+            final_request=self._with_uploads,
             rejects=self._output_options.rejects,
             sleep=self._active_run.sleep,
         )
@@ -626,7 +641,20 @@ class SkyvernRunWorkflowOperator(BaseOperator):
 
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         fields["parameters"] = decoded("parameters", self.parameters)
-        return RunRequest.of(fields, decoded("run_options", self.run_options))
+        request = RunRequest.of(fields, decoded("run_options", self.run_options))
+        return self._uploads.announced_in(request)
+
+    @property
+    def _uploads(self) -> Uploads:
+        from airflow_skyvern.results.uploads import Uploads
+
+        return Uploads(self.upload or {}, self.upload_conn_id)
+
+    def _with_uploads(self, request: RunRequest) -> RunRequest:
+        """Send the files of the run; only a try that starts it does."""
+        sent = self._uploads.sent_for(request, self.hook.upload_file, self.log)
+        self._active_run.stop_if_killed()
+        return sent
 
 
 def _trigger_class() -> type[SkyvernRunTrigger]:

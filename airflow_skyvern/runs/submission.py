@@ -80,6 +80,7 @@ class Submission:
     :param store: What outlives a try, where Airflow has it.
     :param lost_start_timeout: Seconds for which the server may still be working on an unanswered start.
     :param before_start: Called when there is nothing to resume, before anything is sent; what it raises is the end.
+    :param final_request: Makes the request that is sent, right before the start, of the one that the key belongs to.
     :param rejects: Tells of a completed run that its result is of no use: it counts as a failed run then.
     """
 
@@ -93,6 +94,7 @@ class Submission:
         store: StartStore | None = None,
         lost_start_timeout: float = LOST_START_TIMEOUT,
         before_start: Callable[[], object] = lambda: None,
+        final_request: Callable[[RunRequest], RunRequest] = lambda request: request,
         rejects: Callable[[Run], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -104,6 +106,7 @@ class Submission:
         self._store = store or StartStore(None)
         self._lost_start_timeout = lost_start_timeout
         self._before_start = before_start
+        self._final_request = final_request
         self._rejects = rejects
         self._clock = clock
         self._sleep = sleep
@@ -124,9 +127,10 @@ class Submission:
             self.resumed = True
             return earlier
         self._before_start()
+        call = api.run_workflow(self._tagged(self._final_request(self._request)))
         self._store.will_start(self._key.group)
         try:
-            run: Run = self._send(api.run_workflow(self._tagged_request()))
+            run: Run = self._send(call)
         except SkyvernError as error:
             if not may_have_started(error):
                 self._store.not_started()
@@ -338,6 +342,6 @@ class Submission:
             refusal,
         )
 
-    def _tagged_request(self) -> RunRequest:
-        metadata = {**(self._request.run_metadata or {}), **self._key.tags}
-        return self._request.model_copy(update={"run_metadata": metadata})
+    def _tagged(self, request: RunRequest) -> RunRequest:
+        metadata = {**(request.run_metadata or {}), **self._key.tags}
+        return request.model_copy(update={"run_metadata": metadata})

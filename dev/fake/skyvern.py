@@ -347,7 +347,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules):
         if days is not None and not 1 <= int(days) <= 365:
             raise detail(422, "retention_days must be between 1 and 365")
         file_id, name = self._id("file"), str(parts["file"].get_filename())
-        self.uploads[file_id] = (name, parts["file"].get_content())
+        self.uploads[file_id] = (name, bytes(parts["file"].get_payload(decode=True)))
         expires = stamp(self._tick() + timedelta(days=int(days))) if days else None
         address = f"file:///artifacts/{file_id}_{name}"
         return {"s3_uri": address, "presigned_url": address, "file_id": file_id, "expires_at": expires}
