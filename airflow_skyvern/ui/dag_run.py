@@ -17,6 +17,7 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.calls import PAGE_SIZE
 from airflow_skyvern.runs.key import READABLE_TAGS, tag_value
 from airflow_skyvern.task import deferral, xcom
 from airflow_skyvern.ui import rendering
@@ -162,13 +163,13 @@ async def _tagged(
     dag_tag, _, run_tag = READABLE_TAGS
     tags = {dag_tag: tag_value(dag_id), run_tag: tag_value(run_id)}
     found: dict[RunRef, Any] = {}
-    for page in range(1, MOST_RUNS // 100 + 1):
+    for page in range(1, MOST_RUNS // PAGE_SIZE + 1):
         rows = await reader.listed(conn_id, api.list_runs(tags=tags, page=page))
         found.update({RunRef(conn_id, row.run_id): row for row in rows})
-        if len(rows) < 100 or wanted <= set(found):  # noqa: PLR2004  the size of a page
+        if len(rows) < PAGE_SIZE or wanted <= set(found):
             break
-    if not_ours := set(found) & wanted:
-        carried = await reader.tags(conn_id, [ref.run_id for ref in not_ours][:100])
+    if ours := set(found) & wanted:
+        carried = await reader.tags(conn_id, [ref.run_id for ref in ours])
         found = {ref: row for ref, row in found.items() if carried.get(ref.run_id, {}).get(dag_tag) == tags[dag_tag]}
     return {ref: row for ref, row in found.items() if ref in wanted}
 
@@ -176,7 +177,7 @@ async def _tagged(
 async def _single(reader: RunReader, user: Any, dag_id: str, refs: set[RunRef]) -> dict[RunRef, Any]:
     async def fetch(ref: RunRef) -> Any:
         try:
-            return await reader.run(ref) if await belongs(reader, ref, dag_id, user) else None
+            return await reader.run(ref) if await belongs(reader, ref, dag_id, user, is_certain=False) else None
         except READ_ERRORS:
             return None
 

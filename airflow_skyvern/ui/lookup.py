@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow.models.dag import DagModel
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
@@ -57,6 +58,7 @@ class FoundTask:
     :param try_number: The chosen try.
     :param tries: All tries, oldest first.
     :param run: The run of the chosen try; None if there is none, or none is known.
+    :param is_certain: Whether Airflow itself has stored which run it is, and not only an XCom, which can be edited.
     :param is_skyvern: Whether the task is one of ours, as far as is known.
     """
 
@@ -65,6 +67,7 @@ class FoundTask:
     try_number: int
     tries: Sequence[int]
     run: RunRef | None
+    is_certain: bool
     is_skyvern: bool
 
 
@@ -93,25 +96,27 @@ def find_task(session: Session, key: TaskKey, try_number: int | None = None) -> 
     if chosen is None:
         return None
     pushed = _xcoms(session, key)
-    run = _run_of(chosen, pushed if chosen is ti else {}, _connection(session, key, pushed))
+    rendered = _rendered(session, key)
+    certain = deferral.note_of(chosen.next_kwargs).get("run_id") or (rendered.get("run_id") if chosen is ti else None)
+    run = _run_of(chosen, certain, pushed if chosen is ti else {}, _connection(rendered, pushed))
     return FoundTask(
         key=key,
         state=chosen.state,
         try_number=chosen.try_number,
         tries=sorted({*earlier, ti.try_number} - {0}),
         run=run,
+        is_certain=run is not None and run.run_id == certain,
         is_skyvern=run is not None or _looks_like_ours(ti, pushed),
     )
 
 
 def _run_of(
-    chosen: TaskInstance | TaskInstanceHistory, pushed: Mapping[str, Any], conn_id: str | None
+    chosen: TaskInstance | TaskInstanceHistory, certain: Any, pushed: Mapping[str, Any], conn_id: str | None
 ) -> RunRef | None:
-    """Take the run id from what the deferral carried, which no user can edit, else from XCom."""
-    note = deferral.note_of(chosen.next_kwargs)
+    """Take the run id from what no user can edit: the deferral, or the argument of a sensor; else from XCom."""
     begun = chosen.state not in NOT_STARTED or chosen.next_method is not None
-    run_id = note.get("run_id") or (pushed.get(xcom.RUN_ID) if begun else None)
-    conn_id = note.get("skyvern_conn_id") or conn_id
+    run_id = certain or (pushed.get(xcom.RUN_ID) if begun else None)
+    conn_id = deferral.note_of(chosen.next_kwargs).get("skyvern_conn_id") or conn_id
     if not (isinstance(run_id, str) and run_id and isinstance(conn_id, str) and conn_id):
         return None
     return RunRef(conn_id, run_id)
@@ -123,15 +128,24 @@ def _xcoms(session: Session, key: TaskKey) -> dict[str, Any]:
     return {row.key: deferral.decoded(row.value) for row in session.execute(rows)}
 
 
-def _connection(session: Session, key: TaskKey, pushed: Mapping[str, Any]) -> str | None:
-    """Take the connection from the rendered fields, which no user can edit; Airflow deletes old ones."""
-    rendered = session.scalar(
-        select(RenderedTaskInstanceFields.rendered_fields).where(*key.of(RenderedTaskInstanceFields))
-    )
-    if isinstance(rendered, Mapping) and "skyvern_conn_id" in rendered:
+def _rendered(session: Session, key: TaskKey) -> Mapping[str, Any]:
+    """Return the rendered arguments of a task of ours; Airflow deletes those of old DAG runs."""
+    model = RenderedTaskInstanceFields
+    found = session.scalar(select(model.rendered_fields).where(*key.of(model)))
+    return found if isinstance(found, Mapping) and "skyvern_conn_id" in found else {}
+
+
+def _connection(rendered: Mapping[str, Any], pushed: Mapping[str, Any]) -> str | None:
+    """Take the connection from the rendered arguments, which no user can edit; else from XCom."""
+    if "skyvern_conn_id" in rendered:
         return str(rendered["skyvern_conn_id"])
     value = pushed.get(xcom.CONNECTION_AND_RUN_KEY)
     return value.get("skyvern_conn_id") if isinstance(value, Mapping) else None
+
+
+def known_dag(session: Session, dag_id: str) -> bool:
+    """Tell whether this Airflow has such a DAG."""
+    return session.scalar(select(DagModel.dag_id).where(DagModel.dag_id == dag_id)) is not None
 
 
 def _looks_like_ours(ti: TaskInstance, pushed: Mapping[str, Any]) -> bool:

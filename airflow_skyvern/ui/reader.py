@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.calls import PAGE_SIZE
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient
 from airflow_skyvern.exceptions import (
@@ -34,6 +35,9 @@ PATIENCE = 10.0
 
 SETTINGS_MAX_AGE = 60.0
 """Seconds for which a connection is not read again. After a refused key it is read at once."""
+
+CLOSING_DELAY = 600.0
+"""Seconds until the client of an edited connection is closed: a file may be on its way."""
 
 ACTIVE_TTL = 4.0
 """Seconds for which an active run is shown to all viewers as it was fetched."""
@@ -70,6 +74,7 @@ class Clients:
         self._settings = settings
         self._clients: dict[str, _Client] = {}
         self._reading: dict[str, asyncio.Lock] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def get(self, conn_id: str, *, max_age: float = SETTINGS_MAX_AGE) -> AsyncSkyvernClient:
         """Return the client of a connection as it is now, or was a minute ago."""
@@ -79,10 +84,17 @@ class Clients:
                 return known.client
             settings: Settings = await self._settings(conn_id)
             if known is None or known.client.settings.fingerprint != settings.within(PATIENCE).fingerprint:
+                self._close_later(known)
                 known = _Client(AsyncSkyvernClient(settings.within(PATIENCE), retry=RetryPolicy(attempts=1)), 0.0)
             known.read_at = time.monotonic()
             self._clients[conn_id] = known
             return known.client
+
+    def _close_later(self, replaced: _Client | None) -> None:
+        """Close a client whose connection was edited, when what it has on its way has arrived."""
+        if replaced is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(CLOSING_DELAY, lambda: self._closing.add(loop.create_task(replaced.client.aclose())))
 
     async def send(self, conn_id: str, call: Call[Any]) -> Any:
         """Send a call and read its answer, a large one in a thread; a rotated key is noticed."""
@@ -142,11 +154,12 @@ class RunReader:
         return await self._lists.get(key, lambda: self.clients.send(conn_id, call))
 
     async def tags(self, conn_id: str, run_ids: Sequence[str]) -> dict[str, Mapping[str, str]]:
-        """Return the tags of up to 100 runs, all that are not known yet with one request."""
+        """Return the tags of runs, those that are not known yet with one request per hundred."""
         unknown = [run_id for run_id in run_ids if RunRef(conn_id, run_id) not in self._tags]
-        if unknown:
-            answer = await self._all_tags(conn_id, unknown)
-            for run_id in unknown:
+        for start in range(0, len(unknown), PAGE_SIZE):
+            some = unknown[start : start + PAGE_SIZE]
+            answer = await self._all_tags(conn_id, some)
+            for run_id in some:
                 self._tags.put(RunRef(conn_id, run_id), answer.get(run_id, {}))
         return {run_id: await self._known_tags(RunRef(conn_id, run_id)) for run_id in run_ids}
 

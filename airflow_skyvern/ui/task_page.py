@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.ui import rendering
 from airflow_skyvern.ui.access import may_change, readable
-from airflow_skyvern.ui.lookup import FoundTask, RunRef, TaskKey, find_task, map_index_of
+from airflow_skyvern.ui.lookup import FoundTask, RunRef, TaskKey, find_task, known_dag, map_index_of
 
 if TYPE_CHECKING:
     from fastapi.responses import Response
@@ -79,24 +79,34 @@ async def ref_of(reader: RunReader, request: Request, user: Any) -> RunRef:
     """
     found = await find(_key_of(request.path_params), _number(request.path_params["try_number"]))
     try:
-        if found.run is None or not await belongs(reader, found.run, found.key.dag_id, user):
+        if found.run is None or not await belongs(
+            reader, found.run, found.key.dag_id, user, is_certain=found.is_certain
+        ):
             raise HTTPException(404, "This task has no such run.")
     except READ_ERRORS as error:
         raise HTTPException(502, sentence_of(error, found.run)) from error
     return found.run
 
 
-async def belongs(reader: RunReader, ref: RunRef, dag_id: str, user: Any) -> bool:
+async def belongs(reader: RunReader, ref: RunRef, dag_id: str, user: Any, *, is_certain: bool) -> bool:
     """
     Tell whether a run may be shown with this DAG: an XCom that names it can be edited.
 
     A run carries the DAG that started it in its tags. A sensor waits for a run of another DAG, which its readers may
-    see if they may read that one too.
+    see if they may read that one too, or of another Airflow.
+
+    :param is_certain: Whether Airflow itself has stored that the task is about this run.
     """
     started_by = await reader.dag_of(ref)
     if started_by in (None, dag_id):
         return True
-    return bool(await run_in_threadpool(readable, user, [started_by]))
+    return await run_in_threadpool(_may_see_run_of, user, started_by, is_certain=is_certain)
+
+
+def _may_see_run_of(user: Any, dag_id: str, *, is_certain: bool) -> bool:
+    with create_session() as session:
+        known = known_dag(session, dag_id)
+    return bool(readable(user, [dag_id])) if known else is_certain
 
 
 class TaskPages:
@@ -114,7 +124,8 @@ class TaskPages:
         if found.run is None:
             return Shown(sentence=_no_run(found), changes=found.state in ACTIVE)
         try:
-            if not await belongs(self._reader, found.run, found.key.dag_id, user):
+            dag_id = found.key.dag_id
+            if not await belongs(self._reader, found.run, dag_id, user, is_certain=found.is_certain):
                 return Shown(sentence=_not_ours(found.run), status_code=404)
             run = await self._reader.run(found.run)
         except READ_ERRORS as error:

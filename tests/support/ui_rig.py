@@ -129,6 +129,7 @@ def add_task(
     xcoms: Mapping[str, Any] | None = None,
     conn_id: str | None = CONN,
     operator: str = "SkyvernRunWorkflowOperator",
+    rendered: Mapping[str, Any] | None = None,
 ) -> None:
     """Store a task instance, what it has pushed, and its rendered fields."""
     number = add_dag_run(dag_id, run_id)
@@ -156,7 +157,7 @@ def add_task(
         if conn_id is not None:
             session.execute(
                 sa.insert(RenderedTaskInstanceFields.__table__).values(
-                    **ids, rendered_fields={"skyvern_conn_id": conn_id, "workflow_id": "wpid_1"}
+                    **ids, rendered_fields={"skyvern_conn_id": conn_id, **(rendered or {})}
                 )
             )
 
@@ -179,20 +180,6 @@ def add_earlier_try(try_number: int, next_kwargs: Mapping[str, Any] | None, stat
                 next_kwargs=next_kwargs,
             )
         )
-
-
-def push(
-    key: str, value: Any, *, dag_id: str = DAG, run_id: str = RUN, task_id: str = TASK, map_index: int = -1
-) -> None:
-    """Store an XCom, as a user may who may edit those of the DAG."""
-    ids: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
-    with create_session() as session:
-        session.execute(
-            sa.delete(XComModel).where(
-                *(getattr(XComModel, name) == given for name, given in ids.items()), XComModel.key == key
-            )
-        )
-        session.add(XComModel(dag_run_id=add_dag_run(dag_id, run_id), key=key, value=value, **ids))
 
 
 def _uuid() -> Any:

@@ -31,6 +31,7 @@ from tests.support.ui_rig import (
     SECRET_DAG,
     TASK,
     Ui,
+    add_dag_run,
     add_earlier_try,
     add_task,
     create_database,
@@ -117,9 +118,21 @@ async def test_a_run_of_another_dag_is_not_shown_whatever_an_xcom_says(
 
 async def test_a_sensor_shows_the_run_of_another_dag_to_readers_of_both(ui: Ui, skyvern: FakeSkyvern) -> None:
     other = started(skyvern, tags={**TAGS, "airflow_dag_id": SECRET_DAG})
-    add_task(xcoms={"run_id": other}, operator="SkyvernRunSensor")
+    add_dag_run(SECRET_DAG)
+    add_task(xcoms={"run_id": other}, rendered={"run_id": other}, operator="SkyvernRunSensor")
     assert (await ui.get(PAGE)).status_code == 404
     assert other in (await ui.get(PAGE, username="admin")).text
+
+
+async def test_a_run_of_another_airflow_is_shown_only_where_airflow_itself_names_it(
+    ui: Ui, skyvern: FakeSkyvern
+) -> None:
+    other = started(skyvern, tags={**TAGS, "airflow_dag_id": "of_another_airflow"})
+    add_task(xcoms={"run_id": other})
+    assert (await ui.get(PAGE, username="admin")).status_code == 404
+    empty_database()
+    add_task(operator="SkyvernRunSensor", rendered={"run_id": other})
+    assert (await ui.get(PAGE)).status_code == 200
 
 
 async def test_the_connection_is_that_of_the_rendered_task_whatever_an_xcom_says(
