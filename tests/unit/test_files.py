@@ -72,7 +72,7 @@ def test_files_get_the_names_of_the_template(skyvern: FakeSkyvern, tmp_path: Pat
 
 
 def test_names_that_lead_elsewhere_stay_in_the_folder(skyvern: FakeSkyvern, tmp_path: Path) -> None:
-    names = ["../../x", "C:\\x", "n" * 300 + ".pdf", "nul\0.pdf", "x", ""]
+    names = ["../../x", "C:\\x", "n" * 300 + ".pdf", "nul\0.pdf", "x", "\x07"]
     workflow_id = skyvern.workflow(artifacts={name: name.encode() for name in names})
     run_task(lambda: make(workflow_id, files_to=str(tmp_path / "in")))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
