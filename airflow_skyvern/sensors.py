@@ -19,6 +19,7 @@ from airflow_skyvern.compat.sdk import (
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.contract import check_schema
+from airflow_skyvern.results.deliver import StopsTransfers, deliver_evidence, deliver_files, file_options
 from airflow_skyvern.results.destination import check_output_to
 from airflow_skyvern.task.arguments import run_id_of, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
+    from airflow_skyvern.results.options import ExpectedFiles
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.runs.wait import Wait
 
 
-class SkyvernRunSensor(BaseSensorOperator):
+class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
     """
     Wait for a Skyvern run to complete, and return its output.
 
@@ -68,6 +70,16 @@ class SkyvernRunSensor(BaseSensorOperator):
         see there. Default: not checked.
     :param output_to: File that the output is written to, as JSON, instead of XCom; see there. (templated)
     :param output_conn_id: Id of the Airflow connection for that store; see there. (templated)
+    :param files_to: Where the files go that the run has downloaded, ``s3://bucket/folder`` or an absolute path; this
+        and the following as with :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default: they stay
+        in Skyvern. (templated)
+    :param files_conn_id: Id of the Airflow connection for that store. (templated)
+    :param file_name: Names for the files. (templated)
+    :param overwrite: Whether a file may take the place of another one of its name. Default: False.
+    :param recording: Whether the recording is stored there too, also of a run that ended badly. Default: False.
+    :param screenshots: The same for screenshots. Default: False.
+    :param expect_files: How many files a completed run must have downloaded, or name patterns. Default: any.
+    :raises SkyvernTransferError: a file could not be stored in full; a retry continues.
     :raises AirflowSensorTimeout: the run did not end in time.
     :raises AirflowFailException: the run ended badly (its cause is a
         :class:`~airflow_skyvern.exceptions.SkyvernRunError` that carries the run), its output is not what was agreed
@@ -75,7 +87,15 @@ class SkyvernRunSensor(BaseSensorOperator):
         not change that.
     """
 
-    template_fields: Sequence[str] = ("run_id", "skyvern_conn_id", "output_to", "output_conn_id")
+    template_fields: Sequence[str] = (
+        "run_id",
+        "skyvern_conn_id",
+        "output_to",
+        "output_conn_id",
+        "files_to",
+        "files_conn_id",
+        "file_name",
+    )
     operator_extra_links = (SkyvernRunLink(),)
     ui_color = "#e8eefc"
 
@@ -93,6 +113,13 @@ class SkyvernRunSensor(BaseSensorOperator):
         output_schema: type[Any] | Mapping[str, Any] | str | None = None,
         output_to: str | None = None,
         output_conn_id: str | None = None,
+        files_to: str | None = None,
+        files_conn_id: str | None = None,
+        file_name: str | None = None,
+        overwrite: bool = False,
+        recording: bool = False,
+        screenshots: bool = False,
+        expect_files: ExpectedFiles = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=seconds_of("poke_interval", poke_interval), **kwargs)
@@ -111,6 +138,19 @@ class SkyvernRunSensor(BaseSensorOperator):
             raise SkyvernConfigError(f"Task {self.task_id!r}: end_from_trigger needs start_from_trigger=True.")
         check_schema(self.task_id, output_schema, has_output=not end_from_trigger)
         check_output_to(self.task_id, output_to, has_output=not end_from_trigger)
+        self.files_to = files_to
+        self.files_conn_id = files_conn_id
+        self.file_name = file_name
+        self.overwrite = overwrite
+        self.recording = recording
+        self.screenshots = screenshots
+        self.expect_files = expect_files
+        file_options(self).check(self.task_id)
+        if end_from_trigger and file_options(self).wanted:
+            raise SkyvernConfigError(
+                f"Task {self.task_id!r}: files_to and expect_files need a worker at the end, which "
+                "end_from_trigger=True leaves out."
+            )
         self._without_worker = start_from_trigger
         if start_from_trigger:
             from airflow_skyvern.task.start_in_trigger import start_trigger_args
@@ -150,7 +190,7 @@ class SkyvernRunSensor(BaseSensorOperator):
             return False
         assert wait.run is not None
         TaskTry(context).publish_run(wait.run)
-        return PokeReturnValue(is_done=True, xcom_value=self._output(wait.run)) if wait.ended else False
+        return PokeReturnValue(is_done=True, xcom_value=self._output(context, wait.run)) if wait.ended else False
 
     def execute_complete(
         self, context: Context, event: Any = None, deadline: float | None = None, skyvern: Any = None
@@ -174,7 +214,7 @@ class SkyvernRunSensor(BaseSensorOperator):
             TaskTry(context).publish_run(wait.run)
         if run is None:
             raise AirflowSensorTimeout(f"Skyvern run {self.run_id} did not end within {self.timeout} seconds.")
-        return self._output(run)
+        return self._output(context, run)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; a wrong key fails the task also with ``soft_fail``."""
@@ -208,9 +248,12 @@ class SkyvernRunSensor(BaseSensorOperator):
 
         return OutputOptions.of(self)
 
-    def _output(self, run: Run) -> Any:
+    def _output(self, context: Context, run: Run) -> Any:
         if run.succeeded:
-            return self._output_options.value_of(run, self.log)
+            value = self._output_options.value_of(run, self.log)
+            deliver_files(self, TaskTry(context), run, self.stop_if_killed)
+            return value
+        deliver_evidence(self, TaskTry(context), run, self.stop_if_killed)
         error = logged_error_of(run, self.log)
         if self.soft_fail or self.never_fail:
             raise AirflowSkipException(str(error)) from error

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from importlib import import_module
@@ -355,6 +356,20 @@ def object_storage_path(address: str, conn_id: str | None) -> Any:
     """
     place = "airflow.sdk" if is_airflow_3() else "airflow.io.path"
     return import_module(place).ObjectStoragePath(address, conn_id=conn_id)
+
+
+def add_output_to_lineage(hook: Any, address: str) -> None:
+    """
+    Tell Airflow's lineage that a hook has written something; only if a lineage backend listens is that kept.
+
+    The collector moved in 3.2, and 2.11 calls assets datasets. What an address must look like is for the provider of
+    its scheme to say, and a lineage that is refused must not fail a task.
+    """
+    place = "airflow.sdk.lineage" if _exists("airflow.sdk.lineage") else "airflow.lineage.hook"
+    collector = import_module(place).get_hook_lineage_collector()
+    add = collector.add_output_asset if hasattr(collector, "add_output_asset") else collector.add_output_dataset
+    with suppress(ValueError):
+        add(context=hook, uri=address)
 
 
 # What is only known when a task runs.

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.compat.sdk import BaseOperator
-from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernRunCanceled, SkyvernTransferError
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernTransferError
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.results.deliver import check_place, deliver_files, file_options
+from airflow_skyvern.results.deliver import StopsTransfers, check_place, deliver_files, file_options
 from airflow_skyvern.task.arguments import run_id_of
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.results.options import ExpectedFiles
 
 
-class SkyvernDownloadFilesOperator(BaseOperator):
+class SkyvernDownloadFilesOperator(StopsTransfers, BaseOperator):
     """
     Store the files that a Skyvern run has downloaded; the run is over, however it ended.
 
@@ -43,6 +43,8 @@ class SkyvernDownloadFilesOperator(BaseOperator):
         same, by size and checksum, is not fetched again in any case. Default: False.
     :param expect_files: How many files the run must have downloaded: a number, ``(least, most)``, or name patterns
         such as ``["*.pdf"]`` that each must match a file. Default: any.
+    :param recording: Whether the run's recording is stored there too. Default: False.
+    :param screenshots: Whether its screenshots are stored there too. Default: False.
     :param skyvern_conn_id: Id of the connection of type ``skyvern``. Default: ``skyvern_default``. (templated)
     :raises SkyvernTransferError: a file could not be stored in full, or the run is not over; a retry continues.
     :raises AirflowFailException: no retry can help: another file is there, other files were expected, the address of
@@ -62,6 +64,8 @@ class SkyvernDownloadFilesOperator(BaseOperator):
         file_name: str | None = None,
         overwrite: bool = False,
         expect_files: ExpectedFiles = None,
+        recording: bool = False,
+        screenshots: bool = False,
         skyvern_conn_id: str = "skyvern_default",
         **kwargs: Any,
     ) -> None:
@@ -71,10 +75,10 @@ class SkyvernDownloadFilesOperator(BaseOperator):
         self.files_conn_id = files_conn_id
         self.file_name = file_name
         self.overwrite = overwrite
-        self.recording = self.screenshots = False
+        self.recording = recording
+        self.screenshots = screenshots
         self.expect_files = expect_files
         self.skyvern_conn_id = skyvern_conn_id
-        self._killed = False
         if not run_id or not files_to:
             raise SkyvernConfigError(f"Task {self.task_id!r}: {'files_to' if run_id else 'run_id'} is empty.")
         file_options(self).check(self.task_id)
@@ -98,12 +102,4 @@ class SkyvernDownloadFilesOperator(BaseOperator):
                     f"Skyvern run {run.run_id} is {run.status}: its files are known when it has ended. Put a "
                     "SkyvernRunSensor before this task."
                 )
-            return [file.as_xcom() for file in deliver_files(self, task_try, run, self._stop_if_killed)]
-
-    def on_kill(self) -> None:
-        """Stop the transfers; nothing of a file that is not whole is left."""
-        self._killed = True
-
-    def _stop_if_killed(self) -> None:
-        if self._killed:
-            raise SkyvernRunCanceled("The task was killed, so it must not succeed.")
+            return [file.as_xcom() for file in deliver_files(self, task_try, run, self.stop_if_killed)]

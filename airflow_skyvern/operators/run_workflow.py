@@ -19,7 +19,7 @@ from airflow_skyvern.compat.sdk import (
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernWaitTimeout
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.contract import check_schema
-from airflow_skyvern.results.deliver import check_place, deliver_files, file_options
+from airflow_skyvern.results.deliver import check_place, deliver_evidence, deliver_files, file_options
 from airflow_skyvern.results.destination import check_output_to
 from airflow_skyvern.results.uploads import check_upload
 from airflow_skyvern.task.approval import check_approval, is_resumed
@@ -68,8 +68,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     XCom: ``run_id`` and ``app_url`` (the run's page in Skyvern) as soon as the run has started;
     ``return_value`` at the end: the run's output (with ``output_to`` a reference to its file), or the run's id with
     ``wait_for_completion=False``. With ``files_to``, ``files``: a list of ``{"path", "filename", "size",
-    "checksum"}``. The output holds whatever the workflow's blocks return; an HTTP request block returns the headers
-    it sent, whose secrets are masked.
+    "checksum"}``, and ``evidence``, the same for recording and screenshots. The output holds
+    whatever the workflow's blocks return; an HTTP request block returns the headers it sent, whose secrets are
+    masked.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
 
@@ -612,6 +613,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             deliver_files(self, task_try, run, self._active_run.stop_if_killed)
             task_try.start_store.done(run.run_id)
             return value
+        deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)
         error = logged_error_of(run, self.log)
         if run.status in self.skip_on:
             raise AirflowSkipException(str(error)) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from airflow_skyvern import compat
+from airflow_skyvern.exceptions import SkyvernFilesMissing, SkyvernRunCanceled
 from airflow_skyvern.results.options import FileOptions
 from airflow_skyvern.task import xcom
 
@@ -40,18 +42,68 @@ def deliver_files(
     task: Any, task_try: TaskTry, run: Run, go_on: Callable[[], object] = lambda: None
 ) -> list[StoredFile]:
     """
-    Store the files of a run that has ended, and push where they are.
+    Store the files of a run that has completed, and push where they are.
 
     :param task: The operator, with the arguments of :class:`FileOptions`, ``hook`` and ``log``.
     :param go_on: Called about once a second; raises when the task has to stop.
-    :raises SkyvernFileError: a file is missing, or could not be stored.
+    :raises SkyvernFilesMissing: the run downloaded other files than were expected; the evidence is stored.
+    :raises SkyvernFileError: a file could not be stored.
     """
     options = file_options(task)
     if not options.wanted:
         return []
     from airflow_skyvern.results.run_files import RunFiles
 
-    files = RunFiles(task.hook, options, run, log=task.log, go_on=go_on).bring()
+    try:
+        files = RunFiles(task.hook, options, run, log=task.log, go_on=go_on).bring()
+    except SkyvernFilesMissing:
+        deliver_evidence(task, task_try, run, go_on)
+        raise
     if options.files_to is not None:
         task_try.publish_files(xcom.FILES, [file.as_xcom() for file in files])
+        _report(task, task_try, run, files)
+    if options.evidence:
+        _store_evidence(task, task_try, run, go_on)
     return files
+
+
+def deliver_evidence(task: Any, task_try: TaskTry, run: Run, go_on: Callable[[], object] = lambda: None) -> None:
+    """Store recording and screenshots of a run that ended badly; that this fails must not hide how the run ended."""
+    if not file_options(task).evidence:
+        return
+    try:
+        _store_evidence(task, task_try, run, go_on)
+    except Exception as error:  # noqa: BLE001  whatever it is, the run's own error is what the task fails with
+        task.log.warning("Skyvern run %s: its recording or screenshots could not be stored. %s", run.run_id, error)
+
+
+class StopsTransfers:
+    """What a task needs to end its transfers when it is killed: the run is over, so nothing is canceled."""
+
+    _killed = False
+
+    def on_kill(self) -> None:
+        """Stop the transfers; nothing of a file that is not whole is left."""
+        self._killed = True
+
+    def stop_if_killed(self) -> None:
+        """Raise if the task was killed: it must not end as a success."""
+        if self._killed:
+            raise SkyvernRunCanceled("The task was killed, so it must not succeed.")
+
+
+def _store_evidence(task: Any, task_try: TaskTry, run: Run, go_on: Callable[[], object]) -> None:
+    from airflow_skyvern.results.run_files import RunFiles
+
+    files = RunFiles(task.hook, file_options(task), run, log=task.log, go_on=go_on).bring_evidence()
+    task_try.publish_files(xcom.EVIDENCE, [file.as_xcom() for file in files])
+
+
+def _report(task: Any, task_try: TaskTry, run: Run, files: list[StoredFile]) -> None:
+    """Tell lineage where the files are, and the events of the task's outlets what they are."""
+    for file in files:
+        address = file.path if "://" in file.path else f"file://{file.path}"
+        compat.add_output_to_lineage(task.hook, address)
+    task_try.add_to_outlet_events(
+        task.outlets, {"skyvern_run_id": run.run_id, "files": [file.as_xcom() for file in files]}
+    )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,25 @@ class RunFiles:
             return []
         return self._store_all(files, file_names(names, self._options.file_name))
 
+    def bring_evidence(self) -> list[StoredFile]:
+        """
+        Store recording and screenshots as far as they are wanted; their names begin with the id of the run.
+
+        :raises SkyvernFileError: one of them could not be stored.
+        """
+        from airflow_skyvern.results.evidence import evidence_of
+
+        source = self._source()
+        try:
+            files = evidence_of(self._hook, self._run.run_id, self._options, source, sleep=self._sleep)
+        finally:
+            source.close()
+        self._options = replace(self._options, overwrite=True)  # a recording may have changed since an earlier try
+        return self._store_all(files, [file.name or "" for file in files]) if files else []
+
+    def _source(self) -> Source:
+        return Source(self._hook, lambda: downloads(self._hook.fetch_run(self._run.run_id)))
+
     def _settled(self) -> list[RunFile]:
         """Return the run's downloads once all are readable: Skyvern adds ids a moment after the end."""
         until = self._clock() + SETTLE_SECONDS
@@ -129,8 +148,7 @@ class RunFiles:
         return store_at(self._options.files_to, self._options.files_conn_id)
 
     def _store_all(self, files: Sequence[RunFile], names: Sequence[str]) -> list[StoredFile]:
-        source = Source(self._hook, lambda: downloads(self._hook.fetch_run(self._run.run_id)))
-        store = self._store
+        source, store = self._source(), self._store
         try:
             with self._threads(len(files)) as pool:
                 pending = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timezone
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -121,6 +121,13 @@ class TaskTry:
     def publish_approval(self, note: Mapping[str, Any]) -> None:
         """Push what a person has answered."""
         self._ti.xcom_push(key=xcom.APPROVAL, value=dict(note))
+
+    def add_to_outlet_events(self, outlets: Iterable[Any], extra: Mapping[str, Any]) -> None:
+        """Put something into the extra of the asset events that this task's success makes."""
+        events: Any = self._context.get("outlet_events")
+        for outlet in outlets:
+            if events is not None and hasattr(outlet, "uri"):
+                events[outlet].extra.update(extra)
 
     def published_run_id(self) -> str | None:
         """Return the run id that this task pushed before it was deferred."""

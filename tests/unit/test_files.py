@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from airflow_skyvern import compat
 from airflow_skyvern.compat.sdk import DAG, AirflowFailException
 from airflow_skyvern.exceptions import (
+    SkyvernAddressRefused,
+    SkyvernConfigError,
     SkyvernFileConflict,
+    SkyvernFilesMissing,
+    SkyvernRunCanceled,
+    SkyvernRunFailed,
     SkyvernTransferError,
 )
+from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernDownloadFilesOperator, SkyvernRunWorkflowOperator
-from airflow_skyvern.results import run_files
+from airflow_skyvern.results import evidence, run_files
+from airflow_skyvern.sensors import SkyvernRunSensor
+from dev.fake.records import Media
+from tests.support.file_server import FileServer
 from tests.support.tasks import FakeTaskInstance, context_of, run_task
 
 if TYPE_CHECKING:
@@ -159,3 +172,214 @@ def test_a_retry_after_a_transfer_that_failed_takes_the_same_run(
     assert stored(tmp_path) == {"download-1.pdf": PDF, "download-2.csv": CSV}
     assert len(skyvern.sent("POST", START)) == 1
     assert skyvern.sent("POST", "/v1/runs/.*/cancel") == []
+
+
+PNG, WEBM, MP4, ZIP = (
+    b"\x89PNG\r\n\x1a\n one",
+    b"\x1a\x45\xdf\xa3 two",
+    b"\0\0\0\x18ftypmp42 three",
+    b"PK\x03\x04 four",
+)
+PICTURES = (
+    Media("screenshot_action", PNG),
+    Media("screenshot_llm", PNG),
+    Media("screenshot_final", ZIP),
+    Media("recording", MP4),
+)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for what Skyvern may still be working on."""
+    monkeypatch.setattr(evidence, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(run_files, "SETTLE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("ending", ["completed", "failed"])
+def test_recording_and_screenshots_are_stored_by_what_they_are(
+    skyvern: FakeSkyvern, tmp_path: Path, ending: str
+) -> None:
+    workflow_id, ti = (
+        skyvern.workflow(plan=("running", ending), media=PICTURES, artifacts={"a.pdf": PDF}),
+        FakeTaskInstance(),
+    )
+    task = partial(make, workflow_id, files_to=str(tmp_path), recording=True, screenshots=True)
+    if ending == "failed":
+        with pytest.raises(SkyvernRunFailed):
+            run_task(task, ti)
+    else:
+        run_task(task, ti)
+    run_id = ti.xcoms["run_id"]
+    expected = {
+        f"{run_id}-screenshot-01.png": PNG,
+        f"{run_id}-screenshot-02.zip": ZIP,
+        f"{run_id}-recording.mp4": MP4,
+    }
+    assert stored(tmp_path) == (expected if ending == "failed" else {**expected, "a.pdf": PDF})
+    assert {entry["filename"] for entry in ti.xcoms["evidence"]} == set(expected)
+
+
+@pytest.mark.usefixtures("quick")
+def test_evidence_that_cannot_be_stored_does_not_hide_how_the_run_ended(
+    skyvern: FakeSkyvern, tmp_path: Path, task_log: TaskLog
+) -> None:
+    (tmp_path / "a file").write_bytes(b"")
+    workflow_id = skyvern.workflow(plan=("running", "failed"), media=PICTURES)
+    with pytest.raises(SkyvernRunFailed):
+        run_task(partial(make, workflow_id, files_to=f"{tmp_path}/a file/folder", screenshots=True))
+    assert "its recording or screenshots could not be stored" in task_log()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("expected", "complaint"),
+    [
+        (3, "3 files were expected; it downloaded 2 (download-1.pdf, download-2.csv)"),
+        ((3, None), "at least 3 files expected"),
+        ((0, 1), "0 to 1 files were expected"),
+        (["*.pdf", "*.xlsx"], r"no file matches \*.xlsx"),
+    ],
+)
+def test_a_run_that_downloaded_other_files_than_expected_fails_without_a_retry(
+    skyvern: FakeSkyvern, tmp_path: Path, expected: Any, complaint: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=complaint.replace("(", r"\(").replace(")", r"\)")) as failed:
+        run_task(partial(make, workflow(skyvern), expect_files=expected, files_to=str(tmp_path)))
+    assert isinstance(failed.value.__cause__, SkyvernFilesMissing)
+    assert stored(tmp_path) == {}
+
+
+@pytest.mark.parametrize("expected", [2, (1, 2), (2, None), "*.PDF", ["download-*", "*.csv"]])
+def test_a_run_that_downloaded_what_was_expected_succeeds_also_without_a_place(
+    skyvern: FakeSkyvern, expected: Any
+) -> None:
+    ti = FakeTaskInstance()
+    run_task(partial(make, workflow(skyvern), expect_files=expected), ti)
+    assert "files" not in ti.xcoms
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_file_without_an_id_on_the_servers_disk_is_refused(skyvern: FakeSkyvern, tmp_path: Path) -> None:
+    run_id = ended(skyvern)
+    answer = {"run_id": run_id, "status": "completed", "downloaded_files": [{"url": "file:///etc/passwd"}]}
+    skyvern.next("GET", "/v1/runs/.*", httpx.Response(200, json=answer))
+    with pytest.raises(AirflowFailException, match="at a file: address") as failed:
+        download(run_id, tmp_path)
+    assert isinstance(failed.value.__cause__, SkyvernAddressRefused)
+    assert stored(tmp_path) == {}
+
+
+def test_a_file_on_a_foreign_host_of_this_network_is_refused_and_nobody_gets_the_key(
+    skyvern: FakeSkyvern, tmp_path: Path
+) -> None:
+    run_id = ended(skyvern)
+    with FileServer({"/x.pdf": b"inside"}) as foreign:
+        answer = {
+            "run_id": run_id,
+            "status": "completed",
+            "downloaded_files": [{"url": f"{foreign.url}/x.pdf?sig=1", "filename": "x.pdf"}],
+        }
+        skyvern.next("GET", "/v1/runs/.*", httpx.Response(200, json=answer))
+        with pytest.raises(AirflowFailException, match="a host of a private network"):
+            download(run_id, tmp_path)
+        assert foreign.requests == []
+
+
+def test_a_redirect_of_the_content_is_not_followed(skyvern: FakeSkyvern, tmp_path: Path) -> None:
+    run_id = ended(skyvern, artifacts={"a.pdf": PDF})
+    with FileServer({"/x": PDF}) as foreign:
+        redirect = httpx.Response(302, headers={"location": f"{foreign.url}/x"})
+        skyvern.next("GET", CONTENT, redirect)
+        with pytest.raises((SkyvernTransferError, AirflowFailException), match="redirected to"):
+            download(run_id, tmp_path)
+        assert foreign.requests == []
+
+
+def test_a_kill_during_a_transfer_stops_it_and_cancels_nothing(skyvern: FakeSkyvern, tmp_path: Path) -> None:
+    workflow_id = workflow(skyvern)
+    operator = make(workflow_id, files_to=str(tmp_path))
+    release = threading.Event()
+
+    def kill() -> None:
+        operator.on_kill()
+        release.wait(5)
+
+    skyvern.next("GET", CONTENT, kill)
+    threading.Timer(2.5, release.set).start()
+    with pytest.raises(SkyvernRunCanceled):
+        operator.execute(context_of(FakeTaskInstance()))
+    assert not any(path.name.startswith("download-1") for path in tmp_path.iterdir())
+    assert skyvern.sent("POST", "/v1/runs/.*/cancel") == []
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule", "deferrable"])
+def test_a_sensor_stores_the_files_of_its_run(skyvern: FakeSkyvern, tmp_path: Path, mode: str) -> None:
+    run_id, ti = ended(skyvern, artifacts={"a.pdf": PDF}), FakeTaskInstance()
+    more = {"deferrable": True} if mode == "deferrable" else {"mode": mode}
+    run_task(partial(sensor, run_id, files_to=str(tmp_path), expect_files=1, **more), ti)
+    assert stored(tmp_path) == {"a.pdf": PDF}
+    assert [file["filename"] for file in ti.xcoms["files"]] == ["a.pdf"]
+
+
+def sensor(run_id: str, **more: Any) -> SkyvernRunSensor:
+    return SkyvernRunSensor(task_id="t", run_id=run_id, poke_interval=0.01, timeout=20, **more)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"files_to": "folder"}, "files_to must be an absolute path"),
+        ({"files_to": "https://example.com/x"}, "files_to cannot be an http address"),
+        ({"recording": True}, "recording needs files_to"),
+        ({"file_name": "x", "overwrite": True}, "file_name and overwrite need files_to"),
+        ({"files_to": "/x", "file_name": "{indx}.pdf"}, "{indx} is no placeholder; use {index}, {name}, {extension}"),
+        ({"files_to": "/x", "file_name": "a/b"}, "put folders into files_to"),
+        ({"expect_files": -1}, "expect_files must not be negative"),
+        ({"expect_files": (2, 1)}, "expect_files must be a number"),
+        ({"expect_files": []}, "expect_files must be a number"),
+        ({"expect_files": 1, "wait_for_completion": False}, "need wait_for_completion=True"),
+    ],
+)
+def test_a_mistake_is_found_when_the_dag_is_parsed(arguments: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SkyvernConfigError, match=complaint):
+        make("wpid_1", **arguments)
+
+
+def test_a_sensor_that_ends_in_the_triggerer_cannot_store_files() -> None:
+    with pytest.raises(SkyvernConfigError, match="need a worker at the end"):
+        sensor("wr_1", files_to="/x", start_from_trigger=True, end_from_trigger=True)
+
+
+def test_a_place_that_cannot_be_reached_is_found_before_a_run_is_started(skyvern: FakeSkyvern) -> None:
+    with pytest.raises(AirflowFailException, match="no way to gs:// addresses"):
+        run_task(partial(make, workflow(skyvern), files_to="gs://bucket/x"))
+    assert skyvern.sent("POST", START) == []
+
+
+def test_the_events_of_outlets_tell_run_and_files(skyvern: FakeSkyvern, tmp_path: Path) -> None:
+    run_id, context = ended(skyvern, artifacts={"a.pdf": PDF}), context_of(FakeTaskInstance())
+    outlet, event = SimpleNamespace(uri="s3://invoices"), SimpleNamespace(extra={})
+
+    class Events:
+        def __getitem__(self, asked: object) -> SimpleNamespace:
+            assert asked is outlet
+            return event
+
+    context["outlet_events"] = Events()
+    operator = SkyvernDownloadFilesOperator(task_id="t", run_id=run_id, files_to=str(tmp_path))
+    operator.outlets = [outlet]
+    files = operator.execute(context)
+    assert event.extra == {"skyvern_run_id": run_id, "files": files}
+
+
+def test_lineage_is_told_of_each_file(skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(compat, "add_output_to_lineage", lambda hook, address: told.append(address))
+    download(ended(skyvern, artifacts={"a.pdf": PDF}), tmp_path)
+    assert told == [f"file://{tmp_path}/a.pdf"]
+
+
+def test_a_lineage_that_refuses_an_address_does_not_fail_the_task() -> None:
+    compat.add_output_to_lineage(SkyvernHook(), "file:///tmp/a.pdf")
+    compat.add_output_to_lineage(SkyvernHook(), "nonsense")

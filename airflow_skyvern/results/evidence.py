@@ -1,0 +1,96 @@
+"""The recording and the screenshots of a run: what shows afterwards what happened in the browser."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_skyvern.results.sources import RunFile, Source
+
+if TYPE_CHECKING:
+    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.models import Artifact
+    from airflow_skyvern.results.options import FileOptions
+
+RECORDING = "recording"
+SCREENSHOTS = frozenset({"screenshot_action", "screenshot_final"})
+"""The pictures of actions and of the ends of blocks; those for the language model show the same pages again."""
+
+SETTLE_SECONDS = 5.0
+"""Seconds within which Skyvern compresses the recording of a run that has ended: the same id, another file."""
+
+ZIP = b"PK\x03\x04"
+FORMATS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"\x1a\x45\xdf\xa3": ".webm", ZIP: ".zip"}
+"""What the first bytes of a file say; an MP4 has its mark behind the first four."""
+
+
+def evidence_of(
+    hook: SkyvernHook,
+    run_id: str,
+    options: FileOptions,
+    source: Source,
+    *,
+    sleep: Callable[[float], Any] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[RunFile]:
+    """Return recording and screenshots as far as they are wanted, under names that begin with the run's id."""
+    artifacts = _settled(hook, run_id, sleep, clock) if options.recording else hook.list_run_artifacts(run_id)
+    present = sorted((found for found in artifacts if not found.archived), key=_age)
+    found: list[RunFile] = []
+    if options.recording:
+        found += _named(source, run_id, "recording", [one for one in present if one.artifact_type == RECORDING])
+    if options.screenshots:
+        found += _named(source, run_id, "screenshot", [one for one in present if one.artifact_type in SCREENSHOTS])
+    return found
+
+
+def _settled(
+    hook: SkyvernHook, run_id: str, sleep: Callable[[float], Any], clock: Callable[[], float]
+) -> list[Artifact]:
+    """List the artifacts when no recording is about to change any more, as far as that can be known."""
+    until = clock() + SETTLE_SECONDS
+    while True:
+        artifacts = hook.list_run_artifacts(run_id)
+        recordings = [one for one in artifacts if one.artifact_type == RECORDING]
+        if (recordings and not any(_is_raw(one) for one in recordings)) or clock() >= until:
+            return artifacts
+        sleep(1.0)
+
+
+def _is_raw(recording: Artifact) -> bool:
+    return (recording.uri or "").partition("?")[0].endswith(".webm")
+
+
+def _named(source: Source, run_id: str, kind: str, artifacts: Sequence[Artifact]) -> list[RunFile]:
+    """
+    Name artifacts by what they are: neither their type nor the server's header is sure to tell it.
+
+    Some servers send the archive of a step for each of its pictures; of the same archive one is enough.
+    """
+    found: list[RunFile] = []
+    archives: set[str | None] = set()
+    for number, artifact in enumerate(artifacts, 1):
+        extension = _extension(source, artifact)
+        if extension == ".zip" and artifact.uri in archives:
+            continue
+        archives.add(artifact.uri)
+        name = f"{run_id}-{kind}-{number:02d}{extension}" if len(artifacts) > 1 else f"{run_id}-{kind}{extension}"
+        found.append(RunFile(name, artifact_id=artifact.artifact_id))
+    return found
+
+
+def _extension(source: Source, artifact: Artifact) -> str:
+    start = b""
+    with source.open(RunFile(None, artifact_id=artifact.artifact_id)) as incoming:
+        for piece in incoming.chunks:
+            start += piece
+            if len(start) >= 8:  # noqa: PLR2004  enough for every mark
+                break
+    if start[4:8] == b"ftyp":
+        return ".mp4"
+    return next((extension for mark, extension in FORMATS.items() if start.startswith(mark)), ".bin")
+
+
+def _age(artifact: Artifact) -> tuple[int, str]:
+    return len(artifact.artifact_id), artifact.artifact_id  # ids count up with time
