@@ -379,9 +379,13 @@ def is_skyverns(body: str) -> bool:
     return isinstance(parsed, dict) and bool({"detail", "error"} & set(parsed))
 
 
-def error_of_ending(run: Run) -> SkyvernRunError:
-    """Make the error for a run that ended badly: how, why, and where to look."""
-    message = f"Skyvern run {run.run_id} ended as {run.status}"
+def error_of_ending(run: Run, block: str | None = None) -> SkyvernRunError:
+    """
+    Make the error for a run that ended badly: how, where, why, and where to look.
+
+    :param block: The label of the block at which it failed, if it is known.
+    """
+    message = f"Skyvern run {run.run_id} ended as {run.status}" + (f" in block {block}" if block else "")
     reason = "; ".join(part for part in (run.failure_reason, _codes(run)) if part)
     if reason:
         message += f": {shorten(masked_text(reason))}"

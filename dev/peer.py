@@ -2,7 +2,7 @@
 
 HTTP: /json, /echo (returns the request's body), /status/N, /big?kb=N, /slow?s=N, /file, /page, /hook[?code=N].
 Every request is kept in memory: `Peer.requests`, also GET /_requests (DELETE clears).
-SMTP: accepts STARTTLS, any AUTH and any mail, and drops it (a `human_interaction` block sends mail).
+SMTP: accepts STARTTLS, any AUTH and any mail (a `human_interaction` block sends mail) and keeps it: `Peer.mails`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import http.server
 import ipaddress
+import itertools
 import json
 import socketserver
 import ssl
@@ -126,8 +127,11 @@ class _SmtpHandler(socketserver.BaseRequestHandler):
                 tls = self.server.tls.wrap_socket(self.request, server_side=True)
                 stream = tls.makefile("rwb", buffering=0)
             elif verb == b"DATA":
-                while stream.readline() not in {b".\r\n", b""}:
-                    pass
+                lines = list(
+                    itertools.takewhile(lambda line: line not in {b".\r\n", b""}, iter(stream.readline, None))
+                )
+                mail = b"".join(lines)
+                self.server.mails.append(mail.decode("utf-8", "replace"))
                 stream.write(b"250 ok\r\n")
             elif verb == b"QUIT":
                 return
@@ -138,6 +142,7 @@ class _SmtpServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
     def __init__(self, certificate: Path) -> None:
+        self.mails: list[str] = []
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.load_cert_chain(certificate)
         super().__init__(("127.0.0.1", 0), _SmtpHandler)
@@ -173,6 +178,11 @@ class Peer:
     def requests(self) -> list[dict[str, Any]]:
         """Return the requests seen so far: {time, method, path, headers (lower case names), body (text)}."""
         return list(self._http.requests)
+
+    @property
+    def mails(self) -> list[str]:
+        """Return the mails received so far, as they were sent."""
+        return list(self._smtp.mails)
 
     def start(self) -> Self:
         for server in (self._http, self._smtp):

@@ -202,7 +202,9 @@ def ask_person(ti_id: UUID, *, options: list[str], subject: str, body: str) -> N
 
 def answer_of_person(ti_id: UUID) -> Any:
     """
-    Return the response to a request: ``response_received``, ``chosen_options``, ``responded_by_user``; None if none.
+    Return the response to a request: ``chosen_options``, ``responded_by_user``, ``responded_at``; None if none.
+
+    Triggers only: Airflow answers no such question of a worker.
 
     :raises Exception: there is no request, as after a clear, or Airflow does not answer.
     """
@@ -214,7 +216,7 @@ def answer_of_person(ti_id: UUID) -> Any:
 
 def close_request(ti_id: UUID, answer: str) -> None:
     """
-    Answer a request in nobody's name, so that no person need answer it any more.
+    Answer a request in nobody's name, so that no person need answer it any more; in triggers only, as above.
 
     :raises Exception: there is none, it is answered already, or Airflow does not answer.
     """
@@ -231,9 +233,22 @@ def task_page(ti: Any) -> str:
     if not is_airflow_3():
         return str(ti.log_url)
     mapped = f"/mapped/{ti.map_index}" if map_index_for_lookups(ti) is not None else ""
-    ids = [quote(part, safe="") for part in (ti.dag_id, ti.run_id, ti.task_id)]
-    page = "{}/dags/{}/runs/{}/tasks/{}".format(address.rstrip("/"), *ids) + mapped
-    return f"{page}/plugin/skyvern" if has_required_actions() else page
+    page = "{}/dags/{}/runs/{}/tasks/{}".format(address.rstrip("/"), *_quoted_ids(ti)) + mapped
+    return f"{page}/plugin/skyvern" if shows_external_views() else page
+
+
+def picture_address(ti: Any, artifact_id: str) -> str:
+    """Return the address of a screenshot as the page of a task instance's run has it; or nothing without a page."""
+    address = airflow_base_url()
+    if not address or not shows_external_views():
+        return ""
+    page = "{}/skyvern/ti/{}/{}/{}".format(address.rstrip("/"), *_quoted_ids(ti))
+    map_index = -1 if map_index_for_lookups(ti) is None else ti.map_index
+    return f"{page}/{map_index}/tries/{ti.try_number}/pictures/{quote(artifact_id, safe='')}"
+
+
+def _quoted_ids(ti: Any) -> list[str]:
+    return [quote(part, safe="") for part in (ti.dag_id, ti.run_id, ti.task_id)]
 
 
 # What a trigger may ask.

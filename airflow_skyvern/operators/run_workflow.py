@@ -22,7 +22,7 @@ from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.results.deliver import check_place, deliver_evidence, deliver_files, file_options
 from airflow_skyvern.results.destination import check_output_to
 from airflow_skyvern.results.uploads import check_upload
-from airflow_skyvern.task.approval import check_approval, is_resumed
+from airflow_skyvern.task.approval import answer_of, check_approval, is_resumed
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.deferral import NOTE, note_of_run
@@ -365,8 +365,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
             self._active_run.is_running(task_try, run_id)
             approvals = self._approvals(task_try, run_id)
-            if (answer := approvals.answer(request)) is None:
-                approvals.close()
+            if (answer := answer_of(event, request)) is None:
                 approvals.note_answer_in_skyvern(request, event)
                 if not is_resumed(event):
                     return self.execute_complete(context, event, deadline, try_number)
@@ -391,8 +390,6 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             run_id = task_try.published_run_id() if next_method == "__fail__" else None
             if run_id is None:
                 raise
-            if self.approval is not None:
-                self._approvals(task_try, run_id).close()
             with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
                 if not compat.deferral_timed_out(next_kwargs):
                     return self._wait_and_defer_again(task_try, run_id, error)
@@ -615,6 +612,7 @@ class SkyvernRunWorkflowOperator(BaseOperator):
             return value
         deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)
         error = logged_error_of(run, self.log)
+        error = logged_error_of(run, self.log, self.hook.send)
         if run.status in self.skip_on:
             raise AirflowSkipException(str(error)) from error
         raise error

@@ -26,6 +26,14 @@ class RunEvent(TypedDict):
     message: str | None
 
 
+class AnswerEvent(RunEvent):
+    """A person's answer in Airflow, by the names that Airflow 3.3 uses where it resumes the task itself."""
+
+    chosen_options: list[str]
+    responded_by_user: dict[str, str] | None
+    responded_at: str | None
+
+
 def event_of(value: Any) -> RunEvent:
     """
     Validate the event of a trigger.

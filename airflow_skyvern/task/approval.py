@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 ON_REJECT = ("fail", "skip", "return")
 
-NO_LONGER_NEEDED = "No longer needed"
-"""What a request is closed with when the task goes on without it."""
-
 
 class Request(TypedDict):
     """What of a request crosses Airflow's database while the task is deferred."""
@@ -77,6 +74,17 @@ def check_approval(task_id: str, approval: Any, on_reject: Any, *, waits_deferre
         )
 
 
+def answer_of(event: Any, request: Request) -> Answer | None:
+    """Return what a person has answered, from the event of our trigger or Airflow 3.3's; None for another event."""
+    chosen = event.get("chosen_options") if isinstance(event, Mapping) else None
+    if not chosen or chosen[0] not in request["options"]:
+        return None
+    user, when = event.get("responded_by_user"), event.get("responded_at")
+    by = str(user.get("name") or user.get("id")) if isinstance(user, Mapping) else None
+    at = when.isoformat() if isinstance(when, datetime) else str(when or datetime.now(timezone.utc).isoformat())
+    return Answer(approved=chosen[0] == request["options"][0], option=chosen[0], by=by, at=at)
+
+
 def is_resumed(event: Any) -> bool:
     """Tell whether the trigger has ended because the run does not wait for a person any more."""
     return isinstance(event, Mapping) and event.get("reason") == "resumed"
@@ -115,15 +123,6 @@ class Approvals:
             app_url=question.app_url,
         )
 
-    def answer(self, request: Request) -> Answer | None:
-        """Return what a person has answered, as Airflow stores it."""
-        detail = compat.answer_of_person(self._try.id)
-        chosen = list(detail.chosen_options or ()) if detail is not None else []
-        if not chosen or chosen[0] not in request["options"]:  # closed by the trigger
-            return None
-        user, when = detail.responded_by_user, detail.responded_at or datetime.now(timezone.utc)
-        return Answer(chosen[0] == request["options"][0], chosen[0], user.name if user else None, when.isoformat())
-
     def approve(self, request: Request, answer: Answer) -> None:
         """Let the run continue, unless it has moved on already."""
         from airflow_skyvern.runs.approval import approve
@@ -153,14 +152,6 @@ class Approvals:
         now = datetime.now(timezone.utc).isoformat()
         self._publish(request, Answer(approved=True, option="", by=None, at=now), "skyvern")
         self._log.info("Skyvern run %s: a person has answered in Skyvern", self._run_id)
-
-    def close(self) -> None:
-        """Close the request, if it is open."""
-        try:
-            if compat.answer_of_person(self._try.id) is None:
-                compat.close_request(self._try.id, NO_LONGER_NEEDED)
-        except Exception as error:  # noqa: BLE001  there is none, or it was answered at that moment
-            self._log.info("Skyvern run %s: no request in Airflow was closed. %r", self._run_id, error)
 
     def _note(self, request: Request, answer: Answer) -> Note:
         self._log.info(

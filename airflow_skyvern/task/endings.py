@@ -5,10 +5,11 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_skyvern.exceptions import SkyvernRunError, error_of_ending
+from airflow_skyvern.exceptions import SkyvernError, SkyvernRunError, error_of_ending
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Run
+    from airflow_skyvern.runs.lookup import Send
 
 WIDTH = 100
 """Columns of the log that a reason fills; Airflow's UI does not wrap."""
@@ -21,13 +22,27 @@ class ErrorLog(Protocol):
         """Log what ends the task."""
 
 
-def logged_error_of(run: Run, log: ErrorLog) -> SkyvernRunError:
+def logged_error_of(run: Run, log: ErrorLog, send: Send | None = None) -> SkyvernRunError:
     """
     Make the error for a run that ended badly, and log it line by line.
 
     Airflow logs the error, too, but as one long line at the end of a traceback.
+
+    :param send: Sends a call; to find out at which block the run failed. Default: that is left out.
     """
-    error = error_of_ending(run)
+    error = error_of_ending(run, failing_label(run, send) if send else None)
     for line in textwrap.wrap(str(error), WIDTH, break_long_words=False, break_on_hyphens=False):
         log.error("%s", line)
     return error
+
+
+def failing_label(run: Run, send: Send) -> str | None:
+    """Return the label of the block at which a run failed, if Skyvern tells."""
+    from airflow_skyvern.client import api
+    from airflow_skyvern.runs.blocks import failing_block
+
+    try:
+        block = failing_block(send(api.get_run_timeline(run.run_id)))
+    except SkyvernError:  # the run's end is known, and says more than why its timeline is not
+        return None
+    return block.label if block else None

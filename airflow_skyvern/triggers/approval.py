@@ -12,7 +12,7 @@ from airflow.triggers.base import TriggerEvent
 from asgiref.sync import sync_to_async
 
 from airflow_skyvern import compat
-from airflow_skyvern.runs.event import Reason, RunEvent
+from airflow_skyvern.runs.event import AnswerEvent, Reason, RunEvent
 from airflow_skyvern.runs.wait import Wait
 from airflow_skyvern.triggers.run import SkyvernRunTrigger
 
@@ -72,12 +72,13 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and yield one :class:`RunEvent`."""
+        """Wait, and yield one :class:`RunEvent`, or an :class:`AnswerEvent`."""
+        event: RunEvent
         answered, changed = asyncio.create_task(self._answered()), asyncio.create_task(self._event())
         try:
             await asyncio.wait({answered, changed}, return_when=asyncio.FIRST_COMPLETED)
             if answered.done():
-                event = RunEvent(run_id=self.run_id, reason="answered", status=None, message=None)
+                event = answered.result()
             else:
                 event = changed.result()
                 await self._close(event["reason"])
@@ -114,18 +115,31 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
         )
         return wait
 
-    async def _answered(self) -> None:
-        """Return when a person has answered."""
+    async def _answered(self) -> AnswerEvent:
+        """Return what a person has answered."""
         interval = self.slow_answer_interval if compat.answers_resume_tasks() else self.answer_interval
         while True:
             await asyncio.sleep(interval)
             try:
-                if await sync_to_async(compat.answer_of_person)(UUID(self.ti_id)) is not None:
-                    return
+                response = await sync_to_async(compat.answer_of_person)(UUID(self.ti_id))
+                if response is not None:
+                    return self._answer(response)
             except Exception as error:  # noqa: BLE001  Airflow may be away; the run is watched nevertheless
                 self.log.debug(
                     "Skyvern run %s: Airflow does not tell whether it was answered. %r", self.run_id, error
                 )
+
+    def _answer(self, response: Any) -> AnswerEvent:
+        user, when = response.responded_by_user, response.responded_at
+        return AnswerEvent(
+            run_id=self.run_id,
+            reason="answered",
+            status=None,
+            message=None,
+            chosen_options=list(response.chosen_options or ()),
+            responded_by_user={"id": user.id, "name": user.name} if user else None,
+            responded_at=when.isoformat() if when else None,
+        )
 
     async def _close(self, reason: str) -> None:
         try:

@@ -37,6 +37,14 @@ ASK_IN_WORDS = {
 }
 PLAN = ("running", "paused", "running", "completed")
 
+AS_AIRFLOW_3_3 = {
+    "chosen_options": ["Approve"],
+    "params_input": {},
+    "responded_by_user": {"id": "1", "name": "alice"},
+    "responded_at": "2026-11-26T12:40:59.672799+00:00",
+    "timedout": False,
+}
+
 needs_required_actions = pytest.mark.skipif(not compat.has_required_actions(), reason="came with Airflow 3.1")
 below_3_1 = pytest.mark.skipif(compat.has_required_actions(), reason="Airflow has Required Actions")
 
@@ -47,7 +55,8 @@ class RequiredActions:
     def __init__(self) -> None:
         self.requests: dict[UUID, Any] = {}
         self.responses: dict[UUID, dict[str, Any]] = {}
-        self.reads = 0
+        self.asked_by_worker = False
+        """Whether a worker asks: Airflow lets it create requests, and nothing else."""
 
     def send(self, msg: Any) -> Any:
         """Answer a message of a task or a trigger."""
@@ -55,14 +64,14 @@ class RequiredActions:
         if kind == "CreateHITLDetailPayload":
             self.responses.pop(msg.ti_id, None)
             return self.requests.setdefault(msg.ti_id, msg)
+        if self.asked_by_worker:
+            raise RuntimeError("API_SERVER_ERROR: 400, Unhandled request")
         if msg.ti_id not in self.requests:
             raise RuntimeError("404: HITLDetail not found")
         if kind == "UpdateHITLDetail":
             if msg.ti_id in self.responses:
                 raise RuntimeError("409: already exists")
             self._respond(msg.ti_id, msg.chosen_options[0], None)
-        else:
-            self.reads += 1
         return self._detail(msg.ti_id)
 
     def choose(self, option: str, user: str = "alice") -> None:
@@ -106,6 +115,15 @@ def actions(monkeypatch: pytest.MonkeyPatch) -> RequiredActions:
     return known
 
 
+def required_actions() -> RequiredActions:
+    """Return what stands for Airflow in this test."""
+    from airflow.sdk.execution_time import task_runner
+
+    known = task_runner.SUPERVISOR_COMMS
+    assert isinstance(known, RequiredActions)
+    return known
+
+
 def make(workflow_id: str, **arguments: Any) -> SkyvernRunWorkflowOperator:
     defaults: dict[str, Any] = {"deferrable": True, "poll_interval": 0.01, "timeout": 30, "approval": "airflow"}
     return SkyvernRunWorkflowOperator(task_id="t", workflow_id=workflow_id, **(defaults | arguments))
@@ -115,6 +133,7 @@ class Task:
     """A task that is executed deferral by deferral."""
 
     def __init__(self, workflow_id: str, **arguments: Any) -> None:
+        self.airflow = required_actions()
         self.ti = FakeTaskInstance()
         self.make = partial(make, workflow_id, **arguments)
         self.deferral: TaskDeferred | None = None
@@ -144,10 +163,13 @@ class Task:
 
     def _do(self, step: Callable[[], Any]) -> None:
         self.deferral = None
+        self.airflow.asked_by_worker = True
         try:
             self.result = step()
         except TaskDeferred as deferred:
             self.deferral = deferred
+        finally:
+            self.airflow.asked_by_worker = False
 
 
 def asking(skyvern: FakeSkyvern, block: dict[str, Any] | None = None, plan: Any = PLAN, **more: Any) -> str:
@@ -207,7 +229,7 @@ def test_an_approval_continues_the_run_and_names_who_gave_it(
 def test_the_answer_as_airflow_3_3_sends_it_is_the_same(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     task = Task(asking(skyvern)).until_asked()
     actions.choose("Approve")
-    task.resume({"chosen_options": ["Approve"], "params_input": {}, "responded_by_user": {"id": "1", "name": "x"}})
+    task.resume(AS_AIRFLOW_3_3)
     task.finish()
     assert task.ti.xcoms["approval"]["answered_by"] == "alice"
     assert len(skyvern.sent("POST", CONTINUE)) == 1
@@ -272,7 +294,7 @@ def test_an_answer_that_comes_after_one_in_skyvern_does_nothing(
     task = Task(asking(skyvern)).until_asked()
     actions.choose("Reject")
     skyvern_continues(skyvern)
-    task.resume({"run_id": next(iter(skyvern.runs)), "reason": "answered"}).finish()
+    task.resume(AS_AIRFLOW_3_3 | {"chosen_options": [actions.responses[task.ti.id]["chosen_options"][0]]}).finish()
     assert skyvern.sent("POST", CANCEL) == []
     assert "came too late" in task_log()
 
@@ -284,7 +306,7 @@ def test_an_answer_reaches_only_the_block_that_asked(skyvern: FakeSkyvern, actio
     task = Task(skyvern.workflow(plan=plan, blocks=blocks)).until_asked()
     skyvern_continues(skyvern)
     actions.choose("Approve")
-    task.resume({"run_id": next(iter(skyvern.runs)), "reason": "answered"})
+    task.resume(AS_AIRFLOW_3_3 | {"chosen_options": [actions.responses[task.ti.id]["chosen_options"][0]]})
     assert skyvern.sent("POST", CONTINUE) == []
     task.until_asked()
     assert actions.open == [task.ti.id]
@@ -340,14 +362,14 @@ def test_the_deadline_closes_the_request_and_cancels_the_run(skyvern: FakeSkyver
     assert skyvern.status(next(iter(skyvern.runs))) == "canceled"
 
 
-def test_a_deferral_that_ends_without_an_event_closes_the_request(
+def test_a_deferral_that_ends_without_an_event_cancels_the_run(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
     task = Task(asking(skyvern)).until_asked()
     kwargs = {"error": "Trigger timeout", "traceback": []}
     with pytest.raises(SkyvernWaitTimeout):
         task.make().resume_execution("__fail__", kwargs, context_of(task.ti))
-    assert actions.open == []
+    assert skyvern.status(next(iter(skyvern.runs))) == "canceled"
 
 
 def test_the_answer_to_an_earlier_try_is_not_carried_out(skyvern: FakeSkyvern, actions: RequiredActions) -> None:

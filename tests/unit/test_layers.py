@@ -23,7 +23,7 @@ LAYERS = (
     "task",
     "results finished_runs",
     "triggers",
-    "links retries",
+    "links notifications retries",
     "operators sensors assets schedules",
     "ui",
     "plugin cli",

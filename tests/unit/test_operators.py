@@ -285,7 +285,7 @@ def test_the_reason_of_a_bad_ending_is_logged_in_lines_that_can_be_read(
     [run_id] = skyvern.runs
     lines = [line for line in task_log().splitlines() if "second factor" in line]
     assert len(lines) >= 4
-    assert any(f"Skyvern run {run_id} ended as failed: The page asked" in line for line in lines)
+    assert any(f"Skyvern run {run_id} ended as failed in block pause: The page asked" in line for line in lines)
     assert not any(reason[:200] in line for line in lines)
 
 

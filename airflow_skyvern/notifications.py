@@ -1,0 +1,171 @@
+"""
+What a notification can say of a task's run in Skyvern, for the templates of any notifier.
+
+``{{ macros.skyvern.skyvern_run().failure_reason }}`` works in every template of a callback. With
+``user_defined_macros={"skyvern_run": skyvern_run}`` in the DAG it is ``{{ skyvern_run(context).failure_reason }}``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jinja2 import pass_context
+
+from airflow_skyvern import compat
+from airflow_skyvern.task import xcom
+
+if TYPE_CHECKING:
+    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.models import Block, Run
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@pass_context
+def skyvern_run(context: Any, _: Any = None) -> NotifiedRun:
+    """
+    Return the run of the task that a notification is about.
+
+    :param context: The context that Airflow gives to a callback. In a template it may be left out: Jinja passes it.
+    """
+    return NotifiedRun(context)
+
+
+class NotifiedRun:
+    """
+    A run as a notification needs it; what is not known is None, and nothing raises.
+
+    Skyvern is asked when something is read that Airflow does not know, once. While it is away, ``run_id``,
+    ``app_url`` and ``page_url`` are there nevertheless. Secrets in texts are masked.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __str__(self) -> str:
+        """Say how the run ended, at which block, and why: ``wr_1 failed in block pay: no stock``."""
+        where = f" in block {self.failing_block}" if self.failing_block else ""
+        reason = f": {self.failure_reason}" if self.failure_reason else ""
+        return f"{self.run_id or 'no run'} {self.status or 'unknown'}{where}{reason}"
+
+    @cached_property
+    def run_id(self) -> str | None:
+        """The id of the run."""
+        return self._run_of_error.run_id if self._run_of_error else _text(self._pushed(xcom.RUN_ID))
+
+    @cached_property
+    def app_url(self) -> str | None:
+        """The address of the run in Skyvern."""
+        if self._run_of_error and self._run_of_error.app_url:
+            return self._run_of_error.app_url
+        return _text(self._pushed(xcom.APP_URL))
+
+    @cached_property
+    def page_url(self) -> str | None:
+        """The address of the task's page in Airflow, on 3.1 and newer at the run; needs ``[api] base_url``."""
+        return _safely(lambda: compat.task_page(self._ti) or None)
+
+    @property
+    def status(self) -> str | None:
+        """How the run ended, or how it is."""
+        return self._run.status if self._run else None
+
+    @property
+    def failure_reason(self) -> str | None:
+        """Why it failed, in Skyvern's words."""
+        return _masked(self._run.failure_reason) if self._run else None
+
+    @property
+    def error_codes(self) -> list[str]:
+        """The codes of its errors, as its workflow defines them."""
+        return self._run.error_codes if self._run else []
+
+    @property
+    def failing_block(self) -> str | None:
+        """The label of the block at which it failed."""
+        return self._block.label if self._block else None
+
+    @cached_property
+    def screenshot_url(self) -> str | None:
+        """The address in Airflow of the failing block's last screenshot; who may see the run's page may see it."""
+        from airflow_skyvern.runs.blocks import last_screenshot
+
+        block = self._block
+        shot = last_screenshot(block) if block else None
+        return _safely(lambda: compat.picture_address(self._ti, shot) or None) if shot else None
+
+    @property
+    def _ti(self) -> Any:
+        return self._context.get("ti") or self._context.get("task_instance")
+
+    @cached_property
+    def _run_of_error(self) -> Run | None:
+        """The run that the task's error carries."""
+        error = self._context.get("exception")
+        while isinstance(error, BaseException):
+            if (run := getattr(error, "run", None)) is not None:
+                return run  # type: ignore[no-any-return]  # of our errors only
+            error = error.__cause__
+        return None
+
+    @cached_property
+    def _run(self) -> Run | None:
+        if self._run_of_error is not None:
+            return self._run_of_error
+        run_id = self.run_id
+        return _safely(lambda: self._hook.fetch_run(run_id)) if run_id else None
+
+    @cached_property
+    def _block(self) -> Block | None:
+        from airflow_skyvern.runs.blocks import failing_block
+
+        run = self._run
+        if run is None or not run.is_final or run.succeeded:
+            return None
+        return _safely(lambda: failing_block(self._hook.get_run_timeline(run.run_id)))
+
+    @cached_property
+    def _hook(self) -> SkyvernHook:
+        from airflow_skyvern.client.retry import RetryPolicy
+        from airflow_skyvern.hooks import SkyvernHook
+
+        return SkyvernHook(self._conn_id, retry=RetryPolicy(attempts=1))
+
+    @property
+    def _conn_id(self) -> str:
+        """The connection as the task has used it: in the context its argument may be a template still."""
+        pushed = self._pushed(xcom.CONNECTION_AND_RUN_KEY)
+        if isinstance(pushed, dict) and pushed.get("skyvern_conn_id"):
+            return str(pushed["skyvern_conn_id"])
+        return str(getattr(self._context.get("task"), "skyvern_conn_id", None) or "skyvern_default")
+
+    def _pushed(self, key: str) -> Any:
+        ti = self._ti
+        if ti is None:
+            return None
+        return _safely(
+            lambda: ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=compat.map_index_for_lookups(ti))
+        )
+
+
+def _safely(read: Callable[[], T]) -> T | None:
+    try:
+        return read()
+    except Exception as error:  # noqa: BLE001  whatever it is: a notification without a detail is better than none
+        log.warning("A notification lacks a detail of its Skyvern run. %s", error)
+        return None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _masked(text: str | None) -> str | None:
+    from airflow_skyvern.secret_values import masked_text
+
+    return masked_text(text) if text else None
