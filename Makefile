@@ -44,6 +44,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 # SUITE=installs: the wheel, by pip, beside each Airflow's dependencies of its time (ALL=1: on each Python).
 # SUITE=events: many finished runs as events, and a triggerer that is killed (SEED=, KILLS=, POSTGRES=0).
 # SUITE=ticks: schedules are taken over and released while they fire, nine minutes of real ticks.
+# SUITE=pages: the run page in Chromium (AIRFLOW=3.1 or newer).
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
 test: $(VENV)/.installed $(if $(filter unit installs,$(SUITE)),,$(SKYVERN))  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
 ifeq ($(SUITE),unit)
@@ -54,6 +55,8 @@ else ifeq ($(SUITE),events)
 	$(VENV)/bin/python -m pytest -v -rP tests/events
 else ifeq ($(SUITE),approvals)
 	$(VENV)/bin/python -m pytest -v -rP tests/approvals
+else ifeq ($(SUITE),pages)
+	AIRFLOW_BIN=$(VENV)/bin $(NEWEST)/bin/python -m pytest -v tests/run_page
 else ifeq ($(SUITE),ticks)
 	$(VENV)/bin/python -m pytest -v -s -m real_ticks tests/system
 else

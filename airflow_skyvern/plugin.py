@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 from airflow.configuration import conf
@@ -31,13 +33,23 @@ class Webhooks:
 
 
 class Pages:
-    """The pages in Airflow's UI, loaded with their first request."""
+    """The pages in Airflow's UI, loaded with their first request: in a thread, as it takes up to half a second."""
+
+    def __init__(self) -> None:
+        self._app: Any = None
+        self._loading = threading.Lock()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request."""
-        from airflow_skyvern.ui.app import app
+        if self._app is None:
+            self._app = await asyncio.to_thread(self._load)
+        await self._app(scope, receive, send)
 
-        await app()(scope, receive, send)
+    def _load(self) -> Any:
+        with self._loading:
+            from airflow_skyvern.ui.app import app
+
+            return app()
 
 
 class PagesAndWebhooks:

@@ -70,7 +70,7 @@ class RunKey:
         name = task_id if map_index < 0 else f"{task_id}[{map_index}]"
         return cls(
             group=_digest([*instance, run_started, max_tries, item]),
-            task=_digest([*instance, airflow]),
+            task=task_tag(dag_id, run_id, task_id, map_index, airflow),
             readable=dict(zip(READABLE_TAGS, map(tag_value, (dag_id, name, run_id)), strict=True)),
             group_parts=(*instance, run_started, max_tries, item),
             names_airflow=bool(airflow),
@@ -89,6 +89,11 @@ class RunKey:
     def tags(self) -> dict[str, str]:
         """Everything that is sent as run metadata."""
         return {GROUP_TAG: self.group, TASK_TAG: self.task, **self.readable}
+
+
+def task_tag(dag_id: str, run_id: str, task_id: str, map_index: int, airflow: str) -> str:
+    """Return the tag that all runs of a task instance carry, see :class:`RunKey`."""
+    return _digest([dag_id, run_id, task_id, map_index, airflow])
 
 
 def check_metadata(metadata: Mapping[str, str] | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.models.dag import DagModel
@@ -59,6 +60,8 @@ class FoundTask:
     :param tries: All tries, oldest first.
     :param run: The run of the chosen try; None if there is none, or none is known.
     :param is_certain: Whether Airflow itself has stored which run it is, and not only an XCom, which can be edited.
+    :param skyvern_conn_id: The connection of the task, if it is known.
+    :param ended_at: When the chosen try has ended.
     :param is_skyvern: Whether the task is one of ours, as far as is known.
     """
 
@@ -68,6 +71,8 @@ class FoundTask:
     tries: Sequence[int]
     run: RunRef | None
     is_certain: bool
+    skyvern_conn_id: str | None
+    ended_at: datetime | None
     is_skyvern: bool
 
 
@@ -98,7 +103,8 @@ def find_task(session: Session, key: TaskKey, try_number: int | None = None) -> 
     pushed = _xcoms(session, key)
     rendered = _rendered(session, key)
     certain = deferral.note_of(chosen.next_kwargs).get("run_id") or (rendered.get("run_id") if chosen is ti else None)
-    run = _run_of(chosen, certain, pushed if chosen is ti else {}, _connection(rendered, pushed))
+    conn_id = _connection(rendered, pushed)
+    run = _run_of(chosen, certain, pushed if chosen is ti else {}, conn_id)
     return FoundTask(
         key=key,
         state=chosen.state,
@@ -106,6 +112,8 @@ def find_task(session: Session, key: TaskKey, try_number: int | None = None) -> 
         tries=sorted({*earlier, ti.try_number} - {0}),
         run=run,
         is_certain=run is not None and run.run_id == certain,
+        skyvern_conn_id=conn_id,
+        ended_at=chosen.end_date,
         is_skyvern=run is not None or _looks_like_ours(ti, pushed),
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 
+from airflow_skyvern import compat
 from airflow_skyvern.client import api
 from airflow_skyvern.client.calls import PAGE_SIZE
 from airflow_skyvern.client.retry import RetryPolicy
@@ -19,16 +20,19 @@ from airflow_skyvern.exceptions import (
     SkyvernRequestError,
 )
 from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.runs.key import TASK_TAG, task_tag
 from airflow_skyvern.ui.cache import SharedCache
 from airflow_skyvern.ui.lookup import RunRef
 from airflow_skyvern.ui.page_data import RunData, page_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from airflow_skyvern.client.calls import Call
     from airflow_skyvern.client.settings import Settings
     from airflow_skyvern.models import Artifact, Run, RunSummary, TimelineItem
+    from airflow_skyvern.ui.lookup import TaskKey
 
 PATIENCE = 10.0
 """Seconds that a page waits for Skyvern; a person is watching."""
@@ -162,6 +166,21 @@ class RunReader:
             for run_id in some:
                 self._tags.put(RunRef(conn_id, run_id), answer.get(run_id, {}))
         return {run_id: await self._known_tags(RunRef(conn_id, run_id)) for run_id in run_ids}
+
+    async def run_of_try(self, key: TaskKey, conn_id: str, ended_at: datetime) -> RunRef | None:
+        """
+        Find the run of a try that has ended by the tag of its task instance: the newest that was there by then.
+
+        Airflow keeps nothing of an earlier try that was not deferred.
+        """
+        tag = task_tag(key.dag_id, key.run_id, key.task_id, key.map_index, compat.airflow_base_url())
+        rows = await self.listed(conn_id, api.find_runs({TASK_TAG: tag}))
+        carried = await self.tags(conn_id, [row.run_id for row in rows])
+        for row in sorted(rows, key=lambda row: str(row.created_at), reverse=True):
+            ours = carried.get(row.run_id, {}).get(TASK_TAG) == tag  # a server may ignore the filter
+            if ours and row.created_at is not None and row.created_at <= ended_at:
+                return RunRef(conn_id, row.run_id)
+        return None
 
     async def _known_tags(self, ref: RunRef) -> Mapping[str, str]:
         return await self._tags.get(ref, lambda: self._fetch_tags(ref))

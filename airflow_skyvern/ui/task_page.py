@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
@@ -43,12 +43,14 @@ class Shown:
     What a page says.
 
     :param run: The run, if there is one to show.
+    :param conn_id: The connection that led to it.
     :param sentence: Why there is none.
     :param changes: Whether to look again soon.
     :param status_code: What the page is answered with.
     """
 
     run: RunData | None = None
+    conn_id: str = ""
     sentence: str = ""
     changes: bool = False
     status_code: int = 200
@@ -79,6 +81,7 @@ async def ref_of(reader: RunReader, request: Request, user: Any) -> RunRef:
     """
     found = await find(_key_of(request.path_params), _number(request.path_params["try_number"]))
     try:
+        found = await with_run(reader, found)
         if found.run is None or not await belongs(
             reader, found.run, found.key.dag_id, user, is_certain=found.is_certain
         ):
@@ -86,6 +89,18 @@ async def ref_of(reader: RunReader, request: Request, user: Any) -> RunRef:
     except READ_ERRORS as error:
         raise HTTPException(502, sentence_of(error, found.run)) from error
     return found.run
+
+
+async def with_run(reader: RunReader, found: FoundTask) -> FoundTask:
+    """Add the run of an earlier try of which Airflow has kept nothing, if Skyvern can tell it by its tags."""
+    if (
+        found.run is not None
+        or found.try_number in found.tries[-1:]
+        or not (found.skyvern_conn_id and found.ended_at)
+    ):
+        return found
+    run = await reader.run_of_try(found.key, found.skyvern_conn_id, found.ended_at)
+    return replace(found, run=run)
 
 
 async def belongs(reader: RunReader, ref: RunRef, dag_id: str, user: Any, *, is_certain: bool) -> bool:
@@ -121,18 +136,19 @@ class TaskPages:
 
     async def shown(self, found: FoundTask, user: Any) -> Shown:
         """Return the run of a task, or why there is none to show."""
-        if found.run is None:
-            return Shown(sentence=_no_run(found), changes=found.state in ACTIVE)
         try:
+            found = await with_run(self._reader, found)
+            if found.run is None:
+                return Shown(sentence=_no_run(found), changes=found.state in ACTIVE)
             dag_id = found.key.dag_id
             if not await belongs(self._reader, found.run, dag_id, user, is_certain=found.is_certain):
                 return Shown(sentence=_not_ours(found.run), status_code=404)
             run = await self._reader.run(found.run)
         except READ_ERRORS as error:
-            log.info("The page of Skyvern run %s: %s", found.run.run_id, type(error).__name__)
+            log.info("The page of %s: %s", found.run or found.key, type(error).__name__)
             status_code = 404 if isinstance(error, SkyvernNotFoundError) else 200
             return Shown(sentence=sentence_of(error, found.run), changes=True, status_code=status_code)
-        return Shown(run, changes=not run.settled)
+        return Shown(run, conn_id=found.run.skyvern_conn_id, changes=not run.settled)
 
 
 async def task_page(pages: TaskPages, request: Request, user: Any, ids: tuple[str, str, str, str]) -> Response:
@@ -147,6 +163,7 @@ async def task_page(pages: TaskPages, request: Request, user: Any, ids: tuple[st
         found=found,
         here=f"{root}/ti/{'/'.join(map(rendering.segment, ids))}",
         run=shown.run,
+        conn_id=shown.conn_id,
         sentence=shown.sentence,
         refresh=REFRESH if shown.changes else 0,
         may_change=await run_in_threadpool(may_change, user, found.key.dag_id),

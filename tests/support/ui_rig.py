@@ -162,7 +162,9 @@ def add_task(
             )
 
 
-def add_earlier_try(try_number: int, next_kwargs: Mapping[str, Any] | None, state: str = "failed") -> None:
+def add_earlier_try(
+    try_number: int, next_kwargs: Mapping[str, Any] | None, *, ended_at: datetime | None = None
+) -> None:
     """Store an earlier try of the task."""
     with create_session() as session:
         session.execute(
@@ -173,7 +175,8 @@ def add_earlier_try(try_number: int, next_kwargs: Mapping[str, Any] | None, stat
                 task_id=TASK,
                 map_index=-1,
                 try_number=try_number,
-                state=state,
+                state="failed",
+                end_date=ended_at,
                 pool="default_pool",
                 pool_slots=1,
                 max_tries=1,

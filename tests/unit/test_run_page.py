@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from airflow_skyvern import compat
+from airflow_skyvern.runs.key import task_tag
 from dev.fake import views
 from dev.fake.records import Media
 from dev.fake.skyvern import API_KEY
@@ -372,6 +374,18 @@ async def test_an_earlier_try_is_found_in_whatever_airflow_has_left_of_it(
     add_task(try_number=2)
     add_earlier_try(1, json.loads(json.dumps(kwargs).replace("{}", run_id)))
     assert run_id in (await ui.get(f"{PAGE}?try_number=1")).text
+
+
+async def test_an_earlier_try_that_airflow_has_forgotten_is_found_by_its_tag(ui: Ui, skyvern: FakeSkyvern) -> None:
+    tag = {"airflow_task_key": task_tag(DAG, RUN, TASK, -1, "")}
+    first, second = started(skyvern, tags={**TAGS, **tag}), started(skyvern, tags={**TAGS, **tag})
+    started(skyvern, tags=TAGS)
+    add_task(try_number=3, xcoms={"run_id": second})
+    add_earlier_try(1, None, ended_at=skyvern.runs[first].created_at + timedelta(seconds=0.5))
+    add_earlier_try(2, None, ended_at=skyvern.runs[first].created_at - timedelta(seconds=1))
+    assert first in (await ui.get(f"{PAGE}?try_number=1")).text
+    assert "Try 2 has started no run" in (await ui.get(f"{PAGE}?try_number=2")).text
+    assert (await ui.get(f"{PAGE}/tries/2/recording")).status_code == 404
 
 
 async def test_an_active_run_is_refreshed_and_shows_its_newest_picture(ui: Ui, skyvern: FakeSkyvern) -> None:
