@@ -50,7 +50,7 @@ test: $(VENV)/.installed $(if $(filter unit installs,$(SUITE)),,$(SKYVERN))  ## 
 ifeq ($(SUITE),unit)
 	$(VENV)/bin/python -m pytest -q -n auto tests/unit
 else ifeq ($(SUITE),installs)
-	$(VENV)/bin/python -m pytest -v -n 2 tests/installs
+	$(VENV)/bin/python -m pytest -v -n 2 --dist loadgroup tests/installs
 else ifeq ($(SUITE),events)
 	$(VENV)/bin/python -m pytest -v -rP tests/events
 else ifeq ($(SUITE),approvals)
