@@ -39,7 +39,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 	$(NEWEST)/bin/deptry --no-ansi airflow_skyvern
 	$(NEWEST)/bin/python -m pytest -q -n auto tests/unit
 
-# AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13.
+# AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: some of the system tests.
 # SUITE=unit: no servers; also AIRFLOW=lowest|newest, the lowest and newest versions that the package allows.
 # SUITE=installs: the wheel, by pip, beside each Airflow's dependencies of its time (ALL=1: on each Python).
 # SUITE=events: many finished runs as events, and a triggerer that is killed (SEED=, KILLS=, POSTGRES=0).
@@ -63,7 +63,7 @@ else
 ifneq ($(UNIT),0)
 	$(VENV)/bin/python -m pytest -q -n auto tests/unit
 endif
-	$(VENV)/bin/python -m pytest -v $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
+	$(VENV)/bin/python -m pytest -v $(if $(CORE),-m core) $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
 endif
 
 faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, ONLY=, EVENTS=, ROUNDS=, DURABLE=0)

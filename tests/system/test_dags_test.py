@@ -15,6 +15,7 @@ from dev.skyvern_server import workflows
 if TYPE_CHECKING:
     from tests.system.conftest import Rig
 
+pytestmark = pytest.mark.core
 SYSTEM_DAGS = Path(__file__).parent / "dags" / "system_dags.py"
 
 DAG_TEST = """

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 SLOW = 240.0
 
 
+pytestmark = pytest.mark.core
+
+
 @pytest.fixture(scope="module")
 def events(rig: Rig) -> EventsRig:
     if not rig.airflow.is_3:

@@ -272,6 +272,7 @@ def test_the_link_works_while_the_task_waits_and_after_the_run_was_canceled_in_s
     assert rig.airflow.links(dag_id, rig.started[name], "run") == {"Skyvern run": app_url}
 
 
+@pytest.mark.core
 def test_a_task_killed_while_it_waits_on_its_worker_cancels_its_run(rig: Rig) -> None:
     rig.start("killed", "ends_worker", "long_wait")
     rig.airflow.wait_task("ends_worker", rig.started["killed"], "run", "running", timeout=SLOW)
@@ -288,6 +289,7 @@ def deferred_run(rig: Rig, name: str, workflow: str) -> str:
     return str(eventually_xcom(rig, "ends_deferred", name, "run_id"))
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("state", ["failed", "success"])
 def test_a_deferred_task_that_a_user_marks_cancels_its_run_where_airflow_tells(rig: Rig, state: str) -> None:
     name = f"marked_{state}"
@@ -329,6 +331,7 @@ def canceled_or_continues(rig: Rig, run_id: str, *, canceled: bool) -> None:
         rig.cancel(run_id)
 
 
+@pytest.mark.core
 def test_a_clear_of_a_deferred_task_ends_its_run_and_starts_one_other(rig: Rig) -> None:
     old = deferred_run(rig, "cleared", "long_wait")
     rig.airflow.clear("ends_deferred", rig.started["cleared"], "run")
@@ -364,6 +367,7 @@ def test_a_run_whose_workflow_is_deleted_is_waited_for_to_its_real_end(rig: Rig)
     assert xcom(rig, "ends_deferred", "deleted")["pause_output"] == {"success": True}
 
 
+@pytest.mark.core
 def test_the_test_button_proves_the_key_and_says_what_is_wrong(rig: Rig) -> None:
     address, port = rig.skyvern.base_url.rsplit(":", 1)
     form = {"connection_id": "from_form", "conn_type": "skyvern", "host": address, "port": int(port)}
@@ -378,6 +382,7 @@ def test_the_test_button_proves_the_key_and_says_what_is_wrong(rig: Rig) -> None
     assert "no answer from http://127.0.0.1:1" in lost["message"]
 
 
+@pytest.mark.core
 def test_a_connection_stored_as_the_form_does_can_be_used_and_tested(rig: Rig) -> None:
     address, port = rig.skyvern.base_url.rsplit(":", 1)
     stored = {
