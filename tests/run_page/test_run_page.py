@@ -140,12 +140,12 @@ def test_the_lists_lead_to_the_page(rig: Rig, ui: AirflowUI) -> None:
     rig.save_both(ui, f"/dags/{DAG}/runs/test_wrong_password/plugin/skyvern_dag_run", "run-page-dag-run", TASK)
     ui.frame.locator("[data-airflow]").first.click()
     ui.wait_in_frame("BAD_LOGIN")
-    rig.save_both(ui, "/plugin/skyvern_runs", "run-page-menu", "terminated")
+    rig.save_both(ui, "/plugin/skyvern_runs", "run-page-menu", TASK)
     assert ui.frame.locator("tbody tr").count() == 2
     ui.frame.locator("[name=status]").select_option("completed")
     ui.frame.locator("#filter button").click()
-    ui.wait_in_frame("completed")
-    assert ui.frame.locator("tbody tr").count() == 1
+    ui.frame.locator("tbody tr").nth(1).wait_for(state="detached")
+    assert ui.frame.locator("tbody .badge").all_inner_texts() == ["completed"]
     ui.frame.get_by_role("link", name=TASK).click()
     ui.wait_in_frame("Recording")
     assert ui.problems == []
