@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 START_SECONDS = 300.0
 TITLE_PREFIX = "rig "
 
+ECHOED_SECRET = "echoed-s3cr3t-W4rd"
+"""What the workflow ``secret_http`` sends, and its output repeats."""
+
 # email_validator would resolve the recipients of human_interaction blocks in the public DNS.
 _SERVE = """
 import sys, email_validator, uvicorn
@@ -124,6 +127,17 @@ def workflows(peer: str) -> dict[str, dict[str, Any]]:
         ),
         "file_out": _workflow(
             _http("fetch", f"{peer}/file", download_filename="report.txt", save_response_as_file=True)
+        ),
+        "secret_http": _workflow(
+            _http(
+                "fetch",
+                f"{peer}/json?token={ECHOED_SECRET}&page=2",
+                headers={"Authorization": f"Bearer {ECHOED_SECRET}", "Cookie": f"sid={ECHOED_SECRET}"},
+            )
+        ),
+        "csv_rows": _workflow(
+            {"block_type": "file_url_parser", "label": "rows", "file_url": "{{ statement }}", "file_type": "csv"},
+            parameters=(_parameter("statement", "file_url"),),
         ),
         "webhook": _workflow(_wait(1), webhook_callback_url=f"{peer}/hook?from=workflow"),
         # The next one needs SkyvernServer(browser=True), as those of dev/browser/workflows.py do.

@@ -14,7 +14,8 @@ import pytest
 
 from dev.airflow_server import DATABASE
 from dev.process import wait_until
-from dev.skyvern_server import workflows
+from dev.skyvern_server import ECHOED_SECRET, workflows
+from tests.faults.leaks import Leaks
 
 if TYPE_CHECKING:
     from tests.system.conftest import Rig
@@ -46,6 +47,7 @@ def all_started(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Rig:
         rig.start(f"ok_{way}", f"run_{way}", "params_http", parameters={"name": "Ann", "count": 7})
         for workflow in ENDINGS:
             rig.start(f"{workflow}_{way}", f"ends_{way}", workflow)
+        rig.start(f"secret_{way}", f"run_{way}", "secret_http")
         rig.start(f"timeout_{way}", f"timeout_{way}", "long_wait")
         rig.start(f"wrong_key_{way}", f"wrong_key_{way}", "ok_wait")
     rig.start("mapped", "mapped", "params_http", vendors=[f"vendor {n}" for n in range(10)])
@@ -242,6 +244,22 @@ def test_a_mapped_sensor_starts_on_a_worker_and_says_so(all_started: Rig) -> Non
     rig.start("early_mapped", "early_mapped", "wait_5", vendors=[run_id])
     assert ended(rig, "early_mapped", "early_mapped", "wait", 0)["state"] == "success"
     assert xcom(rig, "early_mapped", "early_mapped", "wait", map_index=0)["pause_output"] == {"success": True}
+
+
+def test_an_authorization_header_that_a_block_echoes_is_nowhere_in_airflow(all_started: Rig) -> None:
+    rig = all_started
+    for way in WAYS:
+        assert ended(rig, f"run_{way}", f"secret_{way}")["state"] == "success"
+        echo = xcom(rig, f"run_{way}", f"secret_{way}")["fetch_output"]
+        assert (echo["request_headers"]["Authorization"], echo["request_headers"]["Cookie"]) == ("***", "***")
+        assert echo["request_url"].endswith("/json?token=***&page=2")
+    run_id = xcom(rig, "run_worker", "secret_worker", key="run_id")
+    assert ECHOED_SECRET in str(rig.skyvern.request("GET", f"/v1/runs/{run_id}")[1])
+    leaks = Leaks(rig.airflow, {ECHOED_SECRET, run_id})
+    leaks.look_into_database()
+    leaks.look_into_files()
+    assert any(run_id[:8] in place for place in leaks.found)  # it finds what is there
+    assert not [place for place in leaks.found if ECHOED_SECRET[:8] in place]
 
 
 @pytest.mark.parametrize("dag_id", EXAMPLES)
