@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from airflow_skyvern.exceptions import SkyvernStartUnknown
+
+log = logging.getLogger(__name__)
 
 STORE_KEY = "skyvern_run"
 
@@ -70,7 +75,8 @@ class StartStore:
 
     def started(self, group: str, run_id: str) -> None:
         """Note the run that a start of this group has created, or that is resumed."""
-        self._write(StartRecord(group, run_id))
+        with _best_effort(run_id):
+            self._write(StartRecord(group, run_id))
 
     def not_started(self) -> None:
         """Note that the start did nothing."""
@@ -78,14 +84,30 @@ class StartStore:
 
     def replaced(self, run_id: str, by: str) -> None:
         """Note the run that Skyvern has started in place of a failed one."""
-        if (record := self.read()) is not None and record.run_id == run_id:
-            self._write(StartRecord(record.group, by))
+        self._update(run_id, run_id=by)
 
     def done(self, run_id: str) -> None:
         """Note that the task took the result of its run."""
-        if (record := self.read()) is not None and record.run_id == run_id:
-            self._write(StartRecord(record.group, run_id, done=True))
+        self._update(run_id, done=True)
+
+    def _update(self, recorded: str, **changes: Any) -> None:
+        with _best_effort(recorded):
+            if (record := self.read()) is not None and record.run_id == recorded:
+                self._write(replace(record, **changes))
 
     def _write(self, record: StartRecord) -> None:
         if self._store is not None:
             self._store.set(STORE_KEY, asdict(record))
+
+
+@contextmanager
+def _best_effort(run_id: str) -> Iterator[None]:
+    """
+    Store what is good to know: no task fails for it.
+
+    What was stored before the start says that it was sent, so the next try searches for its run.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  whatever keeps Airflow's API server from answering
+        log.warning("Skyvern run %s: Airflow could not store its state for the next try: %s", run_id, error)

@@ -46,6 +46,20 @@ class Memory(dict[str, Any]):
         self[key] = value
 
 
+class Unreachable(Memory):
+    """A store that takes so many values, and then cannot be reached."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def set(self, key: str, value: Any) -> None:
+        self.after -= 1
+        if self.after < 0:
+            raise ConnectionError("API_SERVER_ERROR: timed out")
+        super().set(key, value)
+
+
 def request_of(workflow_id: str, **parameters: Any) -> RunRequest:
     return RunRequest.of({"workflow_id": workflow_id, "parameters": parameters}, {"run_metadata": {"team": "ops"}})
 
@@ -317,6 +331,22 @@ def test_retries_that_were_lowered_between_two_tries_do_not_start_twice(fake: Fa
     now = task.now
     task.retry(max_tries=2, after_clear=True)
     assert task.now == now + 30
+
+
+def test_a_run_continues_when_its_id_cannot_be_stored_and_a_retry_resumes_it(fake: FakeSkyvern, task: Tries) -> None:
+    """Airflow's API server may be away for a minute just after the start was answered."""
+    task.memory = Unreachable(after=1)
+    run = task.first()
+    task.memory.after = 99
+    assert task.retry().run_id == run.run_id
+    assert starts(fake) == 1
+
+
+def test_nothing_is_started_when_the_start_cannot_be_stored(fake: FakeSkyvern, task: Tries) -> None:
+    task.memory = Unreachable(after=0)
+    with pytest.raises(ConnectionError):
+        task.first()
+    assert starts(fake) == 0
 
 
 def test_a_clear_that_repeats_the_group_starts_anew_where_the_store_knows_the_success(fake: FakeSkyvern) -> None:
