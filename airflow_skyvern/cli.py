@@ -71,9 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action.set_defaults(action=name)
         for argument in arguments_of(name):
             argument.add_to_parser(action)
-    args = parser.parse_args(arguments)
-    compat.read_connections_from_database()
-    return run(args)
+    return run(parser.parse_args(arguments))
 
 
 def get_cli_commands() -> list[Any]:
@@ -109,7 +107,8 @@ def run_for_airflow(action: str, args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one command."""
+    """Run one command; Airflow's own command line, too, reads connections from an API server unless it is told."""
+    compat.read_connections_from_database()
     from airflow_skyvern.compat.sdk import AirflowNotFoundException
     from airflow_skyvern.exceptions import SkyvernError
     from airflow_skyvern.hooks import SkyvernHook

@@ -296,6 +296,7 @@ def settings_of(connection: Connection) -> Settings:
             proxy=_proxy(extra.get("proxy")),
             verify=_verify(extra.get("verify")),
             max_answer_bytes=_max_answer_bytes(),
+            app_url=_app_url(extra.get("app_url")),
         )
     except SkyvernConfigError as error:
         raise SkyvernConfigError(f"Skyvern connection {connection.conn_id!r}: {error}") from None
@@ -373,6 +374,20 @@ def _proxy(value: Any) -> str | None:
     if not isinstance(value, str) or not value.lower().startswith(("http://", "https://")):
         raise SkyvernConfigError("proxy must be an address such as http://proxy.example.com:3128.")
     return value
+
+
+def _app_url(value: Any) -> str | None:
+    if value in (None, ""):
+        return None
+    try:
+        url = urlsplit(value) if isinstance(value, str) else None
+    except ValueError:
+        url = None
+    if url is None or url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+        raise SkyvernConfigError("app_url must be an address such as https://app.skyvern.com, without a query.")
+    if url.username or url.password:
+        raise SkyvernConfigError("app_url must not hold a password: everybody who sees a task sees it.")
+    return str(value).rstrip("/").removesuffix("/runs")
 
 
 def _verify(value: Any) -> bool | str:

@@ -32,6 +32,13 @@ CONNECTION_TYPE: dict[str, Any] = {
             "description": "Address of an HTTP proxy, such as http://proxy.example.com:3128.",
             "schema": {"type": ["string", "null"], "format": "password"},
         },
+        "app_url": {
+            "label": "Skyvern UI address",
+            "description": "Where people reach Skyvern's web UI, such as https://skyvern.example.com: the button "
+            '"Skyvern run" leads there. Default: the address that the server gives, which for a server of your own '
+            "may be http://localhost:8080.",
+            "schema": {"type": ["string", "null"]},
+        },
         "verify": {
             "label": "Verify TLS certificates",
             "description": "Turn off only for tests. For a private authority, put the path of its "

@@ -1,4 +1,4 @@
-"""One run per item of a list that is only known at run time, with a pool as the limit."""
+"""One run per item of a list that is only known at run time, limited by a pool, and one task per finished run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,19 @@ with DAG(
         """Return the parameters of each run."""
         return [{"vendor": vendor, "month": "2026-10"} for vendor in params["vendors"]]
 
-    # A pool made with --include-deferred limits the runs in Skyvern, not only the workers:
+    # The pool has to exist; it counts deferred tasks, so it limits the runs in Skyvern and not only the workers:
     #   airflow pools set --include-deferred skyvern 5 "Skyvern runs at a time"
-    SkyvernRunWorkflowOperator.partial(
-        task_id="fetch", workflow_id="{{ params.workflow_id }}", pool="default_pool", deferrable=True
+    fetch = SkyvernRunWorkflowOperator.partial(
+        task_id="fetch",
+        workflow_id="{{ params.workflow_id }}",
+        pool="skyvern",
+        deferrable=True,
+        return_run=True,
     ).expand(parameters=vendors())
+
+    @task
+    def book(run: dict[str, Any]) -> str:
+        """Handle one run: which vendor it was for is among its parameters."""
+        return f"{run['parameters']['vendor']}: {run['run_id']} returned {sorted(run['output'])}"
+
+    book.expand(run=fetch.output)

@@ -33,6 +33,7 @@ from airflow_skyvern.exceptions import (
     SkyvernError,
     SkyvernResponseError,
 )
+from airflow_skyvern.models import RunSnapshot
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
@@ -332,9 +333,17 @@ def _result(call: Call[T], response: httpx.Response, body: bytes, settings: Sett
     if not response.is_success:
         raise refused(call, response, body, settings)
     try:
-        return call.parse(body)
+        result = call.parse(body)
     except ValidationError as error:
         raise unreadable(call, response, len(body), error, settings) from None
+    return result if settings.app_url is None else _with_own_page(result, settings)
+
+
+def _with_own_page(result: T, settings: Settings) -> T:
+    """Give a run the address of its page as the connection says it: here, so that nothing shows another one."""
+    if not isinstance(result, RunSnapshot):
+        return result
+    return result.model_copy(update={"app_url": settings.run_page(result.app_url)})
 
 
 def _start_of(response: httpx.Response) -> bytes:

@@ -20,6 +20,7 @@ class Settings:
     :param timeout: Seconds to wait for an answer.
     :param proxy: Address of an HTTP proxy.
     :param verify: True, False, or the path of a file with certificates to trust.
+    :param app_url: Address of Skyvern's web UI; None for the one that the server gives.
     :param max_answer_bytes: The largest answer that is read, decompressed; the answer for a run holds its output.
     """
 
@@ -29,11 +30,17 @@ class Settings:
     proxy: str | None = field(default=None, repr=False)
     verify: bool | str = True
     max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES
+    app_url: str | None = None
 
     @property
     def connect_timeout(self) -> float:
         """Seconds to wait for a connection: a server that is there accepts it at once."""
         return min(CONNECT_TIMEOUT, self.timeout)
+
+    def run_page(self, address: str | None) -> str | None:
+        """Return the address of a run's page in Skyvern's UI as people reach it; a server may know only its own."""
+        start = address.find("/runs/") if address else -1
+        return address if self.app_url is None or address is None or start < 0 else self.app_url + address[start:]
 
     @property
     def exposes_key(self) -> bool:

@@ -143,6 +143,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     :param on_reject: What a person's rejection in Airflow does with the task, after the run was canceled: ``"fail"``,
         without retries; ``"skip"``; ``"return"``, which succeeds and returns the XCom ``approval``. Default:
         ``"fail"``.
+    :param return_run: Whether the value is the whole run instead of its output: ``{"run_id", "status", "app_url",
+        "parameters", "output", "files"}``, so that a task mapped over runs has them all. Default: False.
     :param upload: Files to send to Skyvern for the run, right before it is started: name of the parameter → absolute
         path or address such as ``s3://bucket/x.csv``, of at most 30 MiB. The parameter gets the file's id. Skyvern
         deletes the file when the run ends. Default: none. (templated)
@@ -215,9 +217,11 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         upload_conn_id: str | None = None,
         approval: Literal["airflow"] | None = None,
         on_reject: Literal["fail", "skip", "return"] = "fail",
+        return_run: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.return_run = return_run
         self.workflow_id = workflow_id
         self.parameters = parameters
         self.title = title
@@ -607,15 +611,19 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         if run.succeeded:
             # First the value: a run whose output is refused delivers no files.
             value = self._output_options.value_of(run, self.log)
-            deliver_files(self, task_try, run, self._active_run.stop_if_killed)
+            files = deliver_files(self, task_try, run, self._active_run.stop_if_killed)
             task_try.start_store.done(run.run_id)
-            return value
+            return self._whole_run(run, value, files) if self.return_run else value
         deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)
-        error = logged_error_of(run, self.log)
         error = logged_error_of(run, self.log, self.hook.send)
         if run.status in self.skip_on:
             raise AirflowSkipException(str(error)) from error
         raise error
+
+    def _whole_run(self, run: Run, output: Any, files: Sequence[Any]) -> dict[str, Any]:
+        from airflow_skyvern.results.whole_run import whole_run
+
+        return whole_run(run, self._request().parameters, output, files, mask=self.mask_output)
 
     def _cancel_at_deadline(self, wait: Wait[Run]) -> Run:
         """Cancel the run; return it only if it completed at that very moment."""

@@ -58,6 +58,7 @@ def all_started(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Rig:
     rig.start("execution_timeout", "execution_timeout", "long_wait")
     for name, workflow in EARLY.items():
         rig.start(f"early_{name}", f"early_{name}", workflow)
+    rig.airflow.cli("pools", "set", "--include-deferred", "skyvern", "5", "Skyvern runs at a time")
     for dag_id, workflow in EXAMPLES.items():
         rig.start(dag_id, dag_id, workflow, database=database)
     return rig

@@ -420,3 +420,38 @@ def test_older_airflow_versions_get_the_form_from_the_hook() -> None:
 )
 def test_airflow_2_gets_a_widget_for_every_field() -> None:
     assert list(SkyvernHook.get_connection_form_widgets()) == list(CONNECTION_TYPE["conn-fields"])
+
+
+@pytest.mark.parametrize("app_url", ["https://skyvern.example.com/ui/", "https://skyvern.example.com/ui/runs"])
+def test_the_page_of_a_run_is_where_the_connection_says(skyvern: FakeSkyvern, connect: Connect, app_url: str) -> None:
+    """A server of one's own gives http://localhost:8080, whatever its address is."""
+    connect(extra={"app_url": app_url})
+    run_id = skyvern.run()
+    hook = SkyvernHook()
+    expected = f"https://skyvern.example.com/ui/runs/{run_id}"
+    assert hook.fetch_run(run_id).app_url == expected
+    assert hook.send(api.get_run_snapshot(run_id)).app_url == expected
+    workflow = skyvern.workflow()
+    started = hook.run_workflow(RunRequest.of({"workflow_id": workflow}))
+    assert str(started.app_url) == f"https://skyvern.example.com/ui/runs/{started.run_id}"
+
+
+def test_without_an_address_of_the_ui_the_servers_is_used(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run()
+    assert SkyvernHook().fetch_run(run_id).app_url == f"http://localhost:8080/runs/{run_id}"
+
+
+@pytest.mark.parametrize(
+    "app_url", ["skyvern.example.com", "ftp://x", "https://", "https://x?a=1", 5, "javascript:x"]
+)
+def test_an_address_of_the_ui_that_is_none_is_named(connect: Connect, app_url: Any) -> None:
+    connect(extra={"app_url": app_url})
+    with pytest.raises(SkyvernConfigError, match="app_url must be an address such as"):
+        SkyvernHook().get_conn()
+
+
+def test_an_address_of_the_ui_must_not_hold_a_password(connect: Connect) -> None:
+    connect(extra={"app_url": "https://me:s3cr3t@skyvern.example.com"})
+    with pytest.raises(SkyvernConfigError, match="app_url must not hold a password") as caught:
+        SkyvernHook().get_conn()
+    assert "s3cr3t" not in str(caught.value)

@@ -40,8 +40,8 @@ def test_hook_and_metadata_agree_about_the_connection() -> None:
 
 def test_the_form_has_the_extras_that_the_hook_reads() -> None:
     fields = CONNECTION_TYPE["conn-fields"]
-    assert set(fields) == {"timeout", "proxy", "verify"}
-    filled = json.dumps({"timeout": 5, "proxy": "http://p:1", "verify": False})
+    assert set(fields) == {"timeout", "proxy", "app_url", "verify"}
+    filled = json.dumps({"timeout": 5, "proxy": "http://p:1", "verify": False, "app_url": "https://ui"})
 
     class Stored:
         conn_id, password, host, port, schema, extra = "c", "k", None, None, None, filled
@@ -49,6 +49,7 @@ def test_the_form_has_the_extras_that_the_hook_reads() -> None:
     stored: Any = Stored
     settings = settings_of(stored)
     assert (settings.timeout, settings.proxy, settings.verify) == (5.0, "http://p:1", False)
+    assert settings.app_url == "https://ui"
 
 
 def imported(path: str) -> Any:
