@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from datetime import datetime, timezone
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -13,7 +14,7 @@ from airflow.utils.yaml import safe_load as load
 from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
-from airflow_skyvern.cli import COMMANDS, get_cli_commands, main
+from airflow_skyvern.cli import COMMANDS, get_cli_commands, main, run_for_airflow
 from airflow_skyvern.provider_info import get_provider_info
 from airflow_skyvern.schedules.airflow_db import AirflowDatabase, KnownDag
 
@@ -156,3 +157,11 @@ def test_airflow_offers_the_same_commands() -> None:
             argument.add_to_parser(parser)
         given = vars(parser.parse_args([]))
         assert given["conn_id"] == "skyvern_default"
+
+
+@pytest.mark.usefixtures("five_schedules")
+def test_both_command_lines_read_connections_from_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow 3 asks an API server otherwise, also in a command of its own: no connection of the UI is found."""
+    monkeypatch.delenv("_AIRFLOW_PROCESS_CONTEXT")
+    run_for_airflow("list", argparse.Namespace(conn_id="skyvern_default", output="plain"))
+    assert os.environ["_AIRFLOW_PROCESS_CONTEXT"] == "server"
