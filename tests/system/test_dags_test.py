@@ -54,16 +54,6 @@ def check(rig: Rig, airflow: AirflowServer, way: Way) -> None:
     assert "stopped waiting" not in log
 
 
-@pytest.fixture(scope="session")
-def unstarted(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> AirflowServer:
-    """An Airflow with a database, a connection in it, and no process."""
-    airflow = AirflowServer(tmp_path_factory.mktemp("unstarted"), [SYSTEM_DAGS])
-    airflow.cli("db", "migrate", timeout=400)
-    connection = {"conn_type": "skyvern", "host": rig.skyvern.base_url, "password": rig.skyvern.api_key}
-    airflow.cli("connections", "add", "skyvern_default", "--conn-json", json.dumps(connection))
-    return airflow
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_a_deferrable_task_can_be_tried_without_a_running_airflow(
     rig: Rig, unstarted: AirflowServer, way: Way

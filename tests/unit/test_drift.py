@@ -6,14 +6,12 @@ import ast
 import re
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-import airflow
 import pytest
 
 import airflow_skyvern
@@ -22,14 +20,11 @@ from airflow_skyvern.cli import main
 from airflow_skyvern.compat import dag_bag
 from airflow_skyvern.provider_info import get_provider_info
 from dev.airflow_2 import HOMES, for_airflow_2, runs_on_airflow_2
+from tests.support.snippets import AIRFLOW_2, BLOCKS, DOCUMENTS, as_this_airflow_has_it, why_not_here
 
 ROOT = Path(__file__).parents[2]
-AIRFLOW_2 = airflow.__version__.startswith("2.")
 DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "dags").glob("*.md"))]
 
-RETRY_POLICIES = not AIRFLOW_2 and find_spec("airflow.sdk.definitions.retry_policy") is not None
-PARTITIONS = not AIRFLOW_2 and hasattr(import_module("airflow.sdk"), "PartitionedAssetTimetable")
 HARMLESS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.With)
 
 FRESH = {
@@ -81,34 +76,16 @@ def test_there_is_a_readme() -> None:
     assert (ROOT / "README.md").is_file()
 
 
-def code_blocks() -> Iterator[tuple[str, str]]:
-    for document in DOCUMENTS:
-        blocks = re.findall(r"^( *)```python\n(.*?)^ *```", document.read_text(), re.DOTALL | re.MULTILINE)
-        for number, (_, block) in enumerate(blocks, 1):
-            yield f"{document.relative_to(ROOT)}:{number}", textwrap.dedent(block)
-
-
-BLOCKS = dict(code_blocks())
-
-
-@pytest.mark.parametrize("location", BLOCKS)
-def test_the_code_in_the_documents_is_code(location: str) -> None:
+@pytest.mark.parametrize("place", BLOCKS)
+def test_the_code_in_the_documents_is_code(place: str) -> None:
     """Everything compiles; definitions, imports, DAGs and tasks are executed, what would ask a server is not."""
-    code = BLOCKS[location]
-    if "airflow_skyvern.retries" in code and not RETRY_POLICIES:
-        pytest.skip("retry policies came with Airflow 3.3")
-    if 'approval="airflow"' in code and not compat.has_required_actions():
-        pytest.skip("Required Actions came with Airflow 3.1")
-    if AIRFLOW_2 and "airflow_skyvern.assets" in code:
-        pytest.skip("watchers and webhooks came with Airflow 3")
-    if "PartitionedAssetTimetable" in code and not PARTITIONS:
-        pytest.skip("partitions by key came with Airflow 3.3")
-    if AIRFLOW_2:
-        code = for_airflow_2(code)
-    tree = compile(code, location, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+    if missing := why_not_here(BLOCKS[place]):
+        pytest.skip(missing)
+    code = as_this_airflow_has_it(BLOCKS[place])
+    tree = compile(code, place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
     assert isinstance(tree, ast.Module)
     tree.body = [part for part in tree.body if isinstance(part, HARMLESS) or _makes_a_task(part)]
-    exec(compile(tree, location, "exec"), {"__name__": "example"})
+    exec(compile(tree, place, "exec"), {"__name__": "example"})
 
 
 def _makes_a_task(part: ast.stmt) -> bool:

@@ -1,0 +1,81 @@
+"""The DAGs in the documents as DAG files, with ids of real workflows in place of `wpid_123`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.snippets import BLOCKS, ROOT, as_this_airflow_has_it, why_not_here
+
+if TYPE_CHECKING:
+    from dev.skyvern_server import SkyvernServer
+
+RECEIVER = "https://airflow.example.com"
+"""What the documents call Airflow's address."""
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A block that makes DAGs; `dag_ids` are theirs, made unique, as two documents may use the same."""
+
+    place: str
+    code: str
+    dag_ids: tuple[str, ...]
+    workflow_id: str
+
+    @property
+    def starts_by_itself(self) -> bool:
+        return 'schedule="@' in self.code
+
+    @property
+    def starts_with_a_run(self) -> bool:
+        return "skyvern_runs(" in self.code
+
+
+def places() -> list[str]:
+    """Return the blocks that make DAGs of this Airflow."""
+    return [place for place, code in BLOCKS.items() if "with DAG(" in code and not _left_out(code)]
+
+
+def _left_out(code: str) -> bool:
+    """An exported schedule belongs to a schedule in Skyvern; tests/system/test_schedules.py exports and runs one."""
+    return why_not_here(code) is not None or "SkyvernScheduleGuard" in code
+
+
+def write_snippets(folder: Path, skyvern: SkyvernServer, airflow_url: str) -> dict[str, Snippet]:
+    """Write the DAG files, with what the guide says belongs beside them, and return them by their places."""
+    folder.mkdir()
+    guide = (ROOT / "docs" / "guide.md").read_text()
+    for content in re.findall(r"```json\n *(.*?)\n *```", guide, re.DOTALL):
+        (folder / "invoices.json").write_text(content)
+    made = {}
+    for place in places():
+        made[place] = snippet = _snippet(place, skyvern, airflow_url)
+        (folder / f"{_name(place)}.py").write_text(snippet.code)
+    return made
+
+
+def _snippet(place: str, skyvern: SkyvernServer, airflow_url: str) -> Snippet:
+    code = as_this_airflow_has_it(BLOCKS[place])
+    workflow_id = skyvern.create_workflow(f"snippet {place}", workflow_of_the_documents(skyvern.peer_url))
+    dag_ids = re.findall(r'with DAG\(\s*"(\w+)"', code)
+    code = code.replace("wpid_123", workflow_id).replace(RECEIVER, airflow_url)
+    for dag_id in dag_ids:
+        code = code.replace(f'"{dag_id}"', f'"{_name(place)}_{dag_id}"')
+    return Snippet(place, code, tuple(f"{_name(place)}_{dag_id}" for dag_id in dag_ids), workflow_id)
+
+
+def _name(place: str) -> str:
+    return "snippet_" + re.sub(r"\W+", "_", place.removeprefix("docs/").replace(".md", ""))
+
+
+def workflow_of_the_documents(peer: str) -> dict[str, object]:
+    """Return a workflow that takes the documents' parameters, none of them required, and fetches something."""
+    parameters = [
+        {"parameter_type": "workflow", "key": key, "workflow_parameter_type": "string", "default_value": ""}
+        for key in ("vendor", "month", "day", "run")
+    ]
+    fetch = {"block_type": "http_request", "label": "fetch", "method": "GET", "url": f"{peer}/json", "timeout": 10}
+    return {"workflow_definition": {"parameters": parameters, "blocks": [fetch]}}

@@ -1,0 +1,52 @@
+"""The code blocks of the documents: README.md, docs/ and dags/."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import airflow
+
+from airflow_skyvern import compat
+from dev.airflow_2 import for_airflow_2, runs_on_airflow_2
+
+ROOT = Path(__file__).parents[2]
+AIRFLOW_2 = airflow.__version__.startswith("2.")
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "dags").glob("*.md"))]
+
+
+def _code_blocks() -> Iterator[tuple[str, str]]:
+    for document in DOCUMENTS:
+        blocks = re.findall(r"^( *)```python\n(.*?)^ *```", document.read_text(), re.DOTALL | re.MULTILINE)
+        for number, (_, block) in enumerate(blocks, 1):
+            yield f"{document.relative_to(ROOT)}:{number}", textwrap.dedent(block)
+
+
+BLOCKS = dict(_code_blocks())
+"""Each block by its document and number: `docs/guide.md:1`."""
+
+
+RETRY_POLICIES = not AIRFLOW_2 and find_spec("airflow.sdk.definitions.retry_policy") is not None
+PARTITIONS = not AIRFLOW_2 and hasattr(import_module("airflow.sdk"), "PartitionedAssetTimetable")
+
+
+def as_this_airflow_has_it(code: str) -> str:
+    """Return a block for this Airflow: on 2.11 its imports are those that docs/compatibility.md tells."""
+    return for_airflow_2(code) if AIRFLOW_2 else code
+
+
+def why_not_here(code: str) -> str | None:
+    """Return what this Airflow lacks for a block."""
+    if "airflow_skyvern.retries" in code and not RETRY_POLICIES:
+        return "retry policies came with Airflow 3.3"
+    if 'approval="airflow"' in code and not compat.has_required_actions():
+        return "Required Actions came with Airflow 3.1"
+    if AIRFLOW_2 and not runs_on_airflow_2(code):
+        return "watchers and webhooks came with Airflow 3"
+    if "PartitionedAssetTimetable" in code and not PARTITIONS:
+        return "partitions by key came with Airflow 3.3"
+    return None
