@@ -24,7 +24,7 @@ ifneq ($(filter-out airflow,$(RIG)),)
 $(error RIG=$(RIG): airflow)
 endif
 
-.PHONY: help demo check test faults bench docs format constraints clean
+.PHONY: help demo check test faults bench docs dist format constraints clean
 
 help:  ## show this list; * marks what a newcomer needs
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -80,6 +80,12 @@ endif
 
 docs: .venvs/docs/.installed  ## the documentation's site, into site/; strict (SERVE=1 shows it on 127.0.0.1:8000)
 	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs $(if $(SERVE),serve,build --quiet)
+
+dist: .venvs/docs/.installed | $(UV)  ## builds the package into dist/ and checks it (TAG=v0.1.0 also that it may be published)
+	rm -rf dist
+	$(UV) build --quiet
+	.venvs/docs/bin/twine check --strict dist/*
+	.venvs/docs/bin/python -m dev.release $(TAG)
 
 format: $(NEWEST)/.installed  ## format and fix what can be fixed
 	$(NEWEST)/bin/ruff format .

@@ -1,7 +1,7 @@
 """
 Check what `make dist` has built: python -m dev.release [TAG]
 
-The wheel holds this package and nothing else, and its description, which the package index shows, has no link that works
+The wheel holds this package and nothing else. Its description, which the package index shows, has no link that works
 in the repository only. With a tag, it may be published: the version is the tag's, the changelog has its date, and the
 addresses in pyproject.toml are no longer placeholders.
 """
@@ -30,7 +30,7 @@ def problems_of(wheel: Path, changelog: str, tag: str | None) -> Iterator[str]:
     for folder in sorted(folders - {"airflow_skyvern", metadata.partition("/")[0]}):
         yield f"the wheel holds {folder}, too"
     for link in LINK.findall(str(about.get_payload())):
-        yield f"README.md as the package index shows it has a link to {link}: see hatch-fancy-pypi-readme in pyproject.toml"
+        yield f"the description links to {link}: see hatch-fancy-pypi-readme in pyproject.toml"
     if tag is not None:
         yield from _not_for_publication(about, changelog, tag)
 

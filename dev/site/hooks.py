@@ -14,10 +14,10 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
-from dev.site import endpoints  # noqa: E402  found by the line above
+from dev.site import endpoints, messages  # noqa: E402  found by the line above
 from dev.site.diagrams import BLOCK, image_of  # noqa: E402
 
-ENDPOINTS = "<!-- table of endpoints -->"
+TABLES = {"<!-- table of endpoints -->": endpoints.table, "<!-- table of messages -->": messages.table}
 OUTSIDE = {  # as documents in docs/ name it: where it is on the site
     "../CHANGELOG.md": "changelog.md",
     "../CONTRIBUTING.md": "contributing.md",
@@ -66,6 +66,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         markdown = markdown.replace(f"]({outside}", f"]({up}{inside}")
     markdown = re.sub(r"\]\(\.\./dags/(\w+)\.py\)", rf"]({up}examples/\1.md)", markdown)
     markdown = markdown.replace("](../benchmarks/", f"]({up}benchmarks/")
-    if ENDPOINTS in markdown:
-        markdown = markdown.replace(ENDPOINTS, endpoints.table())
+    for mark, table in TABLES.items():
+        if mark in markdown:
+            markdown = markdown.replace(mark, table())
     return BLOCK.sub(lambda found: f"![Diagram]({up}images/diagrams/{image_of(found[1])})", markdown)

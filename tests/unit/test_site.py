@@ -13,6 +13,7 @@ from airflow_skyvern.hooks import SkyvernHook
 from dev.site import endpoints
 from dev.site.diagrams import BLOCK, IMAGES, image_of
 from dev.site.hook_methods import hook_methods
+from dev.site.messages import GAP, messages, table, texts
 
 ROOT = Path(__file__).parents[2]
 NAV = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
@@ -66,3 +67,33 @@ def test_every_diagram_was_drawn() -> None:
     assert sources
     drawn = {path.name for path in IMAGES.glob("*.svg")}
     assert drawn == {image_of(source) for source in sources}, "run python -m dev.site.diagrams"
+
+
+TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
+OURS = TROUBLESHOOTING.partition("## Messages of Airflow")[0]
+QUOTED = re.findall(r"^\| `([^`]+)` \|", OURS, re.MULTILINE)
+
+
+@pytest.mark.parametrize("message", QUOTED)
+def test_every_message_that_is_explained_is_one_of_the_package(message: str) -> None:
+    """A message may consist of several texts: what the request was, and the advice of its error."""
+    parts = [part.strip() for part in message.split(GAP) if part.strip(" .:;()")]
+    assert max(map(len, parts)) >= 10
+    assert any(all(part in text for part in parts) for text in texts()), "no text in airflow_skyvern/ holds this"
+
+
+def test_messages_are_explained_in_rows_of_three() -> None:
+    rows = [
+        line for line in OURS.splitlines() if line.startswith("| ") and not line.startswith(("| message", "|---"))
+    ]
+    assert len(rows) == len(QUOTED) >= 40
+
+
+def test_the_table_of_messages_has_what_is_raised_and_logged() -> None:
+    found = {message.text: message.kind for message in messages()}
+    assert found["the API key is missing; put it into the password field."] == "SkyvernConfigError"
+    assert found["The Skyvern connection … sends its API key unencrypted to …: use https."] == "warning in the log"
+    assert (
+        found["Another try of this task has taken over, so this one starts no Skyvern run."] == "SkyvernStartUnknown"
+    )
+    assert table().count("\n") == 1 + len(list(messages()))

@@ -1,0 +1,119 @@
+"""What stands around the package: workflows, hooks before a commit, addresses, and what the package index shows."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dev.release import problems_of
+
+ROOT = Path(__file__).parents[2]
+MAKEFILE = (ROOT / "Makefile").read_text()
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+METADATA = (
+    "Metadata-Version: 2.4\nName: airflow-provider-skyvern\nVersion: {version}\nProject-URL: Home, {url}\n\n{text}"
+)
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+
+
+def steps(workflow: Path) -> Iterator[dict[str, Any]]:
+    for job in yaml.safe_load(workflow.read_text())["jobs"].values():
+        yield from job["steps"]
+
+
+def commands() -> Iterator[str]:
+    for workflow in WORKFLOWS:
+        yield from (step["run"] for step in steps(workflow) if "run" in step)
+    for hook in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]:
+        yield hook["entry"]
+    yield from (
+        "make " + line for line in re.findall(r"^run \d+m ([^#\n]+)", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_asks_for_no_right_that_it_does_not_need(workflow: Path) -> None:
+    content = yaml.safe_load(workflow.read_text())
+    assert content["permissions"] == {"contents": "read"}
+    assert all({"uses", "run"} & step.keys() for step in steps(workflow))
+
+
+@pytest.mark.parametrize("command", sorted(set(commands())))
+def test_workflows_and_hooks_call_make_or_its_tools(command: str) -> None:
+    program, *arguments = shlex.split(re.sub(r"\$\{\{.*?\}\}", "x", command))
+    if program == "make":
+        assert arguments[0] in targets()
+    else:
+        assert re.fullmatch(r"\.venvs/airflow-3\.3/bin/\w+", program)
+        assert command.replace(".venvs/airflow-3.3", "$(NEWEST)") in MAKEFILE
+
+
+def test_the_workflow_tests_every_airflow_that_there_are_pins_for() -> None:
+    [matrix] = re.findall(r"airflow: (\[.*\])", (ROOT / ".github/workflows/test.yml").read_text())
+    pinned = [re.findall(r"^airflow-(\d\.\d+)$", path.stem) for path in (ROOT / "constraints").glob("*.txt")]
+    assert sorted(yaml.safe_load(matrix)) == sorted(version for found in pinned for version in found)
+
+
+def test_the_description_links_to_the_repository() -> None:
+    [repository] = re.findall(r'^Repository = "(.*)"', PYPROJECT, re.MULTILINE)
+    links = re.findall(r"^replacement = '.*\((https://.*?)/(?:raw|blob)/main/", PYPROJECT, re.MULTILINE)
+    assert links == [repository, repository]
+
+
+def test_no_other_file_has_the_addresses_of_the_project() -> None:
+    [repository] = re.findall(r'^Repository = "https://[^/]*/(.*)"', PYPROJECT, re.MULTILINE)
+    found = subprocess.run(["git", "grep", "-l", repository], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert found.stdout.split() in (["pyproject.toml"], [])  # nothing where git is missing or this is no clone
+
+
+def wheel(
+    folder: Path, *, version: str = "1.2.3", url: str = "https://example.org/x", text: str = "", extra: str = ""
+) -> Path:
+    path = folder / "a.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("airflow_skyvern/__init__.py", "")
+        archive.writestr(
+            f"airflow_provider_skyvern-{version}.dist-info/METADATA",
+            METADATA.format(version=version, url=url, text=text),
+        )
+        if extra:
+            archive.writestr(extra, "")
+    return path
+
+
+CHANGELOG = "# Changes\n\n## 1.2.3 (2026-12-01)\n"
+
+
+def test_a_release_that_is_complete_has_no_problem(tmp_path: Path) -> None:
+    text = "[a](https://example.org/b) [c](#d) ![e](https://example.org/f.png)"
+    assert list(problems_of(wheel(tmp_path, text=text), CHANGELOG, "v1.2.3")) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "tag", "problem"),
+    [
+        ({"text": "[guide](docs/guide.md)"}, None, "the description links to docs/guide.md"),
+        ({"text": "![picture](docs/images/a.png)"}, None, "the description links to docs/images/a.png"),
+        ({"extra": "tests/test_x.py"}, None, "the wheel holds tests, too"),
+        ({}, "v1.2.4", "the tag is v1.2.4, the version 1.2.3"),
+        ({"version": "1.3.0"}, "v1.3.0", "no line '## 1.3.0 (YYYY-MM-DD)'"),
+        ({"url": "https://github.com/OWNER/x"}, "v1.2.3", "is a placeholder"),
+    ],
+)
+def test_a_release_that_is_not_complete_is_refused(
+    tmp_path: Path, change: dict[str, str], tag: str | None, problem: str
+) -> None:
+    [found] = problems_of(wheel(tmp_path, **change), CHANGELOG, tag)
+    assert problem in found
