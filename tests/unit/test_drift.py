@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import airflow_skyvern
-from airflow_skyvern import compat
 from airflow_skyvern.cli import main
 from airflow_skyvern.compat import dag_bag
 from airflow_skyvern.provider_info import get_provider_info
