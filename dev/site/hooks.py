@@ -58,8 +58,8 @@ def example(path: Path) -> str:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Fill in tables, show diagrams as images, and lead links to where their targets are on the site."""
     up = "../" * page.file.src_uri.count("/")
-    if page.file.src_uri == "changelog.md":
-        markdown = markdown.replace("](docs/", "](")
+    if page.file.src_uri in {"changelog.md", "contributing.md", "security.md"}:
+        markdown = markdown.replace("](docs/", "](").replace("](SECURITY.md", "](security.md")
     if page.file.src_uri.startswith("examples/"):
         markdown = re.sub(r"\]\((\w+)\.py\)", r"](\1.md)", markdown).replace("](../docs/", "](../")
     for outside, inside in OUTSIDE.items():

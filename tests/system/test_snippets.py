@@ -70,7 +70,7 @@ def make_pool(airflow: AirflowServer) -> None:
 
 
 def dags_test(airflow: AirflowServer, snippets: Iterable[Snippet]) -> str:
-    return airflow.python(DAGS_TEST, *(dag_id for snippet in snippets for dag_id in snippet.dag_ids), timeout=SLOW)
+    return airflow.python(DAGS_TEST, *(dag_id for snippet in snippets for dag_id in snippet.dag_ids), timeout=600)
 
 
 def snippet_of(started: Started, place: str) -> Snippet:
