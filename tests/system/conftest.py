@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from dev.airflow_server import AirflowServer
 from dev.postgres import PostgresServer
 from dev.skyvern_server import SkyvernServer
 from tests.support import events_rig
-from tests.support.snippet_dags import Snippet, write_snippets
 
 ROOT = Path(__file__).parents[2]
 SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
@@ -31,7 +29,6 @@ class Rig:
     airflow: AirflowServer
     skyvern: SkyvernServer
     events: events_rig.EventsRig
-    snippets: dict[str, Snippet]
     started: dict[str, str] = field(default_factory=dict)
 
     def start(self, name: str, dag_id: str, workflow: str, **conf: Any) -> None:
@@ -84,16 +81,14 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         # Not SQLite: Airflow 3.3 waits for itself there, half a minute at a time, when much is written at once.
         airflow = AirflowServer(home / "airflow", dags, env, postgres=postgres)
         events_rig.prepare(airflow, workflows)
-        snippets = write_snippets(airflow.dags / "snippets", skyvern, airflow.ui_url)
         with airflow:
-            yield Rig(airflow, skyvern, events_rig.EventsRig(airflow, skyvern, workflows), snippets)
+            yield Rig(airflow, skyvern, events_rig.EventsRig(airflow, skyvern, workflows))
 
 
 @pytest.fixture(scope="session")
 def unstarted(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> AirflowServer:
     """An Airflow with a database, a connection in it, and no process."""
     airflow = AirflowServer(tmp_path_factory.mktemp("unstarted"), [SYSTEM_DAGS])
-    shutil.copytree(rig.airflow.dags / "snippets", airflow.dags / "snippets")
     airflow.cli("db", "migrate", timeout=400)
     connection = {"conn_type": "skyvern", "host": rig.skyvern.base_url, "password": rig.skyvern.api_key}
     airflow.cli("connections", "add", "skyvern_default", "--conn-json", json.dumps(connection))

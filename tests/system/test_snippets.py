@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dev.process import wait_until
-from tests.support.snippet_dags import Snippet, places
+from tests.support.snippet_dags import Snippet, places, write_snippets
 from tests.support.snippets import BLOCKS, ROOT
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Started:
     """All snippets at work."""
 
     rig: Rig
+    snippets: dict[str, Snippet]
     tested: Future[str]
 
     def runs_of(self, dag_id: str) -> list[dict[str, Any]]:
@@ -55,12 +57,14 @@ class Started:
 def started(rig: Rig, unstarted: AirflowServer) -> Iterator[Started]:
     for airflow in (rig.airflow, unstarted):
         make_pool(airflow)
-    for snippet in rig.snippets.values():
+    folder = unstarted.dags / "snippets"
+    snippets = write_snippets(folder, rig.skyvern, rig.airflow.ui_url)
+    shutil.copytree(folder, rig.airflow.dags / "snippets")
+    for snippet in snippets.values():
         for dag_id in snippet.dag_ids:
-            rig.airflow.trigger(dag_id, run_id=BY_HAND)
+            rig.airflow.trigger(dag_id, run_id=BY_HAND, timeout=SLOW)
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(dags_test, unstarted, rig.snippets.values())
-        yield Started(rig, future)
+        yield Started(rig, snippets, pool.submit(dags_test, unstarted, snippets.values()))
 
 
 def make_pool(airflow: AirflowServer) -> None:
@@ -74,7 +78,7 @@ def dags_test(airflow: AirflowServer, snippets: Iterable[Snippet]) -> str:
 
 
 def snippet_of(started: Started, place: str) -> Snippet:
-    return started.rig.snippets[place]
+    return started.snippets[place]
 
 
 def check(started: Started, dag_id: str, run_id: str) -> None:
@@ -129,7 +133,7 @@ def test_a_dag_that_handles_each_run_once_was_started_for_it(started: Started) -
     """The DAG run that `TriggerDagRunOperator` makes is called after the Skyvern run."""
     if not WITH_A_RUN:
         pytest.skip("watchers and webhooks came with Airflow 3")
-    [snippet] = [found for found in started.rig.snippets.values() if len(found.dag_ids) == 2]
+    [snippet] = [found for found in started.snippets.values() if len(found.dag_ids) == 2]
     run_id = start_and_finish(started.rig, snippet.workflow_id)
     handler = snippet.dag_ids[1]
     wait_until("started", lambda: run_id in {run["dag_run_id"] for run in started.runs_of(handler)}, SLOW)
