@@ -202,7 +202,9 @@ def ask_person(ti_id: UUID, *, options: list[str], subject: str, body: str) -> N
 
 def answer_of_person(ti_id: UUID) -> Any:
     """
-    Return the response to a request: ``chosen_options``, ``responded_by_user``, ``responded_at``; None if none.
+    Return a person's response to a request, or None: ``chosen_options``, ``responded_by_user``, ``responded_at``.
+
+    One by nobody is how :func:`close_request` closes a request; another triggerer may have done so.
 
     Triggers only: Airflow answers no such question of a worker.
 
@@ -211,7 +213,7 @@ def answer_of_person(ti_id: UUID) -> Any:
     from airflow.sdk.execution_time.hitl import get_hitl_detail_content_detail
 
     detail = get_hitl_detail_content_detail(ti_id=ti_id)
-    return detail if detail.response_received else None
+    return detail if detail.response_received and detail.responded_by_user else None
 
 
 def close_request(ti_id: UUID, answer: str) -> None:
@@ -223,6 +225,13 @@ def close_request(ti_id: UUID, answer: str) -> None:
     from airflow.sdk.execution_time.hitl import update_hitl_detail_response
 
     update_hitl_detail_response(ti_id=ti_id, chosen_options=[answer], params_input={})
+
+
+def hitl_entity() -> Any:
+    """Return what Airflow's authorization calls a request to a person; in the API server."""
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+
+    return DagAccessEntity.HITL_DETAIL
 
 
 def task_page(ti: Any) -> str:

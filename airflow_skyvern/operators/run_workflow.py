@@ -22,7 +22,7 @@ from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.results.deliver import check_place, deliver_evidence, deliver_files, file_options
 from airflow_skyvern.results.destination import check_output_to
 from airflow_skyvern.results.uploads import check_upload
-from airflow_skyvern.task.approval import answer_of, check_approval, is_resumed
+from airflow_skyvern.task.approval import answer_of, check_approval, is_answer, is_resumed
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.deferral import NOTE, note_of_run
@@ -338,6 +338,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         if try_number is not None and try_number != task_try.number:
             self.log.warning("Resumed with the event of try %d, which is over: starting again", try_number)
             return self.execute(context)
+        if is_answer(event) and (unasked := task_try.published_run_id()):
+            self.log.warning("Skyvern run %s: asks nothing; the answer to an earlier request is ignored", unasked)
+            self._defer(task_try, unasked, deadline)
         ended = event_of(event)
         run_id, deadline = ended["run_id"], deadline_to_fetch(ended, deadline, self.log)
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():

@@ -15,7 +15,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from airflow_skyvern.ui import rendering
+from airflow_skyvern.ui import decision, rendering
 from airflow_skyvern.ui.access import READ
 from airflow_skyvern.ui.dag_run import dag_run_page
 from airflow_skyvern.ui.media import Media
@@ -111,6 +111,7 @@ def made(reader: RunReader) -> FastAPI:
     app.add_api_route(f"{TRY}/pictures/{{artifact_id}}", pages.picture, dependencies=READ, **html)
     app.add_api_route(f"{TRY}/recording", pages.recording, dependencies=READ, **html)
     app.add_api_route(f"{TRY}/files/{{artifact_id}}", pages.file, dependencies=READ, **html)
+    app.add_api_route(f"{TASK}/answer", decision.answer, methods=["POST"], dependencies=decision.ANSWER)
     app.add_api_route("/dag_run/{dag_id}/{run_id}", pages.dag_run, dependencies=READ, **html)
     app.add_api_route("/runs", pages.newest, **html)
     app.add_api_route("/static/{version}/{name}", pages.static, **html)

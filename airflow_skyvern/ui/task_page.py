@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.ui import rendering
 from airflow_skyvern.ui.access import may_change, readable
+from airflow_skyvern.ui.decision import open_options
 from airflow_skyvern.ui.lookup import FoundTask, RunRef, TaskKey, find_task, known_dag, map_index_of
 
 if TYPE_CHECKING:
@@ -166,8 +167,14 @@ async def task_page(pages: TaskPages, request: Request, user: Any, ids: tuple[st
         conn_id=shown.conn_id,
         sentence=shown.sentence,
         refresh=REFRESH if shown.changes else 0,
-        may_change=await run_in_threadpool(may_change, user, found.key.dag_id),
+        answers=await run_in_threadpool(_answers, shown, found, user),
     )
+
+
+def _answers(shown: Shown, found: FoundTask, user: Any) -> list[str]:
+    """Return the answers that the page offers, for the newest try and for who may act on the task."""
+    asks = shown.run is not None and shown.changes and found.try_number == max(found.tries, default=0)
+    return open_options(found.key) if asks and may_change(user, found.key.dag_id) else []
 
 
 def sentence_of(error: Exception, ref: RunRef | None) -> str:

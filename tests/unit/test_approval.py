@@ -382,6 +382,21 @@ def test_the_answer_to_an_earlier_try_is_not_carried_out(skyvern: FakeSkyvern, a
     assert skyvern.status(first) != "completed"
 
 
+def test_an_answer_to_what_a_cleared_try_has_asked_is_ignored(
+    skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
+) -> None:
+    """Airflow resumes whatever wait the task is in: here that for the run of the new try, which asks nothing yet."""
+    task = Task(asking(skyvern))
+    task.resume(AS_AIRFLOW_3_3)
+    assert task.deferral is not None
+    assert "the answer to an earlier request is ignored" in task_log()
+    assert skyvern.sent("POST", CONTINUE) == skyvern.sent("POST", CANCEL) == []
+    task.until_asked()
+    actions.choose("Approve")
+    task.finish()
+    assert len(skyvern.runs) == 1
+
+
 def test_a_run_that_moved_on_before_it_was_asked_about_is_waited_for(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:

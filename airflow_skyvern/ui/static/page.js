@@ -176,6 +176,24 @@ function followTry() {
   followTry.last = chosen;
 }
 
+// The answer to a run that waits for a person; the header tells this page from any other site's.
+async function decide(button) {
+  for (const each of button.parentElement.querySelectorAll("[data-answer]")) each.disabled = true;
+  const answer = await fetch(`${document.getElementById("page").dataset.here}/answer`, {
+    method: "POST",
+    credentials: "same-origin",
+    headers: {"content-type": "application/json", "x-skyvern-page": "1"},
+    body: JSON.stringify({option: button.dataset.answer}),
+  });
+  if (!answer.ok) return notice(answer.status === 409 ? "Somebody else has answered." : "You may not answer here.");
+  await refresh();
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-answer]");
+  if (button) decide(button).catch(() => notice("Airflow does not answer. Try again."));
+});
+
 takeTheme();
 if (inFrame) {
   new MutationObserver(takeTheme).observe(parent.document.documentElement, {attributes: true, attributeFilter: ["class"]});

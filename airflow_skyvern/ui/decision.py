@@ -1,0 +1,61 @@
+"""
+The two buttons of a run that waits for a person: they answer the request that its task has made in Required Actions.
+
+The answer is Airflow's own to take: its checks, its first answer counts, its way of resuming the task. The page adds
+that the request comes from itself.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
+from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.models.hitl import HITLDetail
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from fastapi import Body, Depends, HTTPException
+from fastapi.responses import JSONResponse
+from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
+
+from airflow_skyvern import compat
+from airflow_skyvern.ui.access import CHANGE
+from airflow_skyvern.ui.lookup import TaskKey, map_index_of
+
+ANSWER = [*CHANGE, Depends(requires_access_dag("PUT", compat.hitl_entity()))]
+"""For the route that answers a request: who may do so under Required Actions, and may mark the task."""
+
+
+async def answer(
+    user: GetUserDep,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: str,
+    option: Annotated[str, Body(embed=True, max_length=200)],
+) -> JSONResponse:
+    """Answer the open request of a task instance; 404 if there is none, 409 if somebody was faster."""
+    index = map_index_of(map_index)
+    if index is None:
+        raise HTTPException(404, "There is no such task instance.")
+    await run_in_threadpool(_answer, user, TaskKey(dag_id, run_id, task_id, index), option)
+    return JSONResponse({"answered": option})
+
+
+def open_options(key: TaskKey) -> list[str]:
+    """Return what the open request of a task instance offers; nothing if there is none."""
+    with create_session() as session:
+        detail = session.scalar(
+            select(HITLDetail).join(TaskInstance, TaskInstance.id == HITLDetail.ti_id).where(*key.of(TaskInstance))
+        )
+        return [str(option) for option in detail.options] if detail and not detail.response_received else []
+
+
+def _answer(user: Any, key: TaskKey, option: str) -> None:
+    if option not in open_options(key):
+        raise HTTPException(409, "The run does not wait for this answer any more.")
+    payload = UpdateHITLDetailPayload(chosen_options=[option])
+    with create_session() as session:
+        update_hitl_detail(key.dag_id, key.run_id, key.task_id, payload, user, session, key.map_index)

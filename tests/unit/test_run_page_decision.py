@@ -1,0 +1,130 @@
+"""The buttons of a run that waits for a person, over Airflow's real authorization and database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_skyvern import compat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dev.fake.skyvern import FakeSkyvern
+
+if not compat.shows_external_views():
+    pytest.skip("pages of plugins came with Airflow 3.1", allow_module_level=True)
+
+from airflow.models.hitl import HITLDetail
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+from tests.support.ui_rig import DAG, PAGE, RUN, TASK, Ui, add_task, create_database, empty_database
+
+EVIL = '"><script>alert(1)</script>'
+OUR_PAGE = {"x-skyvern-page": "1", "sec-fetch-site": "same-origin"}
+TAGS = {"airflow_dag_id": DAG, "airflow_task_id": TASK, "airflow_run_id": RUN}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def database() -> None:
+    create_database()
+
+
+@pytest.fixture
+def ui(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ui]:
+    monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "tests.support.ui_rig.RightsByDag")
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "x" * 64)
+    yield Ui()
+    with create_session() as session:
+        session.execute(HITLDetail.__table__.delete())
+    empty_database()
+
+
+def asks(skyvern: FakeSkyvern, options: tuple[str, str] = ("Pay", "Stop")) -> None:
+    """Store a task that waits for a person, its request, and the paused run."""
+    block = {"label": "ask", "block_type": "human_interaction", "instructions": "Pay ACME?"}
+    run_id = skyvern.run(plan=("paused", "completed"), blocks=[block])
+    skyvern.runs[run_id].tags.update(TAGS)
+    skyvern.runs[run_id].look()
+    add_task(state="deferred", xcoms={"run_id": run_id})
+    with create_session() as session:
+        ti_id = session.scalar(select(TaskInstance.id))
+        session.add(HITLDetail(ti_id=ti_id, options=list(options), subject="s", body="b", params={}, multiple=False))
+
+
+def stored() -> Any:
+    """Return the answer that Airflow has stored, and who gave it."""
+    with create_session() as session:
+        detail = session.scalars(select(HITLDetail)).one()
+        return (detail.chosen_options, detail.responded_by_user_name) if detail.response_received else None
+
+
+async def post(ui: Ui, option: Any, user: str | None = "eve", role: str = "user", **headers: str) -> int:
+    async with ui.client(user, role=role) as client:
+        answer = await client.post(f"{PAGE}/answer", json={"option": option}, headers=headers or OUR_PAGE)
+    return int(answer.status_code)
+
+
+async def test_who_may_act_on_the_task_gets_the_buttons_as_the_block_names_them(ui: Ui, skyvern: FakeSkyvern) -> None:
+    asks(skyvern, ("Pay", EVIL))
+    async with ui.client("eve", role="user") as client:
+        page = (await client.get(PAGE)).text
+    assert 'data-answer="Pay"' in page
+    assert "Pay ACME?" in page
+    assert page.count("<script") == 1
+    assert "data-answer" not in (await ui.get(PAGE, username="eve")).text  # who may look only
+
+
+async def test_an_answer_on_the_page_is_one_in_required_actions(ui: Ui, skyvern: FakeSkyvern) -> None:
+    asks(skyvern)
+    assert await post(ui, "Pay") == 200
+    assert stored() == (["Pay"], "eve")
+    assert skyvern.sent("POST", ".*") == []  # the task gives it to Skyvern
+    assert "data-answer" not in (await ui.get(PAGE, username="eve")).text
+
+
+async def test_the_first_answer_counts(ui: Ui, skyvern: FakeSkyvern) -> None:
+    asks(skyvern)
+    assert (await post(ui, "Pay"), await post(ui, "Stop")) == (200, 409)
+    assert stored() == (["Pay"], "eve")
+
+
+@pytest.mark.parametrize("option", ["Delete", "", ["Pay"], None])
+async def test_only_what_the_block_offers_is_an_answer(ui: Ui, skyvern: FakeSkyvern, option: Any) -> None:
+    asks(skyvern)
+    assert await post(ui, option) in (409, 422)
+    assert stored() is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"accept": "*/*"},
+        {"sec-fetch-site": "same-origin"},
+        {"x-skyvern-page": "1", "sec-fetch-site": "cross-site"},
+        {"x-skyvern-page": "1", "origin": "http://evil.example"},
+    ],
+)
+async def test_a_forged_request_answers_nothing(ui: Ui, skyvern: FakeSkyvern, headers: dict[str, str]) -> None:
+    asks(skyvern)
+    assert await post(ui, "Pay", **headers) == 403
+    assert stored() is None
+
+
+@pytest.mark.parametrize(
+    ("user", "role", "status"), [(None, "", 401), ("eve", "viewer", 403), ("mallory", "user", 403)]
+)
+async def test_who_may_only_look_answers_nothing(
+    ui: Ui, skyvern: FakeSkyvern, user: str | None, role: str, status: int
+) -> None:
+    asks(skyvern)
+    assert await post(ui, "Pay", user, role) == status
+    assert stored() is None
+
+
+async def test_a_task_that_asks_nothing_takes_no_answer(ui: Ui, skyvern: FakeSkyvern) -> None:
+    add_task(state="deferred", xcoms={"run_id": "wr_1"})
+    assert await post(ui, "Pay") == 409
