@@ -23,10 +23,11 @@ class Row(BaseModel):
 
 with DAG("skyvern_rows_to_sql", schedule=None, tags=["skyvern", "example"], doc_md=__doc__) as dag:
     dag.params["workflow_id"] = Param("wpid_123", type="string")
+    dag.params["statement"] = Param("s3://statements/2026-10.csv", type="string")
     rows = SkyvernRunWorkflowOperator(
         task_id="rows",
         workflow_id="{{ params.workflow_id }}",
-        upload={"statement": "s3://statements/{{ ds[:7] }}.csv"},
+        upload={"statement": "{{ params.statement }}"},
         output_from="rows",
         output_schema=list[Row],
         deferrable=True,

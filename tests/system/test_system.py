@@ -35,14 +35,12 @@ EXAMPLES = {
     "skyvern_run_and_use_output": "invoices",
     "skyvern_start_and_wait_separately": "ok_wait",
     "skyvern_one_run_per_item": "invoices",
-    "skyvern_extracted_data_to_sql": "ok_http",
     "skyvern_handle_a_failed_run": "fail_http",
 }
 
 
 @pytest.fixture(scope="session")
-def all_started(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Rig:
-    database = str(tmp_path_factory.mktemp("sql") / "example.db")
+def all_started(rig: Rig) -> Rig:
     for way in WAYS:
         rig.start(f"ok_{way}", f"run_{way}", "params_http", parameters={"name": "Ann", "count": 7})
         for workflow in ENDINGS:
@@ -60,7 +58,7 @@ def all_started(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Rig:
         rig.start(f"early_{name}", f"early_{name}", workflow)
     rig.airflow.cli("pools", "set", "--include-deferred", "skyvern", "5", "Skyvern runs at a time")
     for dag_id, workflow in EXAMPLES.items():
-        rig.start(dag_id, dag_id, workflow, database=database)
+        rig.start(dag_id, dag_id, workflow)
     return rig
 
 
@@ -271,8 +269,6 @@ def test_every_example_dag_runs_to_its_end(all_started: Rig, dag_id: str) -> Non
         explained = xcom(rig, dag_id, dag_id, "explain")
         assert explained["status"] == "failed"
         assert "HTTP 500" in explained["reason"]
-    if dag_id == "skyvern_extracted_data_to_sql":
-        assert xcom(rig, dag_id, dag_id, "load") == 2
 
 
 @pytest.mark.parametrize("way", WAYS)
