@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.results.options import ExpectedFiles
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.results.uploads import Uploads
+    from airflow_skyvern.runs.event import RunEvent
     from airflow_skyvern.runs.wait import Wait
     from airflow_skyvern.task.active_run import ActiveRun
     from airflow_skyvern.task.approval import Approvals, Note
@@ -330,10 +331,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         """
         Resume after the trigger: fetch the run once more, and end the task accordingly.
 
-        :param skyvern: What the run page reads of the try, see :mod:`airflow_skyvern.task.deferral`; not used here.
+        :param skyvern: What the run page reads of the try, see :mod:`airflow_skyvern.task.deferral`.
         """
-        from airflow_skyvern.runs.event import event_of
-
         task_try = TaskTry(context)
         if try_number is not None and try_number != task_try.number:
             self.log.warning("Resumed with the event of try %d, which is over: starting again", try_number)
@@ -341,7 +340,8 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         if is_answer(event) and (unasked := task_try.published_run_id()):
             self.log.warning("Skyvern run %s: asks nothing; the answer to an earlier request is ignored", unasked)
             self._defer(task_try, unasked, deadline)
-        ended = event_of(event)
+        with self._active_run.canceled_if_given_up():
+            ended = self._valid(event, task_try, skyvern)
         run_id, deadline = ended["run_id"], deadline_to_fetch(ended, deadline, self.log)
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
             if ended["reason"] == "paused":
@@ -353,6 +353,18 @@ class SkyvernRunWorkflowOperator(BaseOperator):
                     self._ask(task_try, run_id, deadline)
                 self._defer(task_try, run_id, deadline, pause_known=True)
             return self._wait(task_try, run_id, deadline, end_known=ended["reason"] == "ended")
+
+    def _valid(self, event: Any, task_try: TaskTry, note: Any) -> RunEvent:
+        """Validate the event; if it is invalid, note the run that this failure may give up."""
+        from airflow_skyvern.runs.event import event_of
+
+        try:
+            return event_of(event)
+        except SkyvernError:
+            run_id = note["run_id"] if note else task_try.published_run_id()
+            if run_id is not None:
+                self._active_run.is_running(task_try, run_id)
+            raise
 
     def approval_complete(
         self,

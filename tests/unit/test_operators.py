@@ -518,6 +518,23 @@ def test_a_missing_or_malformed_event_fails_loudly(skyvern: FakeSkyvern, event: 
         resumed(make(workflow), deferred, event, context_of(FakeTaskInstance()))
 
 
+@pytest.mark.parametrize(("max_tries", "canceled"), [(0, 1), (1, 0)])
+@pytest.mark.parametrize("noted", [True, False], ids=["noted in the deferral", "deferred by an older version"])
+def test_an_invalid_event_cancels_the_run_unless_a_retry_will_resume_it(
+    skyvern: FakeSkyvern, *, noted: bool, max_tries: int, canceled: int
+) -> None:
+    workflow = skyvern.workflow(plan=("running",))
+    ti = FakeTaskInstance()
+    ti.max_tries = max_tries
+    deferred = deferral(make(workflow, deferrable=True), ti)
+    assert deferred.kwargs is not None
+    if not noted:
+        del deferred.kwargs["skyvern"]
+    with pytest.raises(SkyvernError, match="without a valid event"):
+        resumed(make(workflow), deferred, {"reason": "unheard of"}, context_of(ti))
+    assert len(skyvern.sent("POST", CANCEL)) == canceled
+
+
 def test_a_trigger_that_gave_up_is_replaced_by_the_worker(skyvern: FakeSkyvern) -> None:
     workflow = skyvern.workflow(plan=("running", "completed"), output={"sum": 1})
     deferred = deferral(make(workflow, deferrable=True))
