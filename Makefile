@@ -17,8 +17,8 @@ export UV SKYVERN_VENV
 
 AIRFLOW ?= 3.3
 VENV := .venvs/airflow-$(AIRFLOW)$(OTHER)
-ifneq ($(filter-out unit installs events ticks approvals,$(SUITE)),)
-$(error SUITE=$(SUITE): unit, installs, events, ticks or approvals)
+ifneq ($(filter-out unit installs events ticks pages approvals,$(SUITE)),)
+$(error SUITE=$(SUITE): unit, installs, events, ticks, pages or approvals)
 endif
 ifneq ($(filter-out airflow,$(RIG)),)
 $(error RIG=$(RIG): airflow)
