@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_skyvern.compat.sdk import BaseOperator
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernTransferError
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.results.deliver import StopsTransfers, check_place, deliver_files, file_options
+from airflow_skyvern.results.deliver import StopsTransfers, check_destination, deliver_files, file_options
 from airflow_skyvern.task.arguments import run_id_of
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
@@ -94,7 +94,7 @@ class SkyvernDownloadFilesOperator(StopsTransfers, BaseOperator):
         """Fetch the run, and store its files."""
         task_try = TaskTry(context)
         with no_retry_for_permanent_errors():
-            check_place(self)
+            check_destination(self)
             run = self.hook.fetch_run(run_id_of(self.run_id))
             task_try.publish_run(run)
             if not run.is_final:

@@ -5,61 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow_skyvern import compat, metrics
-from airflow_skyvern.compat.sdk import (
-    AirflowException,
-    AirflowFailException,
-    AirflowSkipException,
-    BaseOperator,
-    conf,
-)
-from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernWaitTimeout
+from airflow_skyvern import compat
+from airflow_skyvern.compat.sdk import AirflowException, conf
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.links import SkyvernRunLink
+from airflow_skyvern.operators.lifecycle import REQUEST_FIELDS, RunLifecycle, trigger_class
 from airflow_skyvern.results.contract import check_schema
-from airflow_skyvern.results.deliver import check_place, deliver_evidence, deliver_files, file_options
+from airflow_skyvern.results.deliver import check_destination, file_options
 from airflow_skyvern.results.destination import check_output_to
 from airflow_skyvern.results.uploads import check_upload
 from airflow_skyvern.task.approval import answer_of, check_approval, is_answer, is_resumed
 from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
-from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
-from airflow_skyvern.task.deferral import NOTE, note_of_run
-from airflow_skyvern.task.endings import logged_error_of
+from airflow_skyvern.task.deadlines import deadline_to_fetch
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
 
 if TYPE_CHECKING:
-    from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.compat.sdk import Context
-    from airflow_skyvern.hooks import SkyvernHook
-    from airflow_skyvern.models import Run
     from airflow_skyvern.results.options import ExpectedFiles
-    from airflow_skyvern.results.output import OutputOptions
-    from airflow_skyvern.results.uploads import Uploads
     from airflow_skyvern.runs.event import RunEvent
-    from airflow_skyvern.runs.wait import Wait
-    from airflow_skyvern.task.active_run import ActiveRun
-    from airflow_skyvern.task.approval import Approvals, Note
-    from airflow_skyvern.triggers import SkyvernRunTrigger
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
 """An hour more than the longest run that Skyvern allows (480 minutes)."""
 
-REQUEST_FIELDS = (
-    "workflow_id",
-    "parameters",
-    "title",
-    "proxy_location",
-    "webhook_url",
-    "browser_session_id",
-    "browser_profile_id",
-)
-"""The arguments that the API takes by these names; ``run_options`` holds the rarer ones."""
 
-
-class SkyvernRunWorkflowOperator(BaseOperator):
+class SkyvernRunWorkflowOperator(RunLifecycle):
     """
     Run a Skyvern workflow, wait for it, and return its output.
 
@@ -177,8 +149,6 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "run_options": "json"}
     operator_extra_links = (SkyvernRunLink(),)
     ui_color = "#e8eefc"
-    trigger_failed_wait: ClassVar[float] = 60.0
-    """Seconds for which a worker polls the run of a trigger that failed, before it defers again."""
 
     def __init__(
         self,
@@ -271,25 +241,6 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         self.on_reject = on_reject
         check_approval(self.task_id, approval, on_reject, waits_deferred=deferrable and wait_for_completion)
 
-    @cached_property
-    def hook(self) -> SkyvernHook:
-        """The hook of this task's connection."""
-        from airflow_skyvern.hooks import SkyvernHook
-
-        return SkyvernHook(self.skyvern_conn_id)
-
-    @cached_property
-    def _active_run(self) -> ActiveRun:
-        from airflow_skyvern.task.active_run import ActiveRun
-
-        return ActiveRun(lambda: self.hook, self.log, cancel_on_kill=self.cancel_on_kill, durable=self.durable)
-
-    @cached_property
-    def _output_options(self) -> OutputOptions:
-        from airflow_skyvern.results.output import OutputOptions
-
-        return OutputOptions.of(self)
-
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
@@ -306,9 +257,9 @@ class SkyvernRunWorkflowOperator(BaseOperator):
         """Start the run, publish it, and wait for its end or defer."""
         task_try = TaskTry(context)
         if self.deferrable:
-            _trigger_class()  # a deployment that is half done fails here, before anything is started
+            trigger_class()  # a deployment that is half done fails here, before anything is started
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
-            check_place(self)
+            check_destination(self)
             run = self._start(task_try)
             task_try.publish_run(run)
             if not self.wait_for_completion:
@@ -418,269 +369,3 @@ class SkyvernRunWorkflowOperator(BaseOperator):
     def on_kill(self) -> None:
         """Cancel the run if a user has ended the task or no retry will come, else leave it to the next try."""
         self._active_run.on_kill()
-
-    def _deadline(self, task_try: TaskTry) -> float:
-        return deadline_after(time.time(), self.timeout, self.execution_timeout, task_try.started_at)
-
-    def _start(self, task_try: TaskTry) -> Run:
-        from airflow_skyvern.task.parameters import refused_parameter_named
-
-        _ = self._output_options  # a schema that cannot be read fails here, before anything is started
-        request = self._request()
-        with refused_parameter_named(request):
-            run = self._start_once(task_try, request) if self.durable else self._start_anew(task_try, request)
-        self._active_run.is_running(task_try, run.run_id)
-        self.log.info(
-            "Skyvern run %s of workflow %s: started, see %s",
-            run.run_id,
-            self.workflow_id,
-            run.app_url or "Skyvern",
-        )
-        self._active_run.stop_if_killed()
-        return run
-
-    def _start_anew(self, task_try: TaskTry, request: RunRequest) -> Run:
-        self._before_start(request)
-        self._active_run.will_start(task_try, None)
-        self._announce(task_try, None)
-        run = self.hook.run_workflow(self._with_uploads(request))
-        metrics.run_started(self.skyvern_conn_id, resumed=False)
-        return run
-
-    def _before_start(self, request: RunRequest) -> None:
-        from airflow_skyvern.task.parameters import check_parameters
-
-        if self.check_parameters:
-            check_parameters(self.hook, request, self.log)
-        self._active_run.stop_if_killed()
-
-    def _start_once(self, task_try: TaskTry, request: RunRequest) -> Run:
-        from airflow_skyvern.runs.submission import Attempt, Submission
-
-        key = task_try.run_key(request)
-        self._active_run.will_start(task_try, key.group)
-        self._announce(task_try, key.group)
-        submission = Submission(
-            self.hook.send,
-            request,
-            key,
-            log=self.log,
-            store=task_try.start_store,
-            lost_start_timeout=self.lost_start_timeout,
-            before_start=lambda: self._before_start(request),
-            final_request=self._with_uploads,
-            rejects=self._output_options.rejects,
-            sleep=self._active_run.sleep,
-        )
-        attempt = Attempt(
-            earlier_tries=task_try.number - 1,
-            after_clear=task_try.is_first_of_group(self.retries or 0),
-            cancel_predecessor=self.cancel_on_kill,
-            seconds_left=self._deadline(task_try) - time.time(),
-        )
-        run = submission.start(attempt)
-        metrics.run_started(self.skyvern_conn_id, resumed=submission.resumed)
-        return run
-
-    def _announce(self, task_try: TaskTry, group: str | None) -> None:
-        """Let the API server find the run when a user marks the task, even before the start was answered."""
-        if self.cancel_on_kill and self.wait_for_completion:
-            task_try.publish_connection_and_run_key(self.skyvern_conn_id, group)
-
-    def _approvals(self, task_try: TaskTry, run_id: str) -> Approvals:
-        from airflow_skyvern.task.approval import Approvals
-
-        return Approvals(self.hook, task_try, run_id, self.log, self._active_run.sleep)
-
-    def _ask(self, task_try: TaskTry, run_id: str, deadline: float) -> NoReturn:
-        """Ask a person in Airflow, and wait for the answer; or wait for the run, if it asks nothing any more."""
-        from airflow_skyvern.triggers import SkyvernApprovalTrigger
-
-        self._active_run.is_running(task_try, run_id)
-        request = self._approvals(task_try, run_id).ask(self.workflow_id)
-        if request is None:
-            self._defer(task_try, run_id, deadline)
-        self._stop_if_ended_by_user(task_try, run_id)
-        note = note_of_run(run_id, self.skyvern_conn_id, request["app_url"])
-        self.defer(
-            trigger=SkyvernApprovalTrigger(
-                run_id,
-                self.skyvern_conn_id,
-                self.poll_interval,
-                deadline,
-                ti_id=str(task_try.id),
-                cancel_on_kill=self.cancel_on_kill,
-            ),
-            method_name="approval_complete",
-            kwargs={"deadline": deadline, "try_number": task_try.number, "request": request, NOTE: note},
-            timeout=airflows_timeout_for(deadline),
-        )
-
-    def _rejected(self, task_try: TaskTry, run: Run, note: Note) -> Any:
-        """End the task after a person's rejection, unless the run has completed before it was canceled."""
-        if run.succeeded:
-            return self._result(task_try, run)
-        self._active_run.ended()
-        metrics.run_ended(self.skyvern_conn_id, run)
-        who = note["answered_by"] or "A person"
-        message = f"Skyvern run {run.run_id}: {who} rejected it in Airflow ({note['answer']})."
-        if self.on_reject == "return":
-            return note
-        raise (AirflowSkipException if self.on_reject == "skip" else AirflowFailException)(message)
-
-    def _stop_if_ended_by_user(self, task_try: TaskTry, run_id: str) -> None:
-        if task_try.ended_by_user():
-            self._active_run.is_running(task_try, run_id)
-            self._active_run.stop_for_user()
-
-    def _defer(self, task_try: TaskTry, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:
-        self._stop_if_ended_by_user(task_try, run_id)
-        note = note_of_run(run_id, self.skyvern_conn_id, task_try.published_app_url(run_id))
-        self.defer(
-            trigger=_trigger_class()(
-                run_id,
-                self.skyvern_conn_id,
-                self.poll_interval,
-                deadline,
-                cancel_on_kill=self.cancel_on_kill,
-                pause_known=pause_known,
-            ),
-            method_name="execute_complete",
-            kwargs={"deadline": deadline, "try_number": task_try.number, NOTE: note},
-            timeout=airflows_timeout_for(deadline),
-        )
-
-    def _wait(self, task_try: TaskTry, run_id: str, deadline: float, *, end_known: bool = False) -> Any:
-        """Wait on this worker, and return the result."""
-        wait = self._new_wait(task_try, run_id, deadline, end_known=end_known)
-        if (run := self._poll(task_try, wait)) is not None:
-            return self._result_or_replacement(task_try, run, deadline)
-        return self._result(task_try, self._cancel_at_deadline(wait))
-
-    def _wait_and_defer_again(self, task_try: TaskTry, run_id: str, error: Exception) -> Any:
-        """Continue after the trigger failed; deferring at once would fail at once again during a deployment."""
-        self.log.warning(
-            "Skyvern run %s: its trigger failed; this worker polls for a minute and defers again. %s", run_id, error
-        )
-        deadline = self._deadline(task_try)
-        wait = self._new_wait(task_try, run_id, min(deadline, time.time() + self.trigger_failed_wait))
-        if (run := self._poll(task_try, wait)) is not None:
-            return self._result_or_replacement(task_try, run, deadline)
-        if wait.deadline < deadline:
-            self._defer(task_try, run_id, deadline)
-        return self._result(task_try, self._cancel_at_deadline(wait))
-
-    def _new_wait(self, task_try: TaskTry, run_id: str, deadline: float, *, end_known: bool = False) -> Wait[Run]:
-        from airflow_skyvern.runs.wait import Wait
-
-        return Wait(
-            run_id,
-            poll_interval=self.poll_interval,
-            deadline=deadline,
-            log=self.log,
-            on_pause=lambda run: task_try.publish_pause(run_id, run.app_url),
-            end_known=end_known,
-        )
-
-    def _poll(self, task_try: TaskTry, wait: Wait[Run]) -> Run | None:
-        """Poll until the run has ended, or the deadline."""
-        from airflow_skyvern.runs.wait import wait_for_end
-
-        self._active_run.is_running(task_try, wait.run_id)
-        run = wait_for_end(wait, lambda: self.hook.fetch_run(wait.run_id), self._active_run.sleep)
-        self._active_run.stop_if_killed()
-        return run
-
-    def _result_or_replacement(self, task_try: TaskTry, run: Run, deadline: float) -> Any:
-        """Return the result, or wait for the run that Skyvern itself has started in place of a failed one."""
-        replacement = self._replacement_of(run)
-        if replacement is None:
-            return self._result(task_try, run)
-        self.log.warning(
-            "Skyvern run %s: %s; waiting for %s, which Skyvern started in its place with a fallback credential",
-            run.run_id,
-            run.status,
-            replacement.run_id,
-        )
-        task_try.start_store.replaced(run.run_id, replacement.run_id)
-        task_try.publish_run(replacement)
-        self._active_run.is_running(task_try, replacement.run_id)
-        if self.deferrable and deadline > time.time():
-            self._defer(task_try, replacement.run_id, deadline)
-        return self._wait(task_try, replacement.run_id, deadline)
-
-    def _replacement_of(self, run: Run) -> Run | None:
-        from airflow_skyvern.runs.lookup import find_replacement
-
-        try:
-            return find_replacement(self.hook.send, run, self.workflow_id, self._active_run.sleep)
-        except SkyvernError as error:
-            self.log.warning(
-                "Skyvern run %s: Skyvern may have started another one in its place. %s", run.run_id, error
-            )
-            return None
-
-    def _result(self, task_try: TaskTry, run: Run) -> Any:
-        self._active_run.ended()
-        metrics.run_ended(self.skyvern_conn_id, run)
-        if run.succeeded:
-            # First the value: a run whose output is refused delivers no files.
-            value = self._output_options.value_of(run, self.log)
-            files = deliver_files(self, task_try, run, self._active_run.stop_if_killed)
-            task_try.start_store.done(run.run_id)
-            return self._whole_run(run, value, files) if self.return_run else value
-        deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)
-        error = logged_error_of(run, self.log, self.hook.send)
-        if run.status in self.skip_on:
-            raise AirflowSkipException(str(error)) from error
-        raise error
-
-    def _whole_run(self, run: Run, output: Any, files: Sequence[Any]) -> dict[str, Any]:
-        from airflow_skyvern.results.whole_run import whole_run
-
-        return whole_run(run, self._request().parameters, output, files, mask=self.mask_output)
-
-    def _cancel_at_deadline(self, wait: Wait[Run]) -> Run:
-        """Cancel the run; return it only if it completed at that very moment."""
-        from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_and_fetch
-
-        self._active_run.ended()
-        link = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
-        try:
-            run = cancel_and_fetch(self.hook.send, wait.run_id, DEADLINE_PATIENCE, self._active_run.sleep)
-        except SkyvernError as error:
-            raise SkyvernWaitTimeout(
-                f"Skyvern run {wait.run_id} did not end in time and may still be running: {error}{link}",
-                wait.run,
-            ) from error
-        if run.succeeded:
-            return run
-        metrics.run_ended(self.skyvern_conn_id, run)
-        raise SkyvernWaitTimeout(f"Skyvern run {wait.run_id} did not end in time; it is {run.status} now.{link}", run)
-
-    def _request(self) -> RunRequest:
-        """Build the request from the rendered arguments."""
-        from airflow_skyvern.client.run_request import RunRequest, decoded
-
-        fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
-        fields["parameters"] = decoded("parameters", self.parameters)
-        request = RunRequest.of(fields, decoded("run_options", self.run_options))
-        return self._uploads.announced_in(request)
-
-    @property
-    def _uploads(self) -> Uploads:
-        from airflow_skyvern.results.uploads import Uploads
-
-        return Uploads(self.upload or {}, self.upload_conn_id)
-
-    def _with_uploads(self, request: RunRequest) -> RunRequest:
-        """Send the files of the run; only a try that starts it does."""
-        sent = self._uploads.sent_for(request, self.hook.upload_file, self.log)
-        self._active_run.stop_if_killed()
-        return sent
-
-
-def _trigger_class() -> type[SkyvernRunTrigger]:
-    from airflow_skyvern.triggers import SkyvernRunTrigger
-
-    return SkyvernRunTrigger

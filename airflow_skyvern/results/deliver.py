@@ -23,7 +23,7 @@ def file_options(task: Any) -> FileOptions:
     return FileOptions(**{field.name: getattr(task, field.name) for field in fields(FileOptions)})
 
 
-def check_place(task: Any) -> None:
+def check_destination(task: Any) -> None:
     """
     Check, before a run is started, that there is a way to the place where its files will go.
 
@@ -31,7 +31,7 @@ def check_place(task: Any) -> None:
         is not installed.
     """
     options = file_options(task)
-    options.check_place(task.task_id)
+    options.check_destination(task.task_id)
     if options.files_to is not None:
         from airflow_skyvern.results.stores import store_at
 

@@ -55,7 +55,7 @@ class FileOptions:
             if complaint:
                 raise SkyvernConfigError(f"Task {task_id!r}: {complaint}")
 
-    def check_place(self, task_id: str) -> None:
+    def check_destination(self, task_id: str) -> None:
         """
         Check what the template of ``files_to`` has become.
 
