@@ -17,8 +17,8 @@ export UV SKYVERN_VENV
 
 AIRFLOW ?= 3.3
 VENV := .venvs/airflow-$(AIRFLOW)$(OTHER)
-ifneq ($(filter-out unit installs events ticks pages approvals,$(SUITE)),)
-$(error SUITE=$(SUITE): unit, installs, events, ticks, pages or approvals)
+ifneq ($(filter-out unit installs events ticks pages approvals browser,$(SUITE)),)
+$(error SUITE=$(SUITE): unit, installs, events, ticks, pages, approvals or browser)
 endif
 ifneq ($(filter-out airflow,$(RIG)),)
 $(error RIG=$(RIG): airflow)
@@ -29,7 +29,7 @@ endif
 help:  ## show this list; * marks what a newcomer needs
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(NEWEST)/.installed $(SKYVERN)  ## * run the example DAG on a real Airflow and a real Skyvern (UI=1 leaves them up)
+demo: $(NEWEST)/.installed $(SKYVERN)  ## * run an example DAG on a real Airflow and a real Skyvern (UI=1 leaves them up)
 	@$(NEWEST)/bin/python -m dev.demo
 
 check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, unit tests: after each change
@@ -45,6 +45,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 # SUITE=events: many finished runs as events, and a triggerer that is killed (SEED=, KILLS=, POSTGRES=0).
 # SUITE=ticks: schedules are taken over and released while they fire, nine minutes of real ticks.
 # SUITE=pages: the run page in Chromium (AIRFLOW=3.1 or newer).
+# SUITE=browser: a browser logs in, extracts and downloads; needs Chromium, as pages does.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
 test: $(VENV)/.installed $(if $(filter unit installs,$(SUITE)),,$(SKYVERN))  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
 ifeq ($(SUITE),unit)
@@ -55,6 +56,8 @@ else ifeq ($(SUITE),events)
 	$(VENV)/bin/python -m pytest -v -rP tests/events
 else ifeq ($(SUITE),approvals)
 	$(VENV)/bin/python -m pytest -v -rP tests/approvals
+else ifeq ($(SUITE),browser)
+	$(VENV)/bin/python -m pytest -v --durations=3 tests/browser
 else ifeq ($(SUITE),pages)
 	AIRFLOW_BIN=$(VENV)/bin $(NEWEST)/bin/python -m pytest -v tests/run_page
 else ifeq ($(SUITE),ticks)

@@ -9,8 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
+from dev.browser.chromium import require_chromium
 from dev.browser.scripted_model import ScriptedModel, answer
 from dev.browser.site import DEMO_PASSWORD, DEMO_USER, Site, pdf
+from dev.process import RigError
 
 NEXT = "Identify actions to help user progress towards the user goal"
 LOGIN = """<label>User name <input id=AA name=username></label><label>Password <input id=AB name=password></label>
@@ -101,3 +103,9 @@ def test_a_pdf_points_to_its_objects() -> None:
     assert int(content.split()[-2]) == table
     first = int(content[table:].splitlines()[3].split()[0])
     assert content[first:].startswith(b"1 0 obj")
+
+
+def test_a_missing_chromium_is_an_error_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(RigError, match="apt-get install --yes --no-install-recommends chromium"):
+        require_chromium()
