@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import DAG, BaseHook, Param, task
+from airflow.hooks.base import BaseHook  # airflow.sdk has it from 3.1 on
+from airflow.sdk import DAG, task
 from pydantic import BaseModel  # noqa: TID253  a DAG with a model needs it
 
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
@@ -22,8 +23,7 @@ class Row(BaseModel):
 
 
 with DAG("skyvern_rows_to_sql", schedule=None, tags=["skyvern", "example"], doc_md=__doc__) as dag:
-    dag.params["workflow_id"] = Param("wpid_123", type="string")
-    dag.params["statement"] = Param("s3://statements/2026-10.csv", type="string")
+    dag.params.update(workflow_id="wpid_123", statement="s3://statements/2026-10.csv")
     rows = SkyvernRunWorkflowOperator(
         task_id="rows",
         workflow_id="{{ params.workflow_id }}",

@@ -420,11 +420,9 @@ def in_api_server() -> bool:
 @cache
 def shows_external_views() -> bool:
     """Tell whether this Airflow shows pages of plugins within its own; from 3.1 on."""
-    if not is_airflow_3():
-        return False
-    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
+    from airflow import __version__
 
-    return AIRFLOW_V_3_1_PLUS
+    return not __version__.startswith(("2.", "3.0."))
 
 
 def read_connections_from_database() -> None:

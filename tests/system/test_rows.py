@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
 
+from airflow_skyvern.compat.sdk import AirflowFailException, BaseHook
 from dev.postgres import PostgresServer
 from dev.skyvern_server import SkyvernServer
 from tests.support.tasks import FakeTaskInstance, run_task

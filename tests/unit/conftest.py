@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
+import airflow
 import pytest
 from hypothesis import settings
 
@@ -22,6 +23,16 @@ TaskLog = Callable[[], str]
 def pytest_configure(config: pytest.Config) -> None:
     # A task's process ends with its hook, so operators need not close theirs; these tests live on.
     config.addinivalue_line("filterwarnings", "ignore:unclosed:ResourceWarning")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _reschedules_can_be_stored() -> None:
+    """Airflow 2 asks its database when a sensor was first rescheduled."""
+    if airflow.__version__.startswith("2."):
+        from airflow.models.taskreschedule import TaskReschedule
+        from airflow.settings import engine
+
+        TaskReschedule.__table__.create(engine, checkfirst=True)
 
 
 @pytest.fixture(scope="session")

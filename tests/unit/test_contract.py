@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import Annotated, Any, Literal
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from airflow_skyvern.compat.sdk import DAG
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.results.contract import Misfit, contract_of

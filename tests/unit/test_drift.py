@@ -73,16 +73,16 @@ def test_there_is_a_readme() -> None:
     assert (ROOT / "README.md").is_file()
 
 
-@pytest.mark.parametrize("place", BLOCKS)
-def test_the_code_in_the_documents_is_code(place: str) -> None:
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_code_in_the_documents_is_code(block: str) -> None:
     """Everything compiles; definitions, imports, DAGs and tasks are executed, what would ask a server is not."""
-    if missing := why_not_here(BLOCKS[place]):
+    if missing := why_not_here(BLOCKS[block]):
         pytest.skip(missing)
-    code = as_this_airflow_has_it(BLOCKS[place])
-    tree = compile(code, place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+    code = as_this_airflow_has_it(BLOCKS[block])
+    tree = compile(code, block, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
     assert isinstance(tree, ast.Module)
     tree.body = [part for part in tree.body if isinstance(part, HARMLESS) or _makes_a_task(part)]
-    exec(compile(tree, place, "exec"), {"__name__": "example"})
+    exec(compile(tree, block, "exec"), {"__name__": "example"})
 
 
 def _makes_a_task(part: ast.stmt) -> bool:

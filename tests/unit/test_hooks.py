@@ -36,51 +36,72 @@ ENV = "AIRFLOW_CONN_SKYVERN_DEFAULT"
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({}, Settings("k")),
-        ({"password": " k\n"}, Settings("k")),
-        ({"host": " https://skyvern.example.com/ "}, Settings("k", "https://skyvern.example.com")),
-        ({"host": "skyvern.example.com"}, Settings("k", "https://skyvern.example.com")),
-        ({"host": "skyvern.example.com", "schema": "http"}, Settings("k", "http://skyvern.example.com")),
-        ({"host": "skyvern.example.com", "port": 8443}, Settings("k", "https://skyvern.example.com:8443")),
-        ({"host": "https://x.example.com:8443", "port": 8443}, Settings("k", "https://x.example.com:8443")),
-        ({"host": "http://10.0.0.1:8000"}, Settings("k", "http://10.0.0.1:8000")),
-        ({"host": "http://[::1]:8000/"}, Settings("k", "http://[::1]:8000")),
-        ({"host": "https://x.example.com/skyvern/api/v1/"}, Settings("k", "https://x.example.com/skyvern")),
-        ({"host": "https://x.example.com/v1"}, Settings("k", "https://x.example.com")),
-        ({"port": 443}, Settings("k", "https://api.skyvern.com:443")),
-        ({"extra": {"timeout": 5, "verify": False}}, Settings("k", timeout=5, verify=False)),
-        ({"extra": {"timeout": "5.5", "verify": "false"}}, Settings("k", timeout=5.5, verify=False)),
-        ({"extra": {"timeout": None, "proxy": "", "verify": ""}}, Settings("k")),
-        ({"extra": {"verify": "True"}}, Settings("k")),
-        ({"extra": {"verify": "/etc/ca.pem"}}, Settings("k", verify="/etc/ca.pem")),
-        ({"extra": {"proxy": "http://u:p@proxy:3128"}}, Settings("k", proxy="http://u:p@proxy:3128")),
-        ({"extra": {"unknown": 1}}, Settings("k")),
+        ({}, Settings("key-of-this-test")),
+        ({"password": " key-of-this-test\n"}, Settings("key-of-this-test")),
+        ({"host": " https://skyvern.example.com/ "}, Settings("key-of-this-test", "https://skyvern.example.com")),
+        ({"host": "skyvern.example.com"}, Settings("key-of-this-test", "https://skyvern.example.com")),
+        (
+            {"host": "skyvern.example.com", "schema": "http"},
+            Settings("key-of-this-test", "http://skyvern.example.com"),
+        ),
+        (
+            {"host": "skyvern.example.com", "port": 8443},
+            Settings("key-of-this-test", "https://skyvern.example.com:8443"),
+        ),
+        (
+            {"host": "https://x.example.com:8443", "port": 8443},
+            Settings("key-of-this-test", "https://x.example.com:8443"),
+        ),
+        ({"host": "http://10.0.0.1:8000"}, Settings("key-of-this-test", "http://10.0.0.1:8000")),
+        ({"host": "http://[::1]:8000/"}, Settings("key-of-this-test", "http://[::1]:8000")),
+        (
+            {"host": "https://x.example.com/skyvern/api/v1/"},
+            Settings("key-of-this-test", "https://x.example.com/skyvern"),
+        ),
+        ({"host": "https://x.example.com/v1"}, Settings("key-of-this-test", "https://x.example.com")),
+        ({"port": 443}, Settings("key-of-this-test", "https://api.skyvern.com:443")),
+        ({"extra": {"timeout": 5, "verify": False}}, Settings("key-of-this-test", timeout=5, verify=False)),
+        ({"extra": {"timeout": "5.5", "verify": "false"}}, Settings("key-of-this-test", timeout=5.5, verify=False)),
+        ({"extra": {"timeout": None, "proxy": "", "verify": ""}}, Settings("key-of-this-test")),
+        ({"extra": {"verify": "True"}}, Settings("key-of-this-test")),
+        ({"extra": {"verify": "/etc/ca.pem"}}, Settings("key-of-this-test", verify="/etc/ca.pem")),
+        ({"extra": {"proxy": "http://u:p@proxy:3128"}}, Settings("key-of-this-test", proxy="http://u:p@proxy:3128")),
+        ({"extra": {"unknown": 1}}, Settings("key-of-this-test")),
     ],
     ids=str,
 )
 def test_a_connection_in_json_says_where_and_how(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], expected: Settings
 ) -> None:
-    monkeypatch.setenv(ENV, json.dumps({"conn_type": "skyvern", "password": "k", **fields}))
+    monkeypatch.setenv(ENV, json.dumps({"conn_type": "skyvern", "password": "key-of-this-test", **fields}))
     assert settings_of(SkyvernHook.get_connection("skyvern_default")) == expected
 
 
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
-        ("skyvern://:k@", Settings("k")),
-        ("skyvern://:k@skyvern.example.com", Settings("k", "https://skyvern.example.com")),
+        ("skyvern://:key-of-this-test@", Settings("key-of-this-test")),
         (
-            "skyvern://:k@skyvern.example.com:8443/prefix",
-            Settings("k", "https://skyvern.example.com:8443/prefix"),
+            "skyvern://:key-of-this-test@skyvern.example.com",
+            Settings("key-of-this-test", "https://skyvern.example.com"),
         ),
-        ("skyvern://https://:k@skyvern.example.com", Settings("k", "https://skyvern.example.com")),
-        ("skyvern://https://:k@x.example.com:8443/a/v1", Settings("k", "https://x.example.com:8443/a")),
-        ("skyvern://http://:k@10.0.0.1:8000", Settings("k", "http://10.0.0.1:8000")),
+        (
+            "skyvern://:key-of-this-test@skyvern.example.com:8443/prefix",
+            Settings("key-of-this-test", "https://skyvern.example.com:8443/prefix"),
+        ),
+        (
+            "skyvern://https://:key-of-this-test@skyvern.example.com",
+            Settings("key-of-this-test", "https://skyvern.example.com"),
+        ),
+        (
+            "skyvern://https://:key-of-this-test@x.example.com:8443/a/v1",
+            Settings("key-of-this-test", "https://x.example.com:8443/a"),
+        ),
+        ("skyvern://http://:key-of-this-test@10.0.0.1:8000", Settings("key-of-this-test", "http://10.0.0.1:8000")),
         ("skyvern://:a%2Fb%40c@x.example.com", Settings("a/b@c", "https://x.example.com")),
         (
-            "skyvern://:k@x.example.com?timeout=5&verify=false&proxy=http%3A%2F%2Fproxy%3A3128",
-            Settings("k", "https://x.example.com", 5, "http://proxy:3128", verify=False),
+            "skyvern://:key-of-this-test@x.example.com?timeout=5&verify=false&proxy=http%3A%2F%2Fproxy%3A3128",
+            Settings("key-of-this-test", "https://x.example.com", 5, "http://proxy:3128", verify=False),
         ),
     ],
 )
@@ -95,17 +116,17 @@ def test_a_connection_as_the_form_stores_it() -> None:
         conn_type="skyvern",
         host="https://skyvern.example.com",
         login="",
-        password="k",
+        password="key-of-this-test",
         schema="",
         port=443,
         extra='{"timeout": 60, "proxy": "", "verify": true}',
     )
-    assert settings_of(stored) == Settings("k", "https://skyvern.example.com:443", 60)
+    assert settings_of(stored) == Settings("key-of-this-test", "https://skyvern.example.com:443", 60)
 
 
 def test_what_is_not_said_has_a_default() -> None:
-    defaults = settings_of(Connection(conn_id="c", conn_type="skyvern", password="k"))
-    assert defaults == Settings("k", DEFAULT_BASE_URL, DEFAULT_TIMEOUT, None, verify=True)
+    defaults = settings_of(Connection(conn_id="c", conn_type="skyvern", password="key-of-this-test"))
+    assert defaults == Settings("key-of-this-test", DEFAULT_BASE_URL, DEFAULT_TIMEOUT, None, verify=True)
 
 
 @pytest.mark.parametrize(

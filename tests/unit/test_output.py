@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 from pydantic import BaseModel
 
+from airflow_skyvern.compat.sdk import DAG, AirflowFailException
 from airflow_skyvern.exceptions import SkyvernOutputError, SkyvernStartUnknown
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.sensors import SkyvernRunSensor

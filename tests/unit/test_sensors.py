@@ -5,7 +5,6 @@ import time
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-import airflow
 import httpx
 import pytest
 from airflow.exceptions import AirflowRescheduleException
@@ -40,16 +39,6 @@ MODES: dict[str, dict[str, Any]] = {
 @pytest.fixture(params=MODES)
 def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
     return MODES[request.param]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _reschedules_can_be_stored() -> None:
-    """Airflow 2 asks its database when a sensor was first rescheduled."""
-    if airflow.__version__.startswith("2."):
-        from airflow.models.taskreschedule import TaskReschedule
-        from airflow.settings import engine
-
-        TaskReschedule.__table__.create(engine, checkfirst=True)
 
 
 def make(run_id: str = "wr_1", **more: Any) -> SkyvernRunSensor:
