@@ -20,8 +20,8 @@ VENV := .venvs/airflow-$(AIRFLOW)$(OTHER)
 ifneq ($(filter-out unit installs events ticks pages approvals browser,$(SUITE)),)
 $(error SUITE=$(SUITE): unit, installs, events, ticks, pages, approvals or browser)
 endif
-ifneq ($(filter-out airflow,$(RIG)),)
-$(error RIG=$(RIG): airflow)
+ifneq ($(filter-out airflow pages,$(RIG)),)
+$(error RIG=$(RIG): airflow or pages)
 endif
 
 .PHONY: help demo check test faults bench docs dist format constraints clean
@@ -59,7 +59,7 @@ else ifeq ($(SUITE),approvals)
 else ifeq ($(SUITE),browser)
 	$(VENV)/bin/python -m pytest -v --durations=3 tests/browser
 else ifeq ($(SUITE),pages)
-	AIRFLOW_BIN=$(VENV)/bin $(NEWEST)/bin/python -m pytest -v tests/run_page
+	$(VENV)/bin/python -m pytest -v tests/run_page
 else ifeq ($(SUITE),ticks)
 	$(VENV)/bin/python -m pytest -v -s -m real_ticks tests/system
 else
@@ -73,11 +73,15 @@ faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=,
 	AIRFLOW=$(AIRFLOW) $(VENV)/bin/python -m tests.faults.run
 
 # RIG=airflow: deferred runs on real servers, worker seconds and every request (RUNS=, RUN_SECONDS=, BLIP=).
+# RIG=pages: fifty viewers of one running run on a real API server, and the latency of Airflow's own API meanwhile.
 ifeq ($(RIG),airflow)
 bench: $(NEWEST)/.installed $(SKYVERN)
 	@$(NEWEST)/bin/python -m benchmarks.airflow_runs
+else ifeq ($(RIG),pages)
+bench: $(NEWEST)/.installed
+	@$(NEWEST)/bin/python -m benchmarks.run_page
 else
-bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, SMOKE=1, RIG=airflow)
+bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, SMOKE=1, RIG=airflow|pages)
 	@.venvs/bench/bin/python -m benchmarks.run $(if $(SMOKE),--smoke)
 endif
 

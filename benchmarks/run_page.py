@@ -1,20 +1,23 @@
 """
-``python -m benchmarks.run_page``: fifty viewers of one running run, on a real API server of Airflow.
+``make bench RIG=pages``: fifty viewers of one running run, on a real API server of Airflow.
 
 Measures how many requests a second reach Skyvern, how long the page takes, and what Airflow's own API takes then,
 compared with nobody looking. Skyvern is the fake, which answers at once. Fails if viewers cost Skyvern more than two
-requests a second, or Airflow's API more than twice as long (median).
+requests a second, or Airflow's API more than twice as long (median) in the best of three rounds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import statistics
 import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,13 +25,15 @@ from typing import Any
 import httpx
 
 from dev.airflow_server import AirflowServer
+from dev.fake.records import Media
 from dev.fake.skyvern import API_KEY, FakeSkyvern
 from dev.process import start_and_wait, stop_all
 
-VIEWERS, REFRESH, SECONDS = 50, 5.0, 30.0
+VIEWERS, REFRESH, SECONDS, ROUNDS = 50, 5.0, 20.0, 3
 MOST_REQUESTS_PER_SECOND = 2.0
 SLOWDOWN = 2.0
 PAGE = "/skyvern/ti/d/r/t/{MAP_INDEX}"
+PICTURE = re.compile(r'<img[^>]* src="([^"]+/pictures/[^"]+)"')
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(60_000)
 
 STORE_TASK = """
@@ -94,12 +99,19 @@ async def timed(client: httpx.AsyncClient, path: str) -> float:
 
 
 async def view(client: httpx.AsyncClient, number: int, until: float) -> list[float]:
-    """Look at the page as a browser does, refreshing it."""
+    """Look at the page as a browser does: refresh it, and load a picture that it has not loaded before."""
     times = []
+    loaded: set[str] = set()
     await asyncio.sleep(REFRESH * number / VIEWERS)
     while time.monotonic() < until:
-        times.append(await timed(client, PAGE))
+        began = time.perf_counter()
+        page = (await client.get(PAGE)).raise_for_status().text
+        times.append(time.perf_counter() - began)
+        for picture in set(PICTURE.findall(page)) - loaded:
+            (await client.get(picture)).raise_for_status()
+            loaded.add(picture)
         await asyncio.sleep(REFRESH)
+    assert loaded or not times
     return times
 
 
@@ -129,29 +141,58 @@ async def measure(ui_url: str, token: str, viewers: int) -> tuple[list[float], l
     return [taken for page in pages for taken in page], seen
 
 
-def report(fake: FakeSkyvern, airflow: AirflowServer) -> bool:
-    """Measure and print; return whether all is as it should be."""
+@dataclass(frozen=True)
+class Round:
+    """Airflow's API with nobody looking, then with all viewers, in seconds per answer."""
+
+    alone: list[float]
+    beside: list[float]
+    pages: list[float]
+    requests: int
+
+    @property
+    def slowdown(self) -> float:
+        """How much longer Airflow's API takes."""
+        return statistics.median(self.beside) / statistics.median(self.alone)
+
+
+def one_round(fake: FakeSkyvern, airflow: AirflowServer) -> Round:
+    """Measure both, one right after the other: other programs come and go."""
     assert airflow.token is not None
     _, alone = asyncio.run(measure(airflow.ui_url, airflow.token, 0))
     before = len(fake.requests)
     pages, beside = asyncio.run(measure(airflow.ui_url, airflow.token, VIEWERS))
-    per_second = (len(fake.requests) - before) / SECONDS
-    print(f"{VIEWERS} viewers, {len(pages)} pages in {SECONDS:.0f} s")
-    print(f"requests to Skyvern: {per_second:.2f} a second")
+    return Round(alone, beside, pages, len(fake.requests) - before)
+
+
+def report(fake: FakeSkyvern, airflow: AirflowServer) -> bool:
+    """Measure and print; return whether all is as it should be in the quietest round."""
+    rounds = [one_round(fake, airflow) for _ in range(ROUNDS)]
+    best = min(rounds, key=lambda each: each.slowdown)
+    per_second = max(each.requests for each in rounds) / SECONDS
+    slowdowns = ", ".join(f"{each.slowdown:.2f}" for each in rounds)
+    print(f"{VIEWERS} viewers, {len(best.pages)} pages in {SECONDS:.0f} s, load average {os.getloadavg()[0]:.1f}")
+    print(f"requests to Skyvern: at most {per_second:.2f} a second")
     for name, times in (
-        ("page", pages),
-        ("Airflow's API, nobody looking", alone),
-        ("Airflow's API meanwhile", beside),
+        ("page", best.pages),
+        ("Airflow's API, nobody looking", best.alone),
+        ("Airflow's API meanwhile", best.beside),
     ):
         print("{}: median {:.1f} ms, 95 % {:.1f} ms".format(name, *percentiles(times)))
-    slowed = percentiles(beside)[0] / percentiles(alone)[0]
-    return per_second <= MOST_REQUESTS_PER_SECOND and slowed <= SLOWDOWN
+    print(f"Airflow's API takes {best.slowdown:.2f} times as long (rounds: {slowdowns})")
+    return per_second <= MOST_REQUESTS_PER_SECOND and best.slowdown <= SLOWDOWN
 
 
 def main() -> int:
     """Start the API server, and measure."""
     fake = FakeSkyvern()
-    run_id = fake.run(plan=({"status": "running", "blocks": 2},), labels=("sign_in", "fetch", "store"))
+    run_id = fake.run(
+        plan=({"status": "running", "blocks": 1},),
+        blocks=[
+            {"label": "sign_in", "block_type": "navigation", "actions": [{"action_type": "click", "screenshot": 0}]}
+        ],
+        media=[Media("screenshot_action", PNG, label="sign_in")],
+    )
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("_Handler", (Handler,), {"fake": fake}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

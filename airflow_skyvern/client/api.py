@@ -187,6 +187,7 @@ def list_workflow_runs(
     status: Iterable[str] = (),
     tags: Mapping[str, str] | None = None,
     created_at_start: datetime | None = None,
+    created_at_end: datetime | None = None,
 ) -> Call[list[RunSummary]]:
     """
     List the runs of one workflow, newest first. For an unknown workflow the list is empty.
@@ -194,13 +195,22 @@ def list_workflow_runs(
     :param status: Only runs in these statuses.
     :param tags: Only runs whose ``run_metadata`` holds all of these.
     :param created_at_start: Only runs created then or later.
+    :param created_at_end: Only runs created before.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-workflow-runs
     """
-    start = created_at_start.astimezone(timezone.utc).isoformat() if created_at_start else None
-    query = {"status": sorted(status), "tags": _tags(tags), "created_at_start": start}
+    query = {
+        "status": sorted(status),
+        "tags": _tags(tags),
+        "created_at_start": _in_utc(created_at_start),
+        "created_at_end": _in_utc(created_at_end),
+    }
     path = f"/v1/workflows/{path_segment(workflow_id)}/runs"
     return paged(path, f"list the runs of workflow {workflow_id}", RunSummary, query)
+
+
+def _in_utc(moment: datetime | None) -> str | None:
+    return moment.astimezone(timezone.utc).isoformat() if moment else None
 
 
 def get_run_timeline(run_id: str) -> Call[list[TimelineItem]]:

@@ -73,10 +73,12 @@ class Concealment:
         return looks_secret(name, "x" if isinstance(value, Mapping | list) and value else value)
 
 
-def web_address(text: str | None) -> str | None:
+def web_address(text: Any) -> str | None:
     """Return an address that a page may link to: anything but http runs as a script in Airflow's page."""
+    if not isinstance(text, str):
+        return None
     try:
-        parts = urlsplit(text or "")
+        parts = urlsplit(text)
     except ValueError:
         return None
     return text if parts.scheme in ("http", "https") and parts.hostname else None

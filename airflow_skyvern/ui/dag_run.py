@@ -21,6 +21,7 @@ from airflow_skyvern.client.calls import PAGE_SIZE
 from airflow_skyvern.runs.key import READABLE_TAGS, tag_value
 from airflow_skyvern.task import deferral, xcom
 from airflow_skyvern.ui import rendering
+from airflow_skyvern.ui.concealment import web_address
 from airflow_skyvern.ui.lookup import RunRef
 from airflow_skyvern.ui.page_data import in_words
 from airflow_skyvern.ui.task_page import ACTIVE, READ_ERRORS, REFRESH, belongs, sentence_of
@@ -48,6 +49,7 @@ class TaskOfRun:
     map_index: int
     state: str | None
     ref: RunRef
+    app_url: str | None
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def find_runs(session: Session, dag_id: str, run_id: str) -> list[TaskOfRun] | N
             conn_id = announced.get("skyvern_conn_id")
         skyvern_id = note.get("run_id") or values.get(xcom.RUN_ID)
         if isinstance(skyvern_id, str) and isinstance(conn_id, str):
-            found.append(TaskOfRun(task_id, map_index, state, RunRef(conn_id, skyvern_id)))
+            app_url = note.get("app_url") or values.get(xcom.APP_URL)
+            found.append(TaskOfRun(task_id, map_index, state, RunRef(conn_id, skyvern_id), app_url))
     return found[:MOST_RUNS]
 
 
@@ -118,7 +121,7 @@ def _xcoms(session: Session, dag_id: str, run_id: str) -> dict[tuple[str, int], 
         select(XComModel.task_id, XComModel.map_index, XComModel.key, XComModel.value).where(
             XComModel.dag_id == dag_id,
             XComModel.run_id == run_id,
-            XComModel.key.in_((xcom.RUN_ID, xcom.CONNECTION_AND_RUN_KEY)),
+            XComModel.key.in_((xcom.RUN_ID, xcom.APP_URL, xcom.CONNECTION_AND_RUN_KEY)),
         )
     )
     found: dict[tuple[str, int], dict[str, Any]] = {}
@@ -195,7 +198,7 @@ def _row(task: TaskOfRun, dag_id: str, run_id: str, run: Any) -> Row:
         task.state,
         path,
         task.ref.run_id,
-        getattr(run, "app_url", None),
+        web_address(task.app_url),
         run.status,
         run.created_at,
         duration_of(run),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow_skyvern.ui.concealment import Concealment, web_address
 
@@ -88,6 +89,8 @@ class RunData:
     title: str
     workflow_id: str
     app_url: str | None
+    schedule_id: str
+    schedule_url: str | None
     created_at: datetime | None
     finished_at: datetime | None
     failure_reason: str
@@ -115,12 +118,15 @@ class RunData:
         return in_words((until - self.created_at).total_seconds())
 
 
-def page_of(run: Run, timeline: Sequence[TimelineItem], pictures: Sequence[str] = ()) -> RunData:
+def page_of(
+    run: Run, timeline: Sequence[TimelineItem], pictures: Sequence[str] = (), schedule_id: str | None = None
+) -> RunData:
     """
     Make the page of a run.
 
     :param timeline: The run's timeline, newest first.
     :param pictures: The run's pictures, newest first, where there is no timeline.
+    :param schedule_id: The schedule in Skyvern that has started the run.
     """
     request = run.run_request or {}
     parameters: Mapping[str, Any] = request.get("parameters") or {}
@@ -134,6 +140,8 @@ def page_of(run: Run, timeline: Sequence[TimelineItem], pictures: Sequence[str] 
         title=conceal.text(request.get("title") or ""),
         workflow_id=conceal.text(request.get("workflow_id") or ""),
         app_url=web_address(run.app_url),
+        schedule_id=schedule_id or "",
+        schedule_url=_schedule_url(run, str(request.get("workflow_id") or ""), schedule_id),
         created_at=run.created_at,
         finished_at=run.finished_at,
         failure_reason=conceal.text(run.failure_reason),
@@ -154,6 +162,14 @@ def page_of(run: Run, timeline: Sequence[TimelineItem], pictures: Sequence[str] 
         attempt=run.attempt or 1,
         retry_pending=run.retry_pending,
     )
+
+
+def _schedule_url(run: Run, workflow_id: str, schedule_id: str | None) -> str | None:
+    """Return the address of a schedule in Skyvern's UI, which is where that of the run leads."""
+    ui, found, _ = (run.app_url or "").partition("/runs/")
+    if not (schedule_id and found):
+        return None
+    return web_address(f"{ui}/schedules/{quote(workflow_id, safe='')}/{quote(schedule_id, safe='')}")
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +17,7 @@ from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
+    SkyvernError,
     SkyvernNotFoundError,
     SkyvernRequestError,
 )
@@ -101,8 +103,8 @@ class Clients:
             loop.call_later(CLOSING_DELAY, lambda: self._closing.add(loop.create_task(replaced.client.aclose())))
 
     async def send(self, conn_id: str, call: Call[Any]) -> Any:
-        """Send a call and read its answer, a large one in a thread; a rotated key is noticed."""
-        raw: Call[bytes] = replace(call, parse=bytes)
+        """Send a call and read its answer, a large one in a thread; a rotated key is noticed. Of a list, one page."""
+        raw: Call[bytes] = replace(call, parse=bytes, last_page=None)
         client = await self.get(conn_id)
         try:
             body = await client.send(raw)
@@ -129,6 +131,7 @@ class RunReader:
         self._tags: SharedCache[Mapping[str, str]] = SharedCache(lambda _: TAGS_TTL, capacity=5000)
         self._artifacts: SharedCache[Mapping[str, Artifact]] = SharedCache(lambda _: ACTIVE_TTL)
         self._lists: SharedCache[Sequence[RunSummary]] = SharedCache(lambda _: ACTIVE_TTL)
+        self._schedules: SharedCache[str | None] = SharedCache(lambda _: TAGS_TTL)
 
     async def run(self, ref: RunRef) -> RunData:
         """Return the page of a run."""
@@ -194,7 +197,8 @@ class RunReader:
             pictures = [
                 item.artifact_id for item in sorted(found, key=lambda item: str(item.created_at), reverse=True)
             ]
-        return await run_in_threadpool(page_of, run, timeline or [], pictures)
+        schedule_id = await self._schedules.get(ref, lambda: self._fetch_schedule(ref, run))
+        return await run_in_threadpool(page_of, run, timeline or [], pictures, schedule_id)
 
     async def _fetch_run(self, ref: RunRef) -> Run:
         try:
@@ -210,6 +214,21 @@ class RunReader:
         except (SkyvernRequestError, SkyvernNotFoundError):
             return None
         return found
+
+    async def _fetch_schedule(self, ref: RunRef, run: Run) -> str | None:
+        """Return the schedule that has started the run; none has started what a task has. Only lists of runs tell."""
+        workflow_id = (run.run_request or {}).get("workflow_id")
+        if not workflow_id or run.created_at is None or await self.dag_of(ref) is not None:
+            return None
+        until = run.created_at + timedelta(seconds=1)
+        try:
+            rows = await self.clients.send(
+                ref.skyvern_conn_id,
+                api.list_workflow_runs(workflow_id, created_at_start=run.created_at, created_at_end=until),
+            )
+        except SkyvernError:
+            return None
+        return next((row.workflow_schedule_id for row in rows if row.run_id == ref.run_id), None)
 
     async def _fetch_artifacts(self, ref: RunRef) -> Mapping[str, Artifact]:
         found = await self.clients.send(ref.skyvern_conn_id, api.list_run_artifacts(ref.run_id))

@@ -304,10 +304,12 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules):
         page, size = page_of(seen)
         check_statuses(seen, STATUSES_OF_A_WORKFLOW)
         start = (seen.query.get("created_at_start") or ["2000-01-01T00:00:00+00:00"])[0]
+        end = (seen.query.get("created_at_end") or ["2100-01-01T00:00:00+00:00"])[0]
         rows = [
             run
             for run in self._chosen(seen)
-            if run.workflow.workflow_id == workflow_id and run.created_at >= datetime.fromisoformat(start)
+            if run.workflow.workflow_id == workflow_id
+            and datetime.fromisoformat(start) <= run.created_at < datetime.fromisoformat(end)
         ]
         return [views.workflow_row(run) for run in rows[(page - 1) * size : page * size]]
 

@@ -421,6 +421,11 @@ def test_lists_can_be_narrowed_to_statuses_workflows_and_times(side: Side) -> No
     early, late = (running.created_at + timedelta(seconds=seconds) for seconds in (-1, 3600))
     assert running.run_id in ids(api.list_workflow_runs(long_wait, created_at_start=early))
     assert ids(api.list_workflow_runs(long_wait, created_at_start=late)) == []
+    assert running.run_id not in ids(api.list_workflow_runs(long_wait, created_at_end=running.created_at))
+    soon = running.created_at + timedelta(seconds=1)
+    assert ids(
+        api.list_workflow_runs(long_wait, tags={"key": key}, created_at_start=running.created_at, created_at_end=soon)
+    ) == [running.run_id]
     side.send(api.cancel_run(running.run_id))
 
 

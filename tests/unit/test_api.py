@@ -100,10 +100,10 @@ def test_lists_ask_for_what_was_given(call: Call[Any], query: dict[str, Any]) ->
     assert dict(call.query) == query
 
 
-def test_the_start_of_a_list_is_sent_in_utc() -> None:
+def test_the_bounds_of_a_list_are_sent_in_utc() -> None:
     moment = datetime(2026, 11, 22, 21, tzinfo=timezone(timedelta(hours=1)))
-    query = api.list_workflow_runs("wpid_1", created_at_start=moment).query
-    assert query["created_at_start"] == "2026-11-22T20:00:00+00:00"
+    query = api.list_workflow_runs("wpid_1", created_at_start=moment, created_at_end=moment).query
+    assert query["created_at_start"] == query["created_at_end"] == "2026-11-22T20:00:00+00:00"
 
 
 def test_ids_cannot_lead_to_another_path() -> None:

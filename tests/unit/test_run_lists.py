@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -78,6 +78,17 @@ async def test_a_dag_run_shows_the_runs_of_its_tasks_with_one_request_for_all(ui
     assert "tasks/each/mapped/3/plugin/skyvern" in page
     assert "not ours" not in page
     assert [seen.path for seen in skyvern.requests] == ["/v1/runs", "/v1/run-tags"]
+
+
+@pytest.mark.parametrize(
+    ("app_url", "is_link"),
+    [("https://skyvern.test/runs/1", True), ("javascript:alert(1)", False), ({"a": 1}, False), (None, False)],
+)
+async def test_a_dag_run_links_to_skyvern(ui: Ui, skyvern: FakeSkyvern, app_url: Any, *, is_link: bool) -> None:
+    add_task(xcoms={"run_id": started(skyvern), "app_url": app_url})
+    page = (await ui.get(DAG_RUN)).text
+    assert (f'<a href="{app_url}" data-outside' in page) == is_link
+    assert "javascript" not in page
 
 
 async def test_a_dag_run_tells_nothing_of_runs_that_an_edited_xcom_names(ui: Ui, skyvern: FakeSkyvern) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -148,6 +148,28 @@ async def test_the_connection_is_that_of_the_rendered_task_whatever_an_xcom_says
         xcoms={"run_id": run_id, "connection_and_run_key": {"skyvern_conn_id": "gone", "group": None}}, conn_id=None
     )
     assert "The connection gone does not exist any more" in (await ui.get(PAGE)).text
+
+
+async def test_a_run_that_a_schedule_has_started_links_to_it(ui: Ui, skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow()
+    schedule = skyvern.schedule(workflow).schedule_id
+    at = datetime(2026, 11, 26, 8, tzinfo=timezone.utc)
+    skyvern.fire(skyvern.schedule(workflow).schedule_id, at - timedelta(minutes=5))
+    run_id = skyvern.fire(schedule, at)
+    add_task(operator="SkyvernRunSensor", rendered={"run_id": run_id})
+    page = (await ui.get(PAGE)).text
+    address = f"http://localhost:8080/schedules/{workflow}/{schedule}"
+    assert f'<a href="{address}" data-outside rel="noopener noreferrer">{schedule}</a>' in page
+    await ui.get(PAGE)
+    assert len(skyvern.sent("GET", f"/v1/workflows/{workflow}/runs")) == 1
+
+
+async def test_a_run_that_a_task_has_started_is_not_searched_among_those_of_schedules(
+    ui: Ui, skyvern: FakeSkyvern
+) -> None:
+    add_task(xcoms={"run_id": started(skyvern)})
+    assert "Schedule" not in (await ui.get(PAGE)).text
+    assert skyvern.sent("GET", "/v1/workflows/.*") == []
 
 
 async def test_a_run_of_another_organization_is_not_found(ui: Ui, skyvern: FakeSkyvern) -> None:

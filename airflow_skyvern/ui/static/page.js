@@ -114,6 +114,7 @@ if (filter) {
 // Refresh: only what has changed is replaced, so that focus, open details and the player stay.
 function replaceChanged(fresh) {
   const page = document.getElementById("page");
+  const focused = keyOf(document.activeElement);
   const open = new Set([...page.querySelectorAll("details[open]")].map(positionOf));
   const parts = (main) => new Map([...main.children].map((part, index) => [part.id || `#${index}`, part]));
   const before = parts(page), after = parts(fresh);
@@ -127,12 +128,24 @@ function replaceChanged(fresh) {
   }
   Object.assign(page.dataset, fresh.dataset);
   for (const details of page.querySelectorAll("details")) if (open.has(positionOf(details))) details.open = true;
+  if (focused && !page.contains(document.activeElement) && !(dialog && dialog.open)) {
+    const same = [...page.querySelectorAll("a, button, summary")].find((element) => keyOf(element) === focused);
+    if (same) same.focus({preventScroll: true});
+  }
   finish();
 }
 
 function withSource(part, source) {
   part.dataset.source = source;
   return part;
+}
+
+// What is the same link, button or list of actions before and after a refresh; "" for all else.
+function keyOf(element) {
+  if (!element || !element.closest("#page")) return "";
+  if (element.matches("summary")) return `summary ${positionOf(element)}`;
+  if (element.matches("[data-picture]")) return `picture ${element.closest("section").id} ${element.querySelector("img").getAttribute("src")}`;
+  return element.matches("a, button") ? `${element.tagName} ${element.getAttribute("href")} ${element.textContent}` : "";
 }
 
 const positionOf = (details) => [...document.querySelectorAll("#page .block")].indexOf(details.closest(".block"));
