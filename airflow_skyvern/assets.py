@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from airflow_skyvern import compat
 from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.finished_runs.declarations import declare
 from airflow_skyvern.finished_runs.uri import FinishedRun, checked_statuses, runs_named, runs_uri
 
 __all__ = ["FinishedRun", "create_asset", "runs_in", "runs_uri", "sanitize_uri", "skyvern_runs"]
@@ -52,7 +53,8 @@ def skyvern_runs(
     Return the asset "finished runs of this workflow on this connection", to schedule DAGs on; Airflow 3.
 
     Its events come from a watcher (``watch=True``), from webhooks (``[skyvern] webhook_connections``), or both.
-    :func:`runs_in` reads them. All DAG files that use the asset must make it with the same arguments.
+    :func:`runs_in` reads them. All DAG files that use the asset must make it with the same arguments: Airflow would
+    replace the watcher of one by that of another, again and again. The second file is refused.
 
     :param workflow_id: The workflow, ``wpid_…``; no template.
     :param skyvern_conn_id: Id of the connection of type ``skyvern``; no template.
@@ -63,7 +65,8 @@ def skyvern_runs(
     :param redeliver_to: With ``watch``, and webhooks that may get lost: the address of this Airflow's webhooks,
         ``https://airflow.example.com/skyvern/webhooks/skyvern_default``. The watcher then makes no events itself
         but lets Skyvern send the webhook of each run there, and the receiver takes each run once.
-    :raises SkyvernConfigError: an argument is wrong, or this is Airflow 2.
+    :raises SkyvernConfigError: an argument is wrong, another DAG file has made the asset differently, or this is
+        Airflow 2.
     """
     if not compat.is_airflow_3():
         raise SkyvernConfigError("skyvern_runs needs Airflow 3: assets with watchers came with it.")
@@ -73,6 +76,7 @@ def skyvern_runs(
     if not watch:
         if redeliver_to is not None:
             raise SkyvernConfigError("redeliver_to is what the watcher does: it needs watch=True.")
+        declare(uri, {"watch": False})
         return Asset(uri=uri)
     from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
 
@@ -83,6 +87,7 @@ def skyvern_runs(
         poll_interval=poll_interval,
         redeliver_to=redeliver_to,
     )
+    declare(uri, {"watch": True, "poll_interval": trigger.poll_interval, "redeliver_to": redeliver_to})
     return Asset(uri=uri, watchers=[AssetWatcher(name=f"{workflow_id} on {skyvern_conn_id}", trigger=trigger)])
 
 

@@ -417,6 +417,23 @@ def in_api_server() -> bool:
     return "airflow.api_fastapi.main" in sys.modules
 
 
+def in_dag_processor() -> bool:
+    """Return whether this process parses files for a DAG processor, which forks it; from 3.0 on."""
+    return "dag-processor" in sys.argv
+
+
+def airflow_home() -> str:
+    """Return the folder that Airflow keeps its own files in."""
+    from airflow.configuration import AIRFLOW_HOME
+
+    return str(AIRFLOW_HOME)
+
+
+def is_dag_file(module: str) -> bool:
+    """Return whether Airflow loads a module as a DAG file: it gives them names of their own, from 2.11 to 3.3."""
+    return module.startswith("unusual_prefix_")
+
+
 @cache
 def shows_external_views() -> bool:
     """Tell whether this Airflow shows pages of plugins within its own; from 3.1 on."""
