@@ -81,7 +81,7 @@ else ifeq ($(RIG),pages)
 bench: $(NEWEST)/.installed
 	@$(NEWEST)/bin/python -m benchmarks.run_page
 else
-bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, SMOKE=1, RIG=airflow|pages)
+bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, BLOCKS=1, SMOKE=1, RIG=airflow|pages)
 	@.venvs/bench/bin/python -m benchmarks.run $(if $(SMOKE),--smoke)
 endif
 

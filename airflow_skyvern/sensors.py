@@ -79,6 +79,8 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
     :param recording: Whether the recording is stored there too, also of a run that ended badly. Default: False.
     :param screenshots: The same for screenshots. Default: False.
     :param expect_files: How many files a completed run must have downloaded, or name patterns. Default: any.
+    :param log_blocks: Whether to log, while the task is deferred, which blocks of the workflow have begun and ended;
+        see there. Default: False.
     :raises SkyvernTransferError: a file could not be stored in full; a retry continues.
     :raises AirflowSensorTimeout: the run did not end in time.
     :raises AirflowFailException: the run ended badly (its cause is a
@@ -120,6 +122,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
         recording: bool = False,
         screenshots: bool = False,
         expect_files: ExpectedFiles = None,
+        log_blocks: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=seconds_of("poke_interval", poke_interval), **kwargs)
@@ -131,6 +134,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
         self.output_schema = output_schema
         self.output_to = output_to
         self.output_conn_id = output_conn_id
+        self.log_blocks = log_blocks
         self._wait: Wait[Run] | None = None
         if not run_id:
             raise SkyvernConfigError(f"Task {self.task_id!r}: run_id is empty.")
@@ -156,7 +160,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
             from airflow_skyvern.task.start_in_trigger import start_trigger_args
 
             self.start_trigger_args = start_trigger_args(
-                self, run_id, skyvern_conn_id, end_from_trigger=end_from_trigger
+                self, run_id, skyvern_conn_id, end_from_trigger=end_from_trigger, log_blocks=log_blocks
             )
             self.start_from_trigger = self.start_trigger_args is not None
 
@@ -226,7 +230,9 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
 
         deadline = self._deadline()
         self.defer(
-            trigger=SkyvernRunTrigger(self.run_id, self.skyvern_conn_id, self.poke_interval, deadline),
+            trigger=SkyvernRunTrigger(
+                self.run_id, self.skyvern_conn_id, self.poke_interval, deadline, log_blocks=self.log_blocks
+            ),
             method_name="execute_complete",
             kwargs={"deadline": deadline, NOTE: note_of_run(self.run_id, self.skyvern_conn_id)},
             timeout=airflows_timeout_for(deadline),

@@ -19,8 +19,9 @@ from urllib.parse import parse_qs
 
 from dev.fake.checks import STATUSES, Refusal, check_statuses, page_of
 from dev.fake.records import Run, Seen, Workflow
+from dev.fake.run_details import timeline
 from dev.fake.skyvern import MOST_PAGES, MOST_ROWS
-from dev.fake.views import row, view
+from dev.fake.views import row, view, workflow_view
 
 if TYPE_CHECKING:
     from benchmarks.plan import Plan
@@ -30,6 +31,17 @@ FIRST_ID = 700_000_000
 
 LIST_IS_NEW = 0.02
 """Seconds for which a list of active runs is reused: an end shows in the list at most this late."""
+
+BLOCKS = [
+    {
+        "label": f"block_{number}",
+        "block_type": "navigation",
+        "duration": 12.5,
+        "actions": [{"action_type": "click", "reasoning": "The button leads on. " * 8} for _ in range(5)],
+    }
+    for number in range(5)
+]
+"""The blocks of every run, the last one of which is at work."""
 
 _BEGAN = "2026-11-22T20:24:47"
 _LONG_AGO = "2026-11-21T08:00:00Z"
@@ -242,7 +254,7 @@ def fivetran(request: Request, jobs: Jobs) -> Answer:
 
 class Skyvern:
     """
-    GET /v1/runs/{run_id} and GET /v1/runs.
+    GET /v1/runs/{run_id} and GET /v1/runs; for the blocks GET /v1/runs/{run_id}/timeline and the run's workflow.
 
     The views and checks are those of the fake that tests/contract compares with a real server.
     """
@@ -258,7 +270,9 @@ class Skyvern:
         try:
             if request.path == "/v1/runs":
                 return runs.listed(request)
-            return runs.one(request)
+            if request.path.endswith("/timeline"):
+                return Answer(runs.timeline)
+            return Answer(runs.definition) if request.path.startswith("/v1/workflows/runs/") else runs.one(request)
         except Refusal as refusal:
             return Answer(refusal.response.content, refusal.response.status_code)
 
@@ -276,7 +290,18 @@ class SkyvernRuns:
     def _workflow(self) -> Workflow:
         output = {"fetch_output": {"status_code": 200}, "extracted_information": [{"invoice": "4711"}]}
         made = datetime(2026, 11, 22, 20, 0, tzinfo=timezone.utc)
-        return Workflow("wpid_600000000000000001", "fetch invoices", ("running", "completed"), output, made)
+        plan = ({"status": "running", "blocks": len(BLOCKS)}, "completed")
+        return Workflow("wpid_600000000000000001", "fetch invoices", plan, output, made, blocks=BLOCKS)
+
+    @cached_property
+    def timeline(self) -> bytes:
+        """A timeline as that of a run with a browser: 30 kB."""
+        return json.dumps(timeline(self._run(0, ended=False))).encode()
+
+    @cached_property
+    def definition(self) -> bytes:
+        """A run with its workflow."""
+        return json.dumps({**view(self._run(0, ended=False)), "workflow": workflow_view(self._workflow)}).encode()
 
     def _run(self, number: int, *, ended: bool) -> Run:
         made = self._workflow

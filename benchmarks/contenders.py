@@ -8,6 +8,7 @@ be imported, fails the measurement.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 OURS = "skyvern"
 CONN_ID = "bench"
 HOURS = 6 * 3600.0
+LOG_BLOCKS = os.environ.get("BLOCKS") == "1"
+"""Whether our waits log the blocks of their runs."""
+
 KEY = "made-up-key-of-the-benchmark"
 
 
@@ -98,6 +102,7 @@ CONTENDERS = (
             "skyvern_conn_id": CONN_ID,
             "poll_interval": interval,
             "deadline": time.time() + HOURS,
+            **({"log_blocks": True} if LOG_BLOCKS else {}),
         },
         connection=lambda address: {"conn_type": "skyvern", "host": f"https://{address}", "password": KEY},
         succeeded=lambda payload: (payload["reason"], payload["status"]) == ("ended", "completed"),

@@ -1,7 +1,8 @@
 """
 ``make bench``: our trigger and those of other providers, side by side, at growing numbers of waits.
 
-``N=`` and ``PEERS=`` (comma-separated) narrow it. A run of everything writes docs/performance.md and the plots; a
+``N=`` and ``PEERS=`` (comma-separated) narrow it; ``PEERS=none`` is ours alone. With ``BLOCKS=1`` ours logs blocks,
+which takes longer, as it does so once a minute. A run of everything writes docs/performance.md and the plots; a
 narrowed one only prints. Ends with an error, and writes nothing, if any trigger is found to be broken.
 """
 
@@ -28,7 +29,7 @@ from typing import Any
 import httpx
 
 from benchmarks import report
-from benchmarks.contenders import CONTENDERS, OURS, Contender, contender
+from benchmarks.contenders import CONTENDERS, LOG_BLOCKS, OURS, Contender, contender
 from benchmarks.imports import OPERATORS, Imports, measured
 from benchmarks.plan import AFTER_INTERVALS, Plan
 from benchmarks.verdict import Result, result
@@ -187,9 +188,10 @@ def bench() -> Iterator[Bench]:
 def plan_of(name: str, waits: int) -> Plan:
     """Plan a measurement; with few waits it takes longer, as they have few ends at a time."""
     ends = 150.0 if waits <= FEW // 10 else 25.0
+    steady, warm_up = (60.0, 75.0) if LOG_BLOCKS else (25.0, 12.0)
     chances = waits * math.floor(ends / (AFTER_INTERVALS * INTERVAL))
     ending = min(max(ENOUGH_ENDS, waits // 5), chances)
-    return Plan(name, waits, INTERVAL, steady=25.0, ends=ends, ending=ending)
+    return Plan(name, waits, INTERVAL, steady=steady, ends=ends, ending=ending, warm_up=warm_up)
 
 
 def smoke_plan(name: str, waits: int) -> Plan:
@@ -279,6 +281,8 @@ def _from_page(file: Path) -> str:
 
 def chosen_by(names: str | None) -> list[Contender]:
     """Return the chosen contenders, ours always among them."""
+    if names == "none":
+        return [contender(OURS)]
     wanted = [OURS, *(names or "").split(",")] if names else [one.name for one in CONTENDERS]
     known = [one.name for one in CONTENDERS]
     if unknown := set(filter(None, wanted)) - set(known):
@@ -304,7 +308,7 @@ def main(arguments: Sequence[str]) -> int:
         print("the benchmark works")
         return 0
     print(f"\n{report.ratios(results)}\n{report.targets_table(results, INTERVAL)}")
-    if sizes == list(WAITS) and chosen == list(CONTENDERS):
+    if sizes == list(WAITS) and chosen == list(CONTENDERS) and not LOG_BLOCKS:
         imported = {name: measured(operators) for name, operators in OPERATORS.items()}
         RAW.write_text(raw(results, imported), encoding="utf-8")
         plot = import_module("benchmarks.plot")  # matplotlib takes its time

@@ -30,6 +30,7 @@ with DAG(
         expect_files=["*.pdf"],
         recording=True,
         screenshots=True,
+        log_blocks=True,
         deferrable=True,
     )
 

@@ -22,11 +22,13 @@ from airflow_skyvern.models import (
     BulkCancel,
     ListedRun,
     Run,
+    RunDefinition,
     RunSnapshot,
     RunSummary,
     RunTags,
     ServerVersion,
     TimelineItem,
+    TimelineRow,
     UploadedFile,
     WebhookReplay,
     Workflow,
@@ -221,6 +223,18 @@ def get_run_timeline(run_id: str) -> Call[list[TimelineItem]]:
     """
     path = f"/v1/runs/{path_segment(run_id)}/timeline"
     return get(path, f"get the timeline of run {run_id}", list[TimelineItem])
+
+
+def list_block_rows(run_id: str) -> Call[list[TimelineRow]]:
+    """Get the timeline of a run without what its agent did and what its blocks returned, for waits."""
+    call = get_run_timeline(run_id)
+    return get(call.path, call.what, list[TimelineRow])
+
+
+def get_run_definition(run_id: str) -> Call[RunDefinition]:
+    """Get the workflow of a run as it was when the run started, for waits."""
+    call = get_run_of_deleted_workflow(run_id)
+    return get(call.path, f"get the workflow of run {run_id}", RunDefinition)
 
 
 def list_run_artifacts(run_id: str, artifact_type: Iterable[str] = ()) -> Call[list[Artifact]]:

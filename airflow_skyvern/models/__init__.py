@@ -19,8 +19,8 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, ConfigDict, 
 from typing_extensions import NotRequired, TypedDict
 
 from airflow_skyvern.models.base import NULL_AS_LIST, NULL_AS_MAPPING, Answer, UtcDatetime
-from airflow_skyvern.models.timeline import Action, Artifact, Block, TimelineItem
-from airflow_skyvern.models.workflow import Workflow, WorkflowParameter
+from airflow_skyvern.models.timeline import Action, Artifact, Block, BlockRow, TimelineItem, TimelineRow
+from airflow_skyvern.models.workflow import RunDefinition, Workflow, WorkflowParameter
 
 __all__ = [
     "ACTIVE_STATUSES",
@@ -29,6 +29,7 @@ __all__ = [
     "Answer",
     "Artifact",
     "Block",
+    "BlockRow",
     "BulkCancel",
     "Deleted",
     "DownloadedFile",
@@ -37,6 +38,7 @@ __all__ = [
     "Run",
     "RunAttempt",
     "RunBase",
+    "RunDefinition",
     "RunSnapshot",
     "RunStatus",
     "RunSummary",
@@ -49,6 +51,7 @@ __all__ = [
     "ServerVersion",
     "Status",
     "TimelineItem",
+    "TimelineRow",
     "UploadedFile",
     "UtcDatetime",
     "WebhookReplay",

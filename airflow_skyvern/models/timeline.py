@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import Field
+from typing_extensions import NotRequired, TypedDict
 
 from airflow_skyvern.models.base import NULL_AS_LIST, Answer, UtcDatetime
 
@@ -88,6 +89,31 @@ class TimelineItem(Answer):
     children: Annotated[list[TimelineItem], NULL_AS_LIST] = []
     created_at: UtcDatetime | None = None
     modified_at: UtcDatetime | None = None
+
+
+class BlockRow(TypedDict):
+    """
+    What a wait reads of a block, to log it.
+
+    A mapping, not a model: what the agent did and what the block returned, most of a timeline, is skipped unread.
+    """
+
+    block_type: str
+    label: NotRequired[str | None]
+    status: NotRequired[str | None]
+    duration: NotRequired[float | None]
+    created_at: NotRequired[str | None]
+    modified_at: NotRequired[str | None]
+    loop_values: NotRequired[list[Any] | None]
+    current_index: NotRequired[int | None]
+
+
+class TimelineRow(TypedDict):
+    """What a wait reads of a step of a timeline."""
+
+    attempt: NotRequired[int | None]
+    block: NotRequired[BlockRow | None]
+    children: NotRequired[list[TimelineRow] | None]
 
 
 class Artifact(Answer):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from typing_extensions import NotRequired, TypedDict
+
 from airflow_skyvern.models.base import NULL_AS_LIST, Answer, UtcDatetime
 
 NOT_SETTABLE = frozenset(
@@ -69,3 +71,9 @@ class Workflow(Answer):
         """Whether Skyvern may start the workflow again, as another run, when a login of a run fails."""
         parameters = self.workflow_definition.get("parameters") or []
         return any(parameter.get("fallback_credential_ids") for parameter in parameters)
+
+
+class RunDefinition(TypedDict):
+    """What a wait reads of a run to know the blocks of its workflow: as the workflow was when the run started."""
+
+    workflow: NotRequired[dict[str, Any] | None]

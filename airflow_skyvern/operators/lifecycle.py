@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow_skyvern import metrics
@@ -64,6 +64,7 @@ class RunLifecycle(BaseOperator):
     upload_conn_id: str | None
     on_reject: Literal["fail", "skip", "return"]
     return_run: bool
+    log_blocks: bool
     trigger_failed_wait: ClassVar[float] = 60.0
     """Seconds for which a worker polls the run of a trigger that failed, before it defers again."""
 
@@ -211,6 +212,7 @@ class RunLifecycle(BaseOperator):
                 deadline,
                 cancel_on_kill=self.cancel_on_kill,
                 pause_known=pause_known,
+                log_blocks=self.log_blocks,
             ),
             method_name="execute_complete",
             kwargs={"deadline": deadline, "try_number": task_try.number, NOTE: note},
@@ -254,9 +256,18 @@ class RunLifecycle(BaseOperator):
         from airflow_skyvern.runs.wait import wait_for_end
 
         self._active_run.is_running(task_try, wait.run_id)
-        run = wait_for_end(wait, lambda: self.hook.fetch_run(wait.run_id), self._active_run.sleep)
+        run = wait_for_end(wait, self._fetch_of(wait.run_id), self._active_run.sleep)
         self._active_run.stop_if_killed()
         return run
+
+    def _fetch_of(self, run_id: str) -> Callable[[], Run]:
+        """Return what fetches a run, and logs its blocks where no trigger does."""
+        fetch = partial(self.hook.fetch_run, run_id)
+        if self.deferrable or not self.log_blocks:
+            return fetch
+        from airflow_skyvern.runs.block_log import BlockLog, with_blocks
+
+        return with_blocks(fetch, self.hook.send, BlockLog(run_id, self.log))
 
     def _result_or_replacement(self, task_try: TaskTry, run: Run, deadline: float) -> Any:
         """Return the result, or wait for the run that Skyvern itself has started in place of a failed one."""

@@ -20,14 +20,17 @@ from weakref import WeakKeyDictionary
 
 from airflow_skyvern.client import api
 from airflow_skyvern.exceptions import SkyvernError
+from airflow_skyvern.polling.block_requests import BlockRequests
 from airflow_skyvern.polling.circuit_breaker import CircuitBreaker
 from airflow_skyvern.polling.listing import ListPass, ListPolicy, is_no_news, row_suffices
 from airflow_skyvern.polling.queue import RECHECK_INTERVAL, InList, PollQueue, QueueEntry, State
 from airflow_skyvern.polling.session import Connect, MakeClient, PollSession, single_attempt_client
 
 if TYPE_CHECKING:
+    from airflow_skyvern.client.calls import Call
     from airflow_skyvern.client.sender import Observe
     from airflow_skyvern.models import ListedRun, RunSnapshot
+    from airflow_skyvern.runs.block_log import BlockLog
     from airflow_skyvern.runs.wait import Wait
 
 T = TypeVar("T")
@@ -64,6 +67,7 @@ class RunPoller:
         self._session = PollSession(connect, make_client)
         self._queue = PollQueue(self._loop.time)
         self._breaker = CircuitBreaker()
+        self._block_requests = BlockRequests(self._send, self._count_waits)
         self._list_policy = ListPolicy()
         self._to_fetch: deque[QueueEntry] = deque()
         self._fetches: set[asyncio.Task[None]] = set()
@@ -71,14 +75,17 @@ class RunPoller:
         self._wake_up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def wait(self, wait: Wait[RunSnapshot], *, first_poll_delay: float = 0.0) -> RunSnapshot | None:
+    async def wait(
+        self, wait: Wait[RunSnapshot], *, first_poll_delay: float = 0.0, blocks: BlockLog | None = None
+    ) -> RunSnapshot | None:
         """
         Return the run as it ended, or None when the wait is over before that.
 
         :param first_poll_delay: Seconds before the first poll of the run.
+        :param blocks: Logs the blocks of the run, if they are wanted.
         :raises SkyvernError: polling again cannot help: an unknown run, a refused key.
         """
-        entry = QueueEntry(wait, self._loop.time(), first_poll_delay)
+        entry = QueueEntry(wait, self._loop.time(), first_poll_delay, blocks)
         self._queue.add(entry)
         if self._task is None:  # in a context of its own: a trigger's would send its log lines into that task's log
             self._task = contextvars.Context().run(self._loop.create_task, self._run())
@@ -119,7 +126,7 @@ class RunPoller:
             task.add_done_callback(_CLOSING.discard)
         for entry in left:  # the loop itself was canceled
             entry.future.cancel()
-        pending = [*fetches, *([refresh] if refresh else [])]
+        pending = [*fetches, *([refresh] if refresh else []), *self._block_requests.stop()]
         for request in pending:
             request.cancel()
         self._on_idle()
@@ -218,6 +225,8 @@ class RunPoller:
                 self._fetch_failed(entry, error)
             else:
                 self._breaker.succeeded()
+                if run.is_final:
+                    await self._block_requests.before_end(entry)
                 self._update(entry, run)
         except Exception as error:  # noqa: BLE001  such as a log that cannot be written; this wait must get it
             self._resolve(entry, error=error)
@@ -233,6 +242,7 @@ class RunPoller:
         if self._queue.active_though_missing(entry):
             self._list_policy.run_was_active()
         self._queue.requeue(entry, self._loop.time() + wait.next_delay())
+        self._block_requests.polled(entry)
 
     def _fetch_failed(self, entry: QueueEntry, error: SkyvernError) -> None:
         if error.transient:
@@ -321,8 +331,22 @@ class RunPoller:
             self._fetch_soon(entry)
         elif is_no_news(row, wait) or self._call(entry, row_suffices, row, wait):
             self._queue.requeue(entry, started_at + wait.poll_interval * list_pass.spread)
+            if entry.blocks is not None:
+                self._block_requests.polled(entry)
         elif entry.may_fetch(started_at):
             self._fetch_soon(entry)
+
+    @property
+    def waits(self) -> int:
+        """How many waits there are at this connection."""
+        return len(self._queue)
+
+    def _count_waits(self) -> int:
+        """Return how many waits this event loop has, at all connections."""
+        return sum(poller.waits for poller in {self, *_POLLERS.get(self._loop, {}).values()})
+
+    async def _send(self, call: Call[T]) -> T:
+        return await self._session.send(call)
 
     def _call(self, entry: QueueEntry, method: Callable[..., T], *args: Any) -> T | None:
         """Call a method of a wait; one that fails, as its log cannot be written, must not end the others."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import RunSnapshot
+    from airflow_skyvern.runs.block_log import BlockLog
     from airflow_skyvern.runs.wait import Wait
 
 T = TypeVar("T")
@@ -52,10 +53,11 @@ class QueueEntry:
     One wait in the queue. Only the queue changes where it is.
 
     ``due``: when to poll. ``fetched_at``: when its run was last fetched individually. ``recheck_at``: when to do that
-    although the list shows the run as active.
+    although the list shows the run as active. ``blocks``: logs the blocks of the run, where that is wanted.
     """
 
     __slots__ = (
+        "blocks",
         "context",
         "due",
         "fetched_at",
@@ -69,8 +71,11 @@ class QueueEntry:
         "workflow_deleted",
     )
 
-    def __init__(self, wait: Wait[RunSnapshot], now: float, first_poll_delay: float) -> None:
+    def __init__(
+        self, wait: Wait[RunSnapshot], now: float, first_poll_delay: float, blocks: BlockLog | None = None
+    ) -> None:
         self.wait = wait
+        self.blocks = blocks
         self.due = now + first_poll_delay
         self.recheck_at = now + RECHECK_INTERVAL * random.random()
         self.fetched_at = -math.inf

@@ -14,6 +14,9 @@ HUMAN_INTERACTION = "human_interaction"
 FAILED = frozenset({"failed", "terminated", "timed_out", "canceled"})
 """The statuses of a block that did not do what it should."""
 
+ENDED = FAILED | {"completed", "skipped"}
+"""The statuses of a block that is over."""
+
 
 def blocks_of(timeline: Sequence[TimelineItem]) -> Iterator[Block]:
     """Yield the blocks in the order in which they began, those of a loop after it; the timeline is newest first."""

@@ -145,7 +145,7 @@ class Wait(Generic[R]):
         """Note that the run is as it was at the last poll."""
         self._failures, self._requested, self._refused_since = 0, 0.0, None
         if self.run is not None and self._is_progress_due():
-            self._log_news(f"still {self.run.status} after {_duration(self._clock() - self._began)}")
+            self._log_news(f"still {self.run.status} after {duration_text(self._clock() - self._began)}")
 
     def connection_down(self, error: SkyvernError) -> None:
         """Note that the run is not polled for the time being, as polling other runs has failed."""
@@ -209,7 +209,7 @@ def wait_for_end(wait: Wait[Run], fetch: Callable[[], Run], sleep: Callable[[flo
 
 def ending(run: RunSnapshot) -> str:
     """Describe how a run ended, for the log."""
-    duration = f" after {_duration(run.duration.total_seconds())}" if run.duration else ""
+    duration = f" after {duration_text(run.duration.total_seconds())}" if run.duration else ""
     reason = f": {shorten(masked_text(run.failure_reason), LONGEST_REASON)}" if run.failure_reason else ""
     return f"{run.status}{duration}{reason}"
 
@@ -228,7 +228,8 @@ def _description(run: RunSnapshot) -> str:
     return run.status if run.attempt in (None, 1) else f"{run.status} (attempt {run.attempt})"
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Write a duration for people."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

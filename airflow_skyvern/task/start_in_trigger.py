@@ -20,7 +20,7 @@ HANGING = re.compile(r"xcom_pull\((?:(?!map_indexes).)*$", re.DOTALL)
 
 
 def start_trigger_args(
-    sensor: BaseSensorOperator, run_id: Any, skyvern_conn_id: str, *, end_from_trigger: bool
+    sensor: BaseSensorOperator, run_id: Any, skyvern_conn_id: str, *, end_from_trigger: bool, log_blocks: bool
 ) -> StartTriggerArgs | None:
     """
     Return how Airflow starts this sensor in the triggerer, or None where it cannot.
@@ -46,6 +46,7 @@ def start_trigger_args(
             "backstop": airflows_limit.total_seconds() - limit,
             "end_from_trigger": end_from_trigger,
             "soft_fail": bool(sensor.soft_fail or sensor.never_fail),
+            **({"log_blocks": True} if log_blocks else {}),
         },
         next_method="execute_complete",
         timeout=airflows_limit,

@@ -16,6 +16,7 @@ from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.polling.poller import poller_of
+from airflow_skyvern.runs.block_log import BlockLog
 from airflow_skyvern.runs.cancel import CANCEL_PATIENCE
 from airflow_skyvern.runs.event import Reason, RunEvent
 from airflow_skyvern.runs.wait import Wait
@@ -55,6 +56,7 @@ class SkyvernRunTrigger(BaseTrigger):
         Airflow 3.3; older versions do not notify a trigger. Default: False.
     :param pause_known: Whether the run is known to be paused, so that only the next pause ends the wait. None: no
         pause ends it. Default: None.
+    :param log_blocks: Whether to log which blocks of the workflow have begun and ended. Default: False.
     """
 
     __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
@@ -79,6 +81,7 @@ class SkyvernRunTrigger(BaseTrigger):
         *,
         cancel_on_kill: bool = False,
         pause_known: bool | None = None,
+        log_blocks: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's class carries no types
         self.run_id = run_id
@@ -87,6 +90,7 @@ class SkyvernRunTrigger(BaseTrigger):
         self.deadline = deadline
         self.cancel_on_kill = cancel_on_kill
         self.pause_known = pause_known
+        self.log_blocks = log_blocks
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes the same trigger elsewhere; no secret is in it."""
@@ -99,8 +103,14 @@ class SkyvernRunTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "cancel_on_kill": self.cancel_on_kill,
                 "pause_known": self.pause_known,
+                **self._block_option,
             },
         )
+
+    @property
+    def _block_option(self) -> dict[str, bool]:
+        """The option as it is stored: only if it is set, so that an older triggerer can load all other waits."""
+        return {"log_blocks": True} if self.log_blocks else {}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one :class:`RunEvent`."""
@@ -145,7 +155,8 @@ class SkyvernRunTrigger(BaseTrigger):
             hook = SkyvernHook(self.skyvern_conn_id)
             poller = poller_of(self.skyvern_conn_id, hook.asettings, observe=hook.observe)
             with metrics.active_wait():
-                run = await poller.wait(wait, first_poll_delay=self.first_poll_delay)
+                blocks = BlockLog(self.run_id, self.logger()) if self.log_blocks else None
+                run = await poller.wait(wait, first_poll_delay=self.first_poll_delay, blocks=blocks)
             if run is not None:
                 reason = "ended"
                 metrics.end_noticed(self.skyvern_conn_id, run, self.waiting_since)
@@ -168,6 +179,7 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
     :param end_from_trigger: Whether to end the task here instead of resuming it on a worker. After an error or a
         timeout the task is resumed nevertheless, as only a worker can fail it without a retry.
     :param soft_fail: Whether to skip instead of failing.
+    :param log_blocks: As with :class:`SkyvernRunTrigger`.
     """
 
     __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
@@ -185,8 +197,9 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
         backstop: float,
         end_from_trigger: bool = False,
         soft_fail: bool = False,
+        log_blocks: bool = False,
     ) -> None:
-        super().__init__(run_id, skyvern_conn_id, poll_interval, deadline=0.0)
+        super().__init__(run_id, skyvern_conn_id, poll_interval, deadline=0.0, log_blocks=log_blocks)
         self.timeout = timeout
         self.backstop = backstop
         self.end_from_trigger = end_from_trigger
@@ -197,7 +210,7 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
         names = ("run_id", "skyvern_conn_id", "poll_interval", "timeout", "backstop", "end_from_trigger", "soft_fail")
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
-            {name: getattr(self, name) for name in names},
+            {**{name: getattr(self, name) for name in names}, **self._block_option},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:

@@ -213,7 +213,8 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules):
         own = {"workflow_id": run.workflow.workflow_id, "workflow_run_id": view.pop("run_id")}
         retried = {"retried_from_workflow_run_id": run.retried_from, "retried_by_workflow_run_id": run.retried_by}
         self._start_with_fallback_credential(run)
-        return {**own, "outputs": view.pop("output"), **retried, **view}
+        definition = {"workflow": views.workflow_view(run.workflow)}
+        return {**own, "outputs": view.pop("output"), **retried, **definition, **view}
 
     def _start_with_fallback_credential(self, run: Run) -> None:
         """Start another run in place of a failed one, a moment after it was first fetched."""

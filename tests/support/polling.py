@@ -13,6 +13,7 @@ from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.polling.poller import RunPoller
+from airflow_skyvern.runs.block_log import BlockLog
 from airflow_skyvern.runs.wait import Wait
 from dev.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.log_lines import LogLines
@@ -59,9 +60,11 @@ class PollerRig:
         *,
         seconds: float = 3600.0,
         first_poll_delay: float = 0.0,
+        log_blocks: bool = False,
         **more: Any,
     ) -> RunSnapshot | None:
         """Wait for a run as a trigger does."""
+        blocks = BlockLog(run_id, self.lines, clock=self.loop.time) if log_blocks else None
         wait: Wait[RunSnapshot] = Wait(
             run_id,
             poll_interval=interval,
@@ -70,7 +73,7 @@ class PollerRig:
             clock=self.loop.time,
             **more,
         )
-        return await self.poller.wait(wait, first_poll_delay=first_poll_delay)
+        return await self.poller.wait(wait, first_poll_delay=first_poll_delay, blocks=blocks)
 
     def start(self, run_id: str, interval: float = 5.0, **more: Any) -> asyncio.Task[RunSnapshot | None]:
         """Wait in the background."""
@@ -80,6 +83,11 @@ class PollerRig:
     def lists(self) -> list[float]:
         """When a page of the list was asked for."""
         return [when for when, path in self.sent if path == "/v1/runs"]
+
+    @property
+    def timelines(self) -> list[float]:
+        """When any timeline was asked for."""
+        return [when for when, path in self.sent if path.endswith("/timeline")]
 
     def looks(self, run_id: str | None = None) -> list[float]:
         """When a run, or any, was asked for itself."""

@@ -5,17 +5,24 @@ import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from airflow_skyvern.client.api import get_run_definition, list_block_rows
+from airflow_skyvern.runs.block_log import BlockLog
 from benchmarks import airflow_runs
 from benchmarks.apis import FIRST_ID, Jobs, Request, apis, service_of
 from benchmarks.contenders import CONTENDERS, OURS
 from benchmarks.plan import PHASES, Plan
 from benchmarks.report import Markers, ratios, targets, warnings
 from benchmarks.verdict import Result, result
+from tests.support.log_lines import LogLines
 
+if TYPE_CHECKING:
+    from airflow_skyvern.client.calls import Call
+
+T = TypeVar("T")
 PLAN = Plan("skyvern", waits=4, interval=5.0, steady=20.0, ends=30.0, ending=8, zero=1000.0)
 PATHS = {
     "skyvern": ("/v1/runs/wr_{}", b"", "completed"),
@@ -101,6 +108,22 @@ def test_a_list_shows_the_active_runs_page_by_page() -> None:
     active = [number for number, job in enumerate(plan.jobs) if job.ends == math.inf]
     assert sorted(shown) == [f"wr_{FIRST_ID + number}" for number in active]
     assert [number for page in pages for number in page.polled] == active[::-1]
+
+
+def test_a_run_has_a_timeline_and_the_number_of_its_blocks() -> None:
+    jobs, api = Jobs(PLAN), apis()["skyvern"]
+    log = LogLines()
+    blocks = BlockLog("wr_700000000", log)
+
+    def fetched(call: Call[T]) -> T:
+        answer = api(Request("GET", call.path, "", b"", PLAN.zero), jobs)
+        assert (service_of(call.path), answer.polled) == ("skyvern", ())
+        return call.parse(answer.body)
+
+    blocks.set_total(fetched(get_run_definition(blocks.run_id)))
+    rows = fetched(list_block_rows(blocks.run_id))
+    blocks.update(rows)
+    assert log.lines[-1] == "Skyvern run wr_700000000: block 5 of 5: block_4, running"
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,9 @@ def test_a_sensor_tells_airflow_how_to_start_it_in_the_triggerer() -> None:
         "soft_fail": True,
     }
     json.dumps(started.trigger_kwargs)
+    with_blocks = early(log_blocks=True).start_trigger_args
+    assert with_blocks is not None
+    assert (with_blocks.trigger_kwargs or {})["log_blocks"] is True
 
 
 @needs_early_starts
