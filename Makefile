@@ -16,9 +16,9 @@ SKYVERN := $(SKYVERN_VENV)/.installed
 export UV SKYVERN_VENV
 
 AIRFLOW ?= 3.3
-VENV := .venvs/airflow-$(AIRFLOW)$(OTHER)
-ifneq ($(filter-out unit installs events ticks pages approvals browser,$(SUITE)),)
-$(error SUITE=$(SUITE): unit, installs, events, ticks, pages, approvals or browser)
+VENV := $(if $(filter stores,$(SUITE)),.venvs/stores,.venvs/airflow-$(AIRFLOW)$(OTHER))
+ifneq ($(filter-out unit installs events ticks pages approvals browser stores,$(SUITE)),)
+$(error SUITE=$(SUITE): unit, installs, events, ticks, pages, approvals, browser or stores)
 endif
 ifneq ($(filter-out airflow pages,$(RIG)),)
 $(error RIG=$(RIG): airflow or pages)
@@ -46,6 +46,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 # SUITE=ticks: schedules are taken over and released while they fire, nine minutes of real ticks.
 # SUITE=pages: the run page in Chromium (AIRFLOW=3.1 or newer).
 # SUITE=browser: a browser logs in, extracts and downloads; needs Chromium, as pages does.
+# SUITE=stores: what needs the providers of stores, and an S3 server.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
 test: $(VENV)/.installed $(if $(filter unit installs,$(SUITE)),,$(SKYVERN))  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
 ifeq ($(SUITE),unit)
@@ -58,6 +59,8 @@ else ifeq ($(SUITE),approvals)
 	$(VENV)/bin/python -m pytest -v -rP tests/approvals
 else ifeq ($(SUITE),browser)
 	$(VENV)/bin/python -m pytest -v --durations=3 tests/browser
+else ifeq ($(SUITE),stores)
+	$(VENV)/bin/python -m pytest -v -rP tests/stores
 else ifeq ($(SUITE),pages)
 	$(VENV)/bin/python -m pytest -v tests/run_page
 else ifeq ($(SUITE),ticks)
@@ -114,6 +117,11 @@ clean:  ## remove environments and caches
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(call python,$(PYTHON)) $(@D)
 	$(UV) pip install --quiet --python $(@D) --constraint $< --editable . \
 	  --group $(if $(findstring airflow-lowest,$@)$(findstring airflow-newest,$@),test,dev)
+	touch $@
+
+.venvs/stores/.installed: constraints/stores.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(TOOLS_PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D) --constraint $< --editable '.[s3]' --group dev --group stores
 	touch $@
 
 .venvs/bench/.installed: constraints/bench.txt pyproject.toml | $(UV)

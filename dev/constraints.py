@@ -1,6 +1,6 @@
 """
 Resolve `constraints/*.txt`: one pinned environment per Airflow version, the lowest and the newest versions that the
-package allows, and one environment each for the Skyvern server, the benchmark and the documentation.
+package allows, and one environment each for the Skyvern server, the stores, the benchmark and the documentation.
 
 An Airflow is resolved as of the days after its release, so it has the dependencies that its users have: what Airflow
 publishes as its constraint files. One file is for all Pythons; markers say where they differ.
@@ -64,6 +64,13 @@ def compile_lowest(name: str) -> None:
     compile_pins(name, "", *options, "pyproject.toml", "--group", "test")
 
 
+def compile_stores(name: str) -> None:
+    """Resolve what the tests with real stores need beside the newest Airflow, whose environment stays as it is."""
+    as_given = ("--constraint", str(FOLDER / f"airflow-{NEWEST}.txt"))
+    groups = ("--group", "dev", "--group", "stores")
+    compile_pins(name, "", *FOR_TOOLS, *as_given, "pyproject.toml", "--extra", "s3", *groups)
+
+
 def main(names: list[str]) -> None:
     FOLDER.mkdir(exist_ok=True)
     newest = f"apache-airflow=={AIRFLOW[NEWEST][0]}\n"
@@ -75,6 +82,7 @@ def main(names: list[str]) -> None:
     files["airflow-lowest"] = compile_lowest
     files["airflow-newest"] = lambda name: compile_pins(name, "", *FOR_ALL_PYTHONS, *package, "test")
     files["bench"] = lambda name: compile_pins(name, newest, *FOR_TOOLS, *package, "bench")
+    files["stores"] = compile_stores
     files["docs"] = lambda name: compile_pins(name, "", *FOR_TOOLS, "--group", "docs")
     files["skyvern"] = lambda name: compile_pins(name, f"{SKYVERN}\nimageio-ffmpeg\n", *FOR_TOOLS)
     for name, compile_it in files.items():
