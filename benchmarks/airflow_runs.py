@@ -153,12 +153,13 @@ def faults(found: Found) -> list[str]:
 
 @dataclass
 class DagRun:
-    """A DAG run and its mapped task."""
+    """A DAG run and its mapped task, of which there are so many."""
 
     airflow: AirflowServer
     dag_id: str
     task_id: str
     conf: dict[str, Any]
+    tasks: int
     most_deferred: int = 0
     run_id: str = ""
     when_all_deferred: Callable[[], None] | None = None
@@ -170,7 +171,7 @@ class DagRun:
         while self.airflow.run_state(self.dag_id, self.run_id) not in RUN_FINAL:
             states = Counter(row["state"] for row in self._rows())
             self.most_deferred = max(self.most_deferred, states["deferred"])
-            if self.when_all_deferred and states["deferred"] == states.total():
+            if self.when_all_deferred and states["deferred"] == self.tasks:
                 self.when_all_deferred()
                 self.when_all_deferred = None
             if time.monotonic() - began > timeout:
@@ -266,11 +267,11 @@ def measure(runs: int, seconds: int, blip: float) -> Found:
     """
     counter = RequestCounter()
     with servers(counter) as (airflow, skyvern):
-        empty = DagRun(airflow, "bench_empty", "empty", {"numbers": list(range(EMPTY_TASKS))})
+        empty = DagRun(airflow, "bench_empty", "empty", {"numbers": list(range(EMPTY_TASKS))}, EMPTY_TASKS)
         empty.run(300)
         good, bad = (make_workflow(skyvern, seconds, terminated=terminated) for terminated in (False, True))
         workflows = [bad if fails(number) else good for number in range(runs)]
-        waiting = DagRun(airflow, "bench_runs", "run", {"workflows": workflows})
+        waiting = DagRun(airflow, "bench_runs", "run", {"workflows": workflows}, runs)
         if blip:
             waiting.when_all_deferred = partial(counter.refuse, blip)
         began = time.monotonic()
