@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import email
+import email.policy
 import json
-import quopri
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import pytest
 from jinja2 import Environment
 
 from airflow_skyvern import compat, plugin
+from airflow_skyvern.compat.sdk import DAG
 from airflow_skyvern.exceptions import SkyvernRunFailed
 from airflow_skyvern.notifications import skyvern_run
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
@@ -143,14 +145,49 @@ def test_the_plugin_brings_the_function_to_every_template() -> None:
     assert (plugin.SkyvernPlugin.name, skyvern_run.__name__) == ("skyvern", "skyvern_run")
 
 
-class Macros:
-    """What Airflow puts into a context as ``macros``, with this plugin's."""
+def real_macros() -> Any:
+    """What a task's context has as ``macros``, once Airflow has loaded its plugins."""
+    if compat.is_airflow_3():
+        try:
+            from airflow.sdk.plugins_manager import integrate_macros_plugins
+        except ImportError:
+            from airflow.plugins_manager import integrate_macros_plugins
+        integrate_macros_plugins()
+        from airflow.sdk.execution_time.context import MacrosAccessor
 
-    class skyvern:  # noqa: N801  the plugin's name
-        skyvern_run = staticmethod(skyvern_run)
+        return MacrosAccessor()
+    from airflow import macros
+    from airflow.plugins_manager import integrate_macros_plugins as integrate
+
+    integrate()
+    return macros
 
 
-TEXT = "{{ macros.skyvern.skyvern_run().run_id }} in {{ macros.skyvern.skyvern_run().failing_block }}"
+def test_airflow_finds_the_macro_of_the_installed_plugin() -> None:
+    assert real_macros().skyvern.skyvern_run is skyvern_run
+
+
+OF_DAG = {"skyvern_run": skyvern_run}
+FORMS: dict[str, dict[str, Any] | None] = {
+    "macros.skyvern.skyvern_run()": None,
+    "macros.skyvern.skyvern_run(context)": None,
+    "skyvern_run()": OF_DAG,
+    "skyvern_run(context)": OF_DAG,
+}
+"""How a template names the run, and the ``user_defined_macros`` that the DAG needs for it."""
+
+
+def context_in_a_dag(failed: Failed, form: str) -> dict[str, Any]:
+    """The context of the failed task's callback as Airflow has it: with its DAG and its macros."""
+    return {
+        **failed.context,
+        "macros": real_macros(),
+        "dag": DAG("d", schedule=None, user_defined_macros=FORMS[form]),
+    }
+
+
+def text_of(form: str) -> str:
+    return f"{{{{ {form}.run_id }}}} in {{{{ {form}.failing_block }}}}"
 
 
 @pytest.fixture
@@ -160,50 +197,38 @@ def peer(tmp_path: Path) -> Iterator[Peer]:
     server.stop()
 
 
+@pytest.mark.parametrize("form", FORMS)
 def test_a_slack_notification_names_run_and_block(
-    skyvern: FakeSkyvern, peer: Peer, monkeypatch: pytest.MonkeyPatch
+    skyvern: FakeSkyvern, peer: Peer, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     from airflow.providers.slack.notifications.slack import SlackNotifier
 
     monkeypatch.setenv("AIRFLOW_CONN_SLACK", json.dumps({"conn_type": "slack", "password": "xoxb-made-up"}))
     failed = Failed(skyvern)
-    notifier = SlackNotifier(slack_conn_id="slack", text=TEXT, channel="#ops", base_url=f"{peer.url}/")
+    notifier = SlackNotifier(slack_conn_id="slack", text=text_of(form), channel="#ops", base_url=f"{peer.url}/")
     with contextlib.suppress(Exception):  # the peer is no Slack, and says so
-        notifier({**failed.context, "macros": Macros})
+        notifier(context_in_a_dag(failed, form))
     [request] = [seen for seen in peer.requests if seen["path"] == "/chat.postMessage"]
     assert f"{failed.run_id} in pay" in request["body"].replace("+", " ")
 
 
-def test_a_mail_names_run_and_block(skyvern: FakeSkyvern, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_a_mail_names_run_and_block(
+    skyvern: FakeSkyvern, peer: Peer, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
     from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 
     extra = {"disable_ssl": True, "disable_tls": True, "from_email": "airflow@example.com"}
     connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": peer.smtp_port, "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_MAIL", json.dumps(connection))
     failed = Failed(skyvern)
+    text = text_of(form)
     notifier = SmtpNotifier(
-        to="ops@example.com", from_email="airflow@example.com", subject=TEXT, html_content=TEXT, smtp_conn_id="mail"
+        to="ops@example.com", from_email="airflow@example.com", subject=text, html_content=text, smtp_conn_id="mail"
     )
-    notifier({**failed.context, "macros": Macros})
+    notifier(context_in_a_dag(failed, form))
     [mail] = peer.mails
-    assert f"Subject: {failed.run_id} in pay" in mail
-    assert f"{failed.run_id} in pay" in quopri.decodestring(mail.partition("\n\n")[2] or mail).decode()
-
-
-def test_airflow_finds_the_macro_of_the_installed_plugin() -> None:
-    """As a task's context has it, once Airflow has loaded its plugins."""
-    if compat.is_airflow_3():
-        try:
-            from airflow.sdk.plugins_manager import integrate_macros_plugins
-        except ImportError:
-            from airflow.plugins_manager import integrate_macros_plugins
-        integrate_macros_plugins()
-        from airflow.sdk.execution_time.context import MacrosAccessor
-
-        macros: Any = MacrosAccessor()
-    else:
-        from airflow import macros
-        from airflow.plugins_manager import integrate_macros_plugins as integrate
-
-        integrate()
-    assert macros.skyvern.skyvern_run is skyvern_run
+    parsed = email.message_from_string(mail, policy=email.policy.default)
+    body = parsed.get_body(("html",))
+    assert body is not None
+    assert [parsed["subject"], body.get_content().strip()] == [f"{failed.run_id} in pay"] * 2
