@@ -3,7 +3,7 @@
 
 Measures how many requests a second reach Skyvern, how long the page takes, and what Airflow's own API takes then,
 compared with nobody looking. Skyvern is the fake, which answers at once. Fails if viewers cost Skyvern more than two
-requests a second, or Airflow's API more than twice as long (median) in the best of three rounds.
+requests a second, or Airflow's API more than twice as long (median) in the middle one of three rounds.
 """
 
 from __future__ import annotations
@@ -166,21 +166,21 @@ def one_round(fake: FakeSkyvern, airflow: AirflowServer) -> Round:
 
 
 def report(fake: FakeSkyvern, airflow: AirflowServer) -> bool:
-    """Measure and print; return whether all is as it should be in the quietest round."""
+    """Measure and print; return whether all is as it should be."""
     rounds = [one_round(fake, airflow) for _ in range(ROUNDS)]
-    best = min(rounds, key=lambda each: each.slowdown)
+    middle = sorted(rounds, key=lambda each: each.slowdown)[ROUNDS // 2]
     per_second = max(each.requests for each in rounds) / SECONDS
     slowdowns = ", ".join(f"{each.slowdown:.2f}" for each in rounds)
-    print(f"{VIEWERS} viewers, {len(best.pages)} pages in {SECONDS:.0f} s, load average {os.getloadavg()[0]:.1f}")
+    print(f"{VIEWERS} viewers, {len(middle.pages)} pages in {SECONDS:.0f} s, load average {os.getloadavg()[0]:.1f}")
     print(f"requests to Skyvern: at most {per_second:.2f} a second")
     for name, times in (
-        ("page", best.pages),
-        ("Airflow's API, nobody looking", best.alone),
-        ("Airflow's API meanwhile", best.beside),
+        ("page", middle.pages),
+        ("Airflow's API, nobody looking", middle.alone),
+        ("Airflow's API meanwhile", middle.beside),
     ):
         print("{}: median {:.1f} ms, 95 % {:.1f} ms".format(name, *percentiles(times)))
-    print(f"Airflow's API takes {best.slowdown:.2f} times as long (rounds: {slowdowns})")
-    return per_second <= MOST_REQUESTS_PER_SECOND and best.slowdown <= SLOWDOWN
+    print(f"Airflow's API takes {middle.slowdown:.2f} times as long (rounds: {slowdowns})")
+    return per_second <= MOST_REQUESTS_PER_SECOND and middle.slowdown <= SLOWDOWN
 
 
 def main() -> int:
