@@ -6,6 +6,7 @@ import re
 
 HOMES = {
     "DAG": "airflow",
+    "ObjectStoragePath": "airflow.io.path",
     "Param": "airflow.models.param",
     "Variable": "airflow.models",
     "XCom": "airflow.models.xcom",

@@ -117,6 +117,13 @@ def test_every_example_is_a_dag_of_this_airflow(path: Path, tmp_path: Path) -> N
     assert len(bag.dags) == 1
 
 
+@pytest.mark.parametrize("dag_file", DAG_FILES, ids=lambda path: path.name)
+def test_every_import_of_an_example_has_a_home_on_airflow_2(dag_file: Path) -> None:
+    code = dag_file.read_text()
+    if runs_on_airflow_2(code):
+        assert "from airflow.sdk" not in for_airflow_2(code)
+
+
 def test_the_imports_for_airflow_2_are_documented() -> None:
     document = (ROOT / "docs" / "compatibility.md").read_text()
     rows = re.findall(r"^\| `(from airflow\.sdk .+)` \| `(.+)` \|$", document, re.MULTILINE)
