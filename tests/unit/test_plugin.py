@@ -35,6 +35,15 @@ def test_there_are_no_webhooks_unless_a_connection_is_configured(monkeypatch: py
     assert type(app["app"]) is (plugin.PagesAndWebhooks if SHOWS_PAGES else plugin.Webhooks)
 
 
+@pytest.mark.skipif(not SHOWS_PAGES, reason="elsewhere nothing is mounted")
+async def test_without_a_connection_there_is_no_address_for_webhooks() -> None:
+    """As docs/events.md says."""
+    airflow_app = import_module("fastapi").FastAPI()
+    airflow_app.mount("/skyvern", plugin.fastapi_apps()[0]["app"])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(airflow_app), base_url="http://airflow") as client:
+        assert (await client.post("/skyvern/webhooks/skyvern_default", content=b"{}")).status_code == 404
+
+
 def test_there_are_pages_where_airflow_shows_them() -> None:
     views = plugin.SkyvernPlugin.external_views
     assert [view["destination"] for view in views] == (["task_instance", "dag_run", "nav"] if SHOWS_PAGES else [])

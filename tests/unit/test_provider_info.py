@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import import_module
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from airflow.providers_manager import ProvidersManager
 
 from airflow_skyvern.hooks import SkyvernHook, settings_of
 from airflow_skyvern.provider_info import CONNECTION_TYPE, get_provider_info
 
 INFO = get_provider_info()
+ROOT = Path(__file__).parents[2]
 
 
 def test_airflow_accepts_what_the_provider_says_of_itself() -> None:
@@ -55,3 +59,11 @@ def test_the_form_has_the_extras_that_the_hook_reads() -> None:
 def imported(path: str) -> Any:
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)
+
+
+def test_airflows_page_of_providers_links_to_this_documentation() -> None:
+    found = ProvidersManager().providers["airflow-provider-skyvern"].data
+    if "documentation-url" not in found:
+        pytest.skip("this Airflow makes the link itself")
+    [address] = re.findall(r'^Documentation = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert found["documentation-url"].strip() == address  # 3.1 leaves a space

@@ -36,6 +36,9 @@ INTERNAL = {
 }
 
 
+PUBLIC = {found.name for found in pkgutil.iter_modules(airflow_skyvern.__path__)} - INTERNAL
+
+
 @pytest.mark.parametrize("example", [path.stem for path in sorted((ROOT / "dags").glob("*.py"))])
 def test_every_example_is_in_the_navigation(example: str) -> None:
     assert f"- examples/{example}.md\n" in NAV, f"add examples/{example}.md to the nav in mkdocs.yml"
@@ -45,6 +48,27 @@ def test_every_example_is_in_the_navigation(example: str) -> None:
 def test_every_public_module_is_in_the_reference(module: str) -> None:
     shown = bool(re.search(rf"::: airflow_skyvern\.{module}\b", REFERENCE))
     assert shown == (module not in INTERNAL), f"give {module} a page in docs/reference/, or a line in INTERNAL"
+
+
+def public_names(module: str) -> list[str]:
+    """Return what a module offers: its `__all__`, or the functions and classes that are defined there."""
+    loaded = pytest.importorskip(f"airflow_skyvern.{module}", reason="of a newer Airflow", exc_type=ImportError)
+    own = [name for name, value in vars(loaded).items() if getattr(value, "__module__", "") == loaded.__name__]
+    return list(getattr(loaded, "__all__", [name for name in own if not name.startswith("_")]))
+
+
+def in_reference(module: str, name: str) -> bool:
+    """Tell whether a page shows a module with all of its names, or this name, wherever it is defined."""
+    whole = rf"::: airflow_skyvern\.{module}$"
+    return bool(re.search(rf"{whole}|::: airflow_skyvern\.{module}\.(\w+\.)*{name}$", REFERENCE, re.MULTILINE))
+
+
+@pytest.mark.parametrize("module", sorted(PUBLIC - {"client", "hooks"}))
+def test_every_public_name_is_in_the_reference(module: str) -> None:
+    """Of `client` the reference shows what users pass, and of `hooks` the hook; the others are shown whole."""
+    names = public_names(module)
+    assert names
+    assert [name for name in names if not in_reference(module, name)] == []
 
 
 def test_every_method_that_the_hook_makes_of_an_endpoint_is_found() -> None:
