@@ -69,7 +69,8 @@ class RunFiles:
 
     :param hook: The hook of the task.
     :param options: Where to, under which names.
-    :param go_on: Called about once a second; raises when the task has to stop.
+    :param go_on: Called about once a second, and for each piece that arrives, in the threads of the transfers; raises
+        when the task has to stop.
     """
 
     def __init__(
@@ -267,5 +268,7 @@ class RunFiles:
         self._stop_if_requested()
 
     def _stop_if_requested(self) -> None:
+        """Raise if the task has to stop; called for each piece, by the threads of the transfers."""
         if self._stop.is_set():
             raise _StopRequested
+        self._go_on()
