@@ -17,8 +17,8 @@ export UV SKYVERN_VENV
 
 AIRFLOW ?= 3.3
 VENV := $(if $(filter stores,$(SUITE)),.venvs/stores,.venvs/airflow-$(AIRFLOW)$(OTHER))
-ifneq ($(filter-out unit installs events ticks pages approvals browser stores,$(SUITE)),)
-$(error SUITE=$(SUITE): unit, installs, events, ticks, pages, approvals, browser or stores)
+ifneq ($(filter-out unit installs snippets events ticks pages approvals browser stores,$(SUITE)),)
+$(error SUITE=$(SUITE): unit, installs, snippets, events, ticks, pages, approvals, browser or stores)
 endif
 ifneq ($(filter-out airflow pages,$(RIG)),)
 $(error RIG=$(RIG): airflow or pages)
@@ -42,6 +42,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 # AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: some of the system tests.
 # SUITE=unit: no servers; also AIRFLOW=lowest|newest, the lowest and newest versions that the package allows.
 # SUITE=installs: the wheel, by pip, beside each Airflow's dependencies of its time (ALL=1: on each Python).
+# SUITE=snippets: every DAG in README and docs as written, scheduled, by hand and by `dags test`.
 # SUITE=events: many finished runs as events, and a triggerer that is killed (SEED=, KILLS=, POSTGRES=0).
 # SUITE=ticks: schedules are taken over and released while they fire, nine minutes of real ticks.
 # SUITE=pages: the run page in Chromium (AIRFLOW=3.1 or newer).
@@ -53,6 +54,8 @@ ifeq ($(SUITE),unit)
 	$(VENV)/bin/python -m pytest -q -n auto tests/unit
 else ifeq ($(SUITE),installs)
 	$(VENV)/bin/python -m pytest -v -n 2 --dist loadgroup tests/installs
+else ifeq ($(SUITE),snippets)
+	$(VENV)/bin/python -m pytest -v -m snippets tests/system
 else ifeq ($(SUITE),events)
 	$(VENV)/bin/python -m pytest -v -rP tests/events
 else ifeq ($(SUITE),approvals)

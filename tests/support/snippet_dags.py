@@ -41,7 +41,7 @@ def places() -> list[str]:
 
 LEFT_OUT = {
     "SkyvernScheduleGuard": "belongs to a schedule in Skyvern: tests/system/test_schedules.py exports and runs one",
-    "output_from=": "needs a block that extracts, and so a language model",
+    "s3://": "needs an object store: tests/unit/test_uploads.py and test_stores.py do without",
 }
 
 
@@ -64,7 +64,9 @@ def write_snippets(folder: Path, skyvern: SkyvernServer, airflow_url: str) -> di
 
 def _snippet(place: str, skyvern: SkyvernServer, airflow_url: str) -> Snippet:
     code = as_this_airflow_has_it(BLOCKS[place])
-    workflow_id = skyvern.create_workflow(f"snippet {place}", workflow_of_the_documents(skyvern.peer_url))
+    extracts = "output_from=" in code
+    definition = invoices_of_the_portal(skyvern.site.url) if extracts else workflow_of_the_documents(skyvern.peer_url)
+    workflow_id = skyvern.create_workflow(f"snippet {place}", definition)
     dag_ids = re.findall(r'with DAG\(\s*"(\w+)"', code)
     code = code.replace("wpid_123", workflow_id).replace(RECEIVER, airflow_url)
     for dag_id in dag_ids:
@@ -84,3 +86,17 @@ def workflow_of_the_documents(peer: str) -> dict[str, object]:
     ]
     fetch = {"block_type": "http_request", "label": "fetch", "method": "GET", "url": f"{peer}/json", "timeout": 10}
     return {"workflow_definition": {"parameters": parameters, "blocks": [fetch]}}
+
+
+def invoices_of_the_portal(site: str) -> dict[str, object]:
+    """Return a workflow whose browser extracts what `output_from` and `output_schema` name in the documents."""
+    fields = {"invoice": "string", "date": "string", "amount": "number"}
+    row = {"type": "object", "properties": {name: {"type": kind} for name, kind in fields.items()}}
+    extract = {
+        "block_type": "extraction",
+        "label": "extract_invoices",
+        "url": f"{site}/invoices?open=1",
+        "data_extraction_goal": "Extract all invoices.",
+        "data_schema": {"type": "array", "items": row},
+    }
+    return {"workflow_definition": {"parameters": [], "blocks": [extract]}}

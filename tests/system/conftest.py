@@ -67,15 +67,19 @@ class Rig:
 
 
 @pytest.fixture(scope="session")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    browser = any(test.get_closest_marker("snippets") for test in request.session.items)
     home = tmp_path_factory.mktemp("system")
-    with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern:
+    with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV, browser=browser) as skyvern:
         good = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
         connections = {
             "SKYVERN_DEFAULT": good,
             "SKYVERN_WRONG_KEY": {**good, "password": "not-the-key"},
         }
         env = {f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in connections.items()}
+        # When all DAG runs begin at once, an API server answers late, and Airflow 3 gives up a task after 5 s and
+        # some repetitions: "Executor … reported that the task instance … finished with state failed".
+        env["AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT"] = "60"
         dags = [SYSTEM_DAGS, events_rig.DAGS, *(ROOT / "dags").glob("*.py")]
         workflows = events_rig.make_workflows(skyvern)
         # Not SQLite: Airflow 3.3 waits for itself there, half a minute at a time, when much is written at once.
