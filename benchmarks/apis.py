@@ -295,7 +295,7 @@ class SkyvernRuns:
 
     @cached_property
     def timeline(self) -> bytes:
-        """A timeline as that of a run with a browser: 30 kB."""
+        """A timeline as that of a run with a browser: 40 kB."""
         return json.dumps(timeline(self._run(0, ended=False))).encode()
 
     @cached_property
