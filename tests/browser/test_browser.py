@@ -1,14 +1,17 @@
 """
 A run in a browser: a real Airflow, and a real Skyvern that drives a real Chromium on a web site on loopback.
 
-``make test SUITE=browser``, which takes three minutes. Without Chromium it fails, and says how to install it.
+``make test SUITE=browser`` takes some minutes. Without Chromium it fails, and says how to install it.
 """
 
 from __future__ import annotations
 
+import email
+import email.policy
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from dev.airflow_server import AirflowServer
 from dev.browser.chromium import require_chromium
 from dev.browser.site import DEMO_PASSWORD, pdf
 from dev.postgres import PostgresServer
+from dev.process import wait_until
 from dev.skyvern_server import SkyvernServer
 from tests.faults.leaks import Leaks
 
@@ -28,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
 DAGS = [ROOT / "dags" / "keep_downloaded_files.py", Path(__file__).parent / "dags" / "browser_dags.py"]
 EXAMPLE = "skyvern_keep_downloaded_files"
+BLOCKS = ("sign_in", "read_invoices", "get_pdf")
 SLOW = 180.0
 STRANGER = {"conn_type": "generic", "login": "stranger", "password": DEMO_PASSWORD}
 """Whom the portal does not know, with the password of somebody whom it knows."""
@@ -90,6 +95,12 @@ def kind_of(path: Path) -> str:
     return ".mp4" if start[4:] == b"ftyp" else marks.get(start[:4], "unknown")
 
 
+def mail_connection(skyvern: SkyvernServer) -> dict[str, Any]:
+    """The connection to the sink for mail."""
+    extra = {"disable_ssl": True, "disable_tls": True}
+    return {"conn_type": "smtp", "host": "127.0.0.1", "port": skyvern.peer.smtp_port, "extra": extra}
+
+
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     require_chromium()
@@ -99,6 +110,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         env = {
             "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(skyvern_default),
             "AIRFLOW_CONN_PORTAL": json.dumps(STRANGER),
+            "AIRFLOW_CONN_MAIL": json.dumps(mail_connection(skyvern)),
         }
         with AirflowServer(home / "airflow", DAGS, env, postgres=postgres) as airflow:
             yield Rig(airflow, skyvern, home / "kept")
@@ -135,6 +147,11 @@ def test_what_the_browser_read_is_the_value_of_the_task(completed: Ran) -> None:
     }
 
 
+def test_the_log_tells_block_by_block_what_the_browser_has_done(completed: Ran) -> None:
+    blocks = re.findall(r"block (\d of \d: \w+, completed in) \d+", completed.log)
+    assert blocks == [f"{n} of 3: {name}, completed in" for n, name in enumerate(BLOCKS, 1)], completed.log
+
+
 def test_a_completed_run_leaves_its_recording_as_mp4_and_its_screenshots(completed: Ran) -> None:
     assert len(completed.check_evidence(recording=".mp4")) >= 4
     assert not [path for path in completed.folder.iterdir() if path.name.startswith(".skyvern")]
@@ -145,6 +162,16 @@ def test_a_run_that_the_portal_refuses_fails_with_its_reason_and_leaves_its_evid
     assert "BAD_LOGIN" in refused.log
     assert "The portal refused the user name or the password." in refused.log
     assert refused.check_evidence(recording=".mp4")
+
+
+def test_a_mail_tells_of_the_failed_run_by_both_forms_of_a_template(rig: Rig, refused: Ran) -> None:
+    wait_until("a mail", lambda: bool(rig.skyvern.peer.mails), 30)
+    [mail] = rig.skyvern.peer.mails
+    parsed = email.message_from_string(mail, policy=email.policy.default)
+    body = parsed.get_body(("html",))
+    assert body is not None
+    assert str(parsed["subject"]).startswith(f"{refused.xcom('run_id')} terminated in block sign_in: ")
+    assert "The portal refused the user name or the password." in body.get_content()
 
 
 def test_the_password_of_the_portal_and_the_key_are_in_no_database_and_no_log(

@@ -8,7 +8,9 @@ import pytest
 
 from airflow_skyvern.client import api
 from airflow_skyvern.exceptions import SkyvernRequestError
+from airflow_skyvern.runs.block_log import BlockLog
 from dev.fake.run_details import ARTIFACT_TYPES, NO_ARTIFACT, NO_BLOCK
+from tests.support.log_lines import LogLines
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Artifact, Block, TimelineItem
@@ -56,6 +58,20 @@ def test_a_block_has_the_same_fields(side: Side, name: str) -> None:
     for block in blocks(timeline(side, side.completed(name).run_id)):
         assert set(block.model_dump()) == {*NO_BLOCK, *own}
         assert (block.task_id, block.actions) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("loops", "block 1 of 1: each_vendor, completed in"), ("fail_http", "block 1 of 1: refused, failed after")],
+)
+def test_a_wait_can_log_the_blocks(side: Side, name: str, told: str) -> None:
+    run_id, log = side.completed(name).run_id, LogLines()
+    blocks = BlockLog(run_id, log)
+    blocks.set_total(side.send(api.get_run_definition(run_id)))
+    rows = side.send(api.list_block_rows(run_id))
+    blocks.update(rows)
+    [line] = log.lines
+    assert line.startswith(f"Skyvern run {run_id}: {told}")
 
 
 def test_a_failed_block_says_why_without_naming_itself(side: Side) -> None:
