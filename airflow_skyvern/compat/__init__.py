@@ -378,8 +378,8 @@ def object_storage_path(address: str, conn_id: str | None) -> Any:
     :raises ImportError: a package of the provider for this kind of store is missing.
     :raises ValueError: the provider is missing.
     """
-    place = "airflow.sdk" if is_airflow_3() else "airflow.io.path"
-    return import_module(place).ObjectStoragePath(address, conn_id=conn_id)
+    home = "airflow.sdk" if is_airflow_3() else "airflow.io.path"
+    return import_module(home).ObjectStoragePath(address, conn_id=conn_id)
 
 
 def add_output_to_lineage(hook: Any, address: str) -> None:
@@ -389,8 +389,8 @@ def add_output_to_lineage(hook: Any, address: str) -> None:
     The collector moved in 3.2, and 2.11 calls assets datasets. What an address must look like is for the provider of
     its scheme to say, and a lineage that is refused must not fail a task.
     """
-    place = "airflow.sdk.lineage" if _exists("airflow.sdk.lineage") else "airflow.lineage.hook"
-    collector = import_module(place).get_hook_lineage_collector()
+    home = "airflow.sdk.lineage" if _exists("airflow.sdk.lineage") else "airflow.lineage.hook"
+    collector = import_module(home).get_hook_lineage_collector()
     add = collector.add_output_asset if hasattr(collector, "add_output_asset") else collector.add_output_dataset
     with suppress(ValueError):
         add(context=hook, uri=address)

@@ -51,7 +51,7 @@ class Declaration:
     parsed_at: float
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The line, for messages."""
         return f"{self.file}, line {self.line}"
 
@@ -106,8 +106,8 @@ def _refused(uri: str, made: Declaration, other: Declaration) -> SkyvernConfigEr
         names = ["watch"]
     here, there = (_named(names, declaration.arguments) for declaration in (made, other))
     return SkyvernConfigError(
-        f"The DAG files disagree about the asset {uri}: {here} in {made.place}; {there} in {other.place}. Airflow "
-        "would replace one's watcher by the other's at each parse, and runs would be handed over again. Call "
+        f"The DAG files disagree about the asset {uri}: {here} in {made.location}; {there} in {other.location}. "
+        "Airflow would replace one's watcher by the other's at each parse, and runs would be handed over again. Call "
         "skyvern_runs with the same arguments everywhere, best in one module that the DAG files import."
     )
 

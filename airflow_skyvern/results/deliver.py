@@ -39,13 +39,13 @@ def check_destination(task: Any) -> None:
 
 
 def deliver_files(
-    task: Any, task_try: TaskTry, run: Run, go_on: Callable[[], object] = lambda: None
+    task: Any, task_try: TaskTry, run: Run, check_stop: Callable[[], object] = lambda: None
 ) -> list[StoredFile]:
     """
     Store the files of a run that has completed, and push where they are.
 
     :param task: The operator, with the arguments of :class:`FileOptions`, ``hook`` and ``log``.
-    :param go_on: Called about once a second; raises when the task has to stop.
+    :param check_stop: Called about once a second; raises when the task has to stop.
     :raises SkyvernFilesMissing: the run downloaded other files than were expected; the evidence is stored.
     :raises SkyvernFileError: a file could not be stored.
     """
@@ -55,24 +55,24 @@ def deliver_files(
     from airflow_skyvern.results.run_files import RunFiles
 
     try:
-        files = RunFiles(task.hook, options, run, log=task.log, go_on=go_on).bring()
+        files = RunFiles(task.hook, options, run, log=task.log, check_stop=check_stop).bring()
     except SkyvernFilesMissing:
-        deliver_evidence(task, task_try, run, go_on)
+        deliver_evidence(task, task_try, run, check_stop)
         raise
     if options.files_to is not None:
         task_try.publish_files(xcom.FILES, [file.as_xcom() for file in files])
         _report(task, task_try, run, files)
     if options.evidence:
-        _store_evidence(task, task_try, run, go_on)
+        _store_evidence(task, task_try, run, check_stop)
     return files
 
 
-def deliver_evidence(task: Any, task_try: TaskTry, run: Run, go_on: Callable[[], object] = lambda: None) -> None:
+def deliver_evidence(task: Any, task_try: TaskTry, run: Run, check_stop: Callable[[], object] = lambda: None) -> None:
     """Store recording and screenshots of a run that ended badly; that this fails must not hide how the run ended."""
     if not file_options(task).evidence:
         return
     try:
-        _store_evidence(task, task_try, run, go_on)
+        _store_evidence(task, task_try, run, check_stop)
     except Exception as error:  # noqa: BLE001  whatever it is, the run's own error is what the task fails with
         task.log.warning("Skyvern run %s: its recording or screenshots could not be stored. %s", run.run_id, error)
 
@@ -92,10 +92,10 @@ class StopsTransfers:
             raise SkyvernRunCanceled("The task was killed, so it must not succeed.")
 
 
-def _store_evidence(task: Any, task_try: TaskTry, run: Run, go_on: Callable[[], object]) -> None:
+def _store_evidence(task: Any, task_try: TaskTry, run: Run, check_stop: Callable[[], object]) -> None:
     from airflow_skyvern.results.run_files import RunFiles
 
-    files = RunFiles(task.hook, file_options(task), run, log=task.log, go_on=go_on).bring_evidence()
+    files = RunFiles(task.hook, file_options(task), run, log=task.log, check_stop=check_stop).bring_evidence()
     task_try.publish_files(xcom.EVIDENCE, [file.as_xcom() for file in files])
 
 

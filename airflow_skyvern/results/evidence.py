@@ -17,7 +17,7 @@ RECORDING = "recording"
 SCREENSHOTS = frozenset({"screenshot_action", "screenshot_final"})
 """The pictures of actions and of the ends of blocks; those for the language model show the same pages again."""
 
-SETTLE_SECONDS = 5.0
+STABLE_SECONDS = 5.0
 """Seconds within which Skyvern compresses the recording of a run that has ended: the same id, another file."""
 
 ZIP = b"PK\x03\x04"
@@ -35,7 +35,7 @@ def evidence_of(
     clock: Callable[[], float] = time.monotonic,
 ) -> list[RunFile]:
     """Return recording and screenshots as far as they are wanted, under names that begin with the run's id."""
-    artifacts = _settled(hook, run_id, sleep, clock) if options.recording else hook.list_run_artifacts(run_id)
+    artifacts = _stable_files(hook, run_id, sleep, clock) if options.recording else hook.list_run_artifacts(run_id)
     present = sorted((found for found in artifacts if not found.archived), key=_age)
     found: list[RunFile] = []
     if options.recording:
@@ -45,11 +45,11 @@ def evidence_of(
     return found
 
 
-def _settled(
+def _stable_files(
     hook: SkyvernHook, run_id: str, sleep: Callable[[float], Any], clock: Callable[[], float]
 ) -> list[Artifact]:
     """List the artifacts when no recording is about to change any more, as far as that can be known."""
-    until = clock() + SETTLE_SECONDS
+    until = clock() + STABLE_SECONDS
     while True:
         artifacts = hook.list_run_artifacts(run_id)
         recordings = [one for one in artifacts if one.artifact_type == RECORDING]

@@ -31,7 +31,7 @@ AT_ONCE = 3
 WHOLE_ATTEMPTS = 3
 """How often a file is read from its beginning when something else arrived than Skyvern says."""
 
-SETTLE_SECONDS = 10.0
+STABLE_SECONDS = 10.0
 """Seconds after the end of a run within which Skyvern still adds files and their ids to it."""
 
 STOP_SECONDS = 5.0
@@ -69,8 +69,8 @@ class RunFiles:
 
     :param hook: The hook of the task.
     :param options: Where to, under which names.
-    :param go_on: Called about once a second, and for each piece that arrives, in the threads of the transfers; raises
-        when the task has to stop.
+    :param check_stop: Called about once a second, and for each piece that arrives, in the threads of the transfers;
+        raises when the task has to stop.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class RunFiles:
         run: Run,
         *,
         log: Log,
-        go_on: Callable[[], object] = lambda: None,
+        check_stop: Callable[[], object] = lambda: None,
         sleep: Callable[[float], Any] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -88,7 +88,7 @@ class RunFiles:
         self._options = options
         self._run = run
         self._log = log
-        self._go_on = go_on
+        self._check_stop = check_stop
         self._sleep = sleep
         self._clock = clock
         self._stop = threading.Event()
@@ -100,7 +100,7 @@ class RunFiles:
         :raises SkyvernFilesMissing: the run downloaded other files than were expected.
         :raises SkyvernFileError: a file could not be stored.
         """
-        files = self._settled()
+        files = self._stable_files()
         names = [file.name or "" for file in files]
         self._options.check_files(self._run.run_id, names, self._run.app_url)
         if self._options.files_to is None or not files:
@@ -126,9 +126,9 @@ class RunFiles:
     def _source(self) -> Source:
         return Source(self._hook, lambda: downloads(self._hook.fetch_run(self._run.run_id)))
 
-    def _settled(self) -> list[RunFile]:
+    def _stable_files(self) -> list[RunFile]:
         """Return the run's downloads once all are readable: Skyvern adds ids a moment after the end."""
-        until = self._clock() + SETTLE_SECONDS
+        until = self._clock() + STABLE_SECONDS
         while not (all(file.is_readable for file in downloads(self._run)) and self._as_expected()):
             if self._clock() >= until:
                 break
@@ -176,7 +176,7 @@ class RunFiles:
     def _wait(self, pending: Sequence[Future[StoredFile]]) -> None:
         try:
             while wait(pending, timeout=1.0).not_done:
-                self._go_on()
+                self._check_stop()
         except BaseException:
             self._stop.set()
             for future in pending:
@@ -259,7 +259,7 @@ class RunFiles:
             size=file.size,
             checksum=file.checksum,
             log=self._log,
-            go_on=self._stop_if_requested,
+            check_stop=self._stop_if_requested,
             sleep=self._sleep_or_stop,
         )
 
@@ -271,4 +271,4 @@ class RunFiles:
         """Raise if the task has to stop; called for each piece, by the threads of the transfers."""
         if self._stop.is_set():
             raise _StopRequested
-        self._go_on()
+        self._check_stop()

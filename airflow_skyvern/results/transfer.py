@@ -61,7 +61,7 @@ class Transfer:
     :param label: What the file is, for messages.
     :param size: The size in bytes that Skyvern tells, if it does.
     :param checksum: The sha256 that Skyvern tells, if it does.
-    :param go_on: Called for each piece; raises when the task is to stop.
+    :param check_stop: Called for each piece; raises when the task is to stop.
     :param patience: Seconds without a new byte after which the transfer fails.
     """
 
@@ -73,7 +73,7 @@ class Transfer:
         size: int | None,
         checksum: str | None,
         log: Log,
-        go_on: Callable[[], object] = lambda: None,
+        check_stop: Callable[[], object] = lambda: None,
         patience: float = PATIENCE,
         sleep: Callable[[float], Any] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -83,7 +83,7 @@ class Transfer:
         self._size = size
         self._checksum = checksum.lower() if checksum and len(checksum) == SHA256_DIGITS else None
         self._log = log
-        self._go_on = go_on
+        self._check_stop = check_stop
         self._patience = patience
         self._sleep = sleep
         self._clock = clock
@@ -134,7 +134,7 @@ class Transfer:
         known = self._received - incoming.start
         repeated = hashlib.sha256()
         for piece in incoming.chunks:
-            self._go_on()
+            self._check_stop()
             new = piece
             if known:
                 repeated.update(piece[:known])

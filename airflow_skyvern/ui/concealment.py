@@ -82,12 +82,3 @@ def web_address(text: Any) -> str | None:
     except ValueError:
         return None
     return text if parts.scheme in ("http", "https") and parts.hostname else None
-
-
-def place(address: str | None) -> str:
-    """Return host and path of a page that the browser visited; its query may hold tokens."""
-    try:
-        parts = urlsplit(address or "")
-    except ValueError:
-        return ""
-    return f"{parts.hostname or ''}{parts.path}" if parts.scheme in ("http", "https") else ""

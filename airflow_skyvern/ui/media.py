@@ -50,7 +50,7 @@ MAX_STREAMS_OF_USER = 4
 """Of these, those of one user: browsers open two or three for a video."""
 
 STREAM_PATIENCE = 5.0
-"""Seconds that a request waits for its turn."""
+"""Seconds that a request waits for a free stream."""
 
 CHUNK = 65536
 
@@ -106,7 +106,7 @@ class Picture:
     media_type: str
 
 
-class Turns:
+class StreamLimit:
     """Bounds how many streams there are at a time, for all users and for each."""
 
     def __init__(self, total: int = MAX_STREAMS, each: int = MAX_STREAMS_OF_USER) -> None:
@@ -114,9 +114,9 @@ class Turns:
         self._of_user: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def turn(self, user_id: str) -> AsyncIterator[None]:
+    async def slot(self, user_id: str) -> AsyncIterator[None]:
         """
-        Hold a place.
+        Hold one of the streams.
 
         :raises HTTPException: 429 if the user has as many as allowed, 503 if there is none.
         """
@@ -153,7 +153,7 @@ class Media:
             lambda _: PICTURE_TTL, size=lambda picture: len(picture.content), capacity=PICTURES_KEPT
         )
         self._video_types: SharedCache[str | None] = SharedCache(lambda _: PICTURE_TTL)
-        self._turns = Turns()
+        self._stream_limit = StreamLimit()
 
     async def picture(self, ref: RunRef, artifact: Artifact) -> Response:
         """Answer with a picture."""
@@ -214,7 +214,7 @@ class Media:
         self, ref: RunRef, artifact: Artifact, user_id: str, asked: Mapping[str, str]
     ) -> AsyncGenerator[Any, None]:
         """Yield the answer, then its body; whoever stops reading closes both."""
-        async with self._turns.turn(user_id), self._opened(ref, artifact, asked) as answer:
+        async with self._stream_limit.slot(user_id), self._opened(ref, artifact, asked) as answer:
             yield answer
             async for chunk in answer.aiter_raw(CHUNK):
                 yield chunk

@@ -105,7 +105,7 @@ class RunData:
     retry_pending: bool
 
     @property
-    def settled(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether nothing changes any more: recordings are compressed and pictures added seconds after the end."""
         ended = self.finished_at
         return self.is_final and ended is not None and datetime.now(timezone.utc) - ended > timedelta(seconds=60)

@@ -48,7 +48,7 @@ CLOSING_DELAY = 600.0
 ACTIVE_TTL = 4.0
 """Seconds for which an active run is shown to all viewers as it was fetched."""
 
-SETTLED_TTL = 60.0
+ENDED_TTL = 60.0
 """Seconds for a run that has ended a while ago."""
 
 TAGS_TTL = 300.0
@@ -250,4 +250,4 @@ class RunReader:
 
 
 def _ttl_of(page: RunData) -> float:
-    return SETTLED_TTL if page.settled else ACTIVE_TTL
+    return ENDED_TTL if page.has_ended else ACTIVE_TTL

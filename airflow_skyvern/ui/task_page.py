@@ -149,7 +149,7 @@ class TaskPages:
             log.info("The page of %s: %s", found.run or found.key, type(error).__name__)
             status_code = 404 if isinstance(error, SkyvernNotFoundError) else 200
             return Shown(sentence=sentence_of(error, found.run), changes=True, status_code=status_code)
-        return Shown(run, conn_id=found.run.skyvern_conn_id, changes=not run.settled)
+        return Shown(run, conn_id=found.run.skyvern_conn_id, changes=not run.has_ended)
 
 
 async def task_page(pages: TaskPages, request: Request, user: Any, ids: tuple[str, str, str, str]) -> Response:

@@ -90,9 +90,9 @@ class AirflowUI:
         return self._visible(self.frame.get_by_text(text).first, seconds)
 
     @staticmethod
-    def _visible(place: Locator, seconds: float) -> Locator:
-        expect(place).to_be_visible(timeout=1000 * seconds)
-        return place
+    def _visible(target: Locator, seconds: float) -> Locator:
+        expect(target).to_be_visible(timeout=1000 * seconds)
+        return target
 
     @property
     def is_dark(self) -> bool:

@@ -89,7 +89,7 @@ class Run:
     schedule_id: str | None = None
     step: int = -1
     canceled: bool = False
-    told_to_go_on: bool = False
+    continued: bool = False
     retried_from: str | None = None
     retried_by: str | None = None
 
@@ -143,9 +143,9 @@ class Run:
 
     def look(self) -> None:
         """Go one step further, unless the run is over or waits for a person."""
-        paused = self.state["status"] == "paused" and not self.told_to_go_on
+        paused = self.state["status"] == "paused" and not self.continued
         if not self.canceled and not paused and self.step < len(self.plan) - 1:
-            self.told_to_go_on = self.told_to_go_on and self.state["status"] != "paused"
+            self.continued = self.continued and self.state["status"] != "paused"
             self.step += 1
 
 

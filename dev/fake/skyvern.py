@@ -262,7 +262,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules):
         run = self.runs.get(run_id)
         if run is None or run.state["status"] != "paused":
             raise detail(404, f"Workflow run not found {run_id}")
-        run.told_to_go_on = True
+        run.continued = True
         run.look()
         return None
 

@@ -1,4 +1,4 @@
-"""The DAGs in the documents as DAG files, with ids of real workflows in place of `wpid_123`."""
+"""The DAGs in the documents as DAG files, with ids of real workflows in location of `wpid_123`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RECEIVER = "https://airflow.example.com"
 class Snippet:
     """A block that makes DAGs; `dag_ids` are theirs, made unique, as two documents may use the same."""
 
-    place: str
+    location: str
     code: str
     dag_ids: tuple[str, ...]
     workflow_id: str
@@ -34,9 +34,9 @@ class Snippet:
         return "skyvern_runs(" in self.code
 
 
-def places() -> list[str]:
+def locations() -> list[str]:
     """Return the blocks that make DAGs of this Airflow."""
-    return [place for place, code in BLOCKS.items() if "with DAG(" in code and not _left_out(code)]
+    return [location for location, code in BLOCKS.items() if "with DAG(" in code and not _left_out(code)]
 
 
 LEFT_OUT = {
@@ -50,32 +50,32 @@ def _left_out(code: str) -> bool:
 
 
 def write_snippets(folder: Path, skyvern: SkyvernServer, airflow_url: str) -> dict[str, Snippet]:
-    """Write the DAG files, with what the guide says belongs beside them, and return them by their places."""
+    """Write the DAG files, with what the guide says belongs beside them, and return them by their locations."""
     folder.mkdir()
     guide = (ROOT / "docs" / "guide.md").read_text()
     for content in re.findall(r"```json\n *(.*?)\n *```", guide, re.DOTALL):
         (folder / "invoices.json").write_text(content)
     made = {}
-    for place in places():
-        made[place] = snippet = _snippet(place, skyvern, airflow_url)
-        (folder / f"{_name(place)}.py").write_text(snippet.code)
+    for location in locations():
+        made[location] = snippet = _snippet(location, skyvern, airflow_url)
+        (folder / f"{_name(location)}.py").write_text(snippet.code)
     return made
 
 
-def _snippet(place: str, skyvern: SkyvernServer, airflow_url: str) -> Snippet:
-    code = as_this_airflow_has_it(BLOCKS[place])
+def _snippet(location: str, skyvern: SkyvernServer, airflow_url: str) -> Snippet:
+    code = as_this_airflow_has_it(BLOCKS[location])
     extracts = "output_from=" in code
     definition = invoices_of_the_portal(skyvern.site.url) if extracts else workflow_of_the_documents(skyvern.peer_url)
-    workflow_id = skyvern.create_workflow(f"snippet {place}", definition)
+    workflow_id = skyvern.create_workflow(f"snippet {location}", definition)
     dag_ids = re.findall(r'with DAG\(\s*"(\w+)"', code)
     code = code.replace("wpid_123", workflow_id).replace(RECEIVER, airflow_url)
     for dag_id in dag_ids:
-        code = code.replace(f'"{dag_id}"', f'"{_name(place)}_{dag_id}"')
-    return Snippet(place, code, tuple(f"{_name(place)}_{dag_id}" for dag_id in dag_ids), workflow_id)
+        code = code.replace(f'"{dag_id}"', f'"{_name(location)}_{dag_id}"')
+    return Snippet(location, code, tuple(f"{_name(location)}_{dag_id}" for dag_id in dag_ids), workflow_id)
 
 
-def _name(place: str) -> str:
-    return "snippet_" + re.sub(r"\W+", "_", place.removeprefix("docs/").replace(".md", ""))
+def _name(location: str) -> str:
+    return "snippet_" + re.sub(r"\W+", "_", location.removeprefix("docs/").replace(".md", ""))
 
 
 def workflow_of_the_documents(peer: str) -> dict[str, object]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dev.process import wait_until
-from tests.support.snippet_dags import Snippet, places, write_snippets
+from tests.support.snippet_dags import Snippet, locations, write_snippets
 from tests.support.snippets import BLOCKS, ROOT
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.snippets
 SLOW = 240.0
 ALL_WITH_DAGS_TEST = 1500.0
 BY_HAND = "by_hand"
-SCHEDULED = [place for place in places() if 'schedule="@' in BLOCKS[place]]
-WITH_A_RUN = [place for place in places() if "skyvern_runs(" in BLOCKS[place]]
+SCHEDULED = [location for location in locations() if 'schedule="@' in BLOCKS[location]]
+WITH_A_RUN = [location for location in locations() if "skyvern_runs(" in BLOCKS[location]]
 
 DAGS_TEST = """
 import sys
@@ -90,8 +90,8 @@ def dags_test(airflow: AirflowServer, snippets: Iterable[Snippet]) -> str:
     )
 
 
-def snippet_of(started: Started, place: str) -> Snippet:
-    return started.snippets[place]
+def snippet_of(started: Started, location: str) -> Snippet:
+    return started.snippets[location]
 
 
 def check(started: Started, dag_id: str, run_id: str) -> None:
@@ -104,22 +104,22 @@ def check(started: Started, dag_id: str, run_id: str) -> None:
         raise AssertionError("\n".join([str(states), *logs]))
 
 
-@pytest.mark.parametrize("place", places())
-def test_a_snippet_runs_when_it_is_triggered_by_hand(started: Started, place: str) -> None:
-    for dag_id in snippet_of(started, place).dag_ids:
+@pytest.mark.parametrize("location", locations())
+def test_a_snippet_runs_when_it_is_triggered_by_hand(started: Started, location: str) -> None:
+    for dag_id in snippet_of(started, location).dag_ids:
         check(started, dag_id, BY_HAND)
 
 
-@pytest.mark.parametrize("place", SCHEDULED)
-def test_a_snippet_runs_when_its_time_has_come(started: Started, place: str) -> None:
-    [dag_id] = snippet_of(started, place).dag_ids
+@pytest.mark.parametrize("location", SCHEDULED)
+def test_a_snippet_runs_when_its_time_has_come(started: Started, location: str) -> None:
+    [dag_id] = snippet_of(started, location).dag_ids
     [run_id] = {run["dag_run_id"] for run in started.runs_of(dag_id) if run["run_type"] == "scheduled"}
     check(started, dag_id, run_id)
 
 
-@pytest.mark.parametrize("place", WITH_A_RUN)
-def test_a_snippet_runs_when_a_run_has_finished(started: Started, place: str) -> None:
-    rig, snippet = started.rig, snippet_of(started, place)
+@pytest.mark.parametrize("location", WITH_A_RUN)
+def test_a_snippet_runs_when_a_run_has_finished(started: Started, location: str) -> None:
+    rig, snippet = started.rig, snippet_of(started, location)
     run_id = start_and_finish(rig, snippet.workflow_id)
     rig.events.wait_handed_over(snippet.dag_ids[0], [run_id], timeout=SLOW)
     [dag_run] = [name for name, runs in rig.events.events_of(snippet.dag_ids[0]).items() if run_id in runs]
@@ -146,8 +146,8 @@ def test_a_dag_that_handles_each_run_once_was_started_for_it(started: Started) -
     check(started, handler, run_id)
 
 
-@pytest.mark.parametrize("place", places())
-def test_a_snippet_runs_with_dags_test(started: Started, place: str) -> None:
+@pytest.mark.parametrize("location", locations())
+def test_a_snippet_runs_with_dags_test(started: Started, location: str) -> None:
     log = started.log_of_dags_test
-    for dag_id in snippet_of(started, place).dag_ids:
+    for dag_id in snippet_of(started, location).dag_ids:
         assert re.findall(rf"^ENDED {dag_id} (.*)$", log, re.MULTILINE) == ["success"], log

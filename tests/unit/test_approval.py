@@ -524,5 +524,5 @@ def test_text_is_escaped_whatever_it_is() -> None:
 def skyvern_continues(skyvern: FakeSkyvern) -> None:
     """Let a person answer in Skyvern's own UI."""
     run = skyvern.runs[next(iter(skyvern.runs))]
-    run.told_to_go_on = True
+    run.continued = True
     run.look()

@@ -191,8 +191,8 @@ PICTURES = (
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait for what Skyvern may still be working on."""
-    monkeypatch.setattr(evidence, "SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(run_files, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(evidence, "STABLE_SECONDS", 0.0)
+    monkeypatch.setattr(run_files, "STABLE_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("quick")

@@ -263,11 +263,11 @@ def test_a_run_whose_workflow_is_deleted_meanwhile_is_seen_to_its_end(
 def test_a_person_who_is_awaited_is_told_where(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
     ti = FakeTaskInstance()
 
-    def go_on(key: str) -> None:
+    def check_stop(key: str) -> None:
         if key == "awaiting_person":
             SkyvernHook().continue_run(ti.xcoms["run_id"])
 
-    ti.on_push = go_on
+    ti.on_push = check_stop
     run_task(lambda: make(skyvern.workflow(plan=("running", "paused", "completed")), deferrable=deferrable), ti)
     [run_id] = skyvern.runs
     assert ti.xcoms["awaiting_person"] == {"run_id": run_id, "app_url": f"http://localhost:8080/runs/{run_id}"}

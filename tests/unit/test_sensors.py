@@ -60,7 +60,7 @@ def wait(run_id: str, ti: FakeTaskInstance | None = None, **more: Any) -> Any:
 def test_a_sensor_waits_for_a_run_and_returns_its_output(skyvern: FakeSkyvern, mode: dict[str, Any]) -> None:
     pending = {"status": "failed", "retry_pending": True}
     run_id = skyvern.run(plan=("queued", pending, "paused", "completed"), output={"sum": 1})
-    skyvern.runs[run_id].told_to_go_on = True
+    skyvern.runs[run_id].continued = True
     ti = FakeTaskInstance()
     assert wait(run_id, ti, **mode) == {"sum": 1}
     assert ti.xcoms == {"run_id": run_id, "app_url": f"http://localhost:8080/runs/{run_id}"}

@@ -147,4 +147,4 @@ def test_a_task_that_has_to_stop_stops_the_transfer() -> None:
         raise Stop
 
     with pytest.raises(Stop):
-        receive(Server(), go_on=stop)
+        receive(Server(), check_stop=stop)

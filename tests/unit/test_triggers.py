@@ -272,7 +272,7 @@ async def test_a_new_pause_is_news_if_that_is_wanted(
     skyvern: FakeSkyvern, *, pause_known: bool | None, plan: tuple[str, ...], reason: str
 ) -> None:
     run_id = skyvern.run(plan=plan)
-    skyvern.runs[run_id].told_to_go_on = True
+    skyvern.runs[run_id].continued = True
     waiting = SkyvernRunTrigger(run_id, "skyvern_default", 0.01, time.time() + 10, pause_known=pause_known)
     event = await first_event(waiting)
     assert event["reason"] == reason
