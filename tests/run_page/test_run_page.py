@@ -1,14 +1,15 @@
 """
 The run page in Chromium: a real Airflow, a real Skyvern that drives a real browser.
 
-    .venvs/airflow-3.3/bin/python -m pytest tests/run_page
+    make test SUITE=pages AIRFLOW=3.1
 
-Takes five minutes. With RUN_PAGE_IMAGES=docs/images it writes the pictures of the documentation. With another Airflow
-in AIRFLOW_BIN (.venvs/airflow-3.1/bin) it tests that one.
+Takes ten minutes. A hostile run, of which every text, picture and file would like to run a script, comes from the
+fake. With RUN_PAGE_IMAGES=docs/images it writes the pictures of the documentation.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,17 +18,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Error as PlaywrightError
 
 from dev.airflow_server import AirflowServer
 from dev.browser.ui import AirflowUI, airflow_ui
+from dev.fake.records import Media
+from dev.fake.skyvern import API_KEY, FakeSkyvern
 from dev.process import wait_until
 from dev.skyvern_server import SkyvernServer
+from tests.faults.leaks import Leaks
+from tests.support.loopback import Loopback
 
 ROOT = Path(__file__).parents[2]
 SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
-AIRFLOW_BIN = Path(os.environ["AIRFLOW_BIN"]) if "AIRFLOW_BIN" in os.environ else None
 DAG, TASK = "invoices", "fetch_invoices"
+ASKING_DAG, ASKING_TASK = "payments", "pay"
 PASSWORD = "demo-pass"
+EVIL = (
+    "<script>top.ran=1</script><img src=x onerror='top.ran=1'>[a](javascript:top.ran=1)![b](//evil.test/c){{ 7*7 }}"
+)
+SVG = b"<svg xmlns='http://www.w3.org/2000/svg' onload='top.ran=1'><script>top.ran=1</script></svg>"
+HTML = b"<!doctype html><script>top.ran=1</script>"
 SEEK = """async video => {
     video.muted = true;
     video.currentTime = video.duration / 2;
@@ -40,14 +51,23 @@ SEEK = """async video => {
 class Rig:
     airflow: AirflowServer
     skyvern: SkyvernServer
+    hostile: FakeSkyvern
     images: Path
 
-    def start(self, workflow: str, parameters: dict[str, Any] | None = None) -> str:
-        conf = {"workflow_id": self.skyvern.workflow(workflow), "parameters": parameters or {}}
-        return self.airflow.trigger(DAG, conf, run_id=f"test_{workflow}", timeout=120)
+    def start(self, workflow: str, dag_id: str = DAG) -> str:
+        conf = {"workflow_id": self.skyvern.workflow(workflow)}
+        return self.airflow.trigger(dag_id, conf, run_id=f"test_{workflow}", timeout=120)
 
-    def page(self, run_id: str) -> str:
-        return f"/dags/{DAG}/runs/{run_id}/tasks/{TASK}/plugin/skyvern"
+    def start_hostile(self, name: str, dag_id: str = DAG, **workflow: Any) -> str:
+        workflow_id = self.hostile.workflow(EVIL, parameters={"a": "string", EVIL: "string"}, **workflow)
+        conf = {"skyvern_conn_id": "hostile", "workflow_id": workflow_id, "parameters": {"a": EVIL, EVIL: EVIL}}
+        return self.airflow.trigger(dag_id, conf, run_id=name, timeout=120)
+
+    def task(self, run_id: str, dag_id: str = DAG, task_id: str = TASK) -> str:
+        return f"/dags/{dag_id}/runs/{run_id}/tasks/{task_id}"
+
+    def page(self, run_id: str, dag_id: str = DAG, task_id: str = TASK) -> str:
+        return f"{self.task(run_id, dag_id, task_id)}/plugin/skyvern"
 
     def save_both(self, ui: AirflowUI, path: str, name: str, text: str) -> None:
         for theme in ("light", "dark"):
@@ -63,16 +83,25 @@ class Rig:
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     home = tmp_path_factory.mktemp("run-page")
     images = Path(os.environ.get("RUN_PAGE_IMAGES", home / "images"))
-    with SkyvernServer(home / "skyvern", SKYVERN_VENV, browser=True) as skyvern:
-        connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
-        env = {"AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection)}
-        with AirflowServer(home / "airflow", Path(__file__).parent / "dags", env, AIRFLOW_BIN) as airflow:
-            yield Rig(airflow, skyvern, images)
+    with SkyvernServer(home / "skyvern", SKYVERN_VENV, browser=True) as skyvern, Loopback() as loopback:
+        loopback.fake = FakeSkyvern()
+        env = {
+            "AIRFLOW_CONN_SKYVERN_DEFAULT": connection(skyvern.base_url, skyvern.api_key),
+            "AIRFLOW_CONN_HOSTILE": connection(loopback.url, API_KEY),
+        }
+        with AirflowServer(home / "airflow", Path(__file__).parent / "dags", env) as airflow:
+            yield Rig(airflow, skyvern, loopback.fake, images)
+
+
+def connection(host: str, key: str) -> str:
+    return json.dumps({"conn_type": "skyvern", "host": host, "password": key})
 
 
 @pytest.fixture
 def ui(rig: Rig) -> Iterator[AirflowUI]:
     with airflow_ui(rig.airflow.ui_url, window={"width": 1280, "height": 1000}) as opened:
+        opened.open("/")  # Airflow 3.1 forgets where a visitor without a cookie wanted to go
+        opened.wait_for("Dags")
         yield opened
 
 
@@ -149,3 +178,86 @@ def test_the_lists_lead_to_the_page(rig: Rig, ui: AirflowUI) -> None:
     ui.frame.get_by_role("link", name=TASK).click()
     ui.wait_in_frame("Recording")
     assert ui.problems == []
+
+
+def test_a_person_decides_on_the_page(rig: Rig, ui: AirflowUI) -> None:
+    run_id = rig.start("human", ASKING_DAG)
+    page = rig.page(run_id, ASKING_DAG, ASKING_TASK)
+    ui.open(page)
+    ui.wait_in_frame("May INV-1 be paid?", seconds=120)  # once the run asks
+    pay = ui.frame.get_by_role("button", name="Pay")
+    pay.wait_for(timeout=60_000)  # once the task asks in Airflow, too
+    rig.save_both(ui, page, "run-page-asks", "Pay")
+    ui.open(f"{rig.task(run_id, ASKING_DAG, ASKING_TASK)}/required_actions", dark=False)
+    ui.wait_for("Skyvern: Invoice INV-1")
+    ui.wait_for("May INV-1 be paid?")
+    ui.save(rig.images / "required-action-light.png")
+    ui.open(page)
+    pay.focus()
+    ui.page.keyboard.press("Enter")
+    ui.wait_in_frame("completed", seconds=120)  # without a reload
+    assert rig.airflow.wait_run(ASKING_DAG, run_id) == "success"
+    note = rig.airflow.xcom(ASKING_DAG, run_id, ASKING_TASK, "approval")
+    assert (note["approved"], note["answer"], note["answered_in"]) == (True, "Pay", "airflow")
+    assert ui.problems == []
+
+
+def test_nothing_of_a_hostile_run_runs(rig: Rig, ui: AirflowUI) -> None:
+    click = {"action_type": EVIL, "intention": EVIL, "status": EVIL, "screenshot": 0}
+    run_id = rig.start_hostile(
+        "hostile",
+        plan=("running", {"status": "failed", "app_url": "javascript:top.ran=1"}),
+        failure_reason=EVIL,
+        errors=[{"error_code": EVIL, "reasoning": EVIL}],
+        artifacts={"x.svg": SVG, "x.html": HTML, EVIL.replace("/", "_"): HTML},
+        media=[Media("screenshot_action", SVG, label=EVIL), Media("recording", HTML)],
+        blocks=[
+            {"label": EVIL, "block_type": EVIL, "description": EVIL, "failure_reason": EVIL, "error_codes": [EVIL]},
+            {"label": "clicks", "block_type": "navigation", "actions": [click]},
+        ],
+    )
+    assert rig.airflow.wait_run(DAG, run_id) == "failed"
+    ui.open(rig.page(run_id))
+    ui.wait_in_frame("Downloaded files")
+    ui.frame.locator("summary").first.click()
+    assert ui.frame.locator("#page").inner_text().count("<script>top.ran=1</script>") > 10
+    assert "49" not in ui.frame.locator("h1").inner_text()
+    ui.frame.locator("[data-picture].broken").first.wait_for()
+    assert ui.frame.locator("[data-picture]:not(.broken)").count() == 0
+    assert ui.frame.locator("#page a[href^='javascript']").count() == 0
+    files = ui.frame.locator("[data-download]")
+    assert files.count() == 3
+    for number in range(3):
+        with ui.page.expect_download() as download:
+            files.nth(number).click()
+        assert b"top.ran=1" in Path(download.value.path()).read_bytes()
+    addresses = files.evaluate_all("links => links.map(link => link.href)")
+    assert ui.page.evaluate("window.ran") is None
+    for address in addresses:
+        with ui.page.expect_download(), contextlib.suppress(PlaywrightError):  # "Download is starting" is an error
+            ui.page.goto(address)
+        assert ui.page.evaluate("window.ran") is None
+    for list_of_runs in (f"/dags/{DAG}/runs/{run_id}/plugin/skyvern_dag_run", "/plugin/skyvern_runs"):
+        ui.open(list_of_runs)
+        ui.wait_in_frame(TASK)
+        assert ui.page.evaluate("window.ran") is None
+
+
+def test_nothing_of_a_hostile_question_runs(rig: Rig, ui: AirflowUI) -> None:
+    ask = {"label": EVIL, "block_type": "human_interaction", "status": "running", "subject": EVIL}
+    ask |= {"instructions": EVIL, "positive_descriptor": EVIL, "negative_descriptor": "Stop"}
+    run_id = rig.start_hostile("hostile_question", ASKING_DAG, plan=("running", "paused"), blocks=[ask])
+    ui.open(rig.page(run_id, ASKING_DAG, ASKING_TASK))
+    ui.frame.get_by_role("button", name="Stop").wait_for(timeout=120_000)
+    assert ui.page.evaluate("window.ran") is None
+    ui.open(f"{rig.task(run_id, ASKING_DAG, ASKING_TASK)}/required_actions")
+    ui.wait_for("Run in Skyvern")
+    assert ui.page.locator("a[href*='javascript'], [src*='evil.test'], [href*='evil.test']").count() == 0
+    assert ui.page.evaluate("window.ran") is None
+
+
+def test_the_keys_are_nowhere(rig: Rig) -> None:
+    """In no log, the API server's with its requests included, and not in the database."""
+    leaks = Leaks(rig.airflow, {rig.skyvern.api_key, API_KEY})
+    leaks.look_into_files()
+    assert leaks.found == set()
