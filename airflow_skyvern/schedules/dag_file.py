@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -69,11 +69,15 @@ with DAG(
     )
     run = SkyvernRunWorkflowOperator(
         task_id="run",
-        workflow_id={workflow_id_text},{parameters}
+        workflow_id={workflow_id_text},{parameters}{check}
         deferrable=True,{connection}
     )
     guard >> run
 '''
+
+UNCHECKED = """
+        # The workflow does not have all of these parameters. Skyvern ignores the others.
+        check_parameters=False,"""
 
 _BLOCK_LINE = re.compile(r"^# Skyvern schedule (\S+) as DAG (\S+) from (\S+)$", re.MULTILINE)
 _MARK_LINE = re.compile(re.escape(MARK) + r" sha256=([0-9a-f]{64})\n")
@@ -149,7 +153,14 @@ def read_file(text: str) -> DagFile | None:
 
 
 def export(
-    schedule: Schedule, title: str, start: datetime, options: Options, dag_id: str, *, paused: bool = False
+    schedule: Schedule,
+    title: str,
+    start: datetime,
+    options: Options,
+    dag_id: str,
+    *,
+    paused: bool = False,
+    ignored: Collection[str] = (),
 ) -> Export:
     """
     Write the DAG of one schedule.
@@ -157,6 +168,7 @@ def export(
     :param title: The title of its workflow.
     :param start: The first moment that Airflow may fire.
     :param paused: Whether Airflow is to keep the DAG paused when it first sees it.
+    :param ignored: Parameters that the workflow does not have: as Skyvern ignores them, nothing is checked.
     :raises SkyvernConfigError: the schedule has no cron expression, or its id is not one.
     """
     if schedule.cron_expression is None:
@@ -186,6 +198,7 @@ def export(
         workflow_id_text=literal(schedule.workflow_permanent_id),
         schedule_id_text=literal(schedule.workflow_schedule_id),
         parameters=f"\n        parameters={literal(parameters, 8)}," if parameters else "",
+        check=UNCHECKED if ignored else "",
         connection=f"\n        skyvern_conn_id={literal(connection)}," if connection != DEFAULT_CONNECTION else "",
     )
     return Export(Block(schedule.workflow_schedule_id, dag_id, _utc(start), text), variables)

@@ -24,9 +24,10 @@ from airflow_skyvern.client.cron import last_skyvern_run, skyvern_runs
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.schedules.airflow_db import KnownDag, preferred_dag
 from airflow_skyvern.schedules.dag_file import Export, Options, dag_id_for, export
+from airflow_skyvern.schedules.ignored_parameters import ignored_parameters
 
 if TYPE_CHECKING:
-    from airflow_skyvern.models import ListedSchedule, RunSummary, Schedule, ScheduleDetails
+    from airflow_skyvern.models import ListedSchedule, RunSummary, Schedule, ScheduleDetails, Workflow
     from airflow_skyvern.schedules.dag_folder import DagFileSlot, DagFolder
 
 MARGIN_BEFORE_TICK = timedelta(seconds=20)
@@ -54,6 +55,10 @@ class SkyvernSide(Protocol):
     @property
     def disable_schedule(self) -> Callable[[str, str], ScheduleDetails]:
         """Disable it."""
+
+    @property
+    def get_workflow(self) -> Callable[[str], Workflow]:
+        """Get its workflow."""
 
     @property
     def list_workflow_runs(self) -> Callable[..., Iterable[RunSummary]]:
@@ -173,6 +178,7 @@ class Handover:
             self.options,
             existing.dag_id if existing else wanted,
             paused=not schedule.enabled and (existing is None or existing.paused),
+            ignored=ignored_parameters(schedule, self.skyvern.get_workflow),
         )
         return slot, exported
 

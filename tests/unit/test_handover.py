@@ -213,6 +213,16 @@ def test_a_file_changed_by_hand_is_left_alone_and_can_be_taken_over(user: User) 
     assert not user.schedule.enabled
 
 
+@pytest.mark.parametrize(("names", "unchecked"), [(("vendor",), False), (("vendor", "month"), True), ((), False)])
+def test_names_that_skyvern_ignores_are_ignored_by_the_dag_too(
+    user: User, names: tuple[str, ...], unchecked: bool
+) -> None:
+    user.schedule.workflow.parameters = {"vendor": "string"}
+    user.schedule.parameters = dict.fromkeys(names, "ACME")
+    user.export()
+    assert ("check_parameters=False," in user.file.read_text()) is unchecked
+
+
 def test_secrets_must_be_set_before_a_takeover(user: User) -> None:
     user.schedule.parameters = {"password": "hunter2"}
     with pytest.raises(SkyvernConfigError, match="airflow variables set skyvern_every_five_password '<value>'"):
