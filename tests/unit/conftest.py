@@ -29,10 +29,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def _reschedules_can_be_stored() -> None:
     """Airflow 2 asks its database when a sensor was first rescheduled."""
     if airflow.__version__.startswith("2."):
-        from airflow.models import taskinstance  # noqa: F401  its table is what the other refers to
+        from airflow.models import import_all_models
         from airflow.models.taskreschedule import TaskReschedule
         from airflow.settings import engine
 
+        import_all_models()  # the table refers to others
         TaskReschedule.__table__.create(engine, checkfirst=True)
 
 

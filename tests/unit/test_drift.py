@@ -79,10 +79,10 @@ def test_the_code_in_the_documents_is_code(block: str) -> None:
     if missing := why_not_here(BLOCKS[block]):
         pytest.skip(missing)
     code = as_this_airflow_has_it(BLOCKS[block])
-    tree = compile(code, block, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+    tree = compile(code, block, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST, dont_inherit=True)
     assert isinstance(tree, ast.Module)
     tree.body = [part for part in tree.body if isinstance(part, HARMLESS) or _makes_a_task(part)]
-    exec(compile(tree, block, "exec"), {"__name__": "example"})
+    exec(compile(tree, block, "exec", dont_inherit=True), {"__name__": "example"})
 
 
 def _makes_a_task(part: ast.stmt) -> bool:
