@@ -47,7 +47,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 # SUITE=ticks: schedules are taken over and released while they fire, nine minutes of real ticks.
 # SUITE=pages: the run page in Chromium (AIRFLOW=3.1 or newer).
 # SUITE=browser: a browser logs in, extracts and downloads; needs Chromium, as pages does.
-# SUITE=stores: what needs the providers of stores, and an S3 server.
+# SUITE=stores: files, outputs and rows in a real S3 (SeaweedFS) and a real PostgreSQL.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
 test: $(VENV)/.installed $(if $(filter unit installs,$(SUITE)),,$(SKYVERN))  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
 ifeq ($(SUITE),unit)

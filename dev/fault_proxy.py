@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 HTML = b"<html><body><h1>Bad gateway</h1><p>The upstream server is not available.</p></body></html>"
 RUN_PATH = re.compile(r"^/v1/(?:workflows/)?runs/([^/]+)(/cancel)?$")
+CONTENT_PATH = re.compile(r"^/v1/artifacts/([^/]+)/content$")
+KEPT_HEADERS = ("retry-after", "accept-ranges", "content-range")
 UPSTREAM_SECONDS = 60.0
 REFUSED = (403, b'{"detail":"Could not validate credentials"}', "application/json")
 
@@ -97,10 +99,15 @@ class Exchange:
 
     async def half(self, answer: Answer) -> None:
         """Send half of an answer and close the connection."""
+        await self.first(answer, len(answer.body) // 2)
+
+    async def first(self, answer: Answer, size: int) -> None:
+        """Send the first bytes of an answer, which ends there: at once, or later if the handler does not return."""
         self.answered = True
         whole = answer.encoded()
+        end = len(whole) - len(answer.body) + min(size, len(answer.body) - 1)
         with contextlib.suppress(OSError):
-            self._writer.write(whole[: len(whole) - max(1, len(answer.body) // 2)])
+            self._writer.write(whole[:end])
             await self._writer.drain()
 
     def finish(self) -> None:
@@ -236,7 +243,7 @@ class FaultProxy:
             )
         except httpx.HTTPError:
             return Answer(502, HTML, "text/html")
-        kept = {name: response.headers[name] for name in ("retry-after",) if name in response.headers}
+        kept = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
         return Answer(
             response.status_code, response.content, response.headers.get("content-type", "text/plain"), kept
         )
@@ -259,6 +266,8 @@ class FaultProxy:
             exchange.run_id = found[1]
             exchange.kind = "cancel" if found[2] else "get"
             exchange.execution = self.run_owner.get(found[1])
+        elif CONTENT_PATH.match(url.path):
+            exchange.kind = "content"
         elif url.path == "/v1/run/workflows":
             self._classify_start(exchange)
         elif url.path == "/v1/runs" and "tags" in query:

@@ -1,6 +1,7 @@
 """A loopback peer for the workflows of the tests: an HTTP server for their requests and a mail sink.
 
-HTTP: /json, /echo (returns the request's body), /status/N, /big?kb=N, /slow?s=N, /file, /page, /hook[?code=N].
+HTTP: /json, /echo (returns the request's body), /status/N, /big?kb=N, /slow?s=N, /file, /page, /hook[?code=N],
+/statement.pdf?vendor=NAME&size=100KB (the same for the same vendor and size), /rows.csv?vendor=NAME.
 Every request is kept in memory: `Peer.requests`, also GET /_requests (DELETE clears).
 SMTP: accepts STARTTLS, any AUTH and any mail (a `human_interaction` block sends mail) and keeps it: `Peer.mails`.
 """
@@ -24,6 +25,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from dev.browser.site import pdf, size_in_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +57,17 @@ def _body(raw: bytes) -> Any:
         return raw.decode("utf-8", "replace")
 
 
+def statement(vendor: str, size: str) -> bytes:
+    """Return a vendor's statement, as a PDF of this size (300KB, 20MB)."""
+    return pdf(f"Statement of {vendor}", size_in_bytes(size))
+
+
+def rows_csv(vendor: str) -> bytes:
+    """Return the rows of a vendor's statement, as many as the name has letters."""
+    rows = [f"{vendor},{number},{number * 1.5}\n" for number in range(1, len(vendor) + 1)]
+    return "".join(["vendor,item,price\n", *rows]).encode()
+
+
 def answer(path: str, query: dict[str, str], raw: bytes) -> Answer:
     """Return the peer's answer to a request."""
     fixed = {
@@ -61,6 +75,7 @@ def answer(path: str, query: dict[str, str], raw: bytes) -> Answer:
         "/echo": _json({"got": _body(raw)}),
         "/hook": _json({}, int(query.get("code", "200"))),
         "/file": (HTTPStatus.OK, b"hello file\n", _FILE_HEADERS),
+        "/rows.csv": (HTTPStatus.OK, rows_csv(query.get("vendor", "")), {"content-type": "text/csv"}),
         "/page": (HTTPStatus.OK, _PAGE, {"content-type": "text/html"}),
     }
     if path == "/slow":
@@ -68,6 +83,8 @@ def answer(path: str, query: dict[str, str], raw: bytes) -> Answer:
         return _json({})
     if path == "/big":
         return _json({"data": "x" * (1024 * int(query.get("kb", "1")))})
+    if path == "/statement.pdf":
+        return HTTPStatus.OK, statement(query["vendor"], query["size"]), {"content-type": "application/pdf"}
     if path.startswith("/status/"):
         return _json({"error": "as you asked"}, int(path.removeprefix("/status/")))
     return fixed.get(path) or _json({"error": f"the peer has no {path}"}, HTTPStatus.NOT_FOUND)

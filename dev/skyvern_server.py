@@ -128,6 +128,23 @@ def workflows(peer: str) -> dict[str, dict[str, Any]]:
         "file_out": _workflow(
             _http("fetch", f"{peer}/file", download_filename="report.txt", save_response_as_file=True)
         ),
+        "vendor": _workflow(
+            _http(
+                "statement",
+                f"{peer}/statement.pdf?vendor={{{{ vendor | urlencode }}}}&size={{{{ size }}}}",
+                parameter_keys=["vendor", "size"],
+                download_filename="statement.pdf",
+                save_response_as_file=True,
+                timeout=120,
+            ),
+            {
+                "block_type": "file_url_parser",
+                "label": "rows",
+                "file_url": f"{peer}/rows.csv?vendor={{{{ vendor | urlencode }}}}",
+                "file_type": "csv",
+            },
+            parameters=(_parameter("vendor", "string"), _parameter("size", "string", default_value="100KB")),
+        ),
         "secret_http": _workflow(
             _http(
                 "fetch",

@@ -1,0 +1,55 @@
+"""Rows of a real run in a real table: the tasks of the example, one after the other."""
+
+from __future__ import annotations
+
+from runpy import run_path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from airflow_skyvern.compat.sdk import AirflowFailException, BaseHook
+from dev.postgres import PostgresServer
+from tests.stores.conftest import BUCKET, ROOT, Rig
+from tests.support.tasks import FakeTaskInstance, run_task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STATEMENT = "item,price\npaper,1.5\nink,20\n"
+ROWS = [("paper", 1.5), ("ink", 20.0)]
+
+
+@pytest.fixture
+def _warehouse(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with PostgresServer() as postgres:
+        address = urlsplit(postgres.url("postgres"))
+        monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", address._replace(scheme="postgresql").geturl())
+        yield
+
+
+def example(name: str, rig: Rig, statement: str) -> dict[str, Any]:
+    """What a DAG file defines, with an operator that sends this statement and runs here."""
+    rig.s3.client.put_object(Bucket=BUCKET, Key="rows/statement.csv", Body=statement.encode())
+    defined = run_path(str(ROOT / "dags" / f"{name}.py"))
+    operator = defined["rows"]
+    operator.workflow_id = rig.skyvern.workflow("csv_rows")
+    operator.upload, operator.upload_conn_id = {"statement": f"s3://{BUCKET}/rows/statement.csv"}, "s3"
+    operator.poll_interval = 1.0
+    return defined
+
+
+@pytest.mark.usefixtures("_warehouse")
+def test_the_rows_of_a_statement_end_in_postgresql(rig: Rig) -> None:
+    sql, ti = example("rows_to_sql", rig, STATEMENT), FakeTaskInstance()
+    rows = run_task(lambda: sql["rows"], ti)
+    for _ in range(2):  # a cleared task changes nothing
+        assert sql["load"].function(rows, ti.xcoms["run_id"]) == 2
+    hook = BaseHook.get_connection("warehouse").get_hook()
+    assert hook.get_records("SELECT item, price FROM skyvern_rows ORDER BY number") == ROWS
+
+
+def test_rows_that_do_not_fit_are_not_loaded(rig: Rig) -> None:
+    operator = example("rows_to_sql", rig, STATEMENT.replace("1.5", "free"))["rows"]
+    with pytest.raises(AirflowFailException, match=r"0\.price: Input should be a valid number"):
+        run_task(lambda: operator)
