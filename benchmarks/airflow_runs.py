@@ -34,14 +34,13 @@ from dev.airflow_server import RUN_FINAL, AirflowServer
 from dev.fault_proxy import Answer, FaultProxy
 from dev.postgres import PostgresServer
 from dev.process import RigError, wait_until
-from dev.skyvern_server import SkyvernServer
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 
 if TYPE_CHECKING:
     from dev.fault_proxy import Exchange
 
 REPO = Path(__file__).resolve().parent.parent
 DAGS = REPO / "benchmarks" / "dags"
-SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", REPO / ".venvs" / "skyvern"))
 RUNS, MOST_RUNS = 100, 1000
 EMPTY_TASKS = 20
 EVERY_NTH_FAILS = 5

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dev.airflow_server import RUN_FINAL, AirflowServer
 from dev.browser.chromium import find_chromium
 from dev.process import RigError
-from dev.skyvern_server import SkyvernServer
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,14 +78,13 @@ def skyvern(folder: Path) -> Iterator[Target]:
     if os.environ.get("SKYVERN_API_KEY"):
         yield cloud_target()
         return
-    venv = Path(os.environ.get("SKYVERN_VENV") or REPO / ".venvs" / "skyvern")
     if chromium := find_chromium():
         say(f"starting a Skyvern server with a browser, {chromium}, and a scripted language model ...")
-        with SkyvernServer(folder, venv, browser=True) as server:
+        with SkyvernServer(folder, SKYVERN_VENV, browser=True) as server:
             yield browser_target(server, folder / "kept")
         return
     say("starting a Skyvern server without a browser: there is no Chromium here (apt-get install chromium) ...")
-    with SkyvernServer(folder, venv) as server:
+    with SkyvernServer(folder, SKYVERN_VENV) as server:
         login = f"API key {server.api_key}"
         yield Target(server.base_url, server.api_key, server.workflow("invoices"), RUN_SECONDS, login, VENDOR)
 

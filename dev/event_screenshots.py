@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from dev.airflow_server import AirflowServer
 from dev.process import RigError, wait_until
-from dev.screenshots import AIRFLOW, REPO, SKYVERN, browser_page, save
-from dev.skyvern_server import SkyvernServer
+from dev.screenshots import AIRFLOW, REPO, browser_page, save
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ RECEIVER = "/skyvern/webhooks/skyvern_default"
 
 @contextmanager
 def servers(home: Path) -> Iterator[tuple[AirflowServer, SkyvernServer, str]]:
-    with SkyvernServer(home / "skyvern", SKYVERN) as skyvern:
+    with SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern:
         workflow_id = skyvern.workflow("ok_http")
         dags = home / "dags"
         dags.mkdir()

@@ -6,31 +6,27 @@ dependency group `stores` has what this module needs.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
-import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
-from dev.process import Process, RigError, free_port, start_and_wait
+from dev.process import Process, RigError, TemporaryServer, free_port
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-START_SECONDS = 60.0
 REGION = "us-east-1"
 _OFF = ("master.telemetry", "s3.iam", "webdav", "sftp", "mq.broker")
 """What SeaweedFS is not to start; its master would send statistics to its authors."""
 
 
-class S3Server:
+class S3Server(TemporaryServer):
     """Start with `with S3Server() as s3:`; then `create(bucket)`, and `connection` is Airflow's connection to it."""
+
+    stop_seconds = 3.0
 
     def __init__(self) -> None:
         weed = Path(sys.executable).with_name("weed")
@@ -39,13 +35,13 @@ class S3Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.key_id, self.key = secrets.token_hex(8), secrets.token_hex(16)
-        self._home = Path(tempfile.mkdtemp(prefix="rig-s3-"))
+        self.home = Path(tempfile.mkdtemp(prefix="rig-s3-"))
         self.process = Process(
             "seaweedfs",
             [str(weed), "server", *self._options()],
-            env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._home), "TMPDIR": str(self._home)},
-            cwd=self._home,
-            log_path=self._home / "seaweedfs.log",
+            env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.home), "TMPDIR": str(self.home)},
+            cwd=self.home,
+            log_path=self.home / "seaweedfs.log",
         )
         self._client: Any = None
 
@@ -61,10 +57,10 @@ class S3Server:
         options = {
             "ip": "127.0.0.1",
             "ip.bind": "127.0.0.1",
-            "dir": self._home,
+            "dir": self.home,
             "s3": "true",
             "s3.port": self.port,
-            "s3.config": self._home / "s3.json",
+            "s3.config": self.home / "s3.json",
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
             "s3.port.grpc": free_port(),
@@ -76,25 +72,14 @@ class S3Server:
         }
         return [f"-{name}={value}" for name, value in options.items()]
 
-    def __enter__(self) -> Self:
+    def prepare(self) -> None:
         credentials = [{"accessKey": self.key_id, "secretKey": self.key}]
         admin = {
             "name": "admin",
             "credentials": credentials,
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }
-        (self._home / "s3.json").write_text(json.dumps({"identities": [admin]}))
-        try:
-            start_and_wait([self.process], self._ready, START_SECONDS)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.stop(3)
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self._home)
+        (self.home / "s3.json").write_text(json.dumps({"identities": [admin]}))
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -128,7 +113,7 @@ class S3Server:
         found = self.client.list_multipart_uploads(Bucket=bucket, Prefix=prefix)
         return [upload["Key"] for upload in found.get("Uploads", [])]
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
         """Whether an object can be written: S3 answers before there is a volume to write to."""
         from botocore.exceptions import BotoCoreError, ClientError
 

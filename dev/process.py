@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,12 +19,14 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, ClassVar
 
 import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from typing_extensions import Self
 
 STOP_SECONDS = 8.0
 MARK = "RIG_PROCESS"
@@ -208,6 +211,39 @@ def start_and_wait(processes: Sequence[Process], healthy: Callable[[], bool], ti
     except BaseException:
         stop_all(processes)
         raise
+
+
+class TemporaryServer:
+    """
+    A server with its files in a temporary directory, which goes with it; `with` starts and ends it.
+
+    A subclass sets `home` and `process`, and says when it is `ready`.
+    """
+
+    home: Path
+    process: Process
+    start_seconds: ClassVar[float] = 60.0
+    stop_seconds: ClassVar[float] = STOP_SECONDS
+
+    def __enter__(self) -> Self:
+        try:
+            self.prepare()
+            start_and_wait([self.process], self.ready, self.start_seconds)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stop(self.stop_seconds)
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self.home)
+
+    def prepare(self) -> None:
+        """Write what the process needs before it starts."""
+
+    def ready(self) -> bool:
+        raise NotImplementedError
 
 
 def stop_all(processes: Sequence[Process], seconds: float = STOP_SECONDS) -> None:

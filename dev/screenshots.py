@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from dev.airflow_server import AirflowServer
 from dev.process import RigError, wait_until
-from dev.skyvern_server import SkyvernServer
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 REPO = Path(__file__).resolve().parent.parent
 IMAGES = REPO / "docs" / "images"
 AIRFLOW = REPO / ".venvs" / "airflow-3.3" / "bin"
-SKYVERN = Path(os.environ.get("SKYVERN_VENV") or REPO / ".venvs" / "skyvern")
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 DAG_ID, TASK_ID = "skyvern_run_and_use_output", "fetch"
 WINDOW: Any = {"width": 1280, "height": 800}
@@ -125,7 +124,7 @@ def main() -> int:
     with browser_page() as page, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         with (
-            SkyvernServer(home / "skyvern", SKYVERN) as skyvern,
+            SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern,
             AirflowServer(home / "airflow", REPO / "dags", python_bin=AIRFLOW) as airflow,
         ):
             take_all(page, airflow, skyvern)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -21,9 +22,10 @@ from dev.peer import Peer
 from dev.process import Process, RigError, free_port, start_and_wait
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from typing_extensions import Self
+
+SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV") or Path(__file__).resolve().parent.parent / ".venvs" / "skyvern")
+"""The environment that has Skyvern."""
 
 START_SECONDS = 300.0
 TITLE_PREFIX = "rig "

@@ -21,10 +21,9 @@ import pytest
 from dev.airflow_server import AirflowServer
 from dev.postgres import PostgresServer
 from dev.process import wait_until
-from dev.skyvern_server import SkyvernServer, workflows
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer, workflows
 
 ROOT = Path(__file__).parents[2]
-SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
 DAGS = [Path(__file__).parent / "dags" / "approval_dags.py"]
 TIMES = int(os.environ.get("TIMES", "3"))
 SLOW = 240.0 + 15.0 * TIMES

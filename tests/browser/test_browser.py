@@ -10,7 +10,6 @@ import email
 import email.policy
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -25,11 +24,10 @@ from dev.browser.chromium import require_chromium
 from dev.browser.site import DEMO_PASSWORD, pdf
 from dev.postgres import PostgresServer
 from dev.process import wait_until
-from dev.skyvern_server import SkyvernServer
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 from tests.faults.leaks import Leaks
 
 ROOT = Path(__file__).parents[2]
-SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
 DAGS = [ROOT / "dags" / "keep_downloaded_files.py", Path(__file__).parent / "dags" / "browser_dags.py"]
 EXAMPLE = "skyvern_keep_downloaded_files"
 BLOCKS = ("sign_in", "read_invoices", "get_pdf")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import SkyvernClient
 from airflow_skyvern.client.settings import Settings
 from dev.fake.skyvern import FakeSkyvern
-from dev.skyvern_server import SkyvernServer, workflows
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer, workflows
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
-SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
 REFUSED = {"body": {"error": "as you asked"}, "response_body": {"error": "as you asked"}, "status_code": 500}
 
 

@@ -15,8 +15,7 @@ from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernConfigError, SkyvernNotFoundError, SkyvernRequestError
 from dev.fake.schedules import NO_SCHEDULES
 from dev.fake.skyvern import FakeSkyvern
-from dev.skyvern_server import SkyvernServer
-from tests.contract.conftest import SKYVERN_VENV
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 from tests.contract.test_contract import refused
 
 if TYPE_CHECKING:

@@ -21,11 +21,10 @@ import psutil
 import pytest
 
 from dev.process import wait_until
-from dev.skyvern_server import workflows
+from dev.skyvern_server import SKYVERN_VENV, workflows
 from tests.support.events_rig import EventsRig, events_rig
 
 ROOT = Path(__file__).parents[2]
-SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
 SLOW = 300.0
 DELIVERIES, SECONDS = 200, 10.0
 FORGED, ROUNDS = 30, 5

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dev.fault_proxy import Exchange, FaultProxy
 from dev.postgres import PostgresServer
 from dev.process import RigError
-from dev.skyvern_server import SkyvernServer
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 from tests.faults.catalogue import FAULTS, Fault, Way
 from tests.faults.driver import (
     EVENTS,
@@ -222,7 +222,6 @@ def main() -> int:
     window = int(os.environ.get("WINDOW") or min(40, max(10, executions // 2)))
     rng = Random(seed)
     python_bin = ROOT / ".venvs" / f"airflow-{version}" / "bin"
-    venv = Path(os.environ.get("SKYVERN_VENV") or ROOT / ".venvs" / "skyvern")
     command = f"SEED={seed} EXECUTIONS={executions} AIRFLOW={version} DURABLE={int(durable)} make faults"
     say(command)
     dealt = plan(executions, rng, os.environ.get("ONLY", ""))
@@ -235,7 +234,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(folder())
         postgres = stack.enter_context(PostgresServer())
-        skyvern = stack.enter_context(SkyvernServer(home / "skyvern", venv))
+        skyvern = stack.enter_context(SkyvernServer(home / "skyvern", SKYVERN_VENV))
         proxy = stack.enter_context(FaultProxy(skyvern.base_url, skyvern.api_key, on_request))
         airflow = stack.enter_context(airflow_of_the_suite(home / "airflow", postgres, python_bin, durable=durable))
         driver = Driver(airflow, skyvern, proxy, rng, window)

@@ -25,12 +25,11 @@ from dev.browser.ui import AirflowUI, airflow_ui
 from dev.fake.records import Media
 from dev.fake.skyvern import API_KEY, FakeSkyvern
 from dev.process import wait_until
-from dev.skyvern_server import SkyvernServer
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 from tests.faults.leaks import Leaks
 from tests.support.loopback import Loopback
 
 ROOT = Path(__file__).parents[2]
-SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
 DAG, TASK = "invoices", "fetch_invoices"
 ASKING_DAG, ASKING_TASK = "payments", "pay"
 PASSWORD = "demo-pass"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -16,10 +15,9 @@ import pytest
 from dev.fault_proxy import Exchange, FaultProxy
 from dev.object_store import S3Server
 from dev.peer import statement
-from dev.skyvern_server import SkyvernServer
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 
 ROOT = Path(__file__).parents[2]
-SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
 KEY = "made-up-key-of-airflow"
 BUCKET = "invoices"
 LARGE, HUGE = "30MB", "200MB"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,11 +13,10 @@ import pytest
 
 from dev.airflow_server import AirflowServer
 from dev.postgres import PostgresServer
-from dev.skyvern_server import SkyvernServer
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 from tests.support import events_rig
 
 ROOT = Path(__file__).parents[2]
-SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV", ROOT / ".venvs" / "skyvern"))
 SYSTEM_DAGS = Path(__file__).parent / "dags" / "system_dags.py"
 
 
