@@ -172,7 +172,7 @@ def run(folder: Path) -> int:
                 show_failure(airflow, dag_id, run_id)
             if os.environ.get("UI") in {"1", "true", "yes"}:
                 wait_for_ctrl_c(airflow, target)
-            say("stopping both servers ...")
+            say("stopping both servers and removing all files (UI=1 leaves them until Ctrl-C) ...")
     return 0 if state == "success" else 1
 
 
