@@ -14,14 +14,17 @@ NEWEST := .venvs/airflow-3.3$(OTHER)
 SKYVERN_VENV ?= $(CURDIR)/.venvs/skyvern
 SKYVERN := $(SKYVERN_VENV)/.installed
 export UV SKYVERN_VENV
+unexport PYTHONDONTWRITEBYTECODE # or every process compiles all tests anew
 
+# Of unit tests, two processes per processor: they wait half of the time.
+WORKERS := $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 AIRFLOW ?= 3.3
 VENV := $(if $(filter stores,$(SUITE)),.venvs/stores,.venvs/airflow-$(AIRFLOW)$(OTHER))
 ifneq ($(filter-out unit installs snippets events ticks pages approvals browser stores,$(SUITE)),)
 $(error SUITE=$(SUITE): unit, installs, snippets, events, ticks, pages, approvals, browser or stores)
 endif
-ifneq ($(filter-out airflow pages,$(RIG)),)
-$(error RIG=$(RIG): airflow or pages)
+ifneq ($(filter-out airflow pages files,$(RIG)),)
+$(error RIG=$(RIG): airflow, pages or files)
 endif
 
 .PHONY: help demo check test faults bench docs dist format constraints clean
@@ -37,7 +40,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 	$(NEWEST)/bin/ruff check .
 	$(NEWEST)/bin/mypy
 	$(NEWEST)/bin/deptry --no-ansi airflow_skyvern
-	$(NEWEST)/bin/python -m pytest -q -n auto tests/unit
+	$(NEWEST)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" tests/unit
 
 # AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: some of the system tests.
 # SUITE=unit: no servers; also AIRFLOW=lowest|newest, the lowest and newest versions that the package allows.
@@ -51,7 +54,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
 test: $(VENV)/.installed $(if $(filter unit installs,$(SUITE)),,$(SKYVERN))  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
 ifeq ($(SUITE),unit)
-	$(VENV)/bin/python -m pytest -q -n auto tests/unit
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) tests/unit
 else ifeq ($(SUITE),installs)
 	$(VENV)/bin/python -m pytest -v -n 2 --dist loadgroup tests/installs
 else ifeq ($(SUITE),snippets)
@@ -70,15 +73,16 @@ else ifeq ($(SUITE),ticks)
 	$(VENV)/bin/python -m pytest -v -s -m real_ticks tests/system
 else
 ifneq ($(UNIT),0)
-	$(VENV)/bin/python -m pytest -q -n auto tests/unit
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) tests/unit
 endif
-	$(VENV)/bin/python -m pytest -v $(if $(CORE),-m core) $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
+	$(VENV)/bin/python -m pytest -v $(if $(CORE),-m core) $(if $(filter 3.3,$(AIRFLOW)),-n 2 --dist loadgroup tests/contract) tests/system
 endif
 
 faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, ONLY=, EVENTS=, ROUNDS=, DURABLE=0)
 	AIRFLOW=$(AIRFLOW) $(VENV)/bin/python -m tests.faults.run
 
 # RIG=airflow: deferred runs on real servers, worker seconds and every request (RUNS=, RUN_SECONDS=, BLIP=).
+# RIG=files: storing the files of a run in a folder, beside curl (ROUNDS=).
 # RIG=pages: fifty viewers of one running run on a real API server, and the latency of Airflow's own API meanwhile.
 ifeq ($(RIG),airflow)
 bench: $(NEWEST)/.installed $(SKYVERN)
@@ -86,8 +90,11 @@ bench: $(NEWEST)/.installed $(SKYVERN)
 else ifeq ($(RIG),pages)
 bench: $(NEWEST)/.installed
 	@$(NEWEST)/bin/python -m benchmarks.run_page
+else ifeq ($(RIG),files)
+bench: $(NEWEST)/.installed
+	@$(NEWEST)/bin/python -m benchmarks.files
 else
-bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, BLOCKS=1, SMOKE=1, RIG=airflow|pages)
+bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, BLOCKS=1, SMOKE=1, RIG=airflow|pages|files)
 	@.venvs/bench/bin/python -m benchmarks.run $(if $(SMOKE),--smoke)
 endif
 

@@ -203,7 +203,7 @@ class Peer:
 
     def start(self) -> Self:
         for server in (self._http, self._smtp):
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
     def stop(self) -> None:

@@ -202,7 +202,7 @@ class Site:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def start(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
     def stop(self) -> None:

@@ -7,12 +7,12 @@ On a real Airflow (3.1 or newer) and a real Skyvern: ``make test SUITE=approvals
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[2]
 DAGS = [Path(__file__).parent / "dags" / "approval_dags.py"]
 TIMES = int(os.environ.get("TIMES", "3"))
 SLOW = 240.0 + 15.0 * TIMES
+THINKING = 15.0
+"""Seconds after which a person answers: a task that resumes at once may meet a race of Airflow's scheduler."""
 
 
 @dataclass
@@ -56,20 +58,47 @@ class Scenario:
         conf = {"workflow_id": self.workflow}
         self.dag_runs = [rig.airflow.trigger(dag_id, conf, run_id=f"{name}_{number}") for number in range(TIMES)]
 
-    def until_asked(self, try_number: int = 1) -> Scenario:
-        """Wait until every task has asked in Airflow."""
-        for dag_run in self.dag_runs:
-            wait_until(f"{dag_run} asks", partial(self._asks, dag_run, try_number), SLOW)
-        return self
+    def when_asked(self, act: Callable[[str], object], try_number: int = 1) -> None:
+        """
+        Do this to each DAG run when its task has asked for a while.
 
-    def answer(self, *, approve: bool) -> None:
-        """Answer every request in Airflow, as its UI does; the first option approves."""
-        for dag_run in self.dag_runs:
-            option = self._detail(dag_run)["options"][0 if approve else 1]
-            answered = self.rig.airflow.request(
-                "PATCH", self._path(dag_run), {"chosen_options": [option], "params_input": {}}
-            )
-            assert answered.status_code == 200, answered.text
+        Not to all when the last one has asked: without a browser Skyvern ends a run that has waited for five minutes.
+        """
+        asked: dict[str, float] = {}
+        done: set[str] = set()
+        until = time.monotonic() + SLOW
+        while len(done) < len(self.dag_runs):
+            for dag_run in (run for run in self.dag_runs if run not in done):
+                if dag_run not in asked and self._asks(dag_run, try_number):
+                    asked[dag_run] = time.monotonic()
+                elif time.monotonic() - asked.get(dag_run, math.inf) > THINKING:
+                    act(dag_run)
+                    done.add(dag_run)
+            assert time.monotonic() < until, f"only {len(asked)} have asked, {len(done)} were answered"
+            time.sleep(1)
+
+    def approve(self, dag_run: str) -> None:
+        self._answer(dag_run, 0)
+
+    def reject(self, dag_run: str) -> None:
+        self._answer(dag_run, 1)
+
+    def approve_in_skyvern(self, dag_run: str) -> None:
+        run_id = self.rig.airflow.xcom(self.dag_id, dag_run, "run", "run_id")
+        status, body = self.rig.skyvern.request("POST", f"/v1/workflows/runs/{run_id}/continue")
+        assert status == 200, body
+
+    def clear(self, dag_run: str) -> None:
+        self.rig.airflow.clear(self.dag_id, dag_run, "run")
+
+    def mark_failed(self, dag_run: str) -> None:
+        self.rig.airflow.mark(self.dag_id, dag_run, "run", "failed")
+
+    def _answer(self, dag_run: str, number: int) -> None:
+        """Answer a request in Airflow, as its UI does; the first option approves."""
+        body = {"chosen_options": [self._detail(dag_run)["options"][number]], "params_input": {}}
+        answered = self.rig.airflow.request("PATCH", self._path(dag_run), body)
+        assert answered.status_code == 200, answered.text
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the runs of the workflow in Skyvern."""
@@ -128,30 +157,28 @@ class Scenario:
 
 
 def test_approved_in_airflow(rig: Rig) -> None:
-    scenario = Scenario(rig, "approved").until_asked()
-    scenario.answer(approve=True)
+    scenario = Scenario(rig, "approved")
+    scenario.when_asked(scenario.approve)
     scenario.check("approve", {"success": TIMES}, {"completed": TIMES})
     notes = [scenario.approval(dag_run) for dag_run in scenario.dag_runs]
     assert all(note["approved"] and note["answered_in"] == "airflow" and note["answered_by"] for note in notes), notes
 
 
 def test_rejected_in_airflow(rig: Rig) -> None:
-    scenario = Scenario(rig, "rejected").until_asked()
-    scenario.answer(approve=False)
+    scenario = Scenario(rig, "rejected")
+    scenario.when_asked(scenario.reject)
     scenario.check("reject", {"failed": TIMES}, {"canceled": TIMES})
 
 
 def test_rejected_in_airflow_and_skipped(rig: Rig) -> None:
-    scenario = Scenario(rig, "skipped", "skips").until_asked()
-    scenario.answer(approve=False)
+    scenario = Scenario(rig, "skipped", "skips")
+    scenario.when_asked(scenario.reject)
     scenario.check("reject, on_reject='skip'", {"skipped": TIMES}, {"canceled": TIMES})
 
 
 def test_answered_in_skyvern(rig: Rig) -> None:
-    scenario = Scenario(rig, "in_skyvern").until_asked()
-    for run in scenario.runs():
-        status, body = rig.skyvern.request("POST", f"/v1/workflows/runs/{run['workflow_run_id']}/continue")
-        assert status == 200, body
+    scenario = Scenario(rig, "in_skyvern")
+    scenario.when_asked(scenario.approve_in_skyvern)
     scenario.check("answer in Skyvern", {"success": TIMES}, {"completed": TIMES})
     assert {scenario.approval(dag_run)["answered_in"] for dag_run in scenario.dag_runs} == {"skyvern"}
 
@@ -162,27 +189,33 @@ def test_nobody_answers(rig: Rig) -> None:
 
 
 def test_cleared_while_a_person_is_asked(rig: Rig) -> None:
-    scenario = Scenario(rig, "cleared").until_asked()
-    for dag_run in scenario.dag_runs:
-        rig.airflow.clear("asks", dag_run, "run")
-    scenario.until_asked(try_number=2).answer(approve=True)
+    scenario = Scenario(rig, "cleared")
+    scenario.when_asked(scenario.clear)
+    scenario.when_asked(scenario.approve, try_number=2)
     scenario.check("clear while waiting", {"success": TIMES}, {"completed": TIMES, "canceled": TIMES})
 
 
 def test_marked_while_a_person_is_asked(rig: Rig) -> None:
-    scenario = Scenario(rig, "marked").until_asked()
-    for dag_run in scenario.dag_runs:
-        rig.airflow.mark("asks", dag_run, "run", "failed")
+    scenario = Scenario(rig, "marked")
+    scenario.when_asked(scenario.mark_failed)
     wait_until("canceled", lambda: {run["status"] for run in scenario.runs()} == {"canceled"}, SLOW)
     wait_until("closed", lambda: scenario.open_requests() == 0, SLOW)
     scenario.check("mark failed", {"failed": TIMES}, {"canceled": TIMES})
 
 
 def test_the_triggerer_is_killed_while_a_person_is_asked(rig: Rig) -> None:
-    scenario = Scenario(rig, "killed").until_asked()
     triggerer = rig.airflow.processes["triggerer"]
-    triggerer.kill()
-    scenario.answer(approve=True)
-    time.sleep(2)
-    triggerer.start()
+    asked: list[str] = []
+    scenario = Scenario(rig, "killed")
+
+    def kill_after_the_last(dag_run: str) -> None:
+        asked.append(dag_run)
+        if len(asked) == TIMES:
+            triggerer.kill()
+            for run in asked:
+                scenario.approve(run)
+            time.sleep(2)
+            triggerer.start()
+
+    scenario.when_asked(kill_after_the_last)
     scenario.check("kill of the triggerer", {"success": TIMES}, {"completed": TIMES})

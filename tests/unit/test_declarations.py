@@ -104,6 +104,7 @@ def test_a_file_that_has_changed_is_parsed_as_it_is_now(tmp_path: Path) -> None:
     assert dag_bag(other).import_errors == {}
 
 
+@pytest.mark.slow
 def test_the_processes_of_a_dag_processor_know_what_the_others_have_parsed(tmp_path: Path) -> None:
     first = write(tmp_path, "first", f"{WATCHED}, poll_interval=5")
     second = write(tmp_path, "second", f"{WATCHED}, poll_interval=7")
@@ -117,6 +118,7 @@ def test_the_processes_of_a_dag_processor_know_what_the_others_have_parsed(tmp_p
     assert f"poll_interval=7.0 in {second}, line 5; poll_interval=5.0 in {first}, line 5" in errors[1][0]
 
 
+@pytest.mark.slow
 def test_without_a_folder_to_write_to_a_dag_processor_parses_all_the_same(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

@@ -48,7 +48,8 @@ def test_an_output_is_written_into_a_file_and_a_reference_is_pushed(
 def test_the_sensor_writes_it_too_and_again_in_the_same_place(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     run_id = skyvern.run(output=OUTPUT)
     address = f"file://{tmp_path}/output.json"
-    references = [run_task(lambda: SkyvernRunSensor(task_id="t", run_id=run_id, output_to=address)) for _ in range(2)]
+    sensor: dict[str, Any] = {"task_id": "t", "run_id": run_id, "output_to": address, "poke_interval": 0.01}
+    references = [run_task(lambda: SkyvernRunSensor(**sensor)) for _ in range(2)]
     assert references[0] == references[1]
     assert [file.name for file in tmp_path.iterdir()] == ["output.json"]
 

@@ -143,6 +143,7 @@ def test_every_example_is_short_and_says_what_it_shows(path: Path) -> None:
     assert len(text.splitlines()) <= 55
 
 
+@pytest.mark.slow
 def test_parsing_a_dag_loads_neither_the_client_nor_the_models(fresh: dict[str, subprocess.Popen[str]]) -> None:
     loaded = loaded_by(fresh["parsing"])
     assert loaded >= {"airflow_skyvern.operators", "airflow_skyvern.sensors"}

@@ -137,11 +137,13 @@ def interrupted_everywhere(
     raise AssertionError("it never ends")
 
 
+@pytest.mark.slow
 def test_a_takeover_that_is_killed_anywhere_loses_no_tick_and_is_mended(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     steps = interrupted_everywhere(skyvern, tmp_path, lambda user: None, "takeover", at=200)
     assert steps >= 20
 
 
+@pytest.mark.slow
 def test_a_release_that_is_killed_anywhere_loses_no_tick_and_is_mended(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     steps = interrupted_everywhere(skyvern, tmp_path, User.takeover, "release", at=200)
     assert steps >= 6

@@ -119,6 +119,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(JSON)
 def test_what_is_json_already_stays_what_it_is(value: Any) -> None:
     assert json_of(value, "parameters") == value
@@ -137,6 +138,7 @@ def key_of_sets() -> str:
     return RunKey.of(**names, request=request).group
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", ["1", "2", "3"])
 def test_the_key_of_a_run_is_the_same_in_every_process(seed: str) -> None:
     root = Path(__file__).parents[2]

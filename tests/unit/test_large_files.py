@@ -18,6 +18,8 @@ from random import Random
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PIECE = Random(7).randbytes(2**20 + 1)
 """What files are made of; its length is no multiple of any buffer."""

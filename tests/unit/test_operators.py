@@ -37,6 +37,7 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import DEFAULT_TIMEOUT, SkyvernRunWorkflowOperator
+from airflow_skyvern.runs import lookup
 from airflow_skyvern.task.deadlines import BACKSTOP
 from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed, run_task
@@ -402,7 +403,10 @@ def test_a_task_waits_for_the_run_that_skyvern_starts_with_a_fallback_credential
     assert skyvern.runs[replacement].retried_from == failed
 
 
-def test_a_run_fails_its_task_when_the_fallback_credential_fails_too(skyvern: FakeSkyvern) -> None:
+def test_a_run_fails_its_task_when_the_fallback_credential_fails_too(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "REPLACEMENT_DELAY", 1)
     workflow = skyvern.workflow(plan=("failed",), fallback_plan=("terminated",))
     with pytest.raises(SkyvernRunTerminated):
         execute(make(workflow))
@@ -416,17 +420,20 @@ def test_a_failed_run_fails_its_task_although_skyvern_does_not_tell_what_replace
         execute(make(workflow))
 
 
-def test_a_run_with_a_fallback_credential_counts_for_no_start(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
+def test_a_run_with_a_fallback_credential_counts_for_no_start(
+    skyvern: FakeSkyvern, task_log: TaskLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two runs of the first try do not answer for the lost start of the second one; below Airflow 3.3."""
+    monkeypatch.setattr(lookup, "REPLACEMENT_DELAY", 1)
     workflow = skyvern.workflow(plan=("failed",), fallback_plan=("failed",))
     with pytest.raises(SkyvernRunFailed):
         run_task(lambda: make(workflow, retries=2), try_number(1))
     assert len(skyvern.runs) == 2
-    operator = make(workflow, retries=2, lost_start_timeout=3)
+    operator = make(workflow, retries=2, lost_start_timeout=1.5)
     before = time.monotonic()
     with pytest.raises(SkyvernRunFailed):
         operator.execute(context_of(try_number(3)))
-    assert time.monotonic() - before >= 3
+    assert time.monotonic() - before >= 1.5
 
 
 def test_a_cleared_task_starts_anew_and_cancels_what_it_had_started(skyvern: FakeSkyvern) -> None:

@@ -74,6 +74,7 @@ def test_only_the_api_server_listens_as_listeners_elsewhere_forbid_end_from_trig
     assert plugin.listeners() == [listener]
 
 
+@pytest.mark.slow
 def test_the_plugin_is_cheap_also_when_it_takes_webhooks() -> None:
     """Every process of Airflow loads it."""
     code = (

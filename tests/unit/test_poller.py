@@ -66,6 +66,7 @@ def everything(answer: httpx.Response | Exception) -> Callable[[httpx.Request], 
     return instead
 
 
+@pytest.mark.slow
 def test_a_thousand_waits_cost_ten_requests_per_interval_and_a_few_direct_checks(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         waits = [w.start(w.running()) for _ in range(1000)]
@@ -713,6 +714,7 @@ def queue_entries() -> dict[int, QueueEntry]:
     return {id(thing): thing for thing in gc.get_objects() if type(thing) is QueueEntry}
 
 
+@pytest.mark.slow
 def test_ten_thousand_waits_leave_nothing_behind(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         of_other_tests = queue_entries()

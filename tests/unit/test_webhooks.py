@@ -23,7 +23,15 @@ if airflow.__version__.startswith("2."):
 from fastapi import Request
 
 from airflow_skyvern.finished_runs import webhooks
-from airflow_skyvern.finished_runs.webhooks import Limits, Receiver, SigningKeys, TokenBucket, app, parse_delivery
+from airflow_skyvern.finished_runs.webhooks import (
+    REFUSED_AFTER,
+    Limits,
+    Receiver,
+    SigningKeys,
+    TokenBucket,
+    app,
+    parse_delivery,
+)
 from airflow_skyvern.provider_info import CONFIG
 
 if TYPE_CHECKING:
@@ -74,6 +82,12 @@ class Ring:
     def __call__(self, conn_id: str) -> bytes | None:
         self.asked.append(conn_id)
         return self.keys.get(conn_id)
+
+
+@pytest.fixture(autouse=True)
+def refusals_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the half second, but where it is what a test is about."""
+    monkeypatch.setattr(webhooks, "REFUSED_AFTER", 0.02)
 
 
 @pytest.fixture
@@ -155,7 +169,11 @@ async def test_an_unknown_connection_answers_as_a_wrong_signature_does(
     assert desk.taken == []
 
 
-async def test_the_time_of_a_refusal_does_not_show_which_connections_take_webhooks(desk: Desk) -> None:
+async def test_the_time_of_a_refusal_does_not_show_which_connections_take_webhooks(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "REFUSED_AFTER", REFUSED_AFTER)
+
     def read_slowly(conn_id: str) -> bytes:
         time.sleep(0.1)
         return b"key"

@@ -10,7 +10,7 @@ from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 
 PARAMS: dict[str, Any] = {"workflow_id": Param("", type="string")}
 
-for dag_id, arguments in {"asks": {}, "asks_briefly": {"timeout": 30}, "skips": {"on_reject": "skip"}}.items():
+for dag_id, arguments in {"asks": {}, "asks_briefly": {"timeout": 60}, "skips": {"on_reject": "skip"}}.items():
     with DAG(dag_id, schedule=None, params=PARAMS, max_active_runs=50):
         SkyvernRunWorkflowOperator(
             task_id="run",
