@@ -75,7 +75,7 @@ else
 ifneq ($(UNIT),0)
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) tests/unit
 endif
-	$(VENV)/bin/python -m pytest -v $(if $(CORE),-m core) $(if $(filter 3.3,$(AIRFLOW)),-n 2 --dist loadgroup tests/contract) tests/system
+	$(VENV)/bin/python -m pytest -v -n 2 --dist loadgroup $(if $(CORE),-m core) $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
 endif
 
 faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, ONLY=, EVENTS=, ROUNDS=, DURABLE=0)

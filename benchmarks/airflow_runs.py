@@ -67,7 +67,7 @@ class RequestCounter:
     async def __call__(self, exchange: Exchange) -> None:
         """Count a request, and answer it as an ingress without a backend does while that is asked for."""
         url = urlsplit(exchange.target)
-        path = re.sub(r"wr_\w+", "{run_id}", url.path)
+        path = re.sub(r"wr_\w+", "{run_id}", re.sub(r"wpid_\w+", "{workflow_id}", url.path))
         filters = "".join(f"&{name}=…" for name in sorted(parse_qs(url.query)))
         self.requests[f"{exchange.method} {path}{filters.replace('&', '?', 1)}"] += 1
         if time.monotonic() < self.refused_until:

@@ -25,13 +25,18 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 from dev.fake.skyvern import FakeSkyvern  # noqa: E402  after the lines above
 
+GROUPS = {"contract": "contract", "system": "system", "test_schedules": "schedules", "test_dags_test": "schedules"}
+"""Which folders and modules share servers: with ``--dist loadgroup`` each group is in one process."""
 
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that share servers in one process, with ``--dist loadgroup``."""
+    """Put the tests into their groups."""
     for item in items:
-        suite = item.path.relative_to(Path(__file__).parent).parts[0]
-        if suite in ("contract", "system"):
-            item.add_marker(pytest.mark.xdist_group(suite))
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        group = GROUPS.get(item.path.stem) or GROUPS.get(folder)
+        if group is not None and folder != "unit":
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture

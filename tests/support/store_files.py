@@ -7,22 +7,10 @@ before the last one load what any task with this store has loaded.
 
 from __future__ import annotations
 
-import re
 import sys
-from pathlib import Path
 
+from tests.support.memory import peak
 from tests.support.tasks import FakeTaskInstance, context_of
-
-
-def peak() -> int:
-    """
-    The most memory that this process has had so far, in KiB.
-
-    Not ``ru_maxrss``, which begins with what the parent had when it started this process.
-    """
-    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1])
 
 
 def store(folder: str, run_id: str) -> None:

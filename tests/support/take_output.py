@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 
+from tests.support.memory import peak
 from tests.support.tasks import FakeTaskInstance, context_of
-
-
-def peak() -> int:
-    """The most memory that this process has had so far, in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main(port: str, address: str) -> None:
