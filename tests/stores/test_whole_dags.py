@@ -136,9 +136,9 @@ def test_a_worker_that_is_killed_inside_200_mb_leaves_one_whole_file_of_one_run(
     run_id = airflow.trigger("large_file", {"workflow_id": rig.skyvern.workflow("vendor")})
     try:
         assert half_sent.wait(180)
-        assert rig.s3.objects(BUCKET, "killed/") == {}
+        assert rig.s3.objects(BUCKET, "killed-worker/") == {}
         victims = kill_worker(airflow, urlsplit(rig.proxy.url).port)
-        assert rig.s3.objects(BUCKET, "killed/") == {}
+        assert rig.s3.objects(BUCKET, "killed-worker/") == {}
     finally:
         killed.set()
     print(f"killed {victims} processes after {size_in_bytes(HUGE) // 2:,} bytes")
@@ -146,5 +146,5 @@ def test_a_worker_that_is_killed_inside_200_mb_leaves_one_whole_file_of_one_run(
     assert airflow.wait_run("large_file", run_id, 300) == "success"
     assert airflow.task("large_file", run_id, "fetch")["try_number"] == 2
     assert len(skyvern_runs(rig) - before) == 1
-    assert rig.s3.objects(BUCKET, "killed/") == {"killed/statement.pdf": size_in_bytes(HUGE)}
-    assert rig.checksum("killed/statement.pdf") == expected("Killed", HUGE)
+    assert rig.s3.objects(BUCKET, "killed-worker/") == {"killed-worker/statement.pdf": size_in_bytes(HUGE)}
+    assert rig.checksum("killed-worker/statement.pdf") == expected("Killed", HUGE)
