@@ -12,11 +12,20 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from airflow_skyvern import compat
+from airflow_skyvern.compat.stores import openlineage_dataset
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.finished_runs.declarations import declare
 from airflow_skyvern.finished_runs.uri import FinishedRun, checked_statuses, runs_named, runs_uri
 
-__all__ = ["FinishedRun", "create_asset", "runs_in", "runs_uri", "sanitize_uri", "skyvern_runs"]
+__all__ = [
+    "FinishedRun",
+    "convert_asset_to_openlineage",
+    "create_asset",
+    "runs_in",
+    "runs_uri",
+    "sanitize_uri",
+    "skyvern_runs",
+]
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset
@@ -38,6 +47,16 @@ def create_asset(
     from airflow.sdk import Asset
 
     return Asset(uri=runs_uri(workflow_id, skyvern_conn_id), extra=extra or {})
+
+
+def convert_asset_to_openlineage(asset: Asset, _lineage_context: object) -> Any:
+    """
+    Return OpenLineage's name for the workflow of an asset; its provider calls this for each ``skyvern://`` asset.
+
+    The namespace is ``skyvern://skyvern_default``, with the connection's id, and the name is the workflow's id.
+    """
+    workflow_id, skyvern_conn_id, _ = runs_named(asset.uri)
+    return openlineage_dataset(f"skyvern://{skyvern_conn_id}", workflow_id)
 
 
 def skyvern_runs(

@@ -131,6 +131,7 @@ def get_provider_info() -> dict[str, Any]:
                 "schemes": ["skyvern"],
                 "handler": "airflow_skyvern.assets.sanitize_uri",
                 "factory": "airflow_skyvern.assets.create_asset",
+                "to_openlineage_converter": "airflow_skyvern.assets.convert_asset_to_openlineage",
             }
         ],
         "plugins": [{"name": "skyvern", "plugin-class": "airflow_skyvern.plugin.SkyvernPlugin"}],

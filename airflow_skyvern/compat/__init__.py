@@ -11,7 +11,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from importlib import import_module
@@ -366,34 +365,6 @@ def sensitive_names() -> frozenset[str]:
 
     names = conf.get("core", "sensitive_var_conn_names", fallback="") or ""
     return frozenset(name.strip().lower() for name in names.split(",") if name.strip())
-
-
-# Object stores and lineage.
-
-
-def object_storage_path(address: str, conn_id: str | None) -> Any:
-    """
-    Return Airflow's path for an object store: 3.x moved it.
-
-    :raises ImportError: a package of the provider for this kind of store is missing.
-    :raises ValueError: the provider is missing.
-    """
-    home = "airflow.sdk" if is_airflow_3() else "airflow.io.path"
-    return import_module(home).ObjectStoragePath(address, conn_id=conn_id)
-
-
-def add_output_to_lineage(hook: Any, address: str) -> None:
-    """
-    Tell Airflow's lineage that a hook has written something; only if a lineage backend listens is that kept.
-
-    The collector moved in 3.2, and 2.11 calls assets datasets. What an address must look like is for the provider of
-    its scheme to say, and a lineage that is refused must not fail a task.
-    """
-    home = "airflow.sdk.lineage" if _exists("airflow.sdk.lineage") else "airflow.lineage.hook"
-    collector = import_module(home).get_hook_lineage_collector()
-    add = collector.add_output_asset if hasattr(collector, "add_output_asset") else collector.add_output_dataset
-    with suppress(ValueError):
-        add(context=hook, uri=address)
 
 
 # What is only known when a task runs.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 from airflow_skyvern import metrics
 from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout
+from airflow_skyvern.finished_runs.uri import runs_uri
 from airflow_skyvern.results.deliver import deliver_evidence, deliver_files
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after
 from airflow_skyvern.task.deferral import NOTE, note_of_run
@@ -304,7 +305,8 @@ class RunLifecycle(BaseOperator):
         if run.succeeded:
             # First the value: a run whose output is refused delivers no files.
             value = self._output_options.value_of(run, self.log)
-            files = deliver_files(self, task_try, run, self._active_run.stop_if_killed)
+            source = runs_uri(self.workflow_id, self.skyvern_conn_id)
+            files = deliver_files(self, task_try, run, self._active_run.stop_if_killed, source=source)
             task_try.start_store.done(run.run_id)
             return self._whole_run(run, value, files) if self.return_run else value
         deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat.stores import add_input_to_lineage, add_output_to_lineage
 from airflow_skyvern.exceptions import SkyvernFilesMissing, SkyvernRunCanceled
 from airflow_skyvern.results.options import FileOptions
 from airflow_skyvern.task import xcom
@@ -39,13 +39,19 @@ def check_destination(task: Any) -> None:
 
 
 def deliver_files(
-    task: Any, task_try: TaskTry, run: Run, check_stop: Callable[[], object] = lambda: None
+    task: Any,
+    task_try: TaskTry,
+    run: Run,
+    check_stop: Callable[[], object] = lambda: None,
+    *,
+    source: str | None = None,
 ) -> list[StoredFile]:
     """
     Store the files of a run that has completed, and push where they are.
 
     :param task: The operator, with the arguments of :class:`FileOptions`, ``hook`` and ``log``.
     :param check_stop: Called about once a second; raises when the task has to stop.
+    :param source: The address that lineage gets as the origin of the files.
     :raises SkyvernFilesMissing: the run downloaded other files than were expected; the evidence is stored.
     :raises SkyvernFileError: a file could not be stored.
     """
@@ -61,7 +67,7 @@ def deliver_files(
         raise
     if options.files_to is not None:
         task_try.publish_files(xcom.FILES, [file.as_xcom() for file in files])
-        _report(task, task_try, run, files)
+        _report(task, task_try, run, files, source)
     if options.evidence:
         _store_evidence(task, task_try, run, check_stop)
     return files
@@ -99,11 +105,13 @@ def _store_evidence(task: Any, task_try: TaskTry, run: Run, check_stop: Callable
     task_try.publish_files(xcom.EVIDENCE, [file.as_xcom() for file in files])
 
 
-def _report(task: Any, task_try: TaskTry, run: Run, files: list[StoredFile]) -> None:
-    """Tell lineage where the files are, and the events of the task's outlets what they are."""
+def _report(task: Any, task_try: TaskTry, run: Run, files: list[StoredFile], source: str | None) -> None:
+    """Tell lineage where the files come from and are, and the events of the task's outlets what they are."""
+    if files and source is not None:
+        add_input_to_lineage(task.hook, source)
     for file in files:
         address = file.path if "://" in file.path else f"file://{file.path}"
-        compat.add_output_to_lineage(task.hook, address)
+        add_output_to_lineage(task.hook, address)
     task_try.add_to_outlet_events(
         task.outlets, {"skyvern_run_id": run.run_id, "files": [file.as_xcom() for file in files]}
     )

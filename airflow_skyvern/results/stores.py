@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat.stores import object_storage_path
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernFileConflict
 
 PART_BYTES = 5 * 2**20
@@ -147,7 +147,7 @@ class ObjectStore(Store):
     """
 
     def __init__(self, address: str, conn_id: str | None = None) -> None:
-        root = compat.object_storage_path(address.rstrip("/"), conn_id)
+        root = object_storage_path(address.rstrip("/"), conn_id)
         self._address = address.rstrip("/")
         self._fs: Any = root.fs
         self._root = str(root.path).rstrip("/")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat.stores import object_storage_path
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.task.arguments import is_dynamic
 
@@ -63,7 +63,7 @@ class Uploads:
         """
         if not self.files:
             return request
-        paths = {name: compat.object_storage_path(address, self.conn_id) for name, address in self.files.items()}
+        paths = {name: object_storage_path(address, self.conn_id) for name, address in self.files.items()}
         sizes = {name: _size(name, path) for name, path in paths.items()}
         sent = {name: self._sent(path, sizes[name], upload, log) for name, path in paths.items()}
         return _with_files(request, sent)

@@ -9,7 +9,7 @@ import pytest
 from airflow.providers.openlineage.extractors.manager import ExtractorManager
 from airflow.sdk.lineage import HookLineageCollector
 
-from airflow_skyvern.compat import add_output_to_lineage
+from airflow_skyvern.compat.stores import add_input_to_lineage, add_output_to_lineage
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernDownloadFilesOperator
 from tests.support.loopback import Loopback
@@ -47,6 +47,13 @@ def test_a_file_in_a_folder_is_an_output_of_its_task(
         task = SkyvernDownloadFilesOperator(task_id="t", run_id=run_id, files_to=str(tmp_path))
         run_task(lambda: task, FakeTaskInstance())
     assert outputs() == {("file", f"{tmp_path}/a.pdf")}
+
+
+def test_a_workflow_is_an_input_of_its_connection() -> None:
+    add_input_to_lineage(SkyvernHook(), "skyvern://skyvern_default/wpid_123")
+    found = ExtractorManager().get_hook_lineage()
+    assert found is not None
+    assert [(item.namespace, item.name) for item in found.inputs] == [("skyvern://skyvern_default", "wpid_123")]
 
 
 def test_an_object_is_an_output_in_its_bucket() -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_skyvern import compat
 from airflow_skyvern.compat.sdk import DAG, AirflowFailException
+from airflow_skyvern.compat.stores import add_output_to_lineage
 from airflow_skyvern.exceptions import (
     SkyvernAddressRefused,
     SkyvernConfigError,
@@ -25,7 +25,7 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernDownloadFilesOperator, SkyvernRunWorkflowOperator
-from airflow_skyvern.results import evidence, run_files
+from airflow_skyvern.results import deliver, evidence, run_files
 from airflow_skyvern.sensors import SkyvernRunSensor
 from dev.fake.records import Media
 from tests.support.file_server import FileServer
@@ -371,13 +371,31 @@ def test_the_events_of_outlets_tell_run_and_files(skyvern: FakeSkyvern, tmp_path
     assert event.extra == {"skyvern_run_id": run_id, "files": files}
 
 
-def test_lineage_is_told_of_each_file(skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(compat, "add_output_to_lineage", lambda hook, address: told.append(address))
+@pytest.fixture
+def lineage(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What Airflow's lineage was told."""
+    told: list[tuple[str, str]] = []
+    for kind in ("input", "output"):
+        monkeypatch.setattr(
+            deliver, f"add_{kind}_to_lineage", lambda hook, address, kind=kind: told.append((kind, address))
+        )
+    return told
+
+
+def test_lineage_is_told_of_each_file(skyvern: FakeSkyvern, tmp_path: Path, lineage: list[tuple[str, str]]) -> None:
     download(ended(skyvern, artifacts={"a.pdf": PDF}), tmp_path)
-    assert told == [f"file://{tmp_path}/a.pdf"]
+    assert lineage == [("output", f"file://{tmp_path}/a.pdf")]
+
+
+def test_lineage_is_told_of_the_workflow_that_the_files_come_from(
+    skyvern: FakeSkyvern, tmp_path: Path, lineage: list[tuple[str, str]]
+) -> None:
+    workflow_id = workflow(skyvern)
+    run_task(lambda: make(workflow_id, files_to=str(tmp_path)))
+    assert lineage[0] == ("input", f"skyvern://skyvern_default/{workflow_id}")
+    assert {kind for kind, _ in lineage[1:]} == {"output"}
 
 
 def test_a_lineage_that_refuses_an_address_does_not_fail_the_task() -> None:
-    compat.add_output_to_lineage(SkyvernHook(), "file:///tmp/a.pdf")
-    compat.add_output_to_lineage(SkyvernHook(), "nonsense")
+    add_output_to_lineage(SkyvernHook(), "file:///tmp/a.pdf")
+    add_output_to_lineage(SkyvernHook(), "nonsense")

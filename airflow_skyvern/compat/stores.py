@@ -1,0 +1,55 @@
+"""Object stores and lineage: where each Airflow has them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from airflow_skyvern.compat import is_airflow_3
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def object_storage_path(address: str, conn_id: str | None) -> Any:
+    """
+    Return Airflow's path for an object store: 3.x moved it.
+
+    :raises ImportError: a package of the provider for this kind of store is missing.
+    :raises ValueError: the provider is missing.
+    """
+    home = "airflow.sdk" if is_airflow_3() else "airflow.io.path"
+    return import_module(home).ObjectStoragePath(address, conn_id=conn_id)
+
+
+def add_input_to_lineage(hook: Any, address: str) -> None:
+    """Tell Airflow's lineage that a hook has read something; see :func:`add_output_to_lineage`."""
+    _add_to_lineage("add_input", hook, address)
+
+
+def add_output_to_lineage(hook: Any, address: str) -> None:
+    """
+    Tell Airflow's lineage that a hook has written something; only if a lineage backend listens is that kept.
+
+    What an address must look like is for the provider of its scheme to say, and a lineage that is refused must not
+    fail a task.
+    """
+    _add_to_lineage("add_output", hook, address)
+
+
+def _add_to_lineage(method: str, hook: Any, address: str) -> None:
+    """Add to the collector, which moved in 3.2; 2.11 calls assets datasets."""
+    home = "airflow.sdk.lineage" if is_airflow_3() and find_spec("airflow.sdk.lineage") else "airflow.lineage.hook"
+    collector = import_module(home).get_hook_lineage_collector()
+    add: Callable[..., object] = getattr(collector, f"{method}_asset", None) or getattr(
+        collector, f"{method}_dataset"
+    )
+    with suppress(ValueError):
+        add(context=hook, uri=address)
+
+
+def openlineage_dataset(namespace: str, name: str) -> Any:
+    """Return OpenLineage's name for something; only OpenLineage's provider asks for it, and brings the class."""
+    return import_module("airflow.providers.common.compat.openlineage.facet").Dataset(namespace=namespace, name=name)
