@@ -160,7 +160,8 @@ def show_result(airflow: AirflowServer, example: Example, run_id: str) -> None:
     for key in ("files", "evidence"):
         with contextlib.suppress(KeyError):
             files = airflow.xcom(dag_id, run_id, task_id, key)
-            show_files(f"XCom {key} of task {task_id}", [Path(file["path"]) for file in files])
+            if isinstance(files, list):  # a summary has a number there
+                show_files(f"XCom {key} of task {task_id}", [Path(file["path"]) for file in files])
     table = Path(example.conf.get("folder", "")) / "rows.csv"
     if table.is_file():
         show_files(f"Files in {table.parent}", sorted(table.parent.iterdir()))
