@@ -299,14 +299,18 @@ class RunLifecycle(BaseOperator):
             )
             return None
 
+    def _origin_of_files(self) -> str | None:
+        """Return the workflow's address for lineage; `tasks test` of 2.11 resumes a task without its templates."""
+        return None if "{{" in self.workflow_id else runs_uri(self.workflow_id, self.skyvern_conn_id)
+
     def _result(self, task_try: TaskTry, run: Run) -> Any:
         self._active_run.ended()
         metrics.run_ended(self.skyvern_conn_id, run)
         if run.succeeded:
             # First the value: a run whose output is refused delivers no files.
             value = self._output_options.value_of(run, self.log)
-            source = runs_uri(self.workflow_id, self.skyvern_conn_id)
-            files = deliver_files(self, task_try, run, self._active_run.stop_if_killed, source=source)
+            stop_if_killed, source = self._active_run.stop_if_killed, self._origin_of_files()
+            files = deliver_files(self, task_try, run, stop_if_killed, source=source)
             task_try.start_store.done(run.run_id)
             return self._whole_run(run, value, files) if self.return_run else value
         deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)
