@@ -13,7 +13,7 @@ with DAG(
     schedule=None,
     params={
         "workflow_id": Param("wpid_123", type="string"),
-        "folder": Param("s3://warehouse/rows", type="string"),
+        "folder": Param("s3://aws_default@warehouse/rows", type="string"),  # with the connection's id
     },
     tags=["skyvern", "example"],
     doc_md=__doc__,

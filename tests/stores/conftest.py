@@ -71,7 +71,7 @@ def connections(skyvern: str, s3: S3Server) -> dict[str, str]:
     given: dict[str, dict[str, Any]] = {
         "SKYVERN_DEFAULT": {"conn_type": "skyvern", "host": skyvern, "password": KEY},
         "S3": s3.connection,
-        "AWS_DEFAULT": s3.connection,  # what Airflow takes where an address names none
+        "AWS_DEFAULT": s3.connection,  # for addresses that name it
     }
     return {f"AIRFLOW_CONN_{name}": json.dumps(connection) for name, connection in given.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from runpy import run_path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -41,7 +42,7 @@ def example(name: str, rig: Rig, statement: str, conn_id: str | None = None) -> 
 
 
 @pytest.mark.usefixtures("_warehouse")
-def test_the_rows_of_a_statement_end_in_postgresql_and_in_parquet(rig: Rig, tmp_path: Path) -> None:
+def test_the_rows_of_a_statement_end_in_postgresql_and_in_parquet(rig: Rig) -> None:
     rig.s3.client.put_object(Bucket=BUCKET, Key="rows/statement.csv", Body=STATEMENT.encode())
     sql, ti = example("rows_to_sql", rig, f"s3://{BUCKET}/rows/statement.csv", "s3"), FakeTaskInstance()
     rows = run_task(lambda: sql["rows"], ti)
@@ -51,8 +52,8 @@ def test_the_rows_of_a_statement_end_in_postgresql_and_in_parquet(rig: Rig, tmp_
     assert hook.get_records("SELECT item, price FROM skyvern_rows ORDER BY number") == ROWS
 
     to_parquet = example("rows_to_parquet", rig, "not read")
-    file = to_parquet["write"].function(rows, ti.xcoms["run_id"], {"folder": f"file://{tmp_path}/warehouse"})
-    table = parquet.read_table(file.removeprefix("file://"))
+    to_parquet["write"].function(rows, ti.xcoms["run_id"], {"folder": f"s3://aws_default@{BUCKET}/warehouse"})
+    table = parquet.read_table(BytesIO(rig.s3.read(BUCKET, f"warehouse/{ti.xcoms['run_id']}.parquet")))
     assert [(row["item"], row["price"]) for row in table.to_pylist()] == ROWS
 
 
