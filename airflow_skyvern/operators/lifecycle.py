@@ -225,7 +225,7 @@ class RunLifecycle(BaseOperator):
         wait = self._new_wait(task_try, run_id, deadline, end_known=end_known)
         if (run := self._poll(task_try, wait)) is not None:
             return self._result_or_replacement(task_try, run, deadline)
-        return self._result(task_try, self._cancel_at_deadline(wait))
+        return self._result(task_try, self._cancel_at_deadline(task_try, wait))
 
     def _wait_and_defer_again(self, task_try: TaskTry, run_id: str, error: Exception) -> Any:
         """Continue after the trigger failed; deferring at once would fail at once again during a deployment."""
@@ -238,7 +238,7 @@ class RunLifecycle(BaseOperator):
             return self._result_or_replacement(task_try, run, deadline)
         if wait.deadline < deadline:
             self._defer(task_try, run_id, deadline)
-        return self._result(task_try, self._cancel_at_deadline(wait))
+        return self._result(task_try, self._cancel_at_deadline(task_try, wait))
 
     def _new_wait(self, task_try: TaskTry, run_id: str, deadline: float, *, end_known: bool = False) -> Wait[Run]:
         from airflow_skyvern.runs.wait import Wait
@@ -324,8 +324,8 @@ class RunLifecycle(BaseOperator):
 
         return whole_run(run, self._request().parameters, output, files, mask=self.mask_output)
 
-    def _cancel_at_deadline(self, wait: Wait[Run]) -> Run:
-        """Cancel the run; return it only if it completed at that very moment."""
+    def _cancel_at_deadline(self, task_try: TaskTry, wait: Wait[Run]) -> Run:
+        """Cancel the run, and store what its browser showed; return it only if it completed at that very moment."""
         from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_and_fetch
 
         self._active_run.ended()
@@ -340,6 +340,7 @@ class RunLifecycle(BaseOperator):
         if run.succeeded:
             return run
         metrics.run_ended(self.skyvern_conn_id, run)
+        deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)
         raise SkyvernWaitTimeout(f"Skyvern run {wait.run_id} did not end in time; it is {run.status} now.{link}", run)
 
     def _request(self) -> RunRequest:

@@ -22,6 +22,7 @@ from airflow_skyvern.exceptions import (
     SkyvernRunCanceled,
     SkyvernRunFailed,
     SkyvernTransferError,
+    SkyvernWaitTimeout,
 )
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernDownloadFilesOperator, SkyvernRunWorkflowOperator
@@ -218,6 +219,20 @@ def test_recording_and_screenshots_are_stored_by_what_they_are(
     }
     assert stored(tmp_path) == (expected if ending == "failed" else {**expected, "a.pdf": PDF})
     assert {entry["filename"] for entry in ti.xcoms["evidence"]} == set(expected)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_run_that_takes_too_long_leaves_its_evidence(
+    skyvern: FakeSkyvern, tmp_path: Path, *, deferrable: bool
+) -> None:
+    workflow_id, ti = skyvern.workflow(plan=("running",), media=PICTURES), FakeTaskInstance()
+    arguments = {"files_to": str(tmp_path), "screenshots": True, "timeout": 0.3, "deferrable": deferrable}
+    with pytest.raises(SkyvernWaitTimeout, match="it is canceled now"):
+        run_task(partial(make, workflow_id, **arguments), ti)
+    names = [f"{ti.xcoms['run_id']}-screenshot-01.png", f"{ti.xcoms['run_id']}-screenshot-02.zip"]
+    assert sorted(stored(tmp_path)) == names
+    assert [entry["filename"] for entry in ti.xcoms["evidence"]] == names
 
 
 @pytest.mark.usefixtures("quick")
