@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 
 from dev.airflow_server import AirflowServer
 from dev.browser.site import size_in_bytes
-from dev.peer import statement
 from dev.postgres import PostgresServer
 from tests.stores.conftest import BUCKET, HUGE, Rig, expected
 
@@ -90,7 +88,7 @@ def test_twenty_runs_store_their_files_and_rows_once_though_transfers_are_cut(
     assert len(cut) >= 6
     assert len(skyvern_runs(rig) - before) == len(VENDORS)
     assert not not_whole
-    wanted = {f"vendors/{name}.pdf": hashlib.sha256(statement(name, "300KB")).hexdigest() for name in VENDORS}
+    wanted = {f"vendors/{name}.pdf": expected(name, "300KB") for name in VENDORS}
     assert {name: rig.checksum(name) for name in rig.s3.objects(BUCKET, "vendors/")} == wanted
     assert rig.s3.uploads(BUCKET, "vendors/") == []
     rows = {(name, len(name)) for name in VENDORS}
