@@ -130,6 +130,7 @@ class RunReader:
         self._pages: SharedCache[RunData] = SharedCache(_ttl_of)
         self._tags: SharedCache[Mapping[str, str]] = SharedCache(lambda _: TAGS_TTL, capacity=5000)
         self._artifacts: SharedCache[Mapping[str, Artifact]] = SharedCache(lambda _: ACTIVE_TTL)
+        self._recordings: SharedCache[Mapping[str, Artifact]] = SharedCache(lambda _: ACTIVE_TTL)
         self._lists: SharedCache[Sequence[RunSummary]] = SharedCache(lambda _: ACTIVE_TTL)
         self._schedules: SharedCache[str | None] = SharedCache(lambda _: TAGS_TTL)
 
@@ -151,8 +152,9 @@ class RunReader:
         return found if found is not None and found.artifact_type in kinds else None
 
     async def recording(self, ref: RunRef) -> Artifact | None:
-        """Return the newest recording of a run."""
-        found = [item for item in (await self.artifacts(ref)).values() if item.artifact_type == RECORDING]
+        """Return the newest recording of a run; not from a list that was fetched before the run had one."""
+        left_behind = await self._recordings.get(ref, lambda: self._fetch_artifacts(ref))
+        found = [item for item in left_behind.values() if item.artifact_type == RECORDING]
         return max(found, key=lambda item: str(item.created_at), default=None)
 
     async def listed(self, conn_id: str, call: Call[Any]) -> Sequence[RunSummary]:

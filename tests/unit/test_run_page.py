@@ -217,6 +217,18 @@ async def test_a_picture_is_fetched_once_for_all_viewers(ui: Ui, skyvern: FakeSk
     assert len(skyvern.sent("GET", "/v1/artifacts/.*")) == 1
 
 
+async def test_a_recording_is_there_as_soon_as_the_run_has_one(ui: Ui, skyvern: FakeSkyvern) -> None:
+    """Its list of artifacts is not the one that a picture was found in while the run went on."""
+    run_id = skyvern.run(plan=("running", "completed"), media=[Media("recording", WEBM)])
+    run = skyvern.runs[run_id]
+    run.tags.update(TAGS)
+    run.look()
+    add_task(state="deferred", xcoms={"run_id": run_id})
+    assert (await ui.get(f"{PAGE}/tries/1/pictures/a_1")).status_code == 404
+    run.look()
+    assert (await ui.get(f"{PAGE}/tries/1/recording")).status_code == 200
+
+
 async def test_a_recording_can_be_sought_in(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(skyvern, media=[Media("recording", WEBM)])
     add_task(xcoms={"run_id": run_id})

@@ -150,9 +150,16 @@ function keyOf(element) {
 
 const positionOf = (details) => [...document.querySelectorAll("#page .block")].indexOf(details.closest(".block"));
 
+// Right after the end of its run a recording may not be there yet, or be replaced by its MP4 while it is read.
+function retryRecording() {
+  const video = document.querySelector("#recording video");
+  if (video && video.error) video.load();
+}
+
 function finish() {
   showTimes();
   watchPictures();
+  retryRecording();
 }
 
 function notice(text) {
