@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from airflow_skyvern.client import api
 from airflow_skyvern.exceptions import SkyvernError, shorten
 from airflow_skyvern.runs.blocks import ENDED
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Log
 
 log = logging.getLogger(__name__)
+
+MOMENT = TypeAdapter(datetime)
+"""Reads a time as Skyvern writes it; Python 3.10 itself reads not every number of decimals."""
 
 INTERVAL = 60.0
 """Seconds between two requests for the timeline of a run, at least."""
@@ -126,7 +131,7 @@ def _seconds(block: BlockRow) -> float | None:
         return duration
     begun, ended = block.get("created_at"), block.get("modified_at")
     try:
-        seconds = (datetime.fromisoformat(ended or "") - datetime.fromisoformat(begun or "")).total_seconds()
+        seconds = (MOMENT.validate_python(ended) - MOMENT.validate_python(begun)).total_seconds()
     except (TypeError, ValueError):
         return None
     return max(0.0, seconds)
