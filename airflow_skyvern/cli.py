@@ -107,7 +107,7 @@ def run_for_airflow(action: str, args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one command; Airflow's own command line, too, reads connections from an API server unless it is told."""
+    """Run one command, with connections from the database: Airflow's command line would ask an API server."""
     compat.read_connections_from_database()
     from airflow_skyvern.compat.sdk import AirflowNotFoundException
     from airflow_skyvern.exceptions import SkyvernError

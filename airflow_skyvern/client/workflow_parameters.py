@@ -103,7 +103,7 @@ def _described(value: Any) -> str:
 
 
 def _is_whole(value: Any) -> bool:
-    """Skyvern takes 7.0, too, but stores it as text that it cannot read again: each look at the run fails then."""
+    """Skyvern takes 7.0, too, but stores it as text that it cannot read: every request for the run fails then."""
     return not isinstance(value, bool | float) and _converts(int, value)
 
 

@@ -83,7 +83,7 @@ class BlockRequests:
                 blocks.set_total(await self._definition(blocks.run_id))
             timeline = await self._send(api.list_block_rows(blocks.run_id))
             entry.call(blocks.update, timeline)
-        except Exception as error:  # noqa: BLE001  such as an answer of another form: the wait goes on
+        except Exception as error:  # noqa: BLE001  such as an answer of another form: the wait continues
             log.debug("The blocks of run %s are not logged: %s", blocks.run_id, error)
 
     async def _definition(self, run_id: str) -> Any:

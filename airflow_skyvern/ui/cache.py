@@ -1,4 +1,4 @@
-"""What several viewers look at is fetched once for all of them."""
+"""Fetches what several viewers need once for all of them."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ def _row(task: TaskOfRun, dag_id: str, run_id: str, run: Any) -> Row:
 
 
 def duration_of(run: Any) -> str:
-    """Return how long a run took; nothing while it goes on."""
+    """Return how long a run took; nothing while it is active."""
     if run.created_at is None or run.finished_at is None:
         return ""
     return in_words((run.finished_at - run.created_at).total_seconds())

@@ -1,10 +1,10 @@
 """
 Pictures, recordings and downloaded files of a run, passed on from Skyvern.
 
-What they are is told by their first bytes, not by the server: all that is shown in the page is a PNG, a JPEG, a WebM
-or an MP4. A downloaded file may be anything, also HTML or SVG with scripts, which must never run on Airflow's origin:
-it is always saved to disk. Everything else that a run leaves (HAR files with cookies and passwords, prompts, scraped
-HTML) is not passed on.
+Their kind is detected from their first bytes and not taken from the server: all that is shown in the page is a PNG, a
+JPEG, a WebM or an MP4. A downloaded file may be anything, also HTML or SVG with scripts, which must never run on
+Airflow's origin: it is always saved to disk. Everything else that a run leaves (HAR files with cookies and passwords,
+prompts, scraped HTML) is not passed on.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REFRESH = 5
-"""Seconds between two refreshes of a page whose run goes on; only while somebody can see it."""
+"""Seconds between two refreshes of a page whose run is active; only while somebody can see it."""
 
 ACTIVE = frozenset(
     {None, "scheduled", "queued", "running", "deferred", "restarting", "up_for_retry", "awaiting_input"}
