@@ -25,17 +25,22 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 from dev.fake.skyvern import FakeSkyvern  # noqa: E402  after the lines above
 
-GROUPS = {"contract": "contract", "system": "system", "test_schedules": "schedules", "test_dags_test": "schedules"}
-"""Which folders and modules share servers: with ``--dist loadgroup`` each group is in one process."""
+GROUPS = {
+    "contract": "contract",
+    "system": "system",
+    "system/test_schedules.py": "schedules",
+    "system/test_dags_test.py": "schedules",
+}
+"""Which tests share servers, by folder or module: with ``--dist loadgroup`` each group is in one process."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests into their groups."""
     for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        group = GROUPS.get(item.path.stem) or GROUPS.get(folder)
-        if group is not None and folder != "unit":
+        module = item.path.relative_to(Path(__file__).parent)
+        group = GROUPS.get(str(module)) or GROUPS.get(module.parts[0])
+        if group is not None:
             item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -347,12 +347,13 @@ def redactor() -> Callable[[str], Any]:
     The masker's module moved in 3.0 and in 3.1, and each process of Airflow uses one of them.
     """
     homes = ("sdk._shared.secrets_masker", "sdk.execution_time.secrets_masker", "utils.log.secrets_masker")
-    home = next(home for home in homes if _exists(f"airflow.{home}"))
+    home = next(home for home in homes if module_exists(f"airflow.{home}"))
     redact: Callable[[str], Any] = import_module(f"airflow.{home}")._secrets_masker().redact  # noqa: SLF001
     return redact
 
 
-def _exists(module: str) -> bool:
+def module_exists(module: str) -> bool:
+    """Return whether there is a module of this name, without importing it."""
     try:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # a package above it does not exist

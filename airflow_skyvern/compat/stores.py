@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern.compat import is_airflow_3
+from airflow_skyvern.compat import is_airflow_3, module_exists
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +40,7 @@ def add_output_to_lineage(hook: Any, address: str) -> None:
 
 def _add_to_lineage(method: str, hook: Any, address: str) -> None:
     """Add to the collector, which moved in 3.2; 2.11 calls assets datasets."""
-    home = "airflow.sdk.lineage" if is_airflow_3() and find_spec("airflow.sdk.lineage") else "airflow.lineage.hook"
+    home = "airflow.sdk.lineage" if module_exists("airflow.sdk.lineage") else "airflow.lineage.hook"
     collector = import_module(home).get_hook_lineage_collector()
     add: Callable[..., object] = getattr(collector, f"{method}_asset", None) or getattr(
         collector, f"{method}_dataset"

@@ -12,6 +12,7 @@ from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipExceptio
 from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout
 from airflow_skyvern.finished_runs.uri import runs_uri
 from airflow_skyvern.results.deliver import deliver_evidence, deliver_files
+from airflow_skyvern.task.arguments import is_dynamic
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after
 from airflow_skyvern.task.deferral import NOTE, note_of_run
 from airflow_skyvern.task.endings import logged_error_of
@@ -301,7 +302,7 @@ class RunLifecycle(BaseOperator):
 
     def _origin_of_files(self) -> str | None:
         """Return the workflow's address for lineage; `tasks test` of 2.11 resumes a task without its templates."""
-        return None if "{{" in self.workflow_id else runs_uri(self.workflow_id, self.skyvern_conn_id)
+        return None if is_dynamic(self.workflow_id) else runs_uri(self.workflow_id, self.skyvern_conn_id)
 
     def _result(self, task_try: TaskTry, run: Run) -> Any:
         self._active_run.ended()

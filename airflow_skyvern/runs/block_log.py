@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOMENT = TypeAdapter(datetime)
-"""Reads a time as Skyvern writes it; Python 3.10 itself reads not every number of decimals."""
+"""Reads a time as Skyvern writes it; the parser of Python 3.10 itself takes three or six decimals only."""
 
 INTERVAL = 60.0
 """Seconds between two requests for the timeline of a run, at least."""
