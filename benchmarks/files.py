@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from airflow_skyvern.results.run_files import AT_ONCE
+from dev.memory import memory_kib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,16 +158,10 @@ def work(name: str, url: str, count: str, folder: str) -> None:
     store = {"ours": ours, "naive": naive}[name]
     with tempfile.TemporaryDirectory(prefix="bench-files-") as warm:
         store(url, SMALL, Path(warm))
-    before, began = peak(Path("/proc/self/status").read_text()), time.perf_counter()
+    before, began = memory_kib("VmHWM"), time.perf_counter()
     store(url, int(count), Path(folder))
     seconds = time.perf_counter() - began
-    print(json.dumps({"seconds": seconds, "kib": peak(Path("/proc/self/status").read_text()) - before}))
-
-
-def peak(status: str) -> int:
-    """Return the most memory that a process has had, in KiB, from its status in /proc."""
-    found = re.search(r"VmHWM:\s*(\d+) kB", status)
-    return int(found[1]) if found else 0
+    print(json.dumps({"seconds": seconds, "kib": memory_kib("VmHWM") - before}))
 
 
 # --- one round ---------------------------------------------------------------------------------------------------
@@ -198,9 +194,8 @@ def with_curl(url: str, count: int, folder: Path) -> Result:
     ]
     highest, began = 0, time.perf_counter()
     with subprocess.Popen(["curl", *options, "--header", f"x-api-key: {KEY}", *targets]) as process:
-        status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
-            highest = max(highest, peak(status.read_text()))
+            highest = max(highest, memory_kib("VmHWM", process.pid))
             time.sleep(0.002)
         seconds = time.perf_counter() - began
     if process.returncode:
@@ -220,16 +215,21 @@ def rounds(url: str, count: int) -> Iterator[dict[str, Result]]:
     """Let all contenders store the files of one run, ROUNDS times."""
     for _ in range(ROUNDS):
         found: dict[str, Result] = {}
-        for name in ("curl", "ours", "naive"):
-            with tempfile.TemporaryDirectory(prefix="bench-files-") as folder:
-                path = Path(folder)
-                found[name] = with_curl(url, count, path) if name == "curl" else in_python(name, url, count, path)
-                if name == "curl":
-                    found["checked"] = checked(found[name], path)
-                sizes = {file.stat().st_size for file in path.iterdir()}
-                assert sizes == {CASES[count] * MB}, sizes
-                assert sum(1 for _ in path.iterdir()) == count
+        with stored_files(count) as folder:
+            found["curl"] = with_curl(url, count, folder)
+            found["checked"] = checked(found["curl"], folder)
+        for name in ("ours", "naive"):
+            with stored_files(count) as folder:
+                found[name] = in_python(name, url, count, folder)
         yield found
+
+
+@contextmanager
+def stored_files(count: int) -> Iterator[Path]:
+    """Make a folder for the files of a run, and check that they have all come."""
+    with tempfile.TemporaryDirectory(prefix="bench-files-") as folder:
+        yield Path(folder)
+        assert [file.stat().st_size for file in Path(folder).iterdir()] == [CASES[count] * MB] * count
 
 
 def report(url: str) -> bool:

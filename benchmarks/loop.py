@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from benchmarks.contenders import contender
 from benchmarks.plan import PHASES, Plan
 from benchmarks.server import allow_many_files, end_with_parent
+from dev.memory import memory_kib
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,8 +97,7 @@ class WatchedCollector:
 
 def memory_mb(entry: str = "VmRSS") -> float:
     """Return the resident memory of this process, or its highest value so far (VmHWM)."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(f"{entry}:")) * 1024 / MEGABYTE
+    return memory_kib(entry) * 1024 / MEGABYTE
 
 
 def forget_highest_memory() -> None:

@@ -15,7 +15,6 @@ import re
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +27,7 @@ from dev.airflow_server import AirflowServer
 from dev.fake.records import Media
 from dev.fake.skyvern import API_KEY, FakeSkyvern
 from dev.process import start_and_wait, stop_all
+from dev.serving import serve_in_thread
 
 VIEWERS, REFRESH, SECONDS, ROUNDS = 50, 5.0, 20.0, 3
 MOST_REQUESTS_PER_SECOND = 2.0
@@ -194,7 +194,7 @@ def main() -> int:
         media=[Media("screenshot_action", PNG, label="sign_in")],
     )
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("_Handler", (Handler,), {"fake": fake}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    serve_in_thread(server)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         host = f"http://127.0.0.1:{server.server_port}"
         connection = json.dumps({"conn_type": "skyvern", "host": host, "password": API_KEY})

@@ -15,7 +15,6 @@ import itertools
 import json
 import socketserver
 import ssl
-import threading
 import time
 import urllib.parse
 from http import HTTPStatus
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dev.browser.site import pdf, size_in_bytes
+from dev.serving import serve_in_thread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -203,7 +203,7 @@ class Peer:
 
     def start(self) -> Self:
         for server in (self._http, self._smtp):
-            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+            serve_in_thread(server)
         return self
 
     def stop(self) -> None:

@@ -60,7 +60,12 @@ class PostgresServer(TemporaryServer):
         self._run("initdb", "--auth=trust", f"--username={ROLE}", "--encoding=UTF8", "-D", str(self._data))
 
     def url(self, database: str, driver: str = "psycopg2") -> str:
-        return f"postgresql+{driver}://{ROLE}@127.0.0.1:{self.port}/{database}"
+        """Return the address of a database for SQLAlchemy."""
+        return self.uri(database).replace("://", f"+{driver}://", 1)
+
+    def uri(self, database: str) -> str:
+        """Return the address of a database, for an Airflow connection or for psycopg2."""
+        return f"postgresql://{ROLE}@127.0.0.1:{self.port}/{database}"
 
     def create(self, database: str) -> None:
         self._run("createdb", *self._login(), database)

@@ -295,6 +295,13 @@ class SkyvernServer:
         except ValueError:
             return response.status_code, response.text
 
+    def runs_of(self, workflow_id: str) -> list[dict[str, Any]]:
+        """Return the newest hundred runs of a workflow."""
+        status, body = self.request("GET", f"/v1/workflows/{workflow_id}/runs?page_size=100")
+        if status != httpx.codes.OK:
+            raise RigError(f"Skyvern does not list the runs of {workflow_id}: {status} {body}")
+        return list(body)
+
     def workflow(self, name: str) -> str:
         """Return the permanent id of a workflow of the rig, which the first call creates."""
         with self._lock:

@@ -11,12 +11,12 @@ import collections
 import http.server
 import json
 import re
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from dev.browser.prompt import Prompt
 from dev.browser.script import NO_RULE, RULES, Act
+from dev.serving import serve_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -241,7 +241,7 @@ class ScriptedModel:
         return list(self._server.asked)
 
     def start(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        serve_in_thread(self._server)
         return self
 
     def stop(self) -> None:

@@ -18,10 +18,11 @@ import html
 import http.server
 import random
 import re
-import threading
 import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any
+
+from dev.serving import serve_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,7 +203,7 @@ class Site:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def start(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        serve_in_thread(self._server)
         return self
 
     def stop(self) -> None:

@@ -102,9 +102,7 @@ class Scenario:
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the runs of the workflow in Skyvern."""
-        status, body = self.rig.skyvern.request("GET", f"/v1/workflows/{self.workflow}/runs?page_size=100")
-        assert status == 200, body
-        return list(body)
+        return self.rig.skyvern.runs_of(self.workflow)
 
     def ended(self) -> Counter[str]:
         """Wait for the ends of the DAG runs' tasks, and count their states."""

@@ -185,12 +185,10 @@ def test_a_run_that_skyvern_retries_is_handed_over_once_at_its_end(rig: EventsRi
 
 
 def test_a_run_that_skyvern_scheduled_is_handed_over(rig: EventsRig, scheduled: str) -> None:
-    path = f"/v1/workflows/{rig.workflows['watched']}/runs?page_size=100"
-
     def by_schedule() -> list[str]:
         return [
             row["workflow_run_id"]
-            for row in rig.skyvern.request("GET", path)[1]
+            for row in rig.skyvern.runs_of(rig.workflows["watched"])
             if row["trigger_type"] == "scheduled"
         ]
 

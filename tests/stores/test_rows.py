@@ -5,7 +5,6 @@ from __future__ import annotations
 from io import BytesIO
 from runpy import run_path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
 from pyarrow import parquet
@@ -26,8 +25,7 @@ ROWS = [("paper", 1.5), ("ink", 20.0)]
 @pytest.fixture
 def _warehouse(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with PostgresServer() as postgres:
-        address = urlsplit(postgres.url("postgres"))
-        monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", address._replace(scheme="postgresql").geturl())
+        monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", postgres.uri("postgres"))
         yield
 
 

@@ -35,7 +35,7 @@ SOON = {
 @pytest.fixture(scope="module")
 def warehouse() -> Iterator[str]:
     with PostgresServer() as postgres:
-        yield urlsplit(postgres.url("postgres"))._replace(scheme="postgresql").geturl()
+        yield postgres.uri("postgres")
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,7 @@ def airflow(session_rig: Rig, warehouse: str, tmp_path_factory: pytest.TempPathF
 
 
 def skyvern_runs(rig: Rig) -> set[str]:
-    path = f"/v1/workflows/{rig.skyvern.workflow('vendor')}/runs?page_size=100"
-    return {run["workflow_run_id"] for run in rig.skyvern.request("GET", path)[1]}
+    return {run["workflow_run_id"] for run in rig.skyvern.runs_of(rig.skyvern.workflow("vendor"))}
 
 
 def in_table(warehouse: str) -> set[tuple[str, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.support.memory import peak
+from dev.memory import memory_kib
 from tests.support.tasks import FakeTaskInstance, context_of
 
 
@@ -27,11 +27,11 @@ def store(folder: str, run_id: str) -> None:
 
 
 def main(folder: str, *run_ids: str) -> None:
-    before = peak()
+    before = memory_kib("VmHWM")
     for run_id in run_ids:
-        before = peak()
+        before = memory_kib("VmHWM")
         store(folder, run_id)
-    sys.stderr.write(f"\ngrown: {peak() - before} KiB\n")
+    sys.stderr.write(f"\ngrown: {memory_kib('VmHWM') - before} KiB\n")
 
 
 main(*sys.argv[1:])

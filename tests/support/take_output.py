@@ -11,7 +11,7 @@ import json
 import os
 import sys
 
-from tests.support.memory import peak
+from dev.memory import memory_kib
 from tests.support.tasks import FakeTaskInstance, context_of
 
 
@@ -24,9 +24,9 @@ def main(port: str, address: str) -> None:
     from airflow_skyvern.sensors import SkyvernRunSensor
 
     sensor = SkyvernRunSensor(task_id="t", run_id="wr_1", output_to=address)
-    before = peak()
+    before = memory_kib("VmHWM")
     sensor.execute(context_of(FakeTaskInstance()))
-    sys.stderr.write(f"\npeak: {peak() - before}\n")
+    sys.stderr.write(f"\npeak: {memory_kib('VmHWM') - before}\n")
 
 
 main(*sys.argv[1:])

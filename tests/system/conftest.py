@@ -58,10 +58,7 @@ class Rig:
         assert status == 200, body
 
     def runs_of(self, workflow: str) -> list[dict[str, Any]]:
-        path = f"/v1/workflows/{self.skyvern.workflow(workflow)}/runs?page_size=100"
-        status, body = self.skyvern.request("GET", path)
-        assert status == 200, body
-        return list(body)
+        return self.skyvern.runs_of(self.skyvern.workflow(workflow))
 
 
 @pytest.fixture(scope="session")

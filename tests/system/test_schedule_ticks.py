@@ -41,11 +41,8 @@ def every_five(rig: Rig, name: str, first: datetime, workflow: str) -> Schedules
 
 def served(mine: Schedules, first: datetime, ticks: int) -> list[list[str]]:
     """Return the trigger types of the runs of each tick."""
-    path = f"/v1/workflows/{mine.workflow_id}/runs?page_size=100"
-    status, rows = mine.rig.skyvern.request("GET", path)
-    assert status == 200, rows
     found: list[list[str]] = [[] for _ in range(ticks)]
-    for row in rows:
+    for row in mine.rig.skyvern.runs_of(mine.workflow_id):
         created = datetime.fromisoformat(row["created_at"]).replace(tzinfo=timezone.utc)
         found[(created - first) // (5 * MINUTE)].append(row["trigger_type"])
     return found

@@ -18,6 +18,8 @@ from random import Random
 
 import pytest
 
+from dev.serving import serve_in_thread
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def skyvern(monkeypatch: pytest.MonkeyPatch) -> Iterator[Skyvern]:
     server = Skyvern()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    serve_in_thread(server)
     given = {"conn_type": "skyvern", "host": f"http://127.0.0.1:{server.server_port}", "password": "made-up-key"}
     monkeypatch.setenv("AIRFLOW_CONN_SKYVERN_DEFAULT", json.dumps(given))
     yield server
