@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Artifact
     from airflow_skyvern.results.options import FileOptions
+    from airflow_skyvern.runs.wait import Log
 
 RECORDING = "recording"
 SCREENSHOTS = frozenset({"screenshot_action", "screenshot_final"})
@@ -31,6 +32,7 @@ def evidence_of(
     options: FileOptions,
     source: Source,
     *,
+    log: Log,
     sleep: Callable[[float], Any] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[RunFile]:
@@ -39,7 +41,10 @@ def evidence_of(
     present = sorted((found for found in artifacts if not found.archived), key=_age)
     found: list[RunFile] = []
     if options.recording:
-        found += _named(source, run_id, "recording", [one for one in present if one.artifact_type == RECORDING])
+        recordings = [one for one in present if one.artifact_type == RECORDING]
+        if not recordings:
+            log.info("Skyvern run %s has no recording; that of a browser session is not given out.", run_id)
+        found += _named(source, run_id, "recording", recordings)
     if options.screenshots:
         found += _named(source, run_id, "screenshot", [one for one in present if one.artifact_type in SCREENSHOTS])
     return found

@@ -99,6 +99,7 @@ class RunData:
     blocks_left_out: int
     newest_picture: str | None
     has_recording: bool
+    recording_not_available: bool
     files: Sequence[FileData]
     parameters: Sequence[tuple[str, str]]
     attempt: int
@@ -119,7 +120,12 @@ class RunData:
 
 
 def page_of(
-    run: Run, timeline: Sequence[TimelineItem], pictures: Sequence[str] = (), schedule_id: str | None = None
+    run: Run,
+    timeline: Sequence[TimelineItem],
+    pictures: Sequence[str] = (),
+    schedule_id: str | None = None,
+    *,
+    has_recording: bool = False,
 ) -> RunData:
     """
     Make the page of a run.
@@ -127,6 +133,7 @@ def page_of(
     :param timeline: The run's timeline, newest first.
     :param pictures: The run's pictures, newest first, where there is no timeline.
     :param schedule_id: The schedule in Skyvern that has started the run.
+    :param has_recording: Whether Skyvern's API has a recording of the run; a browser session's is not the run's.
     """
     request = run.run_request or {}
     parameters: Mapping[str, Any] = request.get("parameters") or {}
@@ -153,7 +160,8 @@ def page_of(
         blocks_left_out=max(0, len(blocks) - MOST_BLOCKS),
         newest_picture=next((picture for block in blocks for picture in _pictures(block)), None)
         or next(iter(pictures), None),
-        has_recording=bool(run.recording_url),
+        has_recording=has_recording,
+        recording_not_available=bool(run.recording_url) and not has_recording,
         files=[
             FileData(file.artifact_id, conceal.text(file.filename or "file"), size_in_words(file.file_size))
             for file in run.downloaded_files

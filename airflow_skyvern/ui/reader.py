@@ -154,7 +154,7 @@ class RunReader:
     async def recording(self, ref: RunRef) -> Artifact | None:
         """Return the newest recording of a run; not from a list that was fetched before the run had one."""
         left_behind = await self._recordings.get(ref, lambda: self._fetch_artifacts(ref))
-        found = [item for item in left_behind.values() if item.artifact_type == RECORDING]
+        found = [item for item in left_behind.values() if item.artifact_type == RECORDING and not item.archived]
         return max(found, key=lambda item: str(item.created_at), default=None)
 
     async def listed(self, conn_id: str, call: Call[Any]) -> Sequence[RunSummary]:
@@ -200,7 +200,11 @@ class RunReader:
                 item.artifact_id for item in sorted(found, key=lambda item: str(item.created_at), reverse=True)
             ]
         schedule_id = await self._schedules.get(ref, lambda: self._fetch_schedule(ref, run))
-        return await run_in_threadpool(page_of, run, timeline or [], pictures, schedule_id)
+        # Asked after the run: that of a browser session has an address, and no artifact that could be fetched.
+        has_recording = run.is_final and bool(run.recording_url) and await self.recording(ref) is not None
+        return await run_in_threadpool(
+            lambda: page_of(run, timeline or [], pictures, schedule_id, has_recording=has_recording)
+        )
 
     async def _fetch_run(self, ref: RunRef) -> Run:
         try:

@@ -195,6 +195,7 @@ def test_a_person_decides_on_the_page(rig: Rig, ui: AirflowUI) -> None:
     pay.focus()
     ui.page.keyboard.press("Enter")
     ui.wait_in_frame("completed", seconds=120)  # without a reload
+    ui.wait_in_frame("Skyvern keeps it with the run's browser session")  # a run that asks has a session, so no player
     assert rig.airflow.wait_run(ASKING_DAG, run_id) == "success"
     note = rig.airflow.xcom(ASKING_DAG, run_id, ASKING_TASK, "approval")
     assert (note["approved"], note["answer"], note["answered_in"]) == (True, "Pay", "airflow")

@@ -236,6 +236,16 @@ def test_a_run_that_takes_too_long_leaves_its_evidence(
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_recording_that_skyvern_does_not_give_out_is_told_of(
+    skyvern: FakeSkyvern, tmp_path: Path, task_log: TaskLog
+) -> None:
+    workflow_id = skyvern.workflow(plan=("running", "completed"), media=PICTURES[:1])
+    run_task(partial(make, workflow_id, files_to=str(tmp_path), recording=True))
+    assert stored(tmp_path) == {}
+    assert "has no recording" in task_log()
+
+
+@pytest.mark.usefixtures("quick")
 def test_evidence_that_cannot_be_stored_does_not_hide_how_the_run_ended(
     skyvern: FakeSkyvern, tmp_path: Path, task_log: TaskLog
 ) -> None:

@@ -229,6 +229,25 @@ async def test_a_recording_is_there_as_soon_as_the_run_has_one(ui: Ui, skyvern: 
     assert (await ui.get(f"{PAGE}/tries/1/recording")).status_code == 200
 
 
+async def test_the_page_has_a_player_where_there_is_something_to_play(ui: Ui, skyvern: FakeSkyvern) -> None:
+    add_task(xcoms={"run_id": started(skyvern, media=[Media("recording", WEBM)])})
+    page = await ui.get(PAGE)
+    assert "<video" in page.text
+    assert "browser session" not in page.text
+
+
+async def test_the_recording_of_a_browser_session_has_no_player(ui: Ui, skyvern: FakeSkyvern) -> None:
+    """It has an address on Skyvern's disk, and no artifact that the API would give out."""
+    of_session = "file:///artifacts/o_1/browser_sessions/pbs_1/videos/wr_1/x.webm"
+    ended = {"status": "completed", "recording_url": of_session}
+    add_task(xcoms={"run_id": started(skyvern, plan=("running", ended), media=[Media("screenshot_final", PNG)])})
+    page = await ui.get(PAGE)
+    assert "<video" not in page.text
+    assert "Skyvern keeps it with the run's browser session" in page.text
+    assert of_session not in page.text
+    assert (await ui.get(f"{PAGE}/tries/1/recording")).status_code == 404
+
+
 async def test_a_recording_can_be_sought_in(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(skyvern, media=[Media("recording", WEBM)])
     add_task(xcoms={"run_id": run_id})
