@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_skyvern.exceptions import SkyvernNotFoundError
 from airflow_skyvern.results.sources import RunFile, Source
 
 if TYPE_CHECKING:
@@ -37,34 +38,48 @@ def evidence_of(
     clock: Callable[[], float] = time.monotonic,
 ) -> list[RunFile]:
     """Return recording and screenshots as far as they are wanted, under names that begin with the run's id."""
-    artifacts = _stable_files(hook, run_id, sleep, clock) if options.recording else hook.list_run_artifacts(run_id)
+    artifacts = (
+        _stable_files(hook, run_id, source, sleep, clock) if options.recording else hook.list_run_artifacts(run_id)
+    )
     present = sorted((found for found in artifacts if not found.archived), key=_age)
     found: list[RunFile] = []
     if options.recording:
         recordings = [one for one in present if one.artifact_type == RECORDING]
+        readable = [one for one in recordings if _is_readable(one, source)]
         if not recordings:
             log.info("Skyvern run %s has no recording; that of a browser session is not given out.", run_id)
-        found += _named(source, run_id, "recording", recordings)
+        elif len(readable) < len(recordings):
+            log.warning("Skyvern run %s: its recording cannot be read yet, so it is not stored.", run_id)
+        found += _named(source, run_id, "recording", readable)
     if options.screenshots:
         found += _named(source, run_id, "screenshot", [one for one in present if one.artifact_type in SCREENSHOTS])
     return found
 
 
 def _stable_files(
-    hook: SkyvernHook, run_id: str, sleep: Callable[[float], Any], clock: Callable[[], float]
+    hook: SkyvernHook, run_id: str, source: Source, sleep: Callable[[float], Any], clock: Callable[[], float]
 ) -> list[Artifact]:
     """List the artifacts when no recording is about to change any more, as far as that can be known."""
     until = clock() + STABLE_SECONDS
     while True:
         artifacts = hook.list_run_artifacts(run_id)
         recordings = [one for one in artifacts if one.artifact_type == RECORDING]
-        if (recordings and not any(_is_raw(one) for one in recordings)) or clock() >= until:
+        if (recordings and all(_is_final(one, source) for one in recordings)) or clock() >= until:
             return artifacts
         sleep(1.0)
 
 
-def _is_raw(recording: Artifact) -> bool:
-    return (recording.uri or "").partition("?")[0].endswith(".webm")
+def _is_final(recording: Artifact, source: Source) -> bool:
+    is_raw = (recording.uri or "").partition("?")[0].endswith(".webm")
+    return not is_raw and (recording.archived or _is_readable(recording, source))
+
+
+def _is_readable(recording: Artifact, source: Source) -> bool:
+    """Tell whether a recording is there: Skyvern changes its name to the MP4's before that is stored."""
+    try:
+        return _extension(source, recording) != ".bin"
+    except SkyvernNotFoundError:
+        return False
 
 
 def _named(source: Source, run_id: str, kind: str, artifacts: Sequence[Artifact]) -> list[RunFile]:

@@ -117,9 +117,7 @@ class RunFiles:
 
         source = self._source()
         try:
-            files = evidence_of(
-                self._hook, self._run.run_id, self._options, source, log=self._log, sleep=self._sleep
-            )
+            files = evidence_of(self._hook, self._run.run_id, self._options, source, log=self._log, sleep=self._sleep)
         finally:
             source.close()
         self._options = replace(self._options, overwrite=True)  # a recording may have changed since an earlier try

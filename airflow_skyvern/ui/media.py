@@ -18,6 +18,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import tenacity
 from fastapi import HTTPException
 from fastapi.responses import Response, StreamingResponse
 
@@ -48,6 +49,9 @@ MAX_STREAMS = 16
 
 MAX_STREAMS_OF_USER = 4
 """Of these, those of one user: browsers open two or three for a video."""
+
+REPLACING = 5.0
+"""Seconds for which a recording may be missing after its run: Skyvern names the MP4 before it is there."""
 
 STREAM_PATIENCE = 5.0
 """Seconds that a request waits for a free stream."""
@@ -152,7 +156,7 @@ class Media:
         self._pictures: SharedCache[Picture] = SharedCache(
             lambda _: PICTURE_TTL, size=lambda picture: len(picture.content), capacity=PICTURES_KEPT
         )
-        self._video_types: SharedCache[str | None] = SharedCache(lambda _: PICTURE_TTL)
+        self._video_types: SharedCache[str] = SharedCache(lambda _: PICTURE_TTL)
         self._stream_limit = StreamLimit()
 
     async def picture(self, ref: RunRef, artifact: Artifact) -> Response:
@@ -164,10 +168,12 @@ class Media:
     async def recording(self, ref: RunRef, artifact: Artifact, user_id: str, wanted: str | None) -> Response:
         """Answer with a recording, or with the part of it that a player wants."""
         key = (ref.skyvern_conn_id, artifact.artifact_id, str(artifact.modified_at))
-        media_type = await self._video_types.get(key, lambda: self._fetch_video_type(ref, artifact))
-        if media_type is None:
-            raise HTTPException(404, "This is no recording.")
-        return await self._streamed(ref, artifact, user_id, wanted, {"content-type": media_type})
+        media_type = await self._video_types.get(
+            key, lambda: _once_there(404, 416)(self._fetch_video_type, ref, artifact)
+        )
+        headers = {"content-type": media_type}
+        answer: Response = await _once_there(404)(self._streamed, ref, artifact, user_id, wanted, headers)
+        return answer
 
     async def download(
         self, ref: RunRef, artifact: Artifact, user_id: str, wanted: str | None, filename: str
@@ -191,14 +197,17 @@ class Media:
             raise HTTPException(404, "This is no picture.")
         return Picture(bytes(content), media_type)
 
-    async def _fetch_video_type(self, ref: RunRef, artifact: Artifact) -> str | None:
+    async def _fetch_video_type(self, ref: RunRef, artifact: Artifact) -> str:
         start = b""
         async with self._opened(ref, artifact, {"range": f"bytes=0-{TELLING_BYTES - 1}"}) as answer:
             async for chunk in answer.aiter_raw(TELLING_BYTES):
                 start += chunk
                 if len(start) >= TELLING_BYTES:
                     break
-        return video_type(start)
+        found = video_type(start)
+        if found is None:
+            raise HTTPException(404, "This is no recording.")
+        return found
 
     async def _streamed(
         self, ref: RunRef, artifact: Artifact, user_id: str, wanted: str | None, headers: Mapping[str, str]
@@ -231,6 +240,17 @@ class Media:
             yield answer
         finally:
             await answer.aclose()
+
+
+def _once_there(*statuses: int) -> tenacity.AsyncRetrying:
+    """Return what repeats a function while it fails with one of these statuses: 404 is missing, 416 still empty."""
+    return tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(lambda e: isinstance(e, HTTPException) and e.status_code in statuses),
+        stop=tenacity.stop_after_delay(REPLACING),
+        wait=tenacity.wait_fixed(0.5),
+        sleep=asyncio.sleep,
+        reraise=True,
+    )
 
 
 def _check(answer: httpx.Response) -> None:

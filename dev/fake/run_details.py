@@ -31,7 +31,13 @@ CONTENT_TYPES = {
     "screenshot_llm": "image/png",
     "visible_elements_tree": "application/json",
 }
-SUFFIXES = {"image/png": "png", "text/html": "html", "application/json": "json", "text/plain": "txt"}
+SUFFIXES = {
+    "image/png": "png",
+    "video/mp4": "mp4",
+    "text/html": "html",
+    "application/json": "json",
+    "text/plain": "txt",
+}
 
 # Every field of a block, an action and an artifact, as a real server tells it where there is nothing to tell.
 _RECORDED = json.loads(Path(__file__).with_suffix(".json").read_text())
@@ -163,6 +169,8 @@ def pictures(run: Run) -> dict[str, Any]:
 
 
 def _content_type(stored: Media) -> str:
+    if stored.content[4:8] == b"ftyp":
+        return "video/mp4"
     return CONTENT_TYPES.get(stored.artifact_type, "application/octet-stream")
 
 

@@ -235,6 +235,27 @@ def test_a_run_that_takes_too_long_leaves_its_evidence(
     assert [entry["filename"] for entry in ti.xcoms["evidence"]] == names
 
 
+def test_a_recording_that_skyvern_is_replacing_is_waited_for(skyvern: FakeSkyvern, tmp_path: Path) -> None:
+    """Its new name is known before its bytes are there: first it is missing, then empty."""
+    workflow_id = skyvern.workflow(plan=("running", "completed"), media=PICTURES[-1:])
+    missing = httpx.Response(404, json={"detail": "Artifact content not found"})
+    skyvern.next("GET", "/v1/artifacts/.*/content", missing, httpx.Response(200))
+    run_task(partial(make, workflow_id, files_to=str(tmp_path), recording=True))
+    assert list(stored(tmp_path).values()) == [MP4]
+
+
+def test_a_recording_that_does_not_arrive_does_not_fail_the_task(
+    skyvern: FakeSkyvern, tmp_path: Path, task_log: TaskLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "STABLE_SECONDS", 0.0)
+    workflow_id = skyvern.workflow(plan=("running", "completed"), media=PICTURES[-1:])
+    missing = httpx.Response(404, json={"detail": "Artifact content not found"})
+    skyvern.next("GET", "/v1/artifacts/.*/content", missing, missing)
+    run_task(partial(make, workflow_id, files_to=str(tmp_path), recording=True))
+    assert stored(tmp_path) == {}
+    assert "its recording cannot be read yet" in task_log()
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_recording_that_skyvern_does_not_give_out_is_told_of(
     skyvern: FakeSkyvern, tmp_path: Path, task_log: TaskLog

@@ -12,6 +12,7 @@ import pytest
 
 from airflow_skyvern import compat
 from airflow_skyvern.runs.key import task_tag
+from airflow_skyvern.ui import media
 from dev.fake import views
 from dev.fake.records import Media
 from dev.fake.skyvern import API_KEY
@@ -55,6 +56,7 @@ def database() -> None:
 def ui(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ui]:
     monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "tests.support.ui_rig.RightsByDag")
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "x" * 64)
+    monkeypatch.setattr(media, "REPLACING", 0.0)
     yield Ui()
     empty_database()
 
@@ -246,6 +248,27 @@ async def test_the_recording_of_a_browser_session_has_no_player(ui: Ui, skyvern:
     assert "Skyvern keeps it with the run's browser session" in page.text
     assert of_session not in page.text
     assert (await ui.get(f"{PAGE}/tries/1/recording")).status_code == 404
+
+
+NOT_THERE = (
+    httpx.Response(404, json={"detail": "Artifact content not found"}),
+    httpx.Response(416),
+    httpx.Response(200),
+)
+
+
+async def test_a_recording_that_skyvern_is_replacing_is_waited_for(
+    ui: Ui, skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its new name is known before its bytes are there: first it is missing, then empty."""
+    monkeypatch.setattr(media, "REPLACING", 10.0)
+    add_task(xcoms={"run_id": started(skyvern, media=[Media("recording", WEBM)])})
+    skyvern.next("GET", "/v1/artifacts/.*", *NOT_THERE)
+    answers = await asyncio.gather(*(ui.get(f"{PAGE}/tries/1/recording") for _ in range(3)))
+    assert [(answer.status_code, answer.content) for answer in answers] == [(200, WEBM)] * 3
+    assert len(skyvern.sent("GET", "/v1/artifacts/.*")) == 3 + 1 + 3  # the viewers wait for one and the same
+    skyvern.next("GET", "/v1/artifacts/.*", NOT_THERE[0])
+    assert (await ui.get(f"{PAGE}/tries/1/recording")).status_code == 200
 
 
 async def test_a_recording_can_be_sought_in(ui: Ui, skyvern: FakeSkyvern) -> None:
