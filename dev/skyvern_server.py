@@ -174,7 +174,7 @@ class SkyvernServer:
 
     def __init__(self, data_dir: Path, venv: Path, *, browser: bool = False) -> None:
         if not (venv / "bin" / "python").exists():
-            raise RigError(f"no Skyvern environment in {venv}: run `make {venv}`, or set SKYVERN_VENV")
+            raise RigError(f"no Skyvern environment in {venv}: run `make {venv}/.installed`, or set SKYVERN_VENV")
         data_dir.mkdir(parents=True, exist_ok=True)
         self.data_dir = data_dir.resolve()
         self.port = free_port()
