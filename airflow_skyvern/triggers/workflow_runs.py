@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import time
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -66,6 +67,12 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
     commit_delay: ClassVar[float] = 10.0
     """Seconds after which an event is assumed to be in Airflow's database; Airflow does not notify a trigger."""
 
+    event_interval: ClassVar[float] = 10.0
+    """
+    Seconds between two events, at least. Airflow starts no DAG for an event that comes while its scheduler starts one
+    for the event before; that run would wait for the next event, which may be long in coming.
+    """
+
     def __init__(
         self,
         workflow_id: str,
@@ -105,6 +112,7 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
         async with finished_runs_poller(self.skyvern_conn_id) as poller:
             subscription = Subscription(self.workflow_id, await self._begin(poller, watermarks), self.poll_interval)
             self.log.info("Skyvern workflow %s: watching for finished runs", self.workflow_id)
+            next_event = 0.0
             async with poller.joined(subscription):
                 while True:
                     result = await subscription.result()
@@ -114,7 +122,10 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
                     wanted = [row for row in ended if row.status in self.statuses]
                     if wanted and self.redeliver_to is not None:
                         mark = mark.without(await self._redelivered(poller, wanted, self.redeliver_to))
+                    elif wanted and time.monotonic() < next_event:
+                        mark = mark.without({row.run_id for row in wanted})
                     elif wanted:
+                        next_event = time.monotonic() + self.event_interval
                         self.log.info("Skyvern workflow %s: %d runs have finished", self.workflow_id, len(wanted))
                         yield TriggerEvent({"runs": [await self._described(poller, row) for row in wanted]})
                         watermarks.event_sent()

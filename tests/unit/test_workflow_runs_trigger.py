@@ -48,6 +48,7 @@ class Store:
 @pytest.fixture(autouse=True)
 def events_arrive_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SkyvernWorkflowRunsTrigger, "commit_delay", 0.0)
+    monkeypatch.setattr(SkyvernWorkflowRunsTrigger, "event_interval", 0.0)
 
 
 @pytest.fixture
@@ -226,6 +227,44 @@ async def test_a_watcher_that_is_killed_after_an_event_repeats_it(
     async with watching(trigger(workflow, store)) as [second]:
         await until(lambda: second.events)
     assert first.runs == second.runs == [one]
+
+
+async def test_a_run_that_ends_right_after_an_event_waits_for_the_next(
+    skyvern: FakeSkyvern, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow would start no DAG for an event that comes while it starts one for the event before."""
+    monkeypatch.setattr(SkyvernWorkflowRunsTrigger, "event_interval", 0.5)
+    workflow = skyvern.workflow()
+    async with watching(trigger(workflow, store)) as [watcher]:
+        await polled(skyvern)
+        one = end(skyvern, start(skyvern, workflow))
+        await until(lambda: watcher.events)
+        begun = time.monotonic()
+        later = []
+        for _ in range(2):
+            later.append(end(skyvern, start(skyvern, workflow)))
+            await polled(skyvern)
+        assert watcher.runs == [one]
+        await until(lambda: len(watcher.events) > 1)
+        assert time.monotonic() - begun > 0.4
+        await polled(skyvern)
+    assert [[run["run_id"] for run in event["runs"]] for event in watcher.events] == [[one], later]
+
+
+async def test_a_watcher_that_ends_while_a_run_waits_for_the_next_event_loses_none(
+    skyvern: FakeSkyvern, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SkyvernWorkflowRunsTrigger, "event_interval", 60.0)
+    workflow = skyvern.workflow()
+    async with watching(trigger(workflow, store)) as [first]:
+        await polled(skyvern)
+        one = end(skyvern, start(skyvern, workflow))
+        await until(lambda: first.events)
+        two = end(skyvern, start(skyvern, workflow))
+        await polled(skyvern)
+    async with watching(trigger(workflow, store)) as [second]:
+        await until(lambda: second.events)
+    assert (first.runs, second.runs) == ([one], [two])
 
 
 async def test_without_a_store_a_restart_looks_back(skyvern: FakeSkyvern) -> None:
