@@ -35,12 +35,14 @@ help:  ## show this list; * marks what a newcomer needs
 demo: $(NEWEST)/.installed $(SKYVERN)  ## * run an example DAG on a real Airflow and a real Skyvern (UI=1 leaves them up)
 	@$(NEWEST)/bin/python -m dev.demo
 
-check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, unit tests: after each change
+check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, unit tests: after each change (UNIT=0)
 	$(NEWEST)/bin/ruff format --check .
 	$(NEWEST)/bin/ruff check .
 	$(NEWEST)/bin/mypy
 	$(NEWEST)/bin/deptry --no-ansi airflow_skyvern
+ifneq ($(UNIT),0)
 	$(NEWEST)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" tests/unit
+endif
 
 # AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: some of the system tests.
 # SUITE=unit: no servers; also AIRFLOW=lowest|newest, the lowest and newest versions that the package allows.
