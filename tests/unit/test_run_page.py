@@ -12,7 +12,6 @@ import pytest
 
 from airflow_skyvern import compat
 from airflow_skyvern.runs.key import task_tag
-from airflow_skyvern.ui import media
 from dev.fake import views
 from dev.fake.records import Media
 from dev.fake.skyvern import API_KEY
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 if not compat.shows_external_views():
     pytest.skip("pages of plugins came with Airflow 3.1", allow_module_level=True)
 
+from airflow_skyvern.ui import media
 from tests.support.ui_rig import (
     CONN,
     DAG,
