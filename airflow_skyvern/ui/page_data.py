@@ -133,7 +133,7 @@ def page_of(
     :param timeline: The run's timeline, newest first.
     :param pictures: The run's pictures, newest first, where there is no timeline.
     :param schedule_id: The schedule in Skyvern that has started the run.
-    :param has_recording: Whether Skyvern's API has a recording of the run; a browser session's is not the run's.
+    :param has_recording: Whether the run is over and Skyvern's API has its recording; a browser session's it has not.
     """
     request = run.run_request or {}
     parameters: Mapping[str, Any] = request.get("parameters") or {}
