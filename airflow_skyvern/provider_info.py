@@ -52,6 +52,15 @@ CONFIG: dict[str, Any] = {
     "skyvern": {
         "description": "Settings of the Skyvern provider.",
         "options": {
+            "installation": {
+                "description": "The name of this Airflow installation among those that share a Skyvern organization. "
+                "Runs carry it, so that no installation resumes or cancels another's; one that is a copy of another "
+                "needs a name of its own. Default: [api] base_url.",
+                "version_added": "0.1.0",
+                "type": "string",
+                "example": "production",
+                "default": "",
+            },
             "max_answer_bytes": {
                 "description": "The largest answer of Skyvern that is read, in bytes. The answer for a run holds "
                 "its output; reading it takes three to nine times as much memory, depending on its form.",

@@ -131,6 +131,13 @@ def airflow_base_url() -> str:
     return "" if urlsplit(address).hostname in LOCAL_HOSTS else address
 
 
+def installation() -> str:
+    """Return the name by which the runs of this Airflow are told from those of others, or nothing if it has none."""
+    from airflow_skyvern.compat.sdk import conf
+
+    return str(conf.get("skyvern", "installation", fallback="") or "") or airflow_base_url()
+
+
 def run_type_of(dag_run: Any) -> str:
     """Return the type of a DAG run as text: 3.x gives an enum, 2.11 a text."""
     return str(getattr(dag_run.run_type, "value", dag_run.run_type))

@@ -84,7 +84,7 @@ class TaskTry:
             max_tries=self._ti.max_tries,
             request=request,
             run_started=start.astimezone(timezone.utc).isoformat() if start else "",
-            airflow=compat.airflow_base_url(),
+            airflow=compat.installation(),
         )
 
     def publish_run(self, run: Run) -> None:

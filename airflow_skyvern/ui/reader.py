@@ -178,7 +178,7 @@ class RunReader:
 
         Airflow keeps nothing of an earlier try that was not deferred.
         """
-        tag = task_tag(key.dag_id, key.run_id, key.task_id, key.map_index, compat.airflow_base_url())
+        tag = task_tag(key.dag_id, key.run_id, key.task_id, key.map_index, compat.installation())
         rows = await self.listed(conn_id, api.find_runs({TASK_TAG: tag}))
         carried = await self.tags(conn_id, [row.run_id for row in rows])
         for row in sorted(rows, key=lambda row: str(row.created_at), reverse=True):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from airflow_skyvern import compat
 from airflow_skyvern.compat.sdk import DAG, AirflowFailException, BaseOperator
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
@@ -126,3 +127,22 @@ def test_a_task_finds_its_own_run_id_also_when_it_is_mapped(map_index: int) -> N
     assert TaskTry(context_of(ti)).published_run_id() is None
     ti.xcom_push("run_id", "wr_1")
     assert TaskTry(context_of(ti)).published_run_id() == "wr_1"
+
+
+@pytest.mark.parametrize(
+    ("installation", "base_url", "expected"),
+    [
+        ("production", "https://airflow.example.com", "production"),
+        ("", "https://airflow.example.com", "https://airflow.example.com"),
+        ("production", "", "production"),
+        ("", "http://localhost:8080", ""),
+        ("", "", ""),
+    ],
+)
+def test_an_installation_is_named_by_its_setting_or_else_by_an_address_of_its_own(
+    installation: str, base_url: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__SKYVERN__INSTALLATION", installation)
+    section = "API" if compat.is_airflow_3() else "WEBSERVER"
+    monkeypatch.setenv(f"AIRFLOW__{section}__BASE_URL", base_url)
+    assert compat.installation() == expected
