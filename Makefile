@@ -20,17 +20,39 @@ unexport PYTHONDONTWRITEBYTECODE # or every process compiles all tests anew
 WORKERS := $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 AIRFLOW ?= 3.3
 VENV := $(if $(filter stores,$(SUITE)),.venvs/stores,.venvs/airflow-$(AIRFLOW)$(OTHER))
-ifneq ($(filter-out unit installs snippets events ticks pages approvals browser stores,$(SUITE)),)
-$(error SUITE=$(SUITE): unit, installs, snippets, events, ticks, pages, approvals, browser or stores)
+
+# What pytest runs for SUITE=. A new suite is a line here, and one in .ci/run or dev/release_check.py.
+suite_unit := -q -n $(WORKERS) tests/unit
+suite_installs := -v -n 2 --dist loadgroup tests/installs
+suite_snippets := -v -m snippets tests/system
+suite_events := -v -rP tests/events
+suite_ticks := -v -s -m real_ticks tests/system
+suite_pages := -v tests/run_page
+suite_approvals := -v -rP tests/approvals
+suite_browser := -v --durations=3 tests/browser
+suite_stores := -v -rP tests/stores
+suite_servers := -v -n 2 --dist loadgroup $(if $(CORE),-m core) $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
+SUITES := $(patsubst suite_%,%,$(filter suite_%,$(.VARIABLES)))
+WANTED := $(or $(SUITE),$(if $(filter 0,$(UNIT)),,unit) servers)
+ifneq ($(filter-out $(SUITES),$(WANTED)),)
+$(error SUITE=$(SUITE): one of $(sort $(SUITES)))
 endif
-ifneq ($(filter-out airflow pages files,$(RIG)),)
+NEEDS_SKYVERN := $(filter-out unit installs,$(WANTED))
+
+# What make bench runs for RIG=; without one, waiting beside the triggers of other providers.
+rig_airflow := benchmarks.airflow_runs
+rig_pages := benchmarks.run_page
+rig_files := benchmarks.files
+ifneq ($(RIG),)
+ifeq ($(rig_$(RIG)),)
 $(error RIG=$(RIG): airflow, pages or files)
 endif
+endif
 
-.PHONY: help demo check test faults bench docs dist format constraints clean
+.PHONY: help demo check test faults bench release-check docs dist format constraints clean
 
 help:  ## show this list; * marks what a newcomer needs
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(NEWEST)/.installed $(SKYVERN)  ## * run an example DAG on a real Airflow and a real Skyvern (UI=1 leaves them up)
 	@$(NEWEST)/bin/python -m dev.demo
@@ -54,31 +76,8 @@ endif
 # SUITE=browser: a browser logs in, extracts and downloads; needs Chromium, as pages does.
 # SUITE=stores: files, outputs and rows in a real S3 (SeaweedFS) and a real PostgreSQL.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
-test: $(VENV)/.installed $(if $(filter unit installs,$(SUITE)),,$(SKYVERN))  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
-ifeq ($(SUITE),unit)
-	$(VENV)/bin/python -m pytest -q -n $(WORKERS) tests/unit
-else ifeq ($(SUITE),installs)
-	$(VENV)/bin/python -m pytest -v -n 2 --dist loadgroup tests/installs
-else ifeq ($(SUITE),snippets)
-	$(VENV)/bin/python -m pytest -v -m snippets tests/system
-else ifeq ($(SUITE),events)
-	$(VENV)/bin/python -m pytest -v -rP tests/events
-else ifeq ($(SUITE),approvals)
-	$(VENV)/bin/python -m pytest -v -rP tests/approvals
-else ifeq ($(SUITE),browser)
-	$(VENV)/bin/python -m pytest -v --durations=3 tests/browser
-else ifeq ($(SUITE),stores)
-	$(VENV)/bin/python -m pytest -v -rP tests/stores
-else ifeq ($(SUITE),pages)
-	$(VENV)/bin/python -m pytest -v tests/run_page
-else ifeq ($(SUITE),ticks)
-	$(VENV)/bin/python -m pytest -v -s -m real_ticks tests/system
-else
-ifneq ($(UNIT),0)
-	$(VENV)/bin/python -m pytest -q -n $(WORKERS) tests/unit
-endif
-	$(VENV)/bin/python -m pytest -v -n 2 --dist loadgroup $(if $(CORE),-m core) $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
-endif
+test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN))  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
+	@set -ex; $(foreach suite,$(WANTED),$(VENV)/bin/python -m pytest $(suite_$(suite));)
 
 faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, ONLY=, EVENTS=, ROUNDS=, DURABLE=0)
 	AIRFLOW=$(AIRFLOW) $(VENV)/bin/python -m tests.faults.run
@@ -86,19 +85,13 @@ faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=,
 # RIG=airflow: deferred runs on real servers, worker seconds and every request (RUNS=, RUN_SECONDS=, BLIP=).
 # RIG=files: storing the files of a run in a folder, beside curl (ROUNDS=).
 # RIG=pages: fifty viewers of one running run on a real API server, and the latency of Airflow's own API meanwhile.
-ifeq ($(RIG),airflow)
-bench: $(NEWEST)/.installed $(SKYVERN)
-	@$(NEWEST)/bin/python -m benchmarks.airflow_runs
-else ifeq ($(RIG),pages)
-bench: $(NEWEST)/.installed
-	@$(NEWEST)/bin/python -m benchmarks.run_page
-else ifeq ($(RIG),files)
-bench: $(NEWEST)/.installed
-	@$(NEWEST)/bin/python -m benchmarks.files
-else
-bench: .venvs/bench/.installed  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, BLOCKS=1, SMOKE=1, RIG=airflow|pages|files)
-	@.venvs/bench/bin/python -m benchmarks.run $(if $(SMOKE),--smoke)
-endif
+BENCH := $(if $(RIG),$(NEWEST),.venvs/bench)
+bench: $(BENCH)/.installed $(if $(filter airflow,$(RIG)),$(SKYVERN))  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, BLOCKS=1, SMOKE=1, RIG=airflow|pages|files)
+	@$(BENCH)/bin/python -m $(or $(rig_$(RIG)),benchmarks.run $(if $(SMOKE),--smoke))
+
+# Resumable: what passed on this commit is not run again (STEPS=, LIST=1; dev/release_check.py says what runs).
+release-check: | $(UV)  ## every suite on every version, hours; before a release (STEPS=, LIST=1)
+	@$(TOOLS_PYTHON) -m dev.release_check
 
 docs: .venvs/docs/.installed  ## the documentation's site, into site/; strict (SERVE=1 shows it on 127.0.0.1:8000)
 	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs $(if $(SERVE),serve,build --quiet)

@@ -25,7 +25,7 @@ METADATA = (
 
 
 def targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 
 
 def steps(workflow: Path) -> Iterator[dict[str, Any]]:
@@ -39,7 +39,7 @@ def commands() -> Iterator[str]:
     for hook in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]:
         yield hook["entry"]
     yield from (
-        "make " + line for line in re.findall(r"^run \d+m ([^#\n]+)", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+        "make " + line for line in re.findall(r"^ *run \d+ ([^#\n]+)", (ROOT / ".ci/run").read_text(), re.MULTILINE)
     )
 
 

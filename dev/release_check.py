@@ -1,0 +1,170 @@
+"""
+`make release-check`: every suite on every version, one after the other; hours.
+
+A step that passed is not run again on the same commit, so an interrupted check continues where it stopped, and a
+failed one repeats what failed. The report, `.cache/release-check/report.md`, has the last line and the seconds of
+each step. The exit status is 1 while a step has failed or is missing.
+
+Settings: STEPS (a part of the steps' names, such as `faults` or `AIRFLOW=2.11`), LIST=1 (run nothing, print the
+report).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache" / "release-check"
+
+AIRFLOWS = ("3.3", "3.2", "3.1", "3.0", "2.11")
+WITH_A_RUN_PAGE = ("3.3", "3.2", "3.1")
+PYTHONS = ("3.10", "3.12", "3.13")
+"""The Pythons that this package allows besides the one that the pins are made for."""
+SEEDS = (21, 22)
+
+OF_THE_OUTER_MAKE = frozenset({"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "STEPS", "LIST"})
+"""Variables of the environment that a step's own make must not inherit."""
+
+
+def steps() -> Iterator[str]:
+    """Yield the arguments of make for each step, the quick ones first."""
+    yield "check"
+    yield "docs"
+    yield "dist"
+    for airflow in ("lowest", "newest"):
+        yield f"test SUITE=unit AIRFLOW={airflow}"
+    for python in PYTHONS:
+        yield f"test SUITE=unit PYTHON={python}"
+    for airflow in AIRFLOWS:
+        yield f"test AIRFLOW={airflow}"
+    yield "demo"
+    yield "test SUITE=stores"
+    for suite in ("pages", "approvals"):
+        for airflow in WITH_A_RUN_PAGE:
+            yield f"test SUITE={suite} AIRFLOW={airflow}"
+    for suite in ("browser", "events", "ticks"):
+        for airflow in ("3.3", "2.11"):
+            yield f"test SUITE={suite} AIRFLOW={airflow}"
+    yield "test SUITE=snippets"
+    yield "test SUITE=installs ALL=1"
+    for airflow in ("3.3", "2.11"):
+        for seed in SEEDS:
+            yield f"faults SEED={seed} AIRFLOW={airflow}"
+    yield f"faults SEED={SEEDS[0]} DURABLE=0"
+    yield "bench N=1000 PEERS=databricks"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a step ended."""
+
+    passed: bool
+    seconds: float
+    last_line: str
+
+
+class Results:
+    """
+    The results of the steps on one state of the project, kept in a file.
+
+    :param state: What names the state: the commit, and the checksum of what is not committed.
+    """
+
+    def __init__(self, folder: Path, state: str) -> None:
+        self._folder = folder / state
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._file = self._folder / "results.json"
+        stored = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._by_step = {step: Result(**result) for step, result in stored.items()}
+
+    def has_passed(self, step: str) -> bool:
+        """Return whether the step has passed already."""
+        return step in self._by_step and self._by_step[step].passed
+
+    def add(self, step: str, result: Result) -> None:
+        """Keep the result of a step, also if this process is killed next."""
+        self._by_step[step] = result
+        written = {name: vars(one) for name, one in self._by_step.items()}
+        unfinished = self._file.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(written, indent=1))
+        unfinished.replace(self._file)
+
+    def log_of(self, step: str) -> Path:
+        """Return the file for the output of a step."""
+        return self._folder / (step.replace(" ", ",") + ".log")
+
+    def report(self, wanted: list[str]) -> str:
+        """Return a table of the steps and their results."""
+        rows = ["| make | result | seconds | last line |", "|---|---|---|---|"]
+        for step in wanted:
+            result = self._by_step.get(step)
+            outcome = "not run" if result is None else "passed" if result.passed else "FAILED"
+            seconds, line = (f"{result.seconds:.0f}", result.last_line) if result else ("", "")
+            rows.append(f"| `{step}` | {outcome} | {seconds} | {line.replace('|', '/')} |")
+        return "\n".join(rows)
+
+
+def state_of(root: Path) -> str:
+    """Name the state of a checkout: its commit, and what is not committed."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=root, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD")
+    if not git("status", "--porcelain"):
+        return commit
+    environment = {**os.environ, "GIT_INDEX_FILE": str(root / ".cache" / "release-check.index")}
+    (root / ".cache").mkdir(exist_ok=True)
+    subprocess.run(["git", "add", "--all"], cwd=root, check=True, env=environment)
+    tree = subprocess.run(
+        ["git", "write-tree"], cwd=root, check=True, env=environment, capture_output=True, text=True
+    )
+    return f"{commit}-{tree.stdout.strip()[:12]}"
+
+
+def run(step: str, log: Path) -> Result:
+    """Run a step; its output goes into a file."""
+    begun = time.monotonic()
+    environment = {name: value for name, value in os.environ.items() if name not in OF_THE_OUTER_MAKE}
+    with log.open("w") as output:
+        ended = subprocess.run(
+            ["make", *step.split()],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return Result(ended.returncode == 0, time.monotonic() - begun, lines[-1][:200] if lines else "")
+
+
+def main() -> int:
+    part = os.environ.get("STEPS", "")
+    wanted = [step for step in steps() if part in step]
+    results = Results(CACHE, state_of(ROOT))
+    for step in wanted:
+        if os.environ.get("LIST") or results.has_passed(step):
+            continue
+        print(f"=== make {step}", flush=True)
+        result = run(step, results.log_of(step))
+        results.add(step, result)
+        outcome = "ok" if result.passed else f"FAILED, see {results.log_of(step)}"
+        print(f"=== make {step}: {outcome}, {result.seconds:.0f} s: {result.last_line}", flush=True)
+    report = results.report(wanted)
+    (CACHE / "report.md").write_text(report + "\n")
+    print(report)
+    return 0 if all(results.has_passed(step) for step in wanted) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
