@@ -466,3 +466,33 @@ def connection_form_widgets(fields: Mapping[str, Mapping[str, Any]]) -> dict[str
         return StringField(field["label"], description=field["description"], widget=BS3TextFieldWidget())
 
     return {name: widget(field) for name, field in fields.items()}
+
+
+# What the API server, the scheduler and the command line read of XComs.
+
+
+def xcom_table() -> Any:
+    """Return the model of the table that XComs are in."""
+    if is_airflow_3():
+        from airflow.models.xcom import XComModel
+
+        return XComModel
+    from airflow.models.xcom import XCom
+
+    return XCom
+
+
+def read_xcom(row: Any) -> Any:
+    """
+    Return the value of a row of the table as the configured XCom backend reads it.
+
+    Airflow 3's own backend would make objects of any class that the value names; what it has stored is JSON already.
+    """
+    from airflow_skyvern.compat.sdk import XCom
+
+    if is_airflow_3():
+        from airflow.sdk.bases.xcom import BaseXCom
+
+        if XCom.deserialize_value is BaseXCom.deserialize_value:
+            return row.value
+    return XCom.deserialize_value(row)

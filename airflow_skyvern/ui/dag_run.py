@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.models.dagrun import DagRun
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
-from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from fastapi import HTTPException, Request
 from sqlalchemy import select
@@ -20,6 +19,7 @@ from airflow_skyvern.client import api
 from airflow_skyvern.client.calls import PAGE_SIZE
 from airflow_skyvern.runs.key import READABLE_TAGS, tag_value
 from airflow_skyvern.task import deferral, xcom
+from airflow_skyvern.task.pushed import Pushed, pushed_xcoms, value_of
 from airflow_skyvern.ui import rendering
 from airflow_skyvern.ui.concealment import web_address
 from airflow_skyvern.ui.lookup import RunRef
@@ -105,29 +105,23 @@ def find_runs(session: Session, dag_id: str, run_id: str) -> list[TaskOfRun] | N
     for task_id, map_index, state, next_kwargs in rows:
         values = pushed.get((task_id, map_index), {})
         note = deferral.note_of(next_kwargs)
-        announced = values.get(xcom.CONNECTION_AND_RUN_KEY)
         conn_id = note.get("skyvern_conn_id") or rendered.get((task_id, map_index))
-        if conn_id is None and isinstance(announced, Mapping):
+        if conn_id is None and isinstance(announced := value_of(values, xcom.CONNECTION_AND_RUN_KEY), Mapping):
             conn_id = announced.get("skyvern_conn_id")
-        skyvern_id = note.get("run_id") or values.get(xcom.RUN_ID)
+        skyvern_id = note.get("run_id") or value_of(values, xcom.RUN_ID)
         if isinstance(skyvern_id, str) and isinstance(conn_id, str):
-            app_url = note.get("app_url") or values.get(xcom.APP_URL)
+            app_url = note.get("app_url") or value_of(values, xcom.APP_URL)
             found.append(TaskOfRun(task_id, map_index, state, RunRef(conn_id, skyvern_id), app_url))
     return found[:MOST_RUNS]
 
 
-def _xcoms(session: Session, dag_id: str, run_id: str) -> dict[tuple[str, int], dict[str, Any]]:
-    rows = session.execute(
-        select(XComModel.task_id, XComModel.map_index, XComModel.key, XComModel.value).where(
-            XComModel.dag_id == dag_id,
-            XComModel.run_id == run_id,
-            XComModel.key.in_((xcom.RUN_ID, xcom.APP_URL, xcom.CONNECTION_AND_RUN_KEY)),
-        )
+def _xcoms(session: Session, dag_id: str, run_id: str) -> dict[tuple[str, int], dict[str, Pushed]]:
+    found = pushed_xcoms(
+        session,
+        (xcom.RUN_ID, xcom.APP_URL, xcom.CONNECTION_AND_RUN_KEY),
+        lambda table: (table.dag_id == dag_id, table.run_id == run_id),
     )
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    for task_id, map_index, key, value in rows:
-        found.setdefault((task_id, map_index), {})[key] = deferral.decoded(value)
-    return found
+    return {(key.task_id, key.map_index): pushed for key, pushed in found.items()}
 
 
 def _connections(session: Session, dag_id: str, run_id: str) -> dict[tuple[str, int], str]:

@@ -11,10 +11,10 @@ from airflow.models.dag import DagModel
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
-from airflow.models.xcom import XComModel
 from sqlalchemy import select
 
 from airflow_skyvern.task import deferral, xcom
+from airflow_skyvern.task.pushed import pushed_xcoms, values_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -132,8 +132,7 @@ def _run_of(
 
 def _xcoms(session: Session, key: TaskKey) -> dict[str, Any]:
     keys = (xcom.RUN_ID, xcom.APP_URL, xcom.CONNECTION_AND_RUN_KEY)
-    rows = select(XComModel.key, XComModel.value).where(*key.of(XComModel), XComModel.key.in_(keys))
-    return {row.key: deferral.decoded(row.value) for row in session.execute(rows)}
+    return next(map(values_of, pushed_xcoms(session, keys, key.of).values()), {})
 
 
 def _rendered(session: Session, key: TaskKey) -> Mapping[str, Any]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.models.connection import Connection
 from airflow.models.dagrun import DagRun
-from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import select, tuple_
 from starlette.concurrency import run_in_threadpool
@@ -17,7 +16,8 @@ from starlette.concurrency import run_in_threadpool
 from airflow_skyvern.client import api
 from airflow_skyvern.models import RunStatus, RunSummary
 from airflow_skyvern.runs.key import READABLE_TAGS
-from airflow_skyvern.task import deferral, xcom
+from airflow_skyvern.task import xcom
+from airflow_skyvern.task.pushed import pushed_xcoms, value_of
 from airflow_skyvern.ui import rendering
 from airflow_skyvern.ui.access import readable
 from airflow_skyvern.ui.dag_run import duration_of, task_path
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from airflow_skyvern.ui.reader import RunReader
 
-NEWEST_XCOMS = 300
+NEWEST_XCOMS = 100
 """So many of the newest tasks tell which connections are in use."""
 
 MOST_CONNECTIONS = 10
@@ -161,15 +161,10 @@ def _connections_of(user: Any) -> list[str]:
     The latter hold runs of tasks that have not announced their connection; a run is shown only to readers of its DAG.
     """
     with create_session() as session:
-        rows = session.execute(
-            select(XComModel.dag_id, XComModel.value)
-            .where(XComModel.key == xcom.CONNECTION_AND_RUN_KEY)
-            .order_by(XComModel.dag_run_id.desc())
-            .limit(NEWEST_XCOMS)
-        ).all()
+        pushed = pushed_xcoms(session, (xcom.CONNECTION_AND_RUN_KEY,), lambda _: (), newest=NEWEST_XCOMS)
         stored = session.scalars(select(Connection.conn_id).where(Connection.conn_type == "skyvern")).all()
-    allowed = readable(user, [dag_id for dag_id, _ in rows])
-    used = [deferral.decoded(value) for dag_id, value in rows if dag_id in allowed]
+    allowed = readable(user, [key.dag_id for key in pushed])
+    used = [value_of(values, xcom.CONNECTION_AND_RUN_KEY) for key, values in pushed.items() if key.dag_id in allowed]
     announced = [value.get("skyvern_conn_id") for value in used if isinstance(value, Mapping)]
     names = dict.fromkeys(name for name in [*announced, *stored] if isinstance(name, str) and name)
     return list(names)[:MOST_CONNECTIONS]

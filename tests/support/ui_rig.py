@@ -130,8 +130,13 @@ def add_task(
     conn_id: str | None = CONN,
     operator: str = "SkyvernRunWorkflowOperator",
     rendered: Mapping[str, Any] | None = None,
+    backend: Any = None,
 ) -> None:
-    """Store a task instance, what it has pushed, and its rendered fields."""
+    """
+    Store a task instance, what it has pushed, and its rendered fields.
+
+    :param backend: The XCom backend through which it has pushed. Default: Airflow's own.
+    """
     number = add_dag_run(dag_id, run_id)
     ids: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
     with create_session() as session:
@@ -153,7 +158,8 @@ def add_task(
             )
         )
         for key, value in (xcoms or {}).items():
-            session.add(XComModel(dag_run_id=number, key=key, value=value, **ids))
+            stored = value if backend is None else backend.serialize_value(value)
+            session.add(XComModel(dag_run_id=number, key=key, value=stored, **ids))
         if conn_id is not None:
             session.execute(
                 sa.insert(RenderedTaskInstanceFields.__table__).values(

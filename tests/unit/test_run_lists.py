@@ -21,6 +21,7 @@ from airflow_skyvern.ui.access import CHANGE
 from tests.support.ui_rig import (
     CONN,
     DAG,
+    PAGE,
     RUN,
     SECRET_DAG,
     TASK,
@@ -30,9 +31,11 @@ from tests.support.ui_rig import (
     create_database,
     empty_database,
 )
+from tests.support.xcom_backends import BACKENDS, FolderXCom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from dev.fake.skyvern import FakeSkyvern
 
@@ -62,6 +65,30 @@ def started(
     skyvern.runs[skyvern_id].tags.update(zip(READABLE_TAGS, (dag_id, task, run_id), strict=True))
     skyvern.runs[skyvern_id].look()
     return skyvern_id
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_all_pages_read_xcoms_through_the_configured_backend(
+    ui: Ui, skyvern: FakeSkyvern, backend: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("airflow.sdk.execution_time.xcom.XCom", backend)
+    monkeypatch.setenv("XCOM_FOLDER", str(tmp_path))
+    run_id = started(skyvern)
+    add_task(xcoms={"run_id": run_id, **ANNOUNCED}, conn_id=None, backend=backend)
+    for path in (PAGE, DAG_RUN, RUNS):
+        assert run_id in (await ui.get(path)).text
+
+
+@pytest.mark.parametrize("path", [PAGE, DAG_RUN, RUNS])
+async def test_a_backend_that_cannot_read_here_leaves_a_page_without_the_run(
+    ui: Ui, skyvern: FakeSkyvern, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("airflow.sdk.execution_time.xcom.XCom", FolderXCom)
+    add_task(xcoms={"run_id": "/gone", **ANNOUNCED}, conn_id=None)
+    page = await ui.get(path)
+    assert page.status_code == httpx.codes.OK
+    assert "/gone" not in page.text
+    assert "Could not read XCom" in caplog.text
 
 
 async def test_a_dag_run_shows_the_runs_of_its_tasks_with_one_request_for_all(ui: Ui, skyvern: FakeSkyvern) -> None:
