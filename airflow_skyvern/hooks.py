@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from urllib.parse import urlsplit
 
 from airflow_skyvern import compat, metrics
-from airflow_skyvern.client import api, schedule_api
+from airflow_skyvern.client import api, browser_api, credential_api, schedule_api, task_api, workflow_api
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
 from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_MAX_ANSWER_BYTES, DEFAULT_TIMEOUT, Settings
@@ -85,9 +85,9 @@ class SkyvernHook(BaseHook):
     """
     Talk to Skyvern with the API key and address of an Airflow connection.
 
-    Every endpoint is a method, with the parameters of its namesake in :mod:`airflow_skyvern.client.api`, and has a
-    twin with an ``a`` before its name for event loops. Requests have timeouts, reuse connections and are
-    repeated where that is safe; a key that was rotated is picked up by reading the connection again.
+    Each endpoint is a method, with the parameters of its namesake in :mod:`airflow_skyvern.client`, and has a twin
+    with an ``a`` before its name for event loops. Requests have timeouts, reuse connections and are repeated where
+    that is safe; a key that was rotated is picked up by reading the connection again.
 
     ::
 
@@ -131,6 +131,53 @@ class SkyvernHook(BaseHook):
     enable_schedule, aenable_schedule = _both(schedule_api.enable_schedule)
     disable_schedule, adisable_schedule = _both(schedule_api.disable_schedule)
     delete_schedule, adelete_schedule = _both(schedule_api.delete_schedule)
+    apply_run_tags, aapply_run_tags = _both(api.apply_run_tags)
+    list_run_tags, alist_run_tags = _both(api.list_run_tags)
+    delete_run_tag, adelete_run_tag = _both(api.delete_run_tag)
+    get_run_tag_history, aget_run_tag_history = _both(api.get_run_tag_history)
+    delete_file, adelete_file = _both(api.delete_file)
+    cancel_schedule, acancel_schedule = _both(schedule_api.cancel_schedule)
+    create_workflow, acreate_workflow = _both(workflow_api.create_workflow)
+    update_workflow, aupdate_workflow = _both(workflow_api.update_workflow)
+    delete_workflow, adelete_workflow = _both(workflow_api.delete_workflow)
+    get_workflow_version, aget_workflow_version = _both(workflow_api.get_workflow_version)
+    list_workflow_versions, alist_workflow_versions = _both(workflow_api.list_workflow_versions)
+    reset_browser_profile, areset_browser_profile = _both(workflow_api.reset_browser_profile)
+    get_workflow_tags, aget_workflow_tags = _both(workflow_api.get_workflow_tags)
+    get_tags_of_workflows, aget_tags_of_workflows = _both(workflow_api.get_tags_of_workflows)
+    apply_workflow_tags, aapply_workflow_tags = _both(workflow_api.apply_workflow_tags)
+    delete_workflow_tag, adelete_workflow_tag = _both(workflow_api.delete_workflow_tag)
+    get_workflow_tag_history, aget_workflow_tag_history = _both(workflow_api.get_workflow_tag_history)
+    create_folder, acreate_folder = _both(workflow_api.create_folder)
+    get_folder, aget_folder = _both(workflow_api.get_folder)
+    list_folders, alist_folders = _both(workflow_api.list_folders)
+    update_folder, aupdate_folder = _both(workflow_api.update_folder)
+    delete_folder, adelete_folder = _both(workflow_api.delete_folder)
+    move_workflow, amove_workflow = _both(workflow_api.move_workflow)
+    create_browser_session, acreate_browser_session = _both(browser_api.create_browser_session)
+    get_browser_session, aget_browser_session = _both(browser_api.get_browser_session)
+    list_browser_sessions, alist_browser_sessions = _both(browser_api.list_browser_sessions)
+    extend_browser_session, aextend_browser_session = _both(browser_api.extend_browser_session)
+    update_browser_session, aupdate_browser_session = _both(browser_api.update_browser_session)
+    close_browser_session, aclose_browser_session = _both(browser_api.close_browser_session)
+    create_browser_profile, acreate_browser_profile = _both(browser_api.create_browser_profile)
+    get_browser_profile, aget_browser_profile = _both(browser_api.get_browser_profile)
+    list_browser_profiles, alist_browser_profiles = _both(browser_api.list_browser_profiles)
+    get_browser_profile_usage, aget_browser_profile_usage = _both(browser_api.get_browser_profile_usage)
+    update_browser_profile, aupdate_browser_profile = _both(browser_api.update_browser_profile)
+    delete_browser_profile, adelete_browser_profile = _both(browser_api.delete_browser_profile)
+    list_browser_types, alist_browser_types = _both(browser_api.list_browser_types)
+    create_credential, acreate_credential = _both(credential_api.create_credential)
+    update_credential, aupdate_credential = _both(credential_api.update_credential)
+    get_credential, aget_credential = _both(credential_api.get_credential)
+    list_credentials, alist_credentials = _both(credential_api.list_credentials)
+    delete_credential, adelete_credential = _both(credential_api.delete_credential)
+    send_totp_code, asend_totp_code = _both(credential_api.send_totp_code)
+    run_task, arun_task = _both(task_api.run_task)
+    run_login_task, arun_login_task = _both(task_api.run_login_task)
+    run_download_task, arun_download_task = _both(task_api.run_download_task)
+    list_scripts, alist_scripts = _both(task_api.list_scripts)
+    get_script, aget_script = _both(task_api.get_script)
 
     def __init__(
         self, skyvern_conn_id: str = default_conn_name, *, retry: RetryPolicy | None = None, **kwargs: Any

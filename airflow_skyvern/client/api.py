@@ -15,7 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_skyvern.client.calls import PAGE_SIZE, Call, get, paged, parser_of, path_segment, post
+from airflow_skyvern.client.calls import PAGE_SIZE, Call, delete, get, given, paged, parser_of, path_segment, post
+from airflow_skyvern.client.workflow_api import tags_body
 from airflow_skyvern.models import (
     ACTIVE_STATUSES,
     Artifact,
@@ -27,6 +28,8 @@ from airflow_skyvern.models import (
     RunSummary,
     RunTags,
     ServerVersion,
+    TagHistory,
+    Tags,
     TimelineItem,
     TimelineRow,
     UploadedFile,
@@ -161,7 +164,7 @@ def list_runs(
         "status": sorted(status),
         "workflow_permanent_id": workflow_id or list(workflow_ids),
         "search_key": search_key,
-        "tags": _tags(tags),
+        "tags": tags_query(tags),
     }
     if page is None:
         return paged("/v1/runs", "list runs", RunSummary, query, last_page=last_page)
@@ -175,7 +178,36 @@ def find_runs(tags: Mapping[str, str]) -> Call[list[RunSummary]]:
 
     A server that does not know tags ignores the filter: check the result with :func:`get_run_tags`.
     """
-    return get("/v1/runs", "find runs by tag", list[RunSummary], {"tags": _tags(tags), "page_size": PAGE_SIZE})
+    return get("/v1/runs", "find runs by tag", list[RunSummary], {"tags": tags_query(tags), "page_size": PAGE_SIZE})
+
+
+def apply_run_tags(run_id: str, tags: Mapping[str, str], remove: Iterable[str] = ()) -> Call[Tags]:
+    """
+    Set tags of a run; those that are not named stay. Leave those that begin with ``airflow_`` as they are.
+
+    :param remove: Keys of tags to remove.
+    """
+    return post(_tags_path(run_id), f"tag run {run_id}", Tags, body=tags_body(tags, remove))
+
+
+def list_run_tags(run_id: str) -> Call[Tags]:
+    """Get the tags of one run, with the time at which each was set."""
+    return get(_tags_path(run_id), f"get the tags of run {run_id}", Tags)
+
+
+def delete_run_tag(run_id: str, key: str) -> Call[Tags]:
+    """Remove a tag of a run."""
+    return delete(f"{_tags_path(run_id)}/{path_segment(key)}", f"remove tag {key} of run {run_id}", Tags)
+
+
+def get_run_tag_history(run_id: str, key: str | None = None, since: datetime | None = None) -> Call[TagHistory]:
+    """Get what has been done with the tags of a run, newest first."""
+    query = given(key=key, since=since and _in_utc(since))
+    return get(f"{_tags_path(run_id)}/history", f"get the tag history of run {run_id}", TagHistory, query)
+
+
+def _tags_path(run_id: str) -> str:
+    return f"/v1/runs/{path_segment(run_id)}/tags"
 
 
 def get_run_tags(run_ids: Iterable[str]) -> Call[RunTags]:
@@ -203,7 +235,7 @@ def list_workflow_runs(
     """
     query = {
         "status": sorted(status),
-        "tags": _tags(tags),
+        "tags": tags_query(tags),
         "created_at_start": _in_utc(created_at_start),
         "created_at_end": _in_utc(created_at_end),
     }
@@ -260,15 +292,24 @@ def get_artifact_content(artifact_id: str) -> Call[bytes]:
     return Call("GET", path, f"download artifact {artifact_id}", bytes)
 
 
-def list_workflows(search_key: str | None = None) -> Call[list[Workflow]]:
+def list_workflows(
+    search_key: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    folder_id: str | None = None,
+    status: Iterable[str] = (),
+) -> Call[list[Workflow]]:
     """
     List the organization's workflows, all pages.
 
     :param search_key: A part of the title or of a parameter.
+    :param tags: Only workflows that have all of these tags.
+    :param folder_id: Only workflows in this folder.
+    :param status: ``published``, ``draft``, ``auto_generated``. Default: all but the last.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-workflows
     """
-    return paged("/v1/workflows", "list workflows", Workflow, {"search_key": search_key})
+    query = {"search_key": search_key, "tags": tags_query(tags), "folder_id": folder_id, "status": sorted(status)}
+    return paged("/v1/workflows", "list workflows", Workflow, query)
 
 
 def probe() -> Call[list[Workflow]]:
@@ -311,6 +352,15 @@ def upload_file(
     )
 
 
+def delete_file(file_id: str) -> Call[None]:
+    """
+    Delete a file that was uploaded.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/files/delete-file
+    """
+    return delete(f"/v1/files/{path_segment(file_id)}", f"delete file {file_id}")
+
+
 def retry_webhook(run_id: str, webhook_url: str | None = None) -> Call[WebhookReplay]:
     """
     Send the webhook of a run again, to the run's own address or another.
@@ -331,5 +381,6 @@ def get_version() -> Call[ServerVersion]:
     return get("/v1/version", "get the server's version", ServerVersion)
 
 
-def _tags(tags: Mapping[str, str] | None) -> list[str]:
+def tags_query(tags: Mapping[str, str] | None) -> list[str]:
+    """Return the filter for runs or workflows that have all of these tags."""
     return [f"{key}:{value}" for key, value in (tags or {}).items()]

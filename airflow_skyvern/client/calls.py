@@ -26,6 +26,7 @@ class Call(Generic[T]):
     :param parse: Makes the result from the bytes of the answer.
     :param repeatable: Whether sending it twice does no more than sending it once. When False, it is sent
         again only after a failure that provably did nothing.
+    :param headers: Headers besides those of every request.
     :param last_page: For paged lists, the last page that may be asked for; ``None`` for all else.
     """
 
@@ -37,8 +38,13 @@ class Call(Generic[T]):
     body: Mapping[str, Any] | None = None
     files: Mapping[str, tuple[str, bytes | IO[bytes]]] | None = None
     form: Mapping[str, str] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
     last_page: int | None = None
+
+    def with_query(self, query: Mapping[str, Any]) -> Call[T]:
+        """Return the call with these parameters in its address, too."""
+        return replace(self, query={**self.query, **query}) if query else self
 
     def next_page(self, rows: Any) -> Call[T] | None:
         """Return the call for the rows after these, or None when these were the last."""
@@ -57,10 +63,40 @@ def get(
 
 
 def post(
-    path: str, what: str, result: Any, *, body: Mapping[str, Any] | None = None, repeatable: bool = True
+    path: str,
+    what: str,
+    result: Any,
+    *,
+    body: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    repeatable: bool = True,
 ) -> Call[Any]:
     """Make a POST call; ``repeatable=False`` where sending it twice would do something twice."""
-    return Call("POST", path, what, parser_of(result), body=body, repeatable=repeatable)
+    return Call("POST", path, what, parser_of(result), body=body, headers=headers or {}, repeatable=repeatable)
+
+
+def put(path: str, what: str, result: Any, body: Mapping[str, Any]) -> Call[Any]:
+    """Make a PUT call, which sets what sending it twice sets to the same."""
+    return Call("PUT", path, what, parser_of(result), body=body)
+
+
+def patch(path: str, what: str, result: Any, body: Mapping[str, Any], *, repeatable: bool = True) -> Call[Any]:
+    """Make a PATCH call."""
+    return Call("PATCH", path, what, parser_of(result), body=body, repeatable=repeatable)
+
+
+def delete(path: str, what: str, result: Any = None, query: Mapping[str, Any] | None = None) -> Call[Any]:
+    """Make a DELETE call; without ``result`` its answer has no body."""
+    return Call("DELETE", path, what, parser_of(result) if result else no_body, query=query or {})
+
+
+def no_body(_: bytes) -> None:
+    """Read an answer that has no body."""
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Return the arguments that are not None: what is left out of a request keeps the server's default."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def paged(path: str, what: str, row: Any, query: Mapping[str, Any], *, last_page: int = 1_000_000) -> Call[Any]:

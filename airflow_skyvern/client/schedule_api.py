@@ -116,6 +116,15 @@ def disable_schedule(workflow_id: str, schedule_id: str) -> Call[ScheduleDetails
     return post(f"{_path(workflow_id, schedule_id)}/disable", f"disable schedule {schedule_id}", ScheduleDetails)
 
 
+def cancel_schedule(workflow_id: str, schedule_id: str) -> Call[ScheduleDetails]:
+    """
+    Cancel a schedule for one moment that has not fired yet. For a recurring one the server says 422: disable it.
+
+    https://www.skyvern.com/docs/api-reference/api-reference/schedules
+    """
+    return post(f"{_path(workflow_id, schedule_id)}/cancel", f"cancel schedule {schedule_id}", ScheduleDetails)
+
+
 def delete_schedule(workflow_id: str, schedule_id: str) -> Call[Deleted]:
     """
     Delete a schedule for good. Of one that is gone already the server says 404.

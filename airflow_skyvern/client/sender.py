@@ -183,7 +183,8 @@ class AsyncSkyvernClient:
         :param headers: More headers, such as ``range``.
         :raises SkyvernConnectionError: no answer came.
         """
-        request = self._http.build_request(call.method, **_request(self.settings, call), headers=dict(headers))
+        options = _request(self.settings, call) | {"headers": dict(headers)}
+        request = self._http.build_request(call.method, **options)
         try:
             return await self._http.send(request, stream=True)
         except NO_ANSWER as error:
@@ -288,6 +289,7 @@ def _request(settings: Settings, call: Call[Any]) -> dict[str, Any]:
         "json": call.body,
         "files": call.files,
         "data": call.form,
+        "headers": dict(call.headers),
     }
 
 

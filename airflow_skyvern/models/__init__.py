@@ -19,6 +19,20 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, ConfigDict, 
 from typing_extensions import NotRequired, TypedDict
 
 from airflow_skyvern.models.base import NULL_AS_LIST, NULL_AS_MAPPING, Answer, UtcDatetime
+from airflow_skyvern.models.resources import (
+    BrowserProfile,
+    BrowserProfileUsage,
+    BrowserSession,
+    BrowserType,
+    Credential,
+    Folder,
+    Script,
+    Tag,
+    TagHistory,
+    Tags,
+    TotpCode,
+    WorkflowTags,
+)
 from airflow_skyvern.models.timeline import Action, Artifact, Block, BlockRow, TimelineItem, TimelineRow
 from airflow_skyvern.models.workflow import RunDefinition, Workflow, WorkflowParameter
 
@@ -30,9 +44,15 @@ __all__ = [
     "Artifact",
     "Block",
     "BlockRow",
+    "BrowserProfile",
+    "BrowserProfileUsage",
+    "BrowserSession",
+    "BrowserType",
     "BulkCancel",
+    "Credential",
     "Deleted",
     "DownloadedFile",
+    "Folder",
     "ListedRun",
     "ListedSchedule",
     "Run",
@@ -48,15 +68,21 @@ __all__ = [
     "ScheduleDetails",
     "SchedulePage",
     "Schedules",
+    "Script",
     "ServerVersion",
     "Status",
+    "Tag",
+    "TagHistory",
+    "Tags",
     "TimelineItem",
     "TimelineRow",
+    "TotpCode",
     "UploadedFile",
     "UtcDatetime",
     "WebhookReplay",
     "Workflow",
     "WorkflowParameter",
+    "WorkflowTags",
 ]
 
 log = logging.getLogger(__name__)

@@ -49,6 +49,7 @@ class Workflow:
     :param blocks: What the timeline tells of each block, in the order of execution: ``label``, ``block_type`` and
         whatever else differs from the usual; ``children`` are the blocks of a loop. An action in ``actions`` has its
         picture by ``screenshot``, an index of ``media``. Without it, a block that waits for each of ``labels``.
+    :param definitions: What was sent for each version, oldest first, where the workflow was created through the API.
     :param media: What a run leaves behind besides ``artifacts``, which are the files that it downloads, by name.
     """
 
@@ -68,6 +69,13 @@ class Workflow:
     fallback_plan: Sequence[Step] = ()
     blocks: Sequence[Mapping[str, Any]] = ()
     media: Sequence[Media] = ()
+    definitions: list[Mapping[str, Any]] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        """The number of the newest version."""
+        return max(1, len(self.definitions))
 
     @property
     def all_blocks(self) -> Sequence[Mapping[str, Any]]:

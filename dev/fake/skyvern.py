@@ -34,6 +34,7 @@ from dev.fake.checks import (
     page_of,
 )
 from dev.fake.records import FINAL, ORGANIZATION, Run, Seen, Step, Workflow, stamp
+from dev.fake.resources import RESOURCE_ROUTES, FakeResources
 from dev.fake.run_details import RUN_DETAIL_ROUTES, FakeRunDetails
 from dev.fake.schedules import SCHEDULE_ROUTES, FakeSchedules
 
@@ -69,7 +70,7 @@ def _json(value: Any) -> httpx.Response:
     return httpx.Response(200, content=json.dumps(value), headers={"content-type": "application/json"})
 
 
-class FakeSkyvern(FakeRunDetails, FakeSchedules):
+class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
     """See the module."""
 
     def __init__(self) -> None:
@@ -80,6 +81,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules):
         self.uploads: dict[str, tuple[str, bytes]] = {}
         self.replays: list[str] = []
         self.schedules = {}
+        self.folders, self.credentials, self.idempotency_keys, self.totp_codes = {}, {}, {}, []
         self._scripts: list[_Script] = []
         self._lock = threading.RLock()
         self._last_id = 600_000_000_000_000_000
@@ -329,14 +331,25 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules):
     def _list_workflows(self, seen: Seen) -> Any:
         page, size = page_of(seen)
         search = (seen.query.get("search_key") or [""])[0]
-        rows = [made for made in reversed(self.workflows.values()) if search in made.title and not made.deleted]
+        tags, folder = seen.query.get("tags") or [], (seen.query.get("folder_id") or [""])[0]
+        inside = self.folders[folder].workflows if folder in self.folders else set()
+        rows = [
+            made
+            for made in reversed(self.workflows.values())
+            if search in made.title and not made.deleted
+            if all(_has_tag(made.tags, tag) for tag in tags)
+            if not folder or made.workflow_id in inside
+        ]
         return [views.workflow_view(made) for made in rows[(page - 1) * size : page * size]]
 
     def _get_workflow(self, seen: Seen, workflow_id: str) -> Any:
         made = self.workflows.get(workflow_id)
         if made is None or made.deleted:
             raise detail(404, f"Workflow not found. workflow_permanent_id={workflow_id}")
-        return views.workflow_view(made)
+        version = int((seen.query.get("version") or ["0"])[0])
+        if version > made.version:
+            raise detail(404, f"Workflow not found. workflow_permanent_id={workflow_id} version={version}")
+        return views.workflow_view(made, version or None)
 
     def _upload(self, seen: Seen) -> Any:
         head = f"content-type: {seen.headers['content-type']}\r\n\r\n".encode()
@@ -391,6 +404,7 @@ _ROUTES = (
     ("GET", "/v1/version", "_version"),
     *RUN_DETAIL_ROUTES,
     *SCHEDULE_ROUTES,
+    *RESOURCE_ROUTES,
 )
 
 

@@ -118,7 +118,18 @@ def _definition(block: Mapping[str, Any]) -> dict[str, Any]:
     return {**known, "loop_blocks": children} if children else known
 
 
-def workflow_view(made: Workflow) -> dict[str, Any]:
+def workflow_view(made: Workflow, version: int | None = None) -> dict[str, Any]:
+    """Return a version of a workflow; the newest if none is given."""
+    view = _workflow_view(made)
+    if not made.definitions:
+        return view
+    number = version or made.version
+    sent = made.definitions[number - 1]
+    definition = {"version": 1, **sent["workflow_definition"]}
+    return {**view, **sent, "workflow_definition": definition, "version": number}
+
+
+def _workflow_view(made: Workflow) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
         {
             "parameter_type": "workflow",

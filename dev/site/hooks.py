@@ -17,7 +17,11 @@ sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 from dev.site import endpoints, messages  # noqa: E402  found by the line above
 from dev.site.diagrams import BLOCK, image_of  # noqa: E402
 
-TABLES = {"<!-- table of endpoints -->": endpoints.table, "<!-- table of messages -->": messages.table}
+TABLES = {
+    "<!-- table of endpoints -->": endpoints.table,
+    "<!-- table of endpoints left out -->": endpoints.table_of_left_out,
+    "<!-- table of messages -->": messages.table,
+}
 OUTSIDE = {  # as documents in docs/ name it: where it is on the site
     "../CHANGELOG.md": "changelog.md",
     "../CONTRIBUTING.md": "contributing.md",

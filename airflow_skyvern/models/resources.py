@@ -1,0 +1,135 @@
+"""What Skyvern keeps besides workflows and runs: sessions, profiles, credentials, folders, tags, scripts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import model_validator
+
+from airflow_skyvern.models.base import NULL_AS_LIST, Answer, UtcDatetime
+
+
+class BrowserSession(Answer):
+    """
+    A browser that stays open for several runs.
+
+    :param status: ``running`` while runs can use it.
+    :param runnable_id: The run that uses it now. Right after a start it may still be None.
+    :param timeout: Minutes after which Skyvern closes it.
+    :param browser_profile_id: The profile with which its browser began.
+    """
+
+    browser_session_id: str
+    status: str | None = None
+    runnable_id: str | None = None
+    timeout: int | None = None
+    browser_profile_id: str | None = None
+    app_url: str | None = None
+    created_at: UtcDatetime | None = None
+    started_at: UtcDatetime | None = None
+    completed_at: UtcDatetime | None = None
+
+
+class BrowserProfile(Answer):
+    """Cookies and logins of a browser, kept for later runs and sessions."""
+
+    browser_profile_id: str
+    name: str
+    description: str | None = None
+    created_at: UtcDatetime | None = None
+    modified_at: UtcDatetime | None = None
+    deleted_at: UtcDatetime | None = None
+    last_verified_login_at: UtcDatetime | None = None
+
+
+class BrowserProfileUsage(Answer):
+    """Which workflows and credentials use a profile."""
+
+    workflows: Annotated[list[dict[str, Any]], NULL_AS_LIST] = []
+    credentials: Annotated[list[dict[str, Any]], NULL_AS_LIST] = []
+    recent_seeded_run_count: int = 0
+
+
+class BrowserType(Answer):
+    """A browser that runs can use: ``value`` for requests, ``label`` for people."""
+
+    value: str
+    label: str
+
+
+class Credential(Answer):
+    """
+    A login, card or secret that Skyvern keeps; never with its secret values.
+
+    :param name: Not unique.
+    :param credential_type: ``password``, ``credit_card`` or ``secret``.
+    :param credential: What is not secret of it, such as ``username`` or ``card_last4``.
+    """
+
+    credential_id: str
+    name: str
+    credential_type: str
+    credential: dict[str, Any] = {}
+    vault_type: str | None = None
+    browser_profile_id: str | None = None
+
+
+class TotpCode(Answer):
+    """That Skyvern has a code for a login in two steps; the code itself is not kept here."""
+
+    totp_code_id: str
+    totp_identifier: str
+    expired_at: UtcDatetime | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_code(cls, answer: Any) -> Any:
+        return {key: value for key, value in answer.items() if key not in ("code", "content")}
+
+
+class Folder(Answer):
+    """A folder of workflows. Titles are not unique."""
+
+    folder_id: str
+    title: str
+    description: str | None = None
+    workflow_count: int = 0
+
+
+class Tag(Answer):
+    """A tag of a workflow or a run; without a key it is a label."""
+
+    key: str | None = None
+    value: str | None = None
+    set_at: UtcDatetime | None = None
+
+
+class Tags(Answer):
+    """The tags of a workflow or a run."""
+
+    tags: Annotated[list[Tag], NULL_AS_LIST] = []
+
+    def as_mapping(self) -> dict[str, str]:
+        """Return the tags that have a key."""
+        return {tag.key: tag.value or "" for tag in self.tags if tag.key}
+
+
+class WorkflowTags(Answer):
+    """The tags of several workflows, by their ids."""
+
+    workflow_tags: dict[str, list[Tag]] = {}
+
+
+class TagHistory(Answer):
+    """What has been set and removed, newest first."""
+
+    events: Annotated[list[dict[str, Any]], NULL_AS_LIST] = []
+
+
+class Script(Answer):
+    """Code that Skyvern has generated from a run, to run without a model."""
+
+    script_id: str
+    version: int
+    run_id: str | None = None
+    created_at: UtcDatetime | None = None
