@@ -24,6 +24,14 @@ from pydantic import ValidationError
 from typing_extensions import Self
 
 from airflow_skyvern import __version__
+from airflow_skyvern.client.environment import (
+    Proxy,
+    Trust,
+    check_trust,
+    proxy_for,
+    trust_of,
+    unreadable_certificates,
+)
 from airflow_skyvern.client.failures import NO_ANSWER, no_answer, refused, unreadable
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.streaming import Incoming, request_headers
@@ -70,7 +78,7 @@ class SkyvernClient:
     ) -> None:
         self.settings = settings
         self._observe = observe or _ignore
-        self._http = httpx.Client(**_options(settings), transport=transport)
+        self._http = httpx.Client(**_options(settings, transport))
         self._repeat = tenacity.Retrying(**(retry or RetryPolicy()).repeating(), sleep=sleep)
 
     def send(self, call: Call[T]) -> T:
@@ -163,7 +171,7 @@ class AsyncSkyvernClient:
         self.settings = settings
         self._observe = observe or _ignore
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=IDLE, keepalive_expiry=keep)
-        self._http = httpx.AsyncClient(**_options(settings), transport=transport, limits=limits)
+        self._http = httpx.AsyncClient(**_options(settings, transport), limits=limits)
         policy = retry or RetryPolicy()
         self._repeat = tenacity.AsyncRetrying(**policy.repeating(), sleep=sleep) if policy.attempts > 1 else None
 
@@ -231,36 +239,54 @@ def _ignore(call: Call[Any], error: SkyvernError | None) -> None:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
-    """Make the TLS context, once per process and file of certificates: it takes more than 20 ms of the event loop."""
-    return _tls_context(settings.verify, settings.certificates_changed_at)
+    """
+    Make the TLS context, once per process and file of certificates: it takes more than 20 ms of the event loop.
+
+    :raises SkyvernConfigError: certificates cannot be read; names the field or the environment variable.
+    """
+    return _tls_context(trust_of(settings.verify))
 
 
 @cache
-def _tls_context(verify: bool | str, _changed_at: float | None) -> ssl.SSLContext:  # noqa: FBT001  a setting
-    if isinstance(verify, bool):
-        return httpx.create_ssl_context(verify=verify)
+def _tls_context(trust: Trust) -> ssl.SSLContext:
+    check_trust(trust)
+    if trust.file is None and trust.directory is None:
+        return httpx.create_ssl_context(verify=trust.verify, trust_env=False)
     try:
-        return ssl.create_default_context(cafile=verify)
+        return ssl.create_default_context(cafile=trust.file, capath=trust.directory)
     except OSError as error:
-        raise SkyvernConfigError(f"verify: cannot read certificates from {verify}: {error}") from error
+        raise unreadable_certificates(trust, error) from error
 
 
-def _check_addresses(settings: Settings) -> None:
+def way_to(address: str, settings: Settings) -> dict[str, Any]:
     """
-    Check that httpx can read the addresses.
+    Return the arguments of httpx for requests to an address: httpx itself reads nothing of the environment.
 
-    :raises SkyvernConfigError: names the field, and for the proxy nothing else: httpx quotes parts of its password.
+    :raises SkyvernConfigError: the proxy or the certificates cannot be used; names the field or the variable.
+    """
+    proxy = proxy_for(address, settings.proxy)
+    return {"verify": tls_context(settings), "proxy": proxy and _proxy(proxy), "trust_env": False}
+
+
+def _proxy(proxy: Proxy) -> httpx.Proxy:
+    try:
+        url = httpx.URL(scheme=proxy.scheme, host=proxy.host, port=proxy.port)
+    except httpx.InvalidURL:
+        raise SkyvernConfigError(f"{proxy.source} is not an address such as http://proxy.example.com:3128.") from None
+    context = _tls_context(trust_of(verify=True)) if proxy.scheme == "https" else None
+    return httpx.Proxy(url, auth=proxy.auth, ssl_context=context)
+
+
+def _check_address(settings: Settings) -> None:
+    """
+    Check that httpx can read the address.
+
+    :raises SkyvernConfigError: names the field.
     """
     try:
         httpx.URL(settings.base_url)
     except httpx.InvalidURL as error:
         raise SkyvernConfigError(f"the base URL (host field) is not an address: {error}") from None
-    try:
-        httpx.URL(settings.proxy or "")
-    except httpx.InvalidURL:
-        raise SkyvernConfigError(
-            "proxy is not an address; if its password holds one of /?#@:, percent-encode it."
-        ) from None
 
 
 def _quiet() -> None:
@@ -269,17 +295,17 @@ def _quiet() -> None:
         log.setLevel(logging.WARNING)
 
 
-def _options(settings: Settings) -> dict[str, Any]:
+def _options(settings: Settings, transport: object) -> dict[str, Any]:
     _quiet()
-    _check_addresses(settings)
+    _check_address(settings)
     return {
         "headers": {
             "x-api-key": settings.api_key,
             "user-agent": f"airflow-provider-skyvern/{__version__}",
         },
         "timeout": httpx.Timeout(settings.timeout, connect=settings.connect_timeout),
-        "verify": tls_context(settings),
-        "proxy": settings.proxy,
+        **way_to(settings.base_url, settings),
+        **({} if transport is None else {"transport": transport, "proxy": None}),
     }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from urllib.parse import urlsplit
+
+from airflow_skyvern.client.environment import trust_of
 
 DEFAULT_BASE_URL = "https://api.skyvern.com"
 DEFAULT_TIMEOUT = 30.0
@@ -18,7 +19,7 @@ class Settings:
     Where the server is and how to talk to it.
 
     :param timeout: Seconds to wait for an answer.
-    :param proxy: Address of an HTTP proxy.
+    :param proxy: Address of a proxy; None for what the environment says.
     :param verify: True, False, or the path of a file with certificates to trust.
     :param app_url: Address of Skyvern's web UI; None for the one that the server gives.
     :param max_answer_bytes: The largest answer that is read, decompressed; the answer for a run holds its output.
@@ -49,19 +50,9 @@ class Settings:
         return url.scheme == "http" and url.hostname not in {"localhost", "127.0.0.1", "::1"}
 
     @property
-    def certificates_changed_at(self) -> float | None:
-        """When the file of ``verify`` was last written; None if it names none, or one that is not there."""
-        if isinstance(self.verify, bool):
-            return None
-        try:
-            return Path(self.verify).stat().st_mtime
-        except OSError:
-            return None
-
-    @property
-    def fingerprint(self) -> tuple[Settings, float | None]:
+    def fingerprint(self) -> tuple[object, ...]:
         """What identifies these settings, including the version of the certificates file."""
-        return self, self.certificates_changed_at
+        return self, trust_of(self.verify)
 
     def within(self, seconds: float) -> Settings:
         """Return the same settings for a request that has only so many seconds."""

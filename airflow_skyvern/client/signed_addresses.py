@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from airflow_skyvern import __version__
-from airflow_skyvern.client.sender import tls_context
+from airflow_skyvern.client.environment import PORTS, Proxy, proxy_for
+from airflow_skyvern.client.sender import way_to
 from airflow_skyvern.client.streaming import Incoming, request_headers
 from airflow_skyvern.exceptions import (
     SkyvernAddressRefused,
@@ -29,8 +30,6 @@ from airflow_skyvern.exceptions import (
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.settings import Settings
-
-PORTS = {"http": 80, "https": 443}
 
 Resolve = Callable[[str, int], list[str]]
 
@@ -56,17 +55,26 @@ class AddressReader:
     ) -> None:
         self._settings = settings
         self._resolve = resolve
-        self._http = httpx.Client(
-            headers={"user-agent": f"airflow-provider-skyvern/{__version__}"},
-            timeout=settings.timeout,
-            verify=tls_context(settings),
-            proxy=settings.proxy,
-            transport=transport,
-        )
+        self._transport = transport
+        self._clients: dict[Proxy | None, httpx.Client] = {}
+        self._making = threading.Lock()
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        for client in self._clients.values():
+            client.close()
+
+    def _client_for(self, address: str) -> httpx.Client:
+        """Return the client for an address: the environment may name a proxy for some hosts only."""
+        proxy = proxy_for(address, self._settings.proxy)
+        with self._making:
+            if proxy not in self._clients:
+                way = way_to(address, self._settings)
+                if self._transport is not None:
+                    way = {**way, "proxy": None, "transport": self._transport}
+                agent = {"user-agent": f"airflow-provider-skyvern/{__version__}"}
+                self._clients[proxy] = httpx.Client(headers=agent, timeout=self._settings.timeout, **way)
+            return self._clients[proxy]
 
     @contextmanager
     def stream(self, address: str, start: int = 0) -> Iterator[Incoming]:
@@ -79,7 +87,7 @@ class AddressReader:
         """
         url = self.checked(address)
         try:
-            with self._http.stream("GET", address, headers=request_headers(start)) as response:
+            with self._client_for(address).stream("GET", address, headers=request_headers(start)) as response:
                 self._check_peer(url, response)
                 if not response.is_success:
                     raise _refusal(url, response)
@@ -109,7 +117,7 @@ class AddressReader:
         if url.username or url.password:
             raise SkyvernAddressRefused(f"A file of the run is at {url.hostname}, with a password in its address.")
         if not self._is_own(url, port):
-            self._check_host(url.hostname, port)
+            self._check_host(url, port)
         return url
 
     def _is_own(self, url: SplitResult, port: int) -> bool:
@@ -117,11 +125,12 @@ class AddressReader:
         own_port = own.port or PORTS.get(own.scheme)
         return (own.scheme, own.hostname, own_port) == (url.scheme, url.hostname, port)
 
-    def _check_host(self, host: str, port: int) -> None:
+    def _check_host(self, url: SplitResult, port: int) -> None:
+        host = url.hostname or ""
         try:
             found = self._resolve(host, port)
         except OSError as error:
-            if self._is_proxied(host):
+            if self._is_proxied(url):
                 return
             raise SkyvernConnectionError(f"Could not read a file from {host}: {error}.", never_sent=True) from error
         for ip in found:
@@ -130,15 +139,15 @@ class AddressReader:
     def _check_peer(self, url: SplitResult, response: httpx.Response) -> None:
         """Check who has answered, before anything is read: a name may lead elsewhere than a moment before."""
         host = url.hostname or ""
-        if self._is_own(url, url.port or PORTS[url.scheme]) or self._is_proxied(host):
+        if self._is_own(url, url.port or PORTS[url.scheme]) or self._is_proxied(url):
             return
         stream: Any = response.extensions.get("network_stream")
         peer = stream.get_extra_info("server_addr") if stream is not None else None
         if peer is not None:
             _check_ip(host, str(peer[0]))
 
-    def _is_proxied(self, host: str) -> bool:
-        return self._settings.proxy is not None or bool(getproxies() and not proxy_bypass(host))
+    def _is_proxied(self, url: SplitResult) -> bool:
+        return proxy_for(url.geturl(), self._settings.proxy) is not None
 
 
 def _check_ip(host: str, ip: str) -> None:

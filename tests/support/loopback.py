@@ -25,7 +25,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("content-length") or 0)
         request = httpx.Request(
             self.command,
-            f"{self.server.url}{self.path}",
+            self.path if self.path.startswith("http://") else f"{self.server.url}{self.path}",  # a proxy gets it all
             headers=list(self.headers.items()),
             content=self.rfile.read(length),
         )
