@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
-from urllib.parse import urlsplit
 
 from airflow_skyvern import compat, metrics
 from airflow_skyvern.client import api, browser_api, credential_api, schedule_api, task_api, workflow_api
+from airflow_skyvern.client.connection import settings_from
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
-from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_MAX_ANSWER_BYTES, DEFAULT_TIMEOUT, Settings
+from airflow_skyvern.client.settings import DEFAULT_MAX_ANSWER_BYTES, Settings
 from airflow_skyvern.compat.sdk import BaseHook, conf
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.provider_info import CONNECTION_TYPE
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-LARGEST_PORT = 65535
-
-YES_AND_NO = {"true": True, "false": False, "y": True, "n": False}
-"""How texts say it: URIs, and the connection form of Airflow 2."""
 
 
 class _Method(Generic[P, T]):
@@ -186,30 +181,32 @@ class SkyvernHook(BaseHook):
         self.skyvern_conn_id = skyvern_conn_id
         self.retry = retry
         self._client: SkyvernClient | None = None
-        self._rotation = threading.Lock()
-        self._async_client: AsyncSkyvernClient | None = None
+        self._async_clients: dict[asyncio.AbstractEventLoop, AsyncSkyvernClient] = {}
+        # One that the same thread may take twice: a signal handler interrupts it anywhere.
+        self._making = threading.RLock()
 
     def get_conn(self) -> SkyvernClient:
-        """Return the client of this connection; it is made once."""
-        if self._client is None:
-            self._client = SkyvernClient(self._settings(), retry=self.retry, observe=self.observe)
-        return self._client
+        """Return the client of this connection, which all threads share; it is made once."""
+        with self._making:
+            if self._client is None:
+                self._client = self._new_client(self._settings())
+            return self._client
 
     async def aget_conn(self) -> AsyncSkyvernClient:
-        """Return the client of this connection for the running event loop; it is made once."""
-        if self._async_client is None:
-            self._async_client = AsyncSkyvernClient(await self.asettings(), retry=self.retry, observe=self.observe)
-        return self._async_client
+        """Return the client of this connection for the running event loop; it is made once per loop."""
+        loop = asyncio.get_running_loop()
+        if (known := self._async_clients.get(loop)) is not None:
+            return known
+        return self._use(loop, None, await self.asettings())
 
     def send(self, call: Call[T]) -> T:
-        """Send any call of :mod:`airflow_skyvern.client.api` and return its result."""
+        """Send any call of :mod:`airflow_skyvern.client.api` and return its result; several threads may do so."""
         client = self.get_conn()
         try:
             return client.send(call)
         except SkyvernAuthError as error:
-            self._check_changed(client.settings, self._settings(), error)
-            self.close()
-        return self.get_conn().send(call)
+            renewed = self._renewed(client, error)
+        return renewed.send(call)
 
     async def asend(self, call: Call[T]) -> T:
         """Send any call of :mod:`airflow_skyvern.client.api` from an event loop and return its result."""
@@ -217,9 +214,13 @@ class SkyvernHook(BaseHook):
         try:
             return await client.send(call)
         except SkyvernAuthError as error:
-            self._check_changed(client.settings, await self.asettings(), error)
-            await self.aclose()
-        return await (await self.aget_conn()).send(call)
+            loop = asyncio.get_running_loop()
+            renewed = self._async_clients.get(loop)
+            if renewed is client or renewed is None:
+                settings = await self.asettings()
+                self._check_changed(client.settings, settings, error)
+                renewed = self._use(loop, client, settings)
+        return await renewed.send(call)
 
     @contextmanager
     def stream(self, call: Call[Any], start: int = 0) -> Iterator[Incoming]:
@@ -233,12 +234,36 @@ class SkyvernHook(BaseHook):
             try:
                 incoming = stack.enter_context(client.stream(call, start))
             except SkyvernAuthError as error:
-                with self._rotation:
-                    if self._client is client:
-                        self._check_changed(client.settings, self._settings(), error)
-                        self._client = None  # not closed: other threads may be reading from it
-                incoming = stack.enter_context(self.get_conn().stream(call, start))
+                incoming = stack.enter_context(self._renewed(client, error).stream(call, start))
             yield incoming
+
+    def _renewed(self, used: SkyvernClient, refusal: SkyvernAuthError) -> SkyvernClient:
+        """Return a client with another key than the one that was refused; the first thread makes it for all."""
+        with self._making:
+            if self._client is None or self._client is used:
+                settings = self._settings()
+                self._check_changed(used.settings, settings, refusal)
+                self._client = self._new_client(settings)
+            return self._client
+
+    def _new_client(self, settings: Settings) -> SkyvernClient:
+        """Make a client that closes when nobody uses it any more: other threads may, when this hook does not."""
+        client = SkyvernClient(settings, retry=self.retry, observe=self.observe)
+        client.close_when_unused()
+        return client
+
+    def _use(
+        self, loop: asyncio.AbstractEventLoop, used: AsyncSkyvernClient | None, settings: Settings
+    ) -> AsyncSkyvernClient:
+        """Use these settings in the loop, unless another task has replaced the client meanwhile."""
+        with self._making:
+            current = self._async_clients.get(loop)
+            if current is None or current is used:
+                current = AsyncSkyvernClient(settings, retry=self.retry, observe=self.observe)
+                current.close_when_unused()
+                open_ones = {known: client for known, client in self._async_clients.items() if not known.is_closed()}
+                self._async_clients = {**open_ones, loop: current}
+            return current
 
     def fetch_run(self, run_id: str) -> Run:
         """Get a run, also when its workflow was deleted while it runs; that is what waits call."""
@@ -259,25 +284,26 @@ class SkyvernHook(BaseHook):
         so neither is touched: the settings are those that the hook already has. None if it has none yet, and
         so cannot have sent anything.
         """
-        if self._client is None:
+        client = self._client
+        if client is None:
             return None
-        return SkyvernClient(self._client.settings.within(timeout), retry=RetryPolicy(attempts=1))
+        return SkyvernClient(client.settings.within(timeout), retry=RetryPolicy(attempts=1))
 
     def observe(self, call: Call[Any], error: SkyvernError | None) -> None:
         """Count a request of this connection in Airflow's metrics."""
         metrics.request_sent(self.skyvern_conn_id, error)
 
     def close(self) -> None:
-        """Close the client, if there is one."""
-        if self._client is not None:
-            self._client.close()
+        """Let go of the client, if there is one; it closes when no thread is using it."""
+        with self._making:
             self._client = None
 
     async def aclose(self) -> None:
-        """Close the client of the event loop, if there is one."""
-        if self._async_client is not None:
-            await self._async_client.aclose()
-            self._async_client = None
+        """Close the client of the running event loop, if there is one."""
+        with self._making:
+            client = self._async_clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
 
     def test_connection(self) -> tuple[bool, str]:
         """Prove that the server is there and accepts the key; say what is wrong otherwise."""
@@ -285,8 +311,8 @@ class SkyvernHook(BaseHook):
             with SkyvernClient(self._settings(), retry=RetryPolicy(attempts=1)) as client:
                 client.send(api.probe())
                 version = client.send(api.get_version()).version
-        except SkyvernError as error:
-            return False, str(error)
+        except Exception as error:  # noqa: BLE001  the form shows an answer, and nothing of what is raised
+            return False, str(error) if isinstance(error, SkyvernError) else f"{type(error).__name__}: {error}"
         return True, f"The API key is valid. Server: {client.settings.base_url}, version {version}."
 
     @classmethod
@@ -335,15 +361,14 @@ def settings_of(connection: Connection) -> Settings:
     :raises SkyvernConfigError: a field is missing or wrong; the message names the connection and the field.
     """
     try:
-        extra = _extra(connection.extra)
-        return Settings(
-            api_key=_api_key(connection.password),
-            base_url=_base_url(connection.host, connection.port, connection.schema),
-            timeout=_timeout(extra.get("timeout")),
-            proxy=_proxy(extra.get("proxy")),
-            verify=_verify(extra.get("verify")),
+        return settings_from(
+            host=connection.host,
+            port=connection.port,
+            schema=connection.schema,
+            login=connection.login,
+            password=connection.password,
+            extra=connection.extra,
             max_answer_bytes=_max_answer_bytes(),
-            app_url=_app_url(extra.get("app_url")),
         )
     except SkyvernConfigError as error:
         raise SkyvernConfigError(f"Skyvern connection {connection.conn_id!r}: {error}") from None
@@ -354,95 +379,3 @@ def _max_answer_bytes() -> int:
     if limit <= 0:
         raise SkyvernConfigError(f"[skyvern] max_answer_bytes must be a positive number of bytes, not {limit}.")
     return limit
-
-
-def _api_key(password: str | None) -> str:
-    key = (password or "").strip()
-    if not key:
-        raise SkyvernConfigError("the API key is missing; put it into the password field.")
-    if not (key.isascii() and key.isprintable()):
-        raise SkyvernConfigError("the API key (password field) holds characters that no key has.")
-    return key
-
-
-def _base_url(host: str | None, port: int | None, schema: str | None) -> str:
-    """
-    Join host, port and schema: URIs are taken apart by Airflow, ``skyvern://https://:key@host:8443/path``.
-
-    Ends without a slash and without ``/v1``, which the endpoints' paths begin with.
-    """
-    path = f"/{schema.strip('/')}" if schema and schema not in ("http", "https") else ""
-    text = (host or "").strip() or DEFAULT_BASE_URL
-    if "://" not in text:
-        text = f"{schema if schema == 'http' else 'https'}://{text}"
-    try:
-        url = urlsplit(text)
-        own_port = url.port
-    except ValueError:
-        raise SkyvernConfigError("the base URL (host field) is not an address.") from None
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
-        raise SkyvernConfigError("the base URL (host field) must look like https://api.skyvern.com, without a query.")
-    if url.username or url.password:
-        raise SkyvernConfigError("the base URL (host field) must not hold a password.")
-    if port and own_port and port != own_port:
-        raise SkyvernConfigError(f"the base URL says port {own_port}, the port field {port}; clear one.")
-    netloc = f"{url.netloc}:{port}" if port and not own_port else url.netloc
-    if port and not 0 < port <= LARGEST_PORT:
-        raise SkyvernConfigError(f"the port must be between 1 and {LARGEST_PORT}.")
-    full = (url.path + path).rstrip("/")
-    return f"{url.scheme}://{netloc}{full.removesuffix('/v1').removesuffix('/api')}"
-
-
-def _extra(text: str | None) -> dict[str, Any]:
-    try:
-        extra = json.loads(text or "{}")
-    except ValueError:
-        raise SkyvernConfigError("the extra field is not JSON.") from None
-    if not isinstance(extra, dict):
-        raise SkyvernConfigError("the extra field must be a JSON object.")
-    return extra
-
-
-def _timeout(value: Any) -> float:
-    if value in (None, ""):
-        return DEFAULT_TIMEOUT
-    try:
-        seconds = 0.0 if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise SkyvernConfigError(f"timeout must be a number of seconds, not {value!r}.") from None
-    if not 0 < seconds < float("inf"):
-        raise SkyvernConfigError(f"timeout must be more than 0 seconds, not {value!r}.")
-    return seconds
-
-
-def _proxy(value: Any) -> str | None:
-    if value in (None, ""):
-        return None
-    if not isinstance(value, str) or not value.lower().startswith(("http://", "https://")):
-        raise SkyvernConfigError("proxy must be an address such as http://proxy.example.com:3128.")
-    return value
-
-
-def _app_url(value: Any) -> str | None:
-    if value in (None, ""):
-        return None
-    try:
-        url = urlsplit(value) if isinstance(value, str) else None
-    except ValueError:
-        url = None
-    if url is None or url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
-        raise SkyvernConfigError("app_url must be an address such as https://app.skyvern.com, without a query.")
-    if url.username or url.password:
-        raise SkyvernConfigError("app_url must not hold a password: everybody who sees a task sees it.")
-    return str(value).rstrip("/").removesuffix("/runs")
-
-
-def _verify(value: Any) -> bool | str:
-    """Read true, false, or a path; URIs can say it as text only."""
-    if value in (None, ""):
-        return True
-    if isinstance(value, str) and value.lower() in YES_AND_NO:
-        return YES_AND_NO[value.lower()]
-    if isinstance(value, bool | str):
-        return value
-    raise SkyvernConfigError(f"verify must be true, false or the path of a certificate file, not {value!r}.")

@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow_skyvern.client.durations import interval_of
 from airflow_skyvern.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -21,7 +22,7 @@ from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.results.deliver import StopsTransfers, deliver_evidence, deliver_files, file_options
 from airflow_skyvern.results.destination import check_output_to
-from airflow_skyvern.task.arguments import run_id_of, seconds_of
+from airflow_skyvern.task.arguments import run_id_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.deferral import NOTE, note_of_run
 from airflow_skyvern.task.endings import logged_error_of
@@ -125,7 +126,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
         log_blocks: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=seconds_of("poke_interval", poke_interval), **kwargs)
+        super().__init__(poke_interval=interval_of("poke_interval", poke_interval), **kwargs)
         self.run_id = run_id
         self.skyvern_conn_id = skyvern_conn_id
         self.deferrable = deferrable

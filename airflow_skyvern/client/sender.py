@@ -13,6 +13,7 @@ import asyncio
 import logging
 import ssl
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, lru_cache
@@ -117,6 +118,10 @@ class SkyvernClient:
         """Close the connections."""
         self._http.close()
 
+    def close_when_unused(self) -> None:
+        """Close the connections when the last who uses this client, in whatever thread, has let go of it."""
+        _when_unused(self, self._http.close)
+
     def __enter__(self) -> Self:
         return self
 
@@ -202,6 +207,10 @@ class AsyncSkyvernClient:
         """Close the connections."""
         await self._http.aclose()
 
+    def close_when_unused(self) -> None:
+        """Close the connections when the last who uses this client has let go of it, if its event loop runs then."""
+        _when_unused(self, _close_in, asyncio.get_running_loop(), self._http)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -232,6 +241,27 @@ class AsyncSkyvernClient:
         except NO_ANSWER as error:
             raise no_answer(call, error, self.settings) from error
         return _result(call, response, body.taken(), self.settings)
+
+
+def _when_unused(client: object, close: Callable[..., object], *args: object) -> None:
+    """Close when the client is collected, but not at the end of the process, which may be a fork of another."""
+    weakref.finalize(client, close, *args).atexit = False  # type: ignore[misc]  # it may be set, says its documentation
+
+
+def _close_in(loop: asyncio.AbstractEventLoop, http: httpx.AsyncClient) -> None:
+    """Close a client in its event loop; one that has ended has taken its connections with it."""
+
+    def start() -> None:
+        closing = loop.create_task(http.aclose())
+        _CLOSING.add(closing)
+        closing.add_done_callback(_CLOSING.discard)
+
+    if not http.is_closed and loop.is_running():
+        loop.call_soon_threadsafe(start)
+
+
+_CLOSING: set[asyncio.Task[None]] = set()
+"""Clients that close; without a reference the event loop may drop them."""
 
 
 def _ignore(call: Call[Any], error: SkyvernError | None) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_skyvern import compat
+from airflow_skyvern.client.durations import interval_of, seconds_of
 from airflow_skyvern.compat.sdk import AirflowException, conf
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.links import SkyvernRunLink
@@ -17,7 +18,7 @@ from airflow_skyvern.results.deliver import check_destination, file_options
 from airflow_skyvern.results.destination import check_output_to
 from airflow_skyvern.results.uploads import check_upload
 from airflow_skyvern.task.approval import answer_of, check_approval, is_answer, is_resumed
-from airflow_skyvern.task.arguments import check_arguments, included, seconds_of
+from airflow_skyvern.task.arguments import check_arguments, included
 from airflow_skyvern.task.deadlines import deadline_to_fetch
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
@@ -213,7 +214,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         self.lost_start_timeout = seconds_of("lost_start_timeout", lost_start_timeout)
         self.cancel_on_kill = cancel_on_kill
         self.skip_on = frozenset(skip_on)
-        self.poll_interval = seconds_of("poll_interval", poll_interval)
+        self.poll_interval = interval_of("poll_interval", poll_interval)
         self.timeout = seconds_of("timeout", timeout)
         self.mask_output = mask_output
         self.check_parameters = check_parameters

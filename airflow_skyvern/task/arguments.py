@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import timedelta
 from typing import Any
 
 from airflow_skyvern import compat
@@ -87,15 +86,3 @@ def is_dynamic(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(is_dynamic(item) for item in value)
     return compat.is_reference(value)
-
-
-def seconds_of(name: str, value: Any) -> float:
-    """
-    Check a duration given in seconds or as a timedelta.
-
-    :raises SkyvernConfigError: it is not positive, or no duration at all.
-    """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-        raise SkyvernConfigError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}.")
-    return float(seconds)

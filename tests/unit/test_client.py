@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import logging
 import ssl
@@ -437,6 +438,33 @@ def test_a_client_closes_its_connections_at_the_end_of_its_block(fake: FakeSkyve
         client.send(api.get_version())
     with pytest.raises(RuntimeError, match="closed"):
         client.send(api.get_version())
+
+
+class Closable(httpx.MockTransport):
+    def __init__(self, fake: FakeSkyvern) -> None:
+        super().__init__(fake.handle)
+        self.closings: list[str] = []
+
+    def close(self) -> None:
+        self.closings.append("closed")
+
+    async def aclose(self) -> None:
+        self.closings.append("closed")
+
+
+async def test_a_client_closes_its_connections_when_nobody_uses_it_any_more(fake: FakeSkyvern) -> None:
+    transport, other = Closable(fake), Closable(fake)
+    client = SkyvernClient(Settings(API_KEY), transport=transport)
+    client.close_when_unused()
+    client.send(api.get_version())
+    twin = AsyncSkyvernClient(Settings(API_KEY), transport=other)
+    twin.close_when_unused()
+    await twin.send(api.get_version())
+    assert transport.closings + other.closings == []
+    del client, twin
+    gc.collect()
+    await asyncio.sleep(0.01)
+    assert transport.closings + other.closings == ["closed", "closed"]
 
 
 def test_requests_leave_no_line_each_in_the_log_of_a_task(

@@ -5,13 +5,19 @@ import importlib.util
 import inspect
 import json
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 import httpx
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from airflow_skyvern.client import api, browser_api, credential_api, schedule_api, task_api, workflow_api
+from airflow_skyvern.client.connection import EXTRAS
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, Settings
@@ -67,7 +73,21 @@ ENV = "AIRFLOW_CONN_SKYVERN_DEFAULT"
         ({"extra": {"verify": "True"}}, Settings("key-of-this-test")),
         ({"extra": {"verify": "/etc/ca.pem"}}, Settings("key-of-this-test", verify="/etc/ca.pem")),
         ({"extra": {"proxy": "http://u:p@proxy:3128"}}, Settings("key-of-this-test", proxy="http://u:p@proxy:3128")),
-        ({"extra": {"unknown": 1}}, Settings("key-of-this-test")),
+        ({"extra": {"verify": "no"}}, Settings("key-of-this-test", verify=False)),
+        ({"extra": {"verify": " Off "}}, Settings("key-of-this-test", verify=False)),
+        ({"extra": {"verify": "0"}}, Settings("key-of-this-test", verify=False)),
+        ({"extra": {"verify": "yes"}}, Settings("key-of-this-test")),
+        ({"extra": {"verify": "1"}}, Settings("key-of-this-test")),
+        ({"extra": {"verify": "ca.pem"}}, Settings("key-of-this-test", verify="ca.pem")),
+        ({"host": "x.example.com", "schema": "HTTPS"}, Settings("key-of-this-test", "https://x.example.com")),
+        ({"host": "x.example.com", "schema": "Http://"}, Settings("key-of-this-test", "http://x.example.com")),
+        ({"host": "https://x.example.com", "schema": "HTTPS"}, Settings("key-of-this-test", "https://x.example.com")),
+        ({"host": "https://x.example.com/api"}, Settings("key-of-this-test", "https://x.example.com/api")),
+        ({"host": "https://x.example.com/api/"}, Settings("key-of-this-test", "https://x.example.com/api")),
+        ({"host": "x.example.com", "schema": "api"}, Settings("key-of-this-test", "https://x.example.com/api")),
+        ({"host": "https://x.example.com/api/v1"}, Settings("key-of-this-test", "https://x.example.com")),
+        ({"host": "::1", "port": 8000, "schema": "http"}, Settings("key-of-this-test", "http://[::1]:8000")),
+        ({"host": "HTTPS://X.Example.com:8443"}, Settings("key-of-this-test", "https://x.example.com:8443")),
     ],
     ids=str,
 )
@@ -99,6 +119,13 @@ def test_a_connection_in_json_says_where_and_how(
             Settings("key-of-this-test", "https://x.example.com:8443/a"),
         ),
         ("skyvern://http://:key-of-this-test@10.0.0.1:8000", Settings("key-of-this-test", "http://10.0.0.1:8000")),
+        ("skyvern://http://:key-of-this-test@[::1]:8000", Settings("key-of-this-test", "http://[::1]:8000")),
+        ("skyvern://:key-of-this-test@[2001:db8::1]", Settings("key-of-this-test", "https://[2001:db8::1]")),
+        ("skyvern://:key-of-this-test@x.example.com/api", Settings("key-of-this-test", "https://x.example.com/api")),
+        (
+            "skyvern://:key-of-this-test@x.example.com?verify=no",
+            Settings("key-of-this-test", "https://x.example.com", verify=False),
+        ),
         ("skyvern://:a%2Fb%40c@x.example.com", Settings("a/b@c", "https://x.example.com")),
         (
             "skyvern://:key-of-this-test@x.example.com?timeout=5&verify=false&proxy=http%3A%2F%2Fproxy%3A3128",
@@ -109,6 +136,49 @@ def test_a_connection_in_json_says_where_and_how(
 def test_a_connection_as_a_uri_says_the_same(monkeypatch: pytest.MonkeyPatch, uri: str, expected: Settings) -> None:
     monkeypatch.setenv(ENV, uri)
     assert settings_of(SkyvernHook.get_connection("skyvern_default")) == expected
+
+
+hosts = st.one_of(
+    st.from_regex(r"[a-zA-Z][a-zA-Z0-9-]{0,8}[a-zA-Z0-9](\.[a-z]{2,5}){0,2}", fullmatch=True),
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(lambda ip: f"[{ip}]"),
+)
+segments = st.text(st.characters(codec="utf-8", exclude_characters="/", exclude_categories=["C"]), min_size=1)
+paths = st.lists(segments.filter(lambda part: part.strip() == part), max_size=3)
+
+
+@given(
+    st.sampled_from(["", "http", "https"]),
+    hosts,
+    st.none() | st.integers(1, 65535),
+    paths,
+    st.sampled_from(["", "false", "no", "/etc/a b.pem"]),
+    st.text(st.characters(codec="ascii", exclude_categories=["C", "Z"]), min_size=1),
+)
+def test_all_spellings_of_a_connection_mean_the_same(
+    scheme: str, host: str, port: int | None, path: list[str], verify: str, key: str
+) -> None:
+    place = f"{host}:{port}" if port else host
+    quoted = "".join(f"/{quote(part, safe='')}" for part in path)
+    assume(path not in (["http"], ["https"]))  # in a URI these are the scheme
+    extra = {"verify": verify} if verify else {}
+    uri = f"skyvern://{scheme}{'://' if scheme else ''}:{quote(key, safe='')}@{place}{quoted}"
+    address = f"{scheme or 'https'}://{place}{quoted}"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(ENV, f"{uri}?{urlencode(extra)}" if extra else uri)
+        spellings = [SkyvernHook.get_connection("skyvern_default")]
+    whole: dict[str, Any] = {"conn_type": "skyvern", "password": key, "extra": json.dumps(extra)}
+    spellings.append(Connection(conn_id="c", host=address, **whole))
+    if not path:
+        split: dict[str, Any] = {"host": host, "port": port, "schema": scheme.upper()}
+        spellings.append(Connection(conn_id="c", **whole, **split))
+    first, *others = [settings_of(spelling) for spelling in spellings]
+    assert all(other == first for other in others)
+    assert httpx.URL(first.base_url).host == host.strip("[]").lower()
+
+
+def test_the_form_has_every_extra_that_a_connection_takes() -> None:
+    assert set(CONNECTION_TYPE["conn-fields"]) == set(EXTRAS)
 
 
 def test_a_connection_as_the_form_stores_it() -> None:
@@ -143,6 +213,26 @@ def test_what_is_not_said_has_a_default() -> None:
         ({"host": "https://u:p@x.example.com"}, "the base URL \\(host field\\) must not hold a password"),
         ({"host": "https://x.example.com:port"}, "the base URL \\(host field\\) is not an address"),
         ({"host": "https://[::1"}, "the base URL \\(host field\\) is not an address"),
+        (
+            {"password": "", "login": "k"},
+            "the API key is missing; it goes into the password field",
+        ),
+        ({"host": "https://x.example.com:0"}, "the port must be between 1 and 65535"),
+        (
+            {"host": "http://x.example.com", "schema": "https"},
+            "the base URL says http, the schema field https",
+        ),
+        ({"host": "", "schema": "http"}, "the base URL says https, the schema field http; clear one"),
+        ({"extra": '{"ssl_verify": false}'}, "extra: there is no 'ssl_verify'. Did you mean verify\\?"),
+        ({"extra": '{"proxies": {}}'}, "extra: there is no 'proxies'. Did you mean proxy\\?"),
+        ({"extra": '{"Timeout": 3}'}, "extra: there is no 'Timeout'. Did you mean timeout\\?"),
+        ({"extra": '{"region": "eu"}'}, "extra: there is no 'region'. Known ones: timeout, proxy, verify, app_url"),
+        ({"extra": '{"timeout": 1e9}'}, "timeout must be between 0 and 86,400 seconds"),
+        ({"extra": '{"timeout": NaN}'}, "timeout must be more than 0 seconds, not nan"),
+        ({"extra": '{"proxy": "http://u:s3cr3t#more@proxy:1"}'}, "proxy is not an address; .*percent-encode it"),
+        ({"extra": '{"proxy": "socks4://proxy:1"}'}, "proxy must be an address such as"),
+        ({"extra": '{"verify": "maybe"}'}, "verify must be true, false or the path"),
+        ({"extra": '{"verify": []}'}, "verify must be true, false or the path"),
         ({"host": "https://x.example.com:80", "port": 81}, "the base URL says port 80, the port field 81"),
         ({"port": 65536}, "the port must be between 1 and 65535"),
         ({"port": -1}, "the port must be between 1 and 65535"),
@@ -383,6 +473,78 @@ def test_a_wrong_key_that_was_not_rotated_is_tried_once(skyvern: FakeSkyvern, co
     with pytest.raises(SkyvernAuthError, match="Could not validate credentials"):
         call(SkyvernHook(), mode, "get_run", "wr_1")
     assert len(skyvern.requests) == 1
+
+
+def test_threads_that_share_a_hook_all_take_a_rotated_key(skyvern: FakeSkyvern, connect: Connect) -> None:
+    run_id = skyvern.run(plan=("running",))
+    hook = SkyvernHook()
+    together = threading.Barrier(24, timeout=20)
+
+    def ask(number: int) -> None:
+        for turn in range(6):
+            together.wait()
+            if number == 0 and turn in (1, 3, 4):
+                connect(password=f"key-{turn}")
+                skyvern.api_key = f"key-{turn}"
+            if number % 3:
+                hook.get_run(run_id)
+            else:
+                with hook.stream(api.get_run(run_id)) as incoming:
+                    assert b"".join(incoming.chunks)
+
+    with ThreadPoolExecutor(24) as pool:
+        list(pool.map(ask, range(24)))
+    hook.close()
+
+
+def test_a_thread_that_is_reading_is_not_cut_off_when_the_hook_is_closed(skyvern: FakeSkyvern) -> None:
+    hook = SkyvernHook()
+    with hook.stream(api.get_version()) as incoming:
+        hook.close()
+        assert b"version" in b"".join(incoming.chunks)
+    assert hook.get_version().version
+
+
+async def test_tasks_that_share_a_hook_all_take_a_rotated_key(skyvern: FakeSkyvern, connect: Connect) -> None:
+    run_id = skyvern.run(plan=("running",))
+    hook = SkyvernHook()
+    await hook.aget_run(run_id)
+    before = await hook.aget_conn()
+    asking = [asyncio.ensure_future(hook.aget_run(run_id)) for _ in range(30)]
+    await asyncio.sleep(0.01)
+    connect(password="the-next-key")
+    skyvern.api_key = "the-next-key"
+    asking += [asyncio.ensure_future(hook.aget_run(run_id)) for _ in range(30)]
+    assert {run.run_id for run in await asyncio.gather(*asking)} == {run_id}
+    assert await hook.aget_conn() is not before
+    assert (await before.send(api.get_version())).version  # whoever still holds it may use it
+    await hook.aclose()
+
+
+def test_a_hook_can_be_used_in_one_event_loop_after_another(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("running",))
+    hook = SkyvernHook()
+    assert [asyncio.run(hook.afetch_run(run_id)).run_id for _ in range(5)] == [run_id] * 5
+    assert hook.get_run(run_id).run_id == run_id
+
+
+def test_a_hook_can_be_used_in_several_event_loops_at_once(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("running",))
+    hook = SkyvernHook()
+
+    async def several() -> set[str]:
+        found = await asyncio.gather(*(hook.aget_run(run_id) for _ in range(10)))
+        await hook.aclose()
+        return {run.run_id for run in found}
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: asyncio.run(several()), range(16))) == [{run_id}] * 16
+
+
+def test_the_test_button_answers_whatever_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SkyvernHook("nowhere").test_connection()[0] is False
+    monkeypatch.setenv(ENV, "no connection at all")
+    assert SkyvernHook().test_connection()[0] is False
 
 
 def test_how_often_a_request_is_repeated_can_be_set(skyvern: FakeSkyvern) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from airflow_skyvern import compat
+from airflow_skyvern.client.durations import seconds_of
 from airflow_skyvern.compat.sdk import DAG, AirflowFailException, BaseOperator
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
@@ -22,7 +23,7 @@ from airflow_skyvern.exceptions import (
     SkyvernWaitTimeout,
 )
 from airflow_skyvern.models import Run
-from airflow_skyvern.task.arguments import is_dynamic, seconds_of
+from airflow_skyvern.task.arguments import is_dynamic
 from airflow_skyvern.task.deadlines import deadline_after
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry

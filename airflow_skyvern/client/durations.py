@@ -1,0 +1,39 @@
+"""Durations that a user gives: seconds, or a timedelta."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow_skyvern.exceptions import SkyvernConfigError
+
+LONGEST_WAIT = timedelta(days=3650).total_seconds()
+"""The longest wait: a moment so far away is still one that Airflow and its database can store."""
+
+LONGEST_INTERVAL = timedelta(days=1).total_seconds()
+SHORTEST_INTERVAL = 0.01
+"""The limits of a pause between two polls; a shorter one is a mistake, and would keep a processor busy."""
+
+
+def seconds_of(name: str, value: Any, *, least: float = 0.0, most: float = LONGEST_WAIT) -> float:
+    """
+    Check a duration.
+
+    :param least: The shortest that is allowed; 0 stands for anything above it.
+    :raises SkyvernConfigError: it is out of these limits, or no duration at all.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+        raise SkyvernConfigError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}.")
+    if not least <= seconds <= most:
+        raise SkyvernConfigError(f"{name} must be between {least:g} and {most:,.0f} seconds, not {value!r}.")
+    return float(seconds)
+
+
+def interval_of(name: str, value: Any) -> float:
+    """
+    Check the seconds between two polls.
+
+    :raises SkyvernConfigError: it is too short, too long, or no duration.
+    """
+    return seconds_of(name, value, least=SHORTEST_INTERVAL, most=LONGEST_INTERVAL)
