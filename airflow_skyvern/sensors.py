@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_skyvern.client.durations import interval_of
+from airflow_skyvern.client.durations import interval_of, seconds_of
 from airflow_skyvern.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -127,6 +127,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=interval_of("poke_interval", poke_interval), **kwargs)
+        seconds_of("timeout", self.timeout, or_zero=True)
         self.run_id = run_id
         self.skyvern_conn_id = skyvern_conn_id
         self.deferrable = deferrable

@@ -15,7 +15,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_skyvern.client.calls import PAGE_SIZE, Call, delete, get, given, paged, parser_of, path_segment, post
+from airflow_skyvern.client.calls import Call, delete, get, given, paged, parser_of, path_segment, post
+from airflow_skyvern.client.limits import (
+    LAST_RUNS_PAGE,
+    LAST_SEARCH_PAGE,
+    MOST_RUNS_OF_TAGS,
+    MOST_TAGS,
+    MOST_WORKFLOWS,
+    PAGE_SIZE,
+    check_at_most,
+)
 from airflow_skyvern.client.workflow_api import tags_body
 from airflow_skyvern.models import (
     ACTIVE_STATUSES,
@@ -40,9 +49,6 @@ from airflow_skyvern.models import (
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.exceptions import SkyvernNotFoundError
-
-LAST_RUNS_PAGE = 100
-"""``/v1/runs`` refuses pages beyond this one."""
 
 
 def run_workflow(request: RunRequest) -> Call[Run]:
@@ -148,26 +154,30 @@ def list_runs(
     last_page: int = LAST_RUNS_PAGE,
 ) -> Call[list[RunSummary]]:
     """
-    List the organization's runs, newest first, at most 10,000.
+    List the organization's runs, newest first: at most 10,000, and 1,000 of a search or of chosen workflows.
 
     :param status: Only runs in these statuses.
     :param workflow_id: Only runs of this workflow.
     :param search_key: At least three characters of a parameter's value, a title or an id.
-    :param tags: Only runs whose ``run_metadata`` holds all of these.
-    :param workflow_ids: Only runs of these workflows, at most about 100: they stand in the address.
+    :param tags: Only runs whose ``run_metadata`` holds all of these, at most 20.
+    :param workflow_ids: Only runs of these workflows, at most 50.
     :param page: Only this page of 100 runs. Default: all pages.
-    :param last_page: The last page to read. Skyvern refuses pages beyond 100, and beyond 10 with ``workflow_ids``.
+    :param last_page: The last page to read, if that is not beyond Skyvern's own limit.
+    :raises SkyvernConfigError: more workflows or tags than Skyvern takes.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-runs
     """
+    workflows = [workflow_id] if workflow_id else list(workflow_ids)
+    check_at_most(MOST_WORKFLOWS, workflows, "workflow_ids")
     query = {
         "status": sorted(status),
-        "workflow_permanent_id": workflow_id or list(workflow_ids),
+        "workflow_permanent_id": workflow_id or workflows,
         "search_key": search_key,
         "tags": tags_query(tags),
     }
     if page is None:
-        return paged("/v1/runs", "list runs", RunSummary, query, last_page=last_page)
+        limit = LAST_SEARCH_PAGE if search_key or workflows else LAST_RUNS_PAGE
+        return paged("/v1/runs", "list runs", RunSummary, query, last_page=min(last_page, limit))
     given = {key: value for key, value in query.items() if value}
     return get("/v1/runs", "list runs", list[RunSummary], {**given, "page": page, "page_size": PAGE_SIZE})
 
@@ -211,8 +221,14 @@ def _tags_path(run_id: str) -> str:
 
 
 def get_run_tags(run_ids: Iterable[str]) -> Call[RunTags]:
-    """Get the tags of up to 100 runs: their ``run_metadata``."""
-    query = {"workflow_run_ids": ",".join(run_ids)}
+    """
+    Get the tags of up to 200 runs: their ``run_metadata``.
+
+    :raises SkyvernConfigError: more runs.
+    """
+    ids = list(run_ids)
+    check_at_most(MOST_RUNS_OF_TAGS, ids, "run_ids")
+    query = {"workflow_run_ids": ",".join(ids)}
     return get("/v1/run-tags", "get the tags of runs", RunTags, query)
 
 
@@ -383,4 +399,5 @@ def get_version() -> Call[ServerVersion]:
 
 def tags_query(tags: Mapping[str, str] | None) -> list[str]:
     """Return the filter for runs or workflows that have all of these tags."""
+    check_at_most(MOST_TAGS, tags or {}, "tags")
     return [f"{key}:{value}" for key, value in (tags or {}).items()]

@@ -11,10 +11,9 @@ from urllib.parse import quote
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
-T = TypeVar("T")
+from airflow_skyvern.client.limits import PAGE_SIZE
 
-PAGE_SIZE = 100
-"""Rows per page of a list; the most that ``/v1/runs`` allows."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)

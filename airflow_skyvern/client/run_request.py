@@ -22,6 +22,14 @@ from pydantic import (
 )
 
 from airflow_skyvern.client.json_values import json_of
+from airflow_skyvern.client.limits import (
+    LONGEST_ADDRESS,
+    LONGEST_METADATA_KEY,
+    LONGEST_METADATA_VALUE,
+    LONGEST_RUN_MINUTES,
+    MOST_FILES,
+    MOST_METADATA,
+)
 from airflow_skyvern.client.proxy_locations import checked_name
 from airflow_skyvern.exceptions import SkyvernConfigError
 
@@ -48,9 +56,10 @@ def _texts(value: Any) -> Any:
 
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+Address = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ADDRESS, strip_whitespace=True)]
 WholeNumber = Annotated[int, BeforeValidator(_no_bool)]
-MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-MetadataValue = Annotated[str, StringConstraints(max_length=256)]
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_METADATA_KEY)]
+MetadataValue = Annotated[str, StringConstraints(max_length=LONGEST_METADATA_VALUE)]
 
 
 class RunOptions(BaseModel):
@@ -62,9 +71,9 @@ class RunOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    max_elapsed_time_minutes: Annotated[WholeNumber, Field(ge=1, le=480)] | None = None
+    max_elapsed_time_minutes: Annotated[WholeNumber, Field(ge=1, le=LONGEST_RUN_MINUTES)] | None = None
     totp_identifier: Text | None = None
-    totp_url: Text | None = None
+    totp_url: Address | None = None
     extra_http_headers: dict[str, str] | None = None
     cdp_connect_headers: dict[str, str] | None = None
     browser_address: Text | None = None
@@ -75,9 +84,9 @@ class RunOptions(BaseModel):
     start_fresh_browser: bool | None = None
     reuse_browser_session: bool | None = None
     run_metadata: (
-        Annotated[dict[MetadataKey, MetadataValue], BeforeValidator(_texts), Field(max_length=20)] | None
+        Annotated[dict[MetadataKey, MetadataValue], BeforeValidator(_texts), Field(max_length=MOST_METADATA)] | None
     ) = None
-    file_ids: Annotated[list[Text], Field(max_length=50)] | None = None
+    file_ids: Annotated[list[Text], Field(max_length=MOST_FILES)] | None = None
 
 
 class RunRequest(RunOptions):
@@ -94,7 +103,7 @@ class RunRequest(RunOptions):
     parameters: dict[str, JsonValue] | None = None
     title: Text | None = None
     proxy_location: Annotated[Text | dict[str, str] | None, BeforeValidator(_location)] = None
-    webhook_url: Text | None = None
+    webhook_url: Address | None = None
     browser_session_id: Text | None = None
     browser_profile_id: Text | None = None
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from airflow_skyvern.client.calls import PAGE_SIZE, Call, get, parser_of, path_segment, post
+from airflow_skyvern.client.calls import Call, get, parser_of, path_segment, post
+from airflow_skyvern.client.limits import PAGE_SIZE
 from airflow_skyvern.models import Deleted, ListedSchedule, ScheduleDetails, SchedulePage, Schedules
 
 

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 from airflow_skyvern.client import api
 from airflow_skyvern.client.backoff import backoff, jittered
-from airflow_skyvern.client.calls import PAGE_SIZE
+from airflow_skyvern.client.limits import LAST_SEARCH_PAGE, MOST_WORKFLOWS, PAGE_SIZE
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.finished_runs.log import log_failure
 from airflow_skyvern.finished_runs.watermark import BEGINNING, OVERLAP, Row, Watermark, newest
@@ -29,12 +29,6 @@ from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.models import ACTIVE_STATUSES, Run, RunSummary
 
 log = logging.getLogger(__name__)
-
-LAST_PAGE = 10
-"""Skyvern pages a list of chosen workflows no further than 1,000 runs; each workflow's own list has no such end."""
-
-MOST_WORKFLOWS = 100
-"""Workflows asked for in one request, as they stand in its address."""
 
 MOST_LOOKS = 50
 """Active runs that are fetched individually in one poll; the next poll fetches others."""
@@ -105,7 +99,7 @@ async def runs_of(hook: SkyvernHook, workflow_ids: Iterable[str], since: datetim
         for start in range(0, len(workflows), MOST_WORKFLOWS):
             rows += await runs_of(hook, workflows[start : start + MOST_WORKFLOWS], since)
         return rows
-    for page in range(1, LAST_PAGE + 1):
+    for page in range(1, LAST_SEARCH_PAGE + 1):
         found: list[RunSummary] = await hook.asend(api.list_runs(workflow_ids=workflows, page=page))
         rows.extend(found)
         if len(found) < PAGE_SIZE or (found[-1].created_at or BEGINNING) < since:
@@ -122,7 +116,7 @@ async def active_runs_of(hook: SkyvernHook, workflow_ids: Iterable[str]) -> list
     rows: list[Row] = []
     for start in range(0, len(workflows), MOST_WORKFLOWS):
         some = workflows[start : start + MOST_WORKFLOWS]
-        call = api.list_runs(status=ACTIVE_STATUSES, workflow_ids=some, last_page=LAST_PAGE)
+        call = api.list_runs(status=ACTIVE_STATUSES, workflow_ids=some)
         found: list[RunSummary] = await hook.asend(call)
         rows.extend(found)
     return rows

@@ -15,10 +15,10 @@ from enum import Enum
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field
 from typing_extensions import NotRequired, TypedDict
 
-from airflow_skyvern.models.base import NULL_AS_LIST, NULL_AS_MAPPING, Answer, UtcDatetime
+from airflow_skyvern.models.base import NULL_AS_LIST, NULL_AS_MAPPING, Answer, Flag, UtcDatetime
 from airflow_skyvern.models.resources import (
     BrowserProfile,
     BrowserProfileUsage,
@@ -135,7 +135,7 @@ class RunBase(Answer):
     run_id: str = Field(validation_alias=AliasChoices("run_id", "workflow_run_id"))
     status: Status
     attempt: int | None = None
-    retry_pending: Annotated[bool, BeforeValidator(bool)] = False
+    retry_pending: Flag = False
     next_attempt_at: UtcDatetime | None = None
 
     @property
@@ -225,7 +225,7 @@ class RunSummary(RunBase):
 
     title: str | None = Field(default=None, validation_alias=AliasChoices("title", "workflow_title"))
     workflow_permanent_id: str | None = None
-    workflow_deleted: bool = False
+    workflow_deleted: Flag = False
     trigger_type: str | None = None
     workflow_schedule_id: str | None = None
     failure_reason: str | None = None

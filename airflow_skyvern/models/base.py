@@ -22,6 +22,14 @@ def _mapping(value: Any) -> Any:
 
 
 UtcDatetime = Annotated[datetime, AfterValidator(_aware)]
+
+
+def _flag(value: Any) -> Any:
+    return False if value is None else value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+"""Yes or no, also as a text or a number that means one of them; null is no."""
 NULL_AS_LIST = BeforeValidator(_list)
 NULL_AS_MAPPING = BeforeValidator(_mapping)
 

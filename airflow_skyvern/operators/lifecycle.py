@@ -12,7 +12,7 @@ from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipExceptio
 from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout
 from airflow_skyvern.finished_runs.uri import runs_uri
 from airflow_skyvern.results.deliver import deliver_evidence, deliver_files
-from airflow_skyvern.task.arguments import is_dynamic
+from airflow_skyvern.task.arguments import checked_request, is_dynamic
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after
 from airflow_skyvern.task.deferral import NOTE, note_of_run
 from airflow_skyvern.task.endings import logged_error_of
@@ -346,11 +346,8 @@ class RunLifecycle(BaseOperator):
 
     def _request(self) -> RunRequest:
         """Build the request from the rendered arguments."""
-        from airflow_skyvern.client.run_request import RunRequest, decoded
-
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
-        fields["parameters"] = decoded("parameters", self.parameters)
-        request = RunRequest.of(fields, decoded("run_options", self.run_options))
+        request = checked_request(fields, self.run_options, durable=self.durable)
         return self._uploads.announced_in(request)
 
     @property

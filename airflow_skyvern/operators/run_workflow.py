@@ -76,10 +76,10 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param cancel_on_kill: Whether killing or clearing the task cancels the run. Default: True.
     :param skip_on: Final statuses that skip the task instead of failing it: ``failed``, ``terminated``,
         ``timed_out``, ``canceled``. Default: none.
-    :param poll_interval: Seconds between two polls of the run, or a timedelta. Default: 10.
+    :param poll_interval: Seconds between two polls of the run, or a timedelta, from 0.01 s to a day. Default: 10.
     :param timeout: Seconds, or a timedelta, after which the run is canceled and the task fails. Also counts
         while deferred, across restarts. An earlier ``execution_timeout`` counts too, less 30 s (at most half of
-        it) for canceling. Default: 9 hours.
+        it) for canceling. At most 3,660 days. Default: 9 hours.
     :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed:
         headers such as Authorization, cookies, passwords and keys by their names, secret values in addresses, and
         what Airflow masks in logs. Default: True.

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from airflow_skyvern.client.limits import LARGEST_UPLOAD
 from airflow_skyvern.compat.stores import object_storage_path
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.task.arguments import is_dynamic
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.models import UploadedFile
     from airflow_skyvern.runs.wait import Log
-
-MAX_UPLOAD_BYTES = 30 * 2**20
-"""What a Skyvern server takes, unless it is configured otherwise; beyond that it answers 413."""
 
 RETENTION_DAYS = 7
 """When Skyvern deletes a file whose run was never started; else it deletes it when the run ends."""
@@ -111,9 +109,9 @@ def _is_address(address: Any) -> bool:
 
 def _size(name: str, path: Any) -> int:
     size = int(path.stat().st_size)
-    if size > MAX_UPLOAD_BYTES:
+    if size > LARGEST_UPLOAD:
         raise SkyvernConfigError(
-            f"upload.{name}: {path} has {size:,} bytes; Skyvern takes at most {MAX_UPLOAD_BYTES:,}. Split the "
+            f"upload.{name}: {path} has {size:,} bytes; Skyvern takes at most {LARGEST_UPLOAD:,}. Split the "
             "file, or pass an address that Skyvern can download it from as the parameter."
         )
     return size

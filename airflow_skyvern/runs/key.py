@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_skyvern.client.limits import LONGEST_METADATA_VALUE, MOST_METADATA
 from airflow_skyvern.exceptions import SkyvernConfigError
 
 if TYPE_CHECKING:
@@ -17,10 +18,6 @@ GROUP_TAG = "airflow_key"
 TASK_TAG = "airflow_task_key"
 READABLE_TAGS = ("airflow_dag_id", "airflow_task_id", "airflow_run_id")
 OUR_TAGS = frozenset({GROUP_TAG, TASK_TAG, *READABLE_TAGS})
-
-MOST_METADATA = 20
-
-LONGEST_VALUE = 256
 
 
 @dataclass(frozen=True)
@@ -120,4 +117,4 @@ def _digest(parts: list[Any]) -> str:
 
 def tag_value(text: str) -> str:
     """Fit an Airflow id into a tag: Skyvern's filter splits values at commas."""
-    return text.replace(",", "_").strip()[:LONGEST_VALUE] or "-"
+    return text.replace(",", "_").strip()[:LONGEST_METADATA_VALUE] or "-"

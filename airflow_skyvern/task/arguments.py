@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern import compat
 from airflow_skyvern.exceptions import BAD_ENDINGS, SkyvernConfigError
+
+if TYPE_CHECKING:
+    from airflow_skyvern.client.run_request import RunRequest
 
 
 def check_arguments(
@@ -31,22 +34,34 @@ def _check_endings(skip_on: Collection[str]) -> None:
 
 def _check_request(fields: Mapping[str, Any], run_options: Any, *, durable: bool) -> None:
     from airflow_skyvern.client.json_values import json_of
-    from airflow_skyvern.client.run_request import RunRequest, decoded
-    from airflow_skyvern.runs.key import check_metadata
+    from airflow_skyvern.client.run_request import decoded
 
     if is_dynamic(fields.get("parameters")) and isinstance(fields["parameters"], Mapping):
         json_of(fields["parameters"], "parameters", skip=is_dynamic)
     known = {name: value for name, value in fields.items() if not is_dynamic(value)}
     if _is_json_file(known.get("parameters")):
         del known["parameters"]
-    known["parameters"] = decoded("parameters", known.get("parameters"))
     options = run_options
     if isinstance(options, Mapping):
         options = {name: value for name, value in options.items() if not is_dynamic(value)}
     options = None if is_dynamic(options) else decoded("run_options", options)
-    request = RunRequest.of({"workflow_id": "known later", **known}, options)
+    checked_request({"workflow_id": "known later", **known}, options, durable=durable)
+
+
+def checked_request(fields: Mapping[str, Any], run_options: Any, *, durable: bool) -> RunRequest:
+    """
+    Build a request of arguments and check them: what is known at parse, and all of it once templates are rendered.
+
+    :raises SkyvernConfigError: names every field that is wrong and what would be right.
+    """
+    from airflow_skyvern.client.run_request import RunRequest, decoded
+    from airflow_skyvern.runs.key import check_metadata
+
+    given = {**fields, "parameters": decoded("parameters", fields.get("parameters"))}
+    request = RunRequest.of(given, decoded("run_options", run_options))
     if durable:
         check_metadata(request.run_metadata)
+    return request
 
 
 def included(parameters: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_skyvern import compat, metrics
+from airflow_skyvern.client.durations import interval_of, moment_of
 from airflow_skyvern.client.retry import RETRY_INTERVAL, while_transient_async
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import SkyvernError
@@ -86,8 +87,8 @@ class SkyvernRunTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's class carries no types
         self.run_id = run_id
         self.skyvern_conn_id = skyvern_conn_id
-        self.poll_interval = poll_interval
-        self.deadline = deadline
+        self.poll_interval = interval_of("poll_interval", poll_interval)
+        self.deadline = moment_of("deadline", deadline)
         self.cancel_on_kill = cancel_on_kill
         self.pause_known = pause_known
         self.log_blocks = log_blocks

@@ -15,6 +15,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_skyvern import compat
 from airflow_skyvern.client import api
+from airflow_skyvern.client.durations import LONGEST_INTERVAL, LONGEST_WAIT, SHORTEST_INTERVAL, seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.finished_runs.log import log_failure
 from airflow_skyvern.finished_runs.poller import (
@@ -88,8 +89,8 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
         self.workflow_id = workflow_id
         self.skyvern_conn_id = skyvern_conn_id
         self.statuses = checked_statuses(statuses)
-        self.poll_interval = _positive("poll_interval", poll_interval)
-        self.lookback = _positive("lookback", lookback, or_zero=True)
+        self.poll_interval = _seconds("poll_interval", poll_interval, least=SHORTEST_INTERVAL, most=LONGEST_INTERVAL)
+        self.lookback = _seconds("lookback", lookback, or_zero=True)
         self.redeliver_to = _address("redeliver_to", redeliver_to)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -182,10 +183,13 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
         return left
 
 
-def _positive(name: str, value: Any, *, or_zero: bool = False) -> float:
+def _seconds(
+    name: str, value: Any, *, least: float = 0.0, most: float = LONGEST_WAIT, or_zero: bool = False
+) -> float:
+    """Check a duration that Airflow stores as JSON: no timedelta."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or (value == 0 and not or_zero):
         raise SkyvernConfigError(f"{name} must be a number of seconds{'' if or_zero else ' above 0'}, not {value!r}.")
-    return float(value)
+    return seconds_of(name, value, least=least, most=most, or_zero=or_zero)
 
 
 def _address(name: str, value: str | None) -> str | None:

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern import compat
 from airflow_skyvern.client import api
-from airflow_skyvern.client.calls import PAGE_SIZE
+from airflow_skyvern.client.limits import PAGE_SIZE
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient
 from airflow_skyvern.exceptions import (

@@ -106,9 +106,22 @@ def _check_fields(body: dict[str, Any]) -> None:
     if minutes is not None and minutes > 480:
         msg = "Input should be less than or equal to 480"
         raise complaint("less_than_equal", ["body", "max_elapsed_time_minutes"], msg, minutes, le=480)
-    for key, value in (body.get("run_metadata") or {}).items():
+    metadata = body.get("run_metadata") or {}
+    for key, value in metadata.items():
         if not isinstance(value, str):
             raise complaint("string_type", ["body", "run_metadata", key], "Input should be a valid string", value)
+    complaints = [
+        (len(metadata) > 20, "run_metadata can include at most 20 entries"),
+        (any(len(key) > 64 for key in metadata), "run_metadata keys must be at most 64 characters"),
+        (any(len(value) > 256 for value in metadata.values()), "run_metadata values must be at most 256 characters"),
+    ]
+    for wrong, message in complaints:
+        if wrong:
+            raise complaint("value_error", ["body", "run_metadata"], f"Value error, {message}", metadata, error={})
+    if len(files := body.get("file_ids") or []) > 50:
+        msg = f"List should have at most 50 items after validation, not {len(files)}"
+        ctx = {"field_type": "List", "max_length": 50, "actual_length": len(files)}
+        raise complaint("too_long", ["body", "file_ids"], msg, files, **ctx)
 
 
 def check_parameters(workflow: Workflow, parameters: Mapping[str, Any]) -> None:
@@ -145,7 +158,7 @@ _CONVERT: dict[str, Any] = {"integer": int, "float": float, "boolean": _boolean,
 def check_webhook(url: str | None, name: str, advice: str) -> None:
     if url is None:
         return
-    if re.search(r"\s", url) or url.endswith("://"):
+    if re.search(r"\s", url) or url.endswith("://") or len(url) > 2083:
         raise detail(400, f"Invalid {name}: malformed. {advice}")
     if "://" in url and not url.startswith(("http://", "https://")):
         raise detail(400, f"Invalid {name}: unsupported scheme. {advice}")
@@ -156,6 +169,14 @@ def check_statuses(seen: Seen, known: Sequence[str]) -> None:
         if status not in known:
             msg = f"Input should be {one_of(known)}"
             raise complaint("enum", ["query", "status", index], msg, status, expected=one_of(known))
+
+
+def check_number(seen: Seen, name: str, most: int) -> None:
+    given = seen.query.get(name) or []
+    if len(given) > most:
+        msg = f"List should have at most {most} items after validation, not {len(given)}"
+        ctx = {"field_type": "List", "max_length": most, "actual_length": len(given)}
+        raise complaint("too_long", ["query", name], msg, given, **ctx)
 
 
 def page_of(seen: Seen, most_pages: int | None = None, most_rows: int | None = None) -> tuple[int, int]:

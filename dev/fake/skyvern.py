@@ -25,6 +25,7 @@ from dev.fake.checks import (
     STATUSES,
     STATUSES_OF_A_WORKFLOW,
     Refusal,
+    check_number,
     check_parameters,
     check_statuses,
     check_webhook,
@@ -41,6 +42,9 @@ from dev.fake.schedules import SCHEDULE_ROUTES, FakeSchedules
 API_KEY = "made-up-key-of-the-fake"
 VERSION = "1.0.56"
 MOST_PAGES = MOST_ROWS = MOST_CANCELED = 100
+MOST_MATCHES = 1000
+MOST_TAGGED = 200
+MOST_WORKFLOWS, MOST_TAGS = 50, 20
 
 
 class _Lost:
@@ -171,12 +175,12 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
 
     def _post_run(self, seen: Seen) -> Any:
         body = checked_body(seen.content)
-        found = self.workflows.get(body["workflow_id"])
-        if found is None or found.deleted:
-            raise detail(404, f"Workflow not found. workflow_permanent_id={body['workflow_id']}")
         check_webhook(
             body.get("webhook_url"), "webhook_url", "Use an HTTP or HTTPS URL with at most 2083 characters."
         )
+        found = self.workflows.get(body["workflow_id"])
+        if found is None or found.deleted:
+            raise detail(404, f"Workflow not found. workflow_permanent_id={body['workflow_id']}")
         if session := body.get("browser_session_id"):
             raise detail(404, f"Browser session {session} does not exist or is not live.")
         if profile := body.get("browser_profile_id"):
@@ -227,6 +231,8 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
 
     def _run_tags(self, seen: Seen) -> Any:
         ids = [run_id for given in seen.query.get("workflow_run_ids", []) for run_id in given.split(",")]
+        if len(set(ids)) > MOST_TAGGED:
+            raise detail(400, f"At most {MOST_TAGGED} workflow run IDs may be requested at once")
         known = [self.runs[run_id] for run_id in ids if run_id in self.runs]
         return {
             "run_tags": {
@@ -291,6 +297,10 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
         if search and len(search) < 3:
             msg = "String should have at least 3 characters"
             raise complaint("string_too_short", ["query", "search_key"], msg, search, min_length=3)
+        check_number(seen, "workflow_permanent_id", MOST_WORKFLOWS)
+        if (search or "workflow_permanent_id" in seen.query) and (page - 1) * size >= MOST_MATCHES:
+            words = f"Search pagination is limited to the first {MOST_MATCHES} matches. Use a narrower search."
+            raise detail(400, words)
         if "status" in seen.query and page == 1:  # a client that filters by status is polling
             for run in self.runs.values():
                 run.look()
@@ -317,6 +327,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
         return [views.workflow_row(run) for run in rows[(page - 1) * size : page * size]]
 
     def _chosen(self, seen: Seen) -> list[Run]:
+        check_number(seen, "tags", MOST_TAGS)
         statuses, tags = seen.query.get("status"), seen.query.get("tags") or []
         for tag in tags:
             if tag.startswith(":"):

@@ -5,12 +5,29 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.limits import (
+    LAST_RUNS_PAGE,
+    LAST_SEARCH_PAGE,
+    LONGEST_ADDRESS,
+    LONGEST_METADATA_KEY,
+    LONGEST_METADATA_VALUE,
+    LONGEST_RUN_MINUTES,
+    MOST_CANCELED,
+    MOST_FILES,
+    MOST_METADATA,
+    MOST_RETENTION_DAYS,
+    MOST_RUNS_OF_TAGS,
+    MOST_TAGS,
+    MOST_WORKFLOWS,
+    PAGE_SIZE,
+)
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.workflow_parameters import check_parameters, name_refused
 from airflow_skyvern.exceptions import (
@@ -267,6 +284,67 @@ def test_what_is_wrong_is_refused_with_the_same_words(side: Side, make: Make, st
     assert actual_detail.startswith(expected)
     assert "s3cr3t" not in actual_detail
     assert len(actual_detail) < len(expected) + 50
+
+
+NONE = api.run_workflow(RunRequest.of({"workflow_id": "wpid_none"}))
+
+
+def start_of_none(**more: Any) -> Call[Any]:
+    """A start of a workflow that does not exist: what is right with it is found not to be there."""
+    return dataclasses.replace(NONE, body={"workflow_id": "wpid_none", **more})
+
+
+def runs(**more: Any) -> Call[Any]:
+    return dataclasses.replace(api.list_runs(page=1), query={"page": 1, "page_size": 1, **more})
+
+
+def metadata(entries: int = 1, key: int = 5, value: int = 1) -> Call[Any]:
+    return start_of_none(run_metadata={f"{n:0{key}}": "v" * value for n in range(entries)})
+
+
+def webhook(length: int) -> Call[Any]:
+    return start_of_none(webhook_url="https://example.com/".ljust(length, "a"))
+
+
+EDGES: list[tuple[Callable[[int], Call[Any]], int, int, str]] = [
+    (lambda n: runs(workflow_permanent_id=["wpid_none"] * n), MOST_WORKFLOWS, 422, "at most 50 items"),
+    (lambda n: runs(tags=[f"k:{i}" for i in range(n)]), MOST_TAGS, 422, "at most 20 items"),
+    (lambda n: runs(page=n), LAST_RUNS_PAGE, 422, "less than or equal to 100"),
+    (lambda n: runs(page_size=n), PAGE_SIZE, 422, "less than or equal to 100"),
+    (lambda n: runs(search_key="abc", page=n, page_size=100), LAST_SEARCH_PAGE, 400, "first 1000 matches"),
+    (
+        lambda n: runs(workflow_permanent_id=["wpid_none"], page=n, page_size=100),
+        LAST_SEARCH_PAGE,
+        400,
+        "first 1000 matches",
+    ),
+    (
+        lambda n: dataclasses.replace(
+            api.get_run_tags([]), query={"workflow_run_ids": ",".join(f"wr_{i}" for i in range(n))}
+        ),
+        MOST_RUNS_OF_TAGS,
+        400,
+        "At most 200",
+    ),
+    (lambda n: api.cancel_runs(f"wr_{i}" for i in range(n)), MOST_CANCELED, 422, "at most 100 items"),
+    (lambda n: metadata(entries=n), MOST_METADATA, 422, "at most 20 entries"),
+    (lambda n: metadata(key=n), LONGEST_METADATA_KEY, 422, "at most 64 characters"),
+    (lambda n: metadata(value=n), LONGEST_METADATA_VALUE, 422, "at most 256 characters"),
+    (lambda n: start_of_none(file_ids=["file_1"] * n), MOST_FILES, 422, "at most 50 items"),
+    (lambda n: start_of_none(max_elapsed_time_minutes=n), LONGEST_RUN_MINUTES, 422, "less than or equal to 480"),
+    (webhook, LONGEST_ADDRESS, 400, "malformed"),
+    (lambda n: api.upload_file(b"x", "x", n), MOST_RETENTION_DAYS, 422, "between 1 and 365"),
+]
+
+
+@pytest.mark.parametrize(("make", "most", "status", "words"), EDGES, ids=lambda value: str(value)[:20])
+def test_each_limit_is_where_we_think_it_is(
+    side: Side, *, make: Callable[[int], Call[Any]], most: int, status: int, words: str
+) -> None:
+    with suppress(SkyvernNotFoundError):  # the workflow of a start, which is looked for when all else is right
+        side.send(make(most))
+    _, actual_status, detail = refused(side, make(most + 1))
+    assert (actual_status, words in detail) == (status, True), detail
 
 
 @pytest.mark.parametrize(

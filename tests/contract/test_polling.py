@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.limits import LAST_RUNS_PAGE
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import SkyvernRequestError
 from airflow_skyvern.polling.poller import RunPoller
@@ -60,9 +61,9 @@ def test_a_run_that_waits_for_its_retry_is_not_listed_as_active(side: Side) -> N
 
 
 def test_pages_are_limited_as_the_poller_takes_them_to_be(side: Side) -> None:
-    assert side.send(api.list_active_runs(api.LAST_RUNS_PAGE)) == []
+    assert side.send(api.list_active_runs(LAST_RUNS_PAGE)) == []
     with pytest.raises(SkyvernRequestError):
-        side.send(api.list_active_runs(api.LAST_RUNS_PAGE + 1))
+        side.send(api.list_active_runs(LAST_RUNS_PAGE + 1))
 
 
 async def test_the_poller_waits_for_many_runs_of_a_real_server(server: SkyvernServer) -> None:

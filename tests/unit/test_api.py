@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from airflow_skyvern.client import api
 from airflow_skyvern.client.run_request import RunRequest
+from airflow_skyvern.exceptions import SkyvernConfigError
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
@@ -160,3 +162,27 @@ def test_a_list_of_runs_is_one_page_or_all_up_to_the_last() -> None:
     assert api.list_runs(page=3).last_page is None
     assert api.list_runs(last_page=10).last_page == 10
     assert api.list_runs().last_page == 100
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: api.list_runs(workflow_ids=["w"] * 51), "workflow_ids: Skyvern takes at most 50 at once, not 51"),
+        (lambda: api.list_runs(tags={f"k{n}": "v" for n in range(21)}), "tags: Skyvern takes at most 20"),
+        (lambda: api.find_runs({f"k{n}": "v" for n in range(21)}), "tags: Skyvern takes at most 20"),
+        (lambda: api.list_workflow_runs("w", tags={f"k{n}": "v" for n in range(21)}), "tags: Skyvern takes at most"),
+        (lambda: api.get_run_tags(f"wr_{n}" for n in range(201)), "run_ids: Skyvern takes at most 200"),
+    ],
+)
+def test_more_than_skyvern_takes_at_once_is_refused(make: Callable[[], object], complaint: str) -> None:
+    with pytest.raises(SkyvernConfigError, match=complaint):
+        make()
+
+
+def test_pages_that_skyvern_refuses_are_not_asked_for() -> None:
+    assert api.list_runs(workflow_id="wpid_1").last_page == 10
+    assert api.list_runs(workflow_ids=["wpid_1", "wpid_2"]).last_page == 10
+    assert api.list_runs(search_key="ACME").last_page == 10
+    assert api.list_runs(search_key="ACME", last_page=3).last_page == 3
+    assert api.list_runs(last_page=1000).last_page == 100
+    assert api.list_workflow_runs("wpid_1").last_page == 1_000_000

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import json
 import logging
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from airflow_skyvern.models import (
     ACTIVE_STATUSES,
     FINAL_STATUSES,
     Artifact,
+    ListedRun,
     Run,
+    RunSnapshot,
     RunStatus,
     RunSummary,
     RunTags,
@@ -49,6 +53,27 @@ def test_a_final_status_with_a_pending_retry_is_not_the_end(status: str) -> None
 def test_older_servers_know_no_pending_retry_and_newer_ones_may_say_null() -> None:
     assert run(status="failed").is_final
     assert run(status="failed", retry_pending=None).is_final
+
+
+@pytest.mark.parametrize("word", [False, "false", "False", "0", 0, "no", None])
+@pytest.mark.parametrize("kind", [Run, RunSnapshot, RunSummary])
+def test_no_is_no_however_it_is_written(kind: Any, word: Any) -> None:
+    body = json.dumps({"run_id": "wr_1", "status": "completed", "retry_pending": word, "workflow_deleted": word})
+    assert kind.model_validate_json(body).succeeded
+    row = TypeAdapter(ListedRun).validate_json(body)
+    assert not row["retry_pending"]
+
+
+@pytest.mark.parametrize("word", [True, "true", "1", 1, "yes"])
+def test_yes_is_yes(word: Any) -> None:
+    body = json.dumps({"run_id": "wr_1", "status": "completed", "retry_pending": word})
+    assert not Run.model_validate_json(body).is_final
+
+
+@pytest.mark.parametrize("word", ["perhaps", 2, [], {}])
+def test_what_is_neither_yes_nor_no_is_no_answer(word: Any) -> None:
+    with pytest.raises(ValidationError):
+        Run.model_validate({"run_id": "wr_1", "status": "completed", "retry_pending": word})
 
 
 def test_an_unknown_status_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

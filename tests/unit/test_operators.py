@@ -857,3 +857,36 @@ def test_a_run_can_be_left_alone_when_its_task_is_killed(skyvern: FakeSkyvern) -
     with pytest.raises(SkyvernRunCanceled, match="must not succeed"):
         execute(operator)
     assert skyvern.sent("POST", CANCEL) == []
+
+
+@pytest.mark.parametrize(
+    ("durable", "options", "complaint"),
+    [
+        (True, {"run_metadata": {f"k{n}": "v" for n in range(16)}}, "at most 15 entries"),
+        (False, {"run_metadata": {f"k{n}": "v" for n in range(21)}}, "at most 20"),
+        (True, {"run_metadata": {"airflow_key": "v"}}, "airflow_key is used by the provider"),
+        (True, {"run_metadata": {"k" * 65: "v"}}, "at most 64 characters"),
+        (True, {"run_metadata": {"k": "v" * 257}}, "at most 256 characters"),
+        (True, {"max_elapsed_time_minutes": 481}, "less than or equal to 480"),
+        (True, {"totp_url": "https://x/".ljust(2084, "a")}, "at most 2083 characters"),
+        (True, {"file_ids": ["file_1"] * 51}, "at most 50"),
+        (True, {"run_metdata": {}}, "Did you mean run_metadata"),
+    ],
+)
+@pytest.mark.parametrize("as_text", [True, False])
+def test_what_templates_bring_is_checked_before_anything_is_sent(
+    skyvern: FakeSkyvern, *, durable: bool, options: dict[str, Any], complaint: str, as_text: bool
+) -> None:
+    operator = make(skyvern.workflow(), run_options="{{ something }}", durable=durable)
+    operator.run_options = json.dumps(options) if as_text else options  # type: ignore[assignment]
+    with pytest.raises(AirflowFailException, match=complaint):
+        execute(operator)
+    assert skyvern.requests == []
+
+
+def test_an_address_that_a_template_makes_too_long_is_refused_before_anything_is_sent(skyvern: FakeSkyvern) -> None:
+    operator = make(skyvern.workflow(), webhook_url="{{ something }}")
+    operator.webhook_url = "https://x/".ljust(2084, "a")
+    with pytest.raises(AirflowFailException, match="webhook_url: String should have at most 2083 characters"):
+        execute(operator)
+    assert skyvern.requests == []

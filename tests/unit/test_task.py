@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from airflow_skyvern import compat
-from airflow_skyvern.client.durations import seconds_of
+from airflow_skyvern.client.durations import interval_of, moment_of, seconds_of
 from airflow_skyvern.compat.sdk import DAG, AirflowFailException, BaseOperator
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
@@ -23,10 +24,13 @@ from airflow_skyvern.exceptions import (
     SkyvernWaitTimeout,
 )
 from airflow_skyvern.models import Run
+from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+from airflow_skyvern.sensors import SkyvernRunSensor
 from airflow_skyvern.task.arguments import is_dynamic
 from airflow_skyvern.task.deadlines import deadline_after
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
+from airflow_skyvern.triggers import SkyvernApprovalTrigger, SkyvernRunTrigger
 from tests.support.tasks import FakeTaskInstance, context_of
 
 
@@ -94,6 +98,50 @@ def test_durations_are_seconds_or_timedeltas(value: Any) -> None:
 def test_other_durations_are_refused_by_name(value: Any) -> None:
     with pytest.raises(SkyvernConfigError, match="poll_interval must be a positive number of seconds"):
         seconds_of("poll_interval", value)
+
+
+@pytest.mark.parametrize("value", [timedelta.max, 1e12, 10**30, timedelta(days=4000)])
+def test_a_wait_that_nobody_lives_to_see_is_refused(value: Any) -> None:
+    with pytest.raises(SkyvernConfigError, match="timeout must be between 0 and 316,224,000 seconds"):
+        seconds_of("timeout", value)
+
+
+@pytest.mark.parametrize("value", [1e-9, 0.009, timedelta(microseconds=1), timedelta(days=2), timedelta.max])
+def test_a_pause_between_two_polls_is_neither_busy_nor_endless(value: Any) -> None:
+    with pytest.raises(SkyvernConfigError, match=r"poll_interval must be between 0\.01 and 86,400 seconds"):
+        interval_of("poll_interval", value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "soon", None, True, 1e30, -1e30])
+def test_a_deadline_is_a_moment(value: Any) -> None:
+    with pytest.raises(SkyvernConfigError, match="deadline must be a number of seconds since the epoch"):
+        moment_of("deadline", value)
+    assert moment_of("deadline", 0) == 0.0
+
+
+@pytest.mark.parametrize("value", [timedelta.max, 1e-9, float("nan"), float("inf"), 0, -1, True, "10", "{{ x }}"])
+def test_every_duration_of_a_task_or_trigger_has_limits(value: Any) -> None:
+    trigger: dict[str, Any] = {"run_id": "wr_1", "skyvern_conn_id": "c", "poll_interval": 1, "deadline": 1.0}
+    makers: list[Callable[[], object]] = [
+        lambda: SkyvernRunWorkflowOperator(task_id="t", workflow_id="wpid_1", poll_interval=value),
+        lambda: SkyvernRunSensor(task_id="t", run_id="wr_1", poke_interval=value),
+        lambda: SkyvernRunTrigger(**{**trigger, "poll_interval": value}),
+        lambda: SkyvernApprovalTrigger(**{**trigger, "poll_interval": value}, ti_id="1"),
+    ]
+    if value != 1e-9:
+        makers += [
+            lambda: SkyvernRunWorkflowOperator(task_id="t", workflow_id="wpid_1", timeout=value),
+            lambda: SkyvernRunWorkflowOperator(task_id="t", workflow_id="wpid_1", lost_start_timeout=value),
+        ]
+    for make in makers:
+        with pytest.raises(SkyvernConfigError, match="must be"):
+            make()
+
+
+@pytest.mark.parametrize("value", [timedelta.max, 1e12])
+def test_a_sensor_does_not_wait_for_ever(value: Any) -> None:
+    with pytest.raises(SkyvernConfigError, match="timeout must be between"):
+        SkyvernRunSensor(task_id="t", run_id="wr_1", timeout=value)
 
 
 def test_templates_and_xcoms_are_known_only_when_the_task_runs() -> None:

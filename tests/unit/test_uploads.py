@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from airflow_skyvern.client.limits import LARGEST_UPLOAD
 from airflow_skyvern.compat.sdk import AirflowFailException
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernConnectionError, SkyvernStartUnknown
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
-from airflow_skyvern.results.uploads import MAX_UPLOAD_BYTES
 from dev.fake.skyvern import LOST
 from tests.support.tasks import FakeTaskInstance, run_task
 
@@ -144,7 +144,7 @@ def test_an_upload_that_is_refused_fails_at_once(
 
 def test_a_file_that_is_too_large_is_not_sent(skyvern: FakeSkyvern, workflow: str, statement: Path) -> None:
     with statement.open("wb") as file:
-        file.truncate(MAX_UPLOAD_BYTES + 1)
+        file.truncate(LARGEST_UPLOAD + 1)
     with pytest.raises(
         AirflowFailException, match=r"upload\.statement: .* has 31,457,281 bytes; Skyvern takes at most"
     ):

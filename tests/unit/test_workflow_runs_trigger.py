@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import airflow
@@ -18,6 +19,8 @@ if airflow.__version__.startswith("2."):
     pytest.skip("watchers came with Airflow 3", allow_module_level=True)
 
 from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.finished_runs.poller import active_runs_of, runs_of
+from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
 from dev.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.tasks import rebuilt
@@ -265,6 +268,18 @@ async def test_a_watcher_that_ends_while_a_run_waits_for_the_next_event_loses_no
     async with watching(trigger(workflow, store)) as [second]:
         await until(lambda: second.events)
     assert (first.runs, second.runs) == ([one], [two])
+
+
+async def test_more_workflows_than_one_request_takes_are_watched_with_several(skyvern: FakeSkyvern) -> None:
+    workflows = [skyvern.workflow(plan=("running",)) for _ in range(101)]
+    started = [start(skyvern, workflow) for workflow in workflows]
+    hook = SkyvernHook()
+    long_ago = datetime(2020, 1, 1, tzinfo=timezone.utc)
+    assert {row.run_id for row in await runs_of(hook, workflows, long_ago)} == set(started)
+    assert len(await active_runs_of(hook, workflows)) == 101
+    asked = [len(seen.query["workflow_permanent_id"]) for seen in skyvern.sent("GET", "/v1/runs")]
+    assert sorted(asked) == [1, 1, 50, 50, 50, 50]
+    await hook.aclose()
 
 
 async def test_without_a_store_a_restart_looks_back(skyvern: FakeSkyvern) -> None:
