@@ -478,7 +478,7 @@ def test_a_wrong_key_that_was_not_rotated_is_tried_once(skyvern: FakeSkyvern, co
 def test_threads_that_share_a_hook_all_take_a_rotated_key(skyvern: FakeSkyvern, connect: Connect) -> None:
     run_id = skyvern.run(plan=("running",))
     hook = SkyvernHook()
-    together = threading.Barrier(24, timeout=20)
+    together = threading.Barrier(24, timeout=120)  # ends if a thread fails
 
     def ask(number: int) -> None:
         for turn in range(6):
