@@ -48,7 +48,7 @@ def test_the_form_has_the_extras_that_the_hook_reads() -> None:
     filled = json.dumps({"timeout": 5, "proxy": "http://p:1", "verify": False, "app_url": "https://ui"})
 
     class Stored:
-        conn_id, password, host, port, schema, extra = "c", "k", None, None, None, filled
+        conn_id, password, login, host, port, schema, extra = "c", "k", None, None, None, None, filled
 
     stored: Any = Stored
     settings = settings_of(stored)
