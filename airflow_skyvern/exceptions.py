@@ -25,6 +25,7 @@ The errors of this package, each for one way to handle it.
     ├── SkyvernStartUnknown             a start was not answered, no run was found; a retry looks again
     ├── SkyvernStartAmbiguous           a start was not answered, and no way to find out; a person must look
     ├── SkyvernWaitInterrupted          the worker was stopped; the run continues, and the next try resumes it
+    │   └── SkyvernOvertaken            another try of the task has taken over; this one does nothing more
     ├── SkyvernWaitTimeout              the run did not end within our own deadline
     └── SkyvernFileError                a file of a run is not where it should be; the run itself is over
         ├── SkyvernTransferError        a file could not be stored in full; a retry takes the same run
@@ -59,6 +60,7 @@ __all__ = [
     "SkyvernNotFoundError",
     "SkyvernOutputError",
     "SkyvernOutputTooLarge",
+    "SkyvernOvertaken",
     "SkyvernRateLimitError",
     "SkyvernRequestError",
     "SkyvernResponseError",
@@ -263,6 +265,14 @@ class SkyvernWaitInterrupted(SkyvernError):
     """The worker was stopped, not by a user; the run continues, and the next try of the task resumes it."""
 
     transient: ClassVar[bool] = True
+
+
+class SkyvernOvertaken(SkyvernWaitInterrupted):
+    """
+    Another try of the task has taken over, or Airflow did not say that this one is still the current one.
+
+    What this try was about to do was not done, and nothing is canceled: the run is the other try's.
+    """
 
 
 class SkyvernWaitTimeout(SkyvernError):

@@ -26,6 +26,7 @@ from airflow_skyvern.task.arguments import run_id_of
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
 from airflow_skyvern.task.deferral import NOTE, note_of_run
 from airflow_skyvern.task.endings import logged_error_of
+from airflow_skyvern.task.nesting import NO_WAIT_OUTSIDE, check_is_the_task
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
 
@@ -177,6 +178,8 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
         """Poll once; then wait as the mode says."""
         with no_retry_for_permanent_errors():
             run_id_of(self.run_id)
+            if self._without_worker or self.deferrable or self.reschedule:
+                check_is_the_task(self, context, NO_WAIT_OUTSIDE)
             if self._without_worker:
                 self.log.info(
                     "start_from_trigger needs Airflow 3.3 and an unmapped task: this worker starts the wait"

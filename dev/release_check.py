@@ -44,6 +44,7 @@ def steps() -> Iterator[str]:
         yield f"test SUITE=unit PYTHON={python}"
     for airflow in AIRFLOWS:
         yield f"test AIRFLOW={airflow}"
+        yield f"test SUITE=stalls AIRFLOW={airflow}"
     yield "demo"
     yield "test SUITE=stores"
     for suite in ("pages", "approvals"):

@@ -26,6 +26,8 @@ class Call(Generic[T]):
     :param repeatable: Whether sending it twice does no more than sending it once. When False, it is sent
         again only after a failure that provably did nothing.
     :param headers: Headers besides those of every request.
+    :param before_sending: Called when there is a connection, right before the request is written to it; what it
+        raises ends the call, which has done nothing then.
     :param last_page: For paged lists, the last page that may be asked for; ``None`` for all else.
     """
 
@@ -40,6 +42,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
     last_page: int | None = None
+    before_sending: Callable[[], object] | None = field(default=None, compare=False)
 
     def with_query(self, query: Mapping[str, Any]) -> Call[T]:
         """Return the call with these parameters in its address, too."""

@@ -55,6 +55,9 @@ Observe = Callable[["Call[Any]", SkyvernError | None], object]
 IDLE = 4
 """How many idle connections an event loop keeps: httpx checks all of them for each request."""
 
+WRITING = frozenset({"http11.send_request_headers.started", "http11.send_request_body.started"})
+"""What httpcore reports right before it writes: without its body, a request that has one does nothing."""
+
 MAX_ERROR_BYTES = 2**16
 """How much is read of an answer to a download that is no success."""
 
@@ -143,7 +146,9 @@ class SkyvernClient:
 
     def _exchange(self, call: Call[T]) -> T:
         try:
-            with self._http.stream(call.method, **_request(self.settings, call)) as response:
+            with self._http.stream(
+                call.method, **_request(self.settings, call), extensions=_checked(call)
+            ) as response:
                 body = _Body(call, response, self.settings.max_answer_bytes)
                 for chunk in response.iter_bytes():
                     body.add(chunk)
@@ -234,7 +239,8 @@ class AsyncSkyvernClient:
 
     async def _exchange(self, call: Call[T]) -> T:
         try:
-            async with self._http.stream(call.method, **_request(self.settings, call)) as response:
+            request = _request(self.settings, call) | {"extensions": _checked_async(call)}
+            async with self._http.stream(call.method, **request) as response:
                 body = _Body(call, response, self.settings.max_answer_bytes)
                 async for chunk in response.aiter_bytes():
                     body.add(chunk)
@@ -347,6 +353,28 @@ def _request(settings: Settings, call: Call[Any]) -> dict[str, Any]:
         "data": call.form,
         "headers": dict(call.headers),
     }
+
+
+def _checked(call: Call[Any]) -> dict[str, Any]:
+    """Have httpcore call what a call wants to be called before it is sent: pauses and connections may take long."""
+    if (check := call.before_sending) is None:
+        return {}
+
+    def trace(event: str, _: Mapping[str, Any]) -> None:
+        if event in WRITING:
+            check()
+
+    return {"trace": trace}
+
+
+def _checked_async(call: Call[Any]) -> dict[str, Any]:
+    if not (checked := _checked(call)):
+        return {}
+
+    async def trace(event: str, info: Mapping[str, Any]) -> None:
+        checked["trace"](event, info)
+
+    return {"trace": trace}
 
 
 @lru_cache(maxsize=128)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
@@ -16,6 +17,7 @@ from airflow_skyvern.task.arguments import checked_request, is_dynamic
 from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after
 from airflow_skyvern.task.deferral import NOTE, note_of_run
 from airflow_skyvern.task.endings import logged_error_of
+from airflow_skyvern.task.nesting import check_starts_one
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
@@ -67,6 +69,8 @@ class RunLifecycle(BaseOperator):
     on_reject: Literal["fail", "skip", "return"]
     return_run: bool
     log_blocks: bool
+    _started_in: tuple[str, int] | None = None
+    """The try in which this object has started a run, or resumed one."""
     trigger_failed_wait: ClassVar[float] = 60.0
     """Seconds for which a worker polls the run of a trigger that failed, before it defers again."""
 
@@ -97,6 +101,10 @@ class RunLifecycle(BaseOperator):
 
         _ = self._output_options  # a schema that cannot be read fails here, before anything is started
         request = self._request()
+        if self.durable:
+            check_starts_one(self.task_id, self._started_in, task_try.name)
+            self._started_in = task_try.name
+        task_try.ensure_current()  # a try that was overtaken must not publish over the other one, either
         with refused_parameter_named(request):
             run = self._start_once(task_try, request) if self.durable else self._start_anew(task_try, request)
         self._active_run.is_running(task_try, run.run_id)
@@ -110,10 +118,13 @@ class RunLifecycle(BaseOperator):
         return run
 
     def _start_anew(self, task_try: TaskTry, request: RunRequest) -> Run:
+        from airflow_skyvern.client.api import run_workflow
+
         self._before_start(request)
         self._active_run.will_start(task_try, None)
         self._announce(task_try, None)
-        run = self.hook.run_workflow(self._with_uploads(request))
+        call = replace(run_workflow(self._with_uploads(request)), before_sending=task_try.ensure_current)
+        run: Run = self.hook.send(call)
         metrics.run_started(self.skyvern_conn_id, resumed=False)
         return run
 
@@ -138,6 +149,7 @@ class RunLifecycle(BaseOperator):
             store=task_try.start_store,
             lost_start_timeout=self.lost_start_timeout,
             before_start=lambda: self._before_start(request),
+            ensure_current=task_try.ensure_current,
             final_request=self._with_uploads,
             rejects=self._output_options.rejects,
             sleep=self._active_run.sleep,
@@ -199,6 +211,7 @@ class RunLifecycle(BaseOperator):
         raise (AirflowSkipException if self.on_reject == "skip" else AirflowFailException)(message)
 
     def _stop_if_ended_by_user(self, task_try: TaskTry, run_id: str) -> None:
+        task_try.ensure_current()
         if task_try.ended_by_user():
             self._active_run.is_running(task_try, run_id)
             self._active_run.stop_for_user()
@@ -282,6 +295,7 @@ class RunLifecycle(BaseOperator):
             run.status,
             replacement.run_id,
         )
+        task_try.ensure_current()
         task_try.start_store.replaced(run.run_id, replacement.run_id)
         task_try.publish_run(replacement)
         self._active_run.is_running(task_try, replacement.run_id)
@@ -329,6 +343,8 @@ class RunLifecycle(BaseOperator):
         """Cancel the run, and store what its browser showed; return it only if it completed at that very moment."""
         from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_and_fetch
 
+        if task_try.was_overtaken(DEADLINE_PATIENCE):
+            task_try.ensure_current()  # a process that was stopped for long finds its deadline passed
         self._active_run.ended()
         link = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
         try:

@@ -20,6 +20,7 @@ from airflow_skyvern.results.uploads import check_upload
 from airflow_skyvern.task.approval import answer_of, check_approval, is_answer, is_resumed
 from airflow_skyvern.task.arguments import check_arguments, included
 from airflow_skyvern.task.deadlines import deadline_to_fetch
+from airflow_skyvern.task.nesting import NO_IDENTITY, check_is_the_task
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
 
@@ -265,8 +266,10 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         if self.deferrable:
             trigger_class()  # a deployment that is half done fails here, before anything is started
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
+            check_is_the_task(self, context, NO_IDENTITY)
             check_destination(self)
             run = self._start(task_try)
+            task_try.ensure_current()
             task_try.publish_run(run)
             if not self.wait_for_completion:
                 return run.run_id
@@ -340,6 +343,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         run_id = request["run_id"]
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
             self._active_run.is_running(task_try, run_id)
+            task_try.ensure_current()
             approvals = self._approvals(task_try, run_id)
             if (answer := answer_of(event, request)) is None:
                 approvals.note_answer_in_skyvern(request, event)

@@ -135,5 +135,5 @@ def _late_run(send: Send, group: str, sleep: Sleep) -> str | None:
 
 
 def _active_run_of(send: Send, group: str) -> str | None:
-    runs = tagged_runs(send, GROUP_TAG, group)
-    return next((run.run_id for run in runs if not run.is_final and run.tags.get(GROUP_TAG) == group), None)
+    runs = (run for run in tagged_runs(send, GROUP_TAG, group) if not (run.is_final or run.by_person))
+    return next((run.run_id for run in runs if run.tags.get(GROUP_TAG) == group), None)

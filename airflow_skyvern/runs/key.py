@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.client.limits import LONGEST_METADATA_VALUE, MOST_METADATA
@@ -20,24 +21,63 @@ READABLE_TAGS = ("airflow_dag_id", "airflow_task_id", "airflow_run_id")
 OUR_TAGS = frozenset({GROUP_TAG, TASK_TAG, *READABLE_TAGS})
 
 
+class Kin(Enum):
+    """What a run with the tag of a task instance is to an attempt group of it."""
+
+    OWN = "started by this attempt group"
+    PREDECESSOR = "started by this task instance, before a clear or for another input"
+    UNSURE = "started by this attempt group before its DAG run was queued again, or by a namesake"
+    FOREIGN = "started by a namesake, or by a later attempt"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """
+    Where an attempt group stands: the readable end of its tag, by which groups are compared.
+
+    :param max_tries: Airflow's number, which a clear raises.
+    :param started: Tells the DAG run from others of the same ids; may change where :class:`RunKey` says so.
+    :param created: Tells it from those of the same ids that were made at another time; never changes.
+    :param item: The input of a mapped task.
+    """
+
+    max_tries: int
+    started: str
+    created: str
+    item: str
+
+    def __str__(self) -> str:
+        return f"{self.max_tries}.{self.started}.{self.created}.{self.item}"
+
+    @classmethod
+    def parse(cls, tag: str | None) -> Origin | None:
+        """Read the tag of a group; None for anything else."""
+        _, _, origin = (tag or "").partition(".")
+        number, *rest = origin.split(".")
+        return cls(int(number), *rest) if number.isdecimal() and len(rest) == len(fields(cls)) - 1 else None
+
+
 @dataclass(frozen=True)
 class RunKey:
     """
     The names that a run carries: which task instance started it, and for which attempt group.
 
-    :param group: Of the attempt group. For a mapped task also of its input, as another item may come to stand
-        at the same index.
+    :param group: Of the attempt group: the task's, and the group's origin. For a mapped task also of its input, as
+        another item may come to stand at the same index.
     :param task: Of the task instance, whatever the group: what a clear finds its predecessor by.
+    :param origin: What the group is made of, as far as another group has to be compared with it.
     :param readable: Tags for people who find the run in Skyvern.
-    :param group_parts: What the group's tag is made of.
-    :param names_airflow: Whether the task's tag holds the address of this Airflow, so that no other one has it.
+    :param names_airflow: Whether the task's tag holds the name of this Airflow, so that no other one has it.
+    :param start_may_change: Whether the DAG run is known by its start only, which is another one when a user has
+        queued it again.
     """
 
     group: str
     task: str
+    origin: Origin
     readable: Mapping[str, str]
-    group_parts: tuple[Any, ...] = ()
     names_airflow: bool = False
+    start_may_change: bool = False
 
     @classmethod
     def of(
@@ -50,37 +90,52 @@ class RunKey:
         max_tries: int,
         request: RunRequest,
         run_started: str = "",
+        run_created: str = "",
+        start_may_change: bool = False,
         airflow: str = "",
     ) -> RunKey:
         """
         Derive the key; ids of any length and alphabet give a key within the API's limits.
 
-        :param run_started: When the DAG run has started. It stays the same as long as the DAG run is not over,
-            and tells apart what has the same ids: the same DAG on another Airflow, and a DAG run that was
-            deleted and made again.
-        :param airflow: The address of this Airflow, if it has one of its own, which tells its tasks from those of
-            another one that shares the Skyvern organization. A clear of a finished DAG run changes when it has
-            started, so the predecessor's run cannot be found by that.
+        :param run_started: When the DAG run has started, or its name in Airflow's database: what tells it from others
+            with the same ids, of the same DAG on another Airflow, and of a DAG run that was deleted and made again.
+        :param run_created: What of that never changes.
+        :param start_may_change: Whether a user who queues the DAG run again changes ``run_started``.
+        :param airflow: The name of this Airflow, if it has one of its own, which tells its tasks from those of
+            another one that shares the Skyvern organization.
         """
-        instance = [dag_id, run_id, task_id, map_index]
+        task = task_tag(dag_id, run_id, task_id, map_index, airflow)
         item = request.body() if map_index >= 0 else None
         name = task_id if map_index < 0 else f"{task_id}[{map_index}]"
+        origin = Origin(max_tries, *(_digest([part])[:16] for part in (run_started, run_created, item)))
         return cls(
-            group=_digest([*instance, run_started, max_tries, item]),
-            task=task_tag(dag_id, run_id, task_id, map_index, airflow),
+            group=f"{task}.{origin}",
+            task=task,
+            origin=origin,
             readable=dict(zip(READABLE_TAGS, map(tag_value, (dag_id, name, run_id)), strict=True)),
-            group_parts=(*instance, run_started, max_tries, item),
             names_airflow=bool(airflow),
+            start_may_change=start_may_change,
         )
 
-    def earlier_groups(self) -> set[str]:
-        """
-        Return the tags that earlier attempt groups of this task instance had, as long as its DAG run was not over.
+    def kin(self, tags: Mapping[str, str]) -> Kin:
+        """Return what a run that carries this key's task tag is to this group."""
+        if tags.get(GROUP_TAG) == self.group:
+            return Kin.OWN
+        other = Origin.parse(tags.get(GROUP_TAG))
+        if other is None:
+            return Kin.FOREIGN
+        if (other.started, other.created) == (self.origin.started, self.origin.created):
+            return Kin.PREDECESSOR if other.max_tries <= self.origin.max_tries else Kin.FOREIGN
+        if not self.start_may_change or other.created != self.origin.created:  # of another DAG run, for certain
+            return Kin.PREDECESSOR if self.names_airflow else Kin.FOREIGN
+        if other.max_tries == self.origin.max_tries and other.item == self.origin.item:
+            return Kin.UNSURE
+        earlier = other.max_tries < self.origin.max_tries
+        return Kin.PREDECESSOR if earlier and self.names_airflow else Kin.FOREIGN
 
-        They hold when the DAG run has started, to the microsecond, so no other Airflow has the same.
-        """
-        *before, max_tries, item = self.group_parts
-        return {_digest([*before, earlier, item]) for earlier in range(max_tries)}
+    def earlier_groups(self) -> set[str]:
+        """Return the tags that earlier attempt groups of this task instance had, under this name of its DAG run."""
+        return {f"{self.task}.{replace(self.origin, max_tries=earlier)}" for earlier in range(self.origin.max_tries)}
 
     @property
     def tags(self) -> dict[str, str]:

@@ -26,18 +26,28 @@ REPLACEMENT_DELAY = 10
 """Seconds within which the run that replaces a failed one exists: Skyvern starts it while it cleans up."""
 
 
+BY_PERSONS = frozenset({"manual", "mcp"})
+"""How Skyvern calls runs that were started from its UI or by an assistant; by an API key, as ours are: ``api``."""
+
+
 class TagsRefused(Exception):
     """This organization has no run tags, or the server does not know the filter; the message says which."""
 
 
 @dataclass(frozen=True)
 class TaggedRun:
-    """A run that was found by a tag, and all its tags."""
+    """
+    A run that was found by a tag, and all its tags.
+
+    :param by_person: Whether a person has started it, in Skyvern or through an assistant: it has the tags of the run
+        that it repeats. Not meant is what Skyvern itself starts in place of a failed one.
+    """
 
     run_id: str
     is_final: bool
     succeeded: bool
     tags: Mapping[str, str]
+    by_person: bool = False
 
 
 def fetch_run(send: Send, run_id: str) -> Run:
@@ -59,12 +69,15 @@ def tagged_runs(send: Send, tag: str, value: str) -> list[TaggedRun]:
     if not rows:
         return []
     tags = send(api.get_run_tags(row.run_id for row in rows))
-    return [TaggedRun(row.run_id, row.is_final, row.succeeded, tags.of(row.run_id)) for row in rows]
+    return [
+        TaggedRun(row.run_id, row.is_final, row.succeeded, tags.of(row.run_id), row.trigger_type in BY_PERSONS)
+        for row in rows
+    ]
 
 
 def find_tagged(send: Send, tag: str, value: str) -> list[TaggedRun]:
     """
-    Find the runs with this tag, newest first.
+    Find the runs with this tag, newest first, without those that a person has repeated.
 
     :raises TagsRefused: runs cannot be found by tags here.
     """
@@ -77,7 +90,7 @@ def find_tagged(send: Send, tag: str, value: str) -> list[TaggedRun]:
         raise TagsRefused(str(error)) from error
     if any(run.tags.get(tag) != value for run in found):
         raise TagsRefused("The server ignores the filter.")
-    return found
+    return [run for run in found if not run.by_person]
 
 
 def resumable(runs: list[TaggedRun]) -> list[TaggedRun]:

@@ -33,11 +33,14 @@ class StartRecord:
     :param group: The tag of the attempt group that it belongs to.
     :param run_id: The run; None while the start was sent and not answered.
     :param done: Whether the task took the run's result, so that it ended as a success.
+    :param run_started: What :meth:`RunKey.of <airflow_skyvern.runs.key.RunKey.of>` has got by this name at first: the
+        store belongs to the DAG run, whose start may change.
     """
 
     group: str
     run_id: str | None = None
     done: bool = False
+    run_started: str = ""
 
 
 class StartStore:
@@ -45,10 +48,12 @@ class StartStore:
     Reads and writes the record of the last start.
 
     :param store: Airflow's, or None where this Airflow has none.
+    :param run_started: The present start of the DAG run.
     """
 
-    def __init__(self, store: TaskStateStore | None) -> None:
+    def __init__(self, store: TaskStateStore | None, run_started: str = "") -> None:
         self._store = store
+        self._run_started = run_started
 
     @property
     def exists(self) -> bool:
@@ -57,11 +62,26 @@ class StartStore:
 
     def read(self, group: str | None = None) -> StartRecord | None:
         """Return the record, if there is one, and it is of this group where one is given."""
-        value = self._store.get(STORE_KEY, None) if self._store is not None else None
-        if not isinstance(value, dict) or not value.get("group"):
+        value = self._value()
+        if not value.get("group"):
             return None
-        record = StartRecord(value["group"], value.get("run_id"), bool(value.get("done")))
+        record = StartRecord(
+            value["group"],
+            value.get("run_id"),
+            bool(value.get("done")),
+            value.get("run_started") or self._run_started,
+        )
         return record if group in (None, record.group) else None
+
+    def run_started(self, *, first_try: bool) -> str:
+        """Return what the first start of the task has called its DAG run; the first try has nothing to read."""
+        if not first_try:
+            self._run_started = str(self._value().get("run_started") or self._run_started)
+        return self._run_started
+
+    def _value(self) -> dict[str, Any]:
+        value = self._store.get(STORE_KEY, None) if self._store is not None else None
+        return value if isinstance(value, dict) else {}
 
     def will_start(self, group: str) -> None:
         """
@@ -97,7 +117,7 @@ class StartStore:
 
     def _write(self, record: StartRecord) -> None:
         if self._store is not None:
-            self._store.set(STORE_KEY, asdict(record))
+            self._store.set(STORE_KEY, asdict(replace(record, run_started=record.run_started or self._run_started)))
 
 
 @contextmanager

@@ -6,6 +6,9 @@ a start carries as ``run_metadata`` becomes tags of the run within the same requ
 So every start carries a key made of the task's *attempt group* (dag, run, task, map index, max_tries: the same
 over retries, another after a clear), and every later try searches for it before it starts anything.
 
+A process may be stopped anywhere for minutes, and a retry may have taken over when it continues. So right before the
+start is written to its connection, Airflow is asked whether this try is still the current one.
+
 That no run is found proves nothing yet: a server that was frozen answers a search before the start that it received
 earlier. So where a start may be unanswered, the search continues for ``lost_start_timeout``, counted from the first
 search that was answered.
@@ -24,10 +27,11 @@ from airflow_skyvern.client.retry import RETRY_INTERVAL, may_have_started, while
 from airflow_skyvern.exceptions import (
     SkyvernError,
     SkyvernNotFoundError,
+    SkyvernOvertaken,
     SkyvernStartAmbiguous,
     SkyvernStartUnknown,
 )
-from airflow_skyvern.runs.key import GROUP_TAG, TASK_TAG
+from airflow_skyvern.runs.key import GROUP_TAG, TASK_TAG, Kin
 from airflow_skyvern.runs.lookup import (
     TaggedRun,
     TagsRefused,
@@ -80,6 +84,8 @@ class Submission:
     :param store: What outlives a try, where Airflow has it.
     :param lost_start_timeout: Seconds for which the server may still be working on an unanswered start.
     :param before_start: Called when there is nothing to resume, before anything is sent; what it raises is the end.
+    :param ensure_current: Raises if another try of the task has taken over; called before anything is started or
+        canceled, and again when the start is about to be written to its connection.
     :param final_request: Makes the request that is sent, right before the start, of the one that the key belongs to.
     :param rejects: Tells of a completed run that its result is of no use: it counts as a failed run then.
     """
@@ -94,6 +100,7 @@ class Submission:
         store: StartStore | None = None,
         lost_start_timeout: float = LOST_START_TIMEOUT,
         before_start: Callable[[], object] = lambda: None,
+        ensure_current: Callable[[], object] = lambda: None,
         final_request: Callable[[RunRequest], RunRequest] = lambda request: request,
         rejects: Callable[[Run], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
@@ -106,6 +113,7 @@ class Submission:
         self._store = store or StartStore(None)
         self._lost_start_timeout = lost_start_timeout
         self._before_start = before_start
+        self._ensure_current = ensure_current
         self._final_request = final_request
         self._rejects = rejects
         self._clock = clock
@@ -121,6 +129,7 @@ class Submission:
 
         :raises SkyvernStartUnknown: the start was not answered and no run was found; a later try searches again.
         :raises SkyvernStartAmbiguous: whether a run was started cannot be found out here.
+        :raises SkyvernOvertaken: another try of the task has taken over; this one has started nothing.
         """
         self._deadline = self._clock() + attempt.seconds_left
         if attempt.earlier_tries and (earlier := self._earlier_run(attempt)):
@@ -128,9 +137,12 @@ class Submission:
             return earlier
         self._before_start()
         call = api.run_workflow(self._tagged(self._final_request(self._request)))
+        self._ensure_current()
         self._store.will_start(self._key.group)
         try:
-            run: Run = self._send(call)
+            run: Run = self._send(replace(call, before_sending=self._ensure_current))
+        except SkyvernOvertaken:
+            raise
         except SkyvernError as error:
             if not may_have_started(error):
                 self._store.not_started()
@@ -143,8 +155,9 @@ class Submission:
         """Return the run that an earlier try has started, if it is worth resuming."""
         try:
             found = self._find(GROUP_TAG, self._key.group)
-            if attempt.cancel_predecessor:
-                attempt = replace(attempt, earlier_tries=attempt.earlier_tries - self._cancel_predecessors(found))
+            if attempt.cancel_predecessor or self._key.start_may_change:
+                attempt, renamed = self._compare_others(found, attempt)
+                found = found + renamed
             return self._resumed(found, attempt) or self._untagged_run()
         except TagsRefused as refusal:
             self._warn_of_missing_tags(refusal)
@@ -183,11 +196,14 @@ class Submission:
         Return whether no unanswered start of this group can be on its way.
 
         The store says so where Airflow has one. Else each earlier try must have left a run: none sends two starts.
-        Runs that Skyvern itself has started in place of failed ones do not count.
         """
         if self._store.exists:
             record = self._store.read(self._key.group)
             return record is None or record.run_id is not None
+        return self._every_try_has_left_a_run(found, attempt)
+
+    def _every_try_has_left_a_run(self, found: list[TaggedRun], attempt: Attempt) -> bool:
+        """Count the runs; those that Skyvern itself has started in place of failed ones do not count."""
         if len(found) < attempt.earlier_tries:
             return False
         return sum(not replaces_another(self._send, run.run_id) for run in found) >= attempt.earlier_tries
@@ -197,34 +213,60 @@ class Submission:
         record = self._store.read(self._key.group)
         return attempt.after_clear and record is not None and record.done
 
-    def _cancel_predecessors(self, found: list[TaggedRun]) -> int:
+    def _compare_others(self, found: list[TaggedRun], attempt: Attempt) -> tuple[Attempt, list[TaggedRun]]:
         """
-        Cancel what this task started before it was cleared, and nothing that may be another installation's.
+        Compare the task's other runs with this attempt group: cancel its predecessors, if that is wanted.
 
-        :return: How many runs this task certainly started in earlier attempt groups, active or not.
+        :return: The attempt without the tries whose runs were started for earlier groups, and the runs of this group
+            whose tag is another one, as their DAG run was queued again.
         """
-        mine = {run.run_id for run in found}
-        earlier = [run for run in self._find(TASK_TAG, self._key.task) if run.run_id not in mine]
-        recorded, groups = self._store.read(), self._key.earlier_groups()
-        ours = [
-            run
-            for run in earlier
-            if self._key.names_airflow
-            or run.tags.get(GROUP_TAG) in groups
-            or (recorded is not None and recorded.run_id == run.run_id)
-        ]
-        for run in earlier:
-            if not run.is_final and run in ours:
-                self._cancel_predecessor(run.run_id)
-            elif not run.is_final:
-                self._log.warning(
-                    "Skyvern run %s: not canceled. This task started it before it was cleared, or the same task "
-                    "of another Airflow with the same Skyvern organization: set [api] base_url on both",
-                    run.run_id,
-                )
-        return len(ours)
+        kinds = self._task_runs_by_kin()
+        if attempt.cancel_predecessor:
+            for run_id in _active(kinds[Kin.PREDECESSOR]):
+                self._cancel_predecessor(run_id)
+        for run_id in _active(kinds[Kin.FOREIGN]):
+            self._log.warning(
+                "Skyvern run %s: not canceled. This task started it before it was cleared, or the same task of "
+                "another Airflow with the same Skyvern organization: set [api] base_url on both, or [skyvern] "
+                "installation",
+                run_id,
+            )
+        attempt = replace(attempt, earlier_tries=attempt.earlier_tries - len(kinds[Kin.PREDECESSOR]))
+        return attempt, self._renamed(kinds[Kin.UNSURE], found, attempt)
+
+    def _task_runs_by_kin(self) -> dict[Kin, list[TaggedRun]]:
+        recorded = self._store.read()
+        kinds: dict[Kin, list[TaggedRun]] = {kin: [] for kin in Kin}
+        for run in self._find(TASK_TAG, self._key.task):
+            kin = self._key.kin(run.tags)
+            is_recorded = recorded is not None and recorded.run_id == run.run_id
+            kinds[Kin.PREDECESSOR if is_recorded and kin is not Kin.OWN else kin].append(run)
+        return kinds
+
+    def _renamed(self, runs: list[TaggedRun], found: list[TaggedRun], attempt: Attempt) -> list[TaggedRun]:
+        """
+        Return which runs of the same attempt, at another start of the DAG run, are this task's own.
+
+        A user who queues an active DAG run again changes its start. But each earlier try that has left a run with the
+        present start has not left one with another.
+
+        :raises SkyvernStartAmbiguous: they may be those of another Airflow, and one of them is active.
+        """
+        if not runs or self._every_try_has_left_a_run(found, attempt):
+            return []
+        if self._key.names_airflow:
+            return runs
+        if active := _active(runs):
+            raise SkyvernStartAmbiguous(
+                f"Skyvern run {active[0]} is active. This task started it before its DAG run was queued again, or "
+                "another Airflow with the same Skyvern organization did for the same task. Wait for its end in "
+                "Skyvern or cancel it there, then clear this task. With [skyvern] installation set on both, this is "
+                "known."
+            )
+        return []
 
     def _cancel_predecessor(self, run_id: str) -> None:
+        self._ensure_current()
         self._log.info(
             "Skyvern run %s: canceling it, as this task started it before it was cleared or for another input", run_id
         )
@@ -345,3 +387,7 @@ class Submission:
     def _tagged(self, request: RunRequest) -> RunRequest:
         metadata = {**(request.run_metadata or {}), **self._key.tags}
         return request.model_copy(update={"run_metadata": metadata})
+
+
+def _active(runs: list[TaggedRun]) -> list[str]:
+    return [run.run_id for run in runs if not run.is_final]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from airflow_skyvern import compat
 from airflow_skyvern.compat.sdk import AirflowFailException
-from airflow_skyvern.exceptions import SkyvernError, SkyvernRunCanceled, SkyvernWaitInterrupted
+from airflow_skyvern.exceptions import SkyvernError, SkyvernOvertaken, SkyvernRunCanceled, SkyvernWaitInterrupted
 from airflow_skyvern.task.task_try import TaskTry
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class ActiveRun:
         try:
             yield
         except Exception as error:
+            if isinstance(error, SkyvernOvertaken):
+                raise  # the run is the other try's
             final = isinstance(error, AirflowFailException) or not (self._durable and self._will_be_retried)
             if final and self._run_id is not None and self._cancel_on_kill and not self._killed:
                 self._cancel_given_up(self._run_id)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timezone
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from airflow_skyvern import compat
+from airflow_skyvern.compat import tries
 from airflow_skyvern.task import xcom
+from airflow_skyvern.task.current_try import CurrentTry
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.key import RunKey
     from airflow_skyvern.runs.store import StartStore
 
+
+T = TypeVar("T", bool, "str | None")
 
 UNKNOWN = "unknown"
 """The state of a task whose state Airflow does not return."""
@@ -34,11 +39,17 @@ class TaskTry:
         self._context = context
         self._ti: Any = context["ti"]
         self._published: Run | None = None
+        self._current = CurrentTry(lambda: tries.is_current(self._ti))
 
     @property
     def number(self) -> int:
         """The number of this try; a clear does not start again at 1."""
         return int(self._ti.try_number)
+
+    @property
+    def name(self) -> tuple[str, int]:
+        """The DAG run and the number of this try: what tells it from others that one object may execute."""
+        return self._ti.run_id, self.number
 
     @property
     def ti(self) -> Any:
@@ -56,12 +67,25 @@ class TaskTry:
         start = self._ti.start_date
         return start.timestamp() if start else None
 
-    @property
+    @cached_property
     def start_store(self) -> StartStore:
         """What outlives this try, where this Airflow has something that does."""
         from airflow_skyvern.runs.store import StartStore
 
-        return StartStore(compat.task_state_store(self._context))
+        return StartStore(compat.task_state_store(self._context), run_started=self._run_started)
+
+    @property
+    def _run_started(self) -> str:
+        start = self._context["dag_run"].start_date
+        return start.astimezone(timezone.utc).isoformat() if start else ""
+
+    def ensure_current(self) -> None:
+        """
+        Ask Airflow whether this try is still the task's current one, unless that was done just now.
+
+        :raises SkyvernOvertaken: it is not, or Airflow does not answer.
+        """
+        self._current.ensure()
 
     def is_first_of_group(self, retries: int) -> bool:
         """
@@ -75,7 +99,7 @@ class TaskTry:
         """Return the key that the run of this task's attempt group carries."""
         from airflow_skyvern.runs.key import RunKey
 
-        start = self._context["dag_run"].start_date
+        stable = tries.dag_run_id(self._context)
         return RunKey.of(
             dag_id=self._ti.dag_id,
             run_id=self._ti.run_id,
@@ -83,7 +107,9 @@ class TaskTry:
             map_index=-1 if self._ti.map_index is None else int(self._ti.map_index),
             max_tries=self._ti.max_tries,
             request=request,
-            run_started=start.astimezone(timezone.utc).isoformat() if start else "",
+            run_started=stable or self.start_store.run_started(first_try=self.number == 1),
+            run_created=tries.dag_run_created(self._context),
+            start_may_change=stable is None and not self.start_store.exists,
             airflow=compat.installation(),
         )
 
@@ -156,14 +182,32 @@ class TaskTry:
         May be called in a signal handler: the interrupted code may hold the lock of the connection to Airflow, so a
         thread asks, and is abandoned when it gets no answer.
         """
-        answers: list[str | None] = []
-        thread = threading.Thread(target=lambda: answers.append(self._state()), daemon=True)
-        thread.start()
-        thread.join(seconds)
-        return answers[0] if answers else UNKNOWN
+        return _answer_within(seconds, self._state, otherwise=UNKNOWN)
+
+    def was_overtaken(self, seconds: float) -> bool:
+        """
+        Return whether Airflow says within this time that another try has taken over, and with it the run.
+
+        May be called in a signal handler. No answer is no reason to leave a run that nobody may wait for.
+        """
+        return _answer_within(seconds, self._is_overtaken, otherwise=False)
+
+    def _is_overtaken(self) -> bool:
+        try:
+            return not tries.is_current(self._ti)
+        except Exception:  # noqa: BLE001  whatever keeps Airflow from answering
+            return False
 
     def _state(self) -> str | None:
         try:
             return compat.state_of_running_task(self._ti)
         except Exception:  # noqa: BLE001  whatever keeps Airflow from answering
             return UNKNOWN
+
+
+def _answer_within(seconds: float, ask: Callable[[], T], *, otherwise: T) -> T:
+    answers: list[T] = []
+    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else otherwise

@@ -95,11 +95,17 @@ class Run:
     created_at: datetime
     request: dict[str, Any]
     schedule_id: str | None = None
+    started_by: str = "api"
     step: int = -1
     canceled: bool = False
     continued: bool = False
     retried_from: str | None = None
     retried_by: str | None = None
+
+    @property
+    def trigger_type(self) -> str:
+        """Who has started the run: a schedule, a caller of the API, or a person."""
+        return "scheduled" if self.schedule_id else self.started_by
 
     @property
     def plan(self) -> Sequence[Step]:

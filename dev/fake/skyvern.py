@@ -41,6 +41,8 @@ from dev.fake.schedules import SCHEDULE_ROUTES, FakeSchedules
 
 API_KEY = "made-up-key-of-the-fake"
 VERSION = "1.0.56"
+STARTED_BY = {"skyvern-ui": "manual", "skyvern-mcp": "mcp"}
+"""How the server knows a person's start."""
 MOST_PAGES = MOST_ROWS = MOST_CANCELED = 100
 MOST_MATCHES = 1000
 MOST_TAGGED = 200
@@ -194,6 +196,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
             )
         check_parameters(found, body.get("parameters") or {})
         run = self._start(found, body.get("parameters") or {}, body)
+        run.started_by = STARTED_BY.get(seen.headers.get("x-user-agent", ""), "api")
         return views.view(run)
 
     def _start(self, workflow: Workflow, parameters: dict[str, Any], body: dict[str, Any]) -> Run:

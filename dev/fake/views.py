@@ -89,7 +89,7 @@ def row(run: Run) -> dict[str, Any]:
         "workflow_permanent_id": run.workflow.workflow_id,
         "workflow_deleted": run.workflow.deleted,
         "script_run": False,
-        "trigger_type": "scheduled" if run.schedule_id else "api",
+        "trigger_type": run.trigger_type,
         "created_by": None,
         **run.state,
     }
@@ -105,7 +105,7 @@ def workflow_row(run: Run) -> dict[str, Any]:
         "attempts": [],
         "failure_reason": run.workflow.failure_reason if badly else None,
         "workflow_title": run.workflow.title,
-        "trigger_type": "scheduled" if run.schedule_id else "api",
+        "trigger_type": run.trigger_type,
         "workflow_schedule_id": run.schedule_id,
         **times(run),
         **run.state,

@@ -16,6 +16,7 @@ from airflow_skyvern.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    BaseOperator,
 )
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernRunFailed
 from airflow_skyvern.hooks import SkyvernHook
@@ -328,3 +329,22 @@ def test_a_run_id_that_another_task_has_not_pushed_fails_by_name(run_id: Any) ->
     sensor.run_id = run_id
     with pytest.raises(AirflowFailException, match=r"run_id: is .*has not pushed it"):
         sensor.execute(context_of(FakeTaskInstance()))
+
+
+@pytest.mark.parametrize("way", [{"deferrable": True}, {"mode": "reschedule"}, {"start_from_trigger": True}])
+def test_a_sensor_inside_another_task_refuses_to_wait_without_its_worker(
+    skyvern: FakeSkyvern, way: dict[str, Any]
+) -> None:
+    """Airflow would resume, or begin again, the outer task."""
+    sensor = make(skyvern.run(), **way)
+    context = context_of(FakeTaskInstance())
+    context["ti"].task = BaseOperator(task_id="outer")
+    with pytest.raises(AirflowFailException, match="inside task 'outer', and there it cannot wait"):
+        sensor.execute(context)
+    assert skyvern.requests == []
+
+
+def test_a_sensor_inside_another_task_may_wait_on_its_worker(skyvern: FakeSkyvern) -> None:
+    context = context_of(FakeTaskInstance())
+    context["ti"].task = BaseOperator(task_id="outer")
+    make(skyvern.run(plan=("completed",)), mode="poke").execute(context)

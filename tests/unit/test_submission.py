@@ -17,6 +17,7 @@ from airflow_skyvern.exceptions import (
     SkyvernAuthError,
     SkyvernConnectionError,
     SkyvernError,
+    SkyvernOvertaken,
     SkyvernRateLimitError,
     SkyvernRequestError,
     SkyvernResponseError,
@@ -64,7 +65,7 @@ def request_of(workflow_id: str, **parameters: Any) -> RunRequest:
     return RunRequest.of({"workflow_id": workflow_id, "parameters": parameters}, {"run_metadata": {"team": "ops"}})
 
 
-def key_of(request: RunRequest, max_tries: int = 0, map_index: int = -1, **ids: str) -> RunKey:
+def key_of(request: RunRequest, max_tries: int = 0, map_index: int = -1, **ids: Any) -> RunKey:
     names = {"dag_id": "d", "run_id": "r", "task_id": "t", **ids}
     return RunKey.of(**names, map_index=map_index, max_tries=max_tries, request=request)
 
@@ -539,3 +540,128 @@ def test_whatever_two_tries_lose_a_third_that_gets_through_makes_one_run(
         with contextlib.suppress(SkyvernStartUnknown):
             task.first() if number == 0 else task.retry()
     assert len(fake.runs) == 1
+
+
+def overtaken() -> None:
+    raise SkyvernOvertaken("Another try of this task has taken over, so this one does nothing more.")
+
+
+def submission_of(task: Tries, key: RunKey, **more: Any) -> Submission:
+    return Submission(task.send, task.request, key, log=task.log, clock=lambda: task.now, sleep=task.sleep, **more)
+
+
+@pytest.mark.parametrize("asked", [1, 2])
+def test_a_try_that_airflow_does_not_count_on_any_more_sends_no_start(
+    fake: FakeSkyvern, task: Tries, asked: int
+) -> None:
+    """Neither before it, nor when it is about to be written to the connection."""
+    answers = iter([None] * (asked - 1))
+
+    def ensure_current() -> None:
+        if next(answers, overtaken) is overtaken:
+            overtaken()
+
+    def send(call: Call[Any]) -> Any:
+        if call.before_sending:
+            call.before_sending()
+        return client_send(call)
+
+    client_send, task.send = task.send, send
+    task.memory = Memory()
+    with pytest.raises(SkyvernOvertaken):
+        submission_of(task, key_of(task.request), store=StartStore(task.memory), ensure_current=ensure_current).start(
+            Attempt()
+        )
+    assert fake.requests == []
+    task.send = client_send
+    task.retry()
+    assert (starts(fake), task.now) == (1, 0 if asked == 1 else 30)
+
+
+def test_a_try_that_was_overtaken_cancels_no_predecessor(fake: FakeSkyvern, task: Tries) -> None:
+    before = task.first(max_tries=0)
+    with pytest.raises(SkyvernOvertaken):
+        submission_of(task, key_of(task.request, max_tries=1), ensure_current=overtaken).start(Attempt(1))
+    assert fake.status(before.run_id) == "created"
+
+
+def test_a_try_of_before_a_clear_does_not_cancel_the_run_of_after_it(fake: FakeSkyvern, task: Tries) -> None:
+    after = started_by(fake, task, key_of(task.request, max_tries=2, airflow="https://a"))
+    submission_of(task, key_of(task.request, max_tries=1, airflow="https://a")).start(Attempt(1))
+    assert fake.status(after) == "created"
+
+
+def queued_again(task: Tries, airflow: str, **more: Any) -> tuple[RunKey, RunKey]:
+    """Return the keys of one attempt before and after its DAG run was queued again, where only its start names it."""
+    made = {"airflow": airflow, "start_may_change": True, "run_created": "2026", **more}
+    return tuple(key_of(task.request, run_started=start, **made) for start in ("12:00", "13:00"))  # type: ignore[return-value]  # two
+
+
+@pytest.mark.parametrize("state", ["running", "completed"])
+@pytest.mark.parametrize("cancel", [True, False])
+def test_a_retry_resumes_its_run_also_when_its_dag_run_was_queued_again(
+    fake: FakeSkyvern, state: str, *, cancel: bool
+) -> None:
+    task = Tries(fake, fake.workflow(plan=(state,)))
+    before, after = queued_again(task, "https://a")
+    run_id = started_by(fake, task, before)
+    fake.runs[run_id].look()
+    assert submission_of(task, after).start(Attempt(1, cancel_predecessor=cancel)).run_id == run_id
+    assert fake.status(run_id) == state
+    assert (starts(fake), task.now) == (0, 0)
+
+
+def test_without_a_name_of_this_airflow_an_active_run_at_another_start_is_for_a_person(
+    fake: FakeSkyvern, task: Tries
+) -> None:
+    before, after = queued_again(task, "")
+    run_id = started_by(fake, task, before)
+    with pytest.raises(SkyvernStartAmbiguous, match=rf"{run_id} is active.*queued again.*\[skyvern\] installation"):
+        submission_of(task, after).start(Attempt(1))
+    assert (starts(fake), fake.status(run_id)) == (0, "created")
+
+
+@pytest.mark.parametrize("airflow", ["", "https://a"])
+def test_each_try_that_has_left_its_run_at_this_start_has_left_none_at_another(
+    fake: FakeSkyvern, airflow: str
+) -> None:
+    """So the other one is of a DAG run that was deleted and made again, or of another Airflow."""
+    task = Tries(fake, fake.workflow(plan=("failed",)))
+    before, after = queued_again(task, airflow)
+    other, own = started_by(fake, task, before), started_by(fake, task, after)
+    fake.runs[own].look()
+    assert submission_of(task, after).start(Attempt(1)).run_id not in (other, own)
+    assert (fake.status(other), starts(fake), task.now) == ("created", 1, 0)
+
+
+@pytest.mark.parametrize("other", [{"run_created": "2025"}, {"start_may_change": False}])
+def test_a_dag_run_that_was_made_again_does_not_resume_the_run_of_the_deleted_one(
+    fake: FakeSkyvern, task: Tries, other: dict[str, Any]
+) -> None:
+    deleted, _ = queued_again(task, "", **other)
+    made_again = queued_again(task, "", **{**other, "run_created": "2026"})[1]
+    run_id = started_by(fake, task, deleted)
+    assert submission_of(task, made_again).start(Attempt(1)).run_id != run_id
+    assert fake.status(run_id) == "created"
+
+
+def repeated_by_a_person(fake: FakeSkyvern, task: Tries, run: Run, agent: str = "skyvern-ui") -> str:
+    """Run a workflow again in Skyvern's UI: the new run has the tags of the old one."""
+    before = set(fake.runs)
+    body = {"workflow_id": task.request.workflow_id, "run_metadata": dict(fake.runs[run.run_id].tags)}
+    headers = {"x-api-key": API_KEY, "x-user-agent": agent}
+    fake.handle(httpx.Request("POST", f"https://api{START}", json=body, headers=headers))
+    fake.requests.clear()
+    [made] = set(fake.runs) - before
+    return made
+
+
+@pytest.mark.parametrize("agent", ["skyvern-ui", "skyvern-mcp"])
+def test_what_a_person_repeats_in_skyvern_is_neither_resumed_nor_canceled(fake: FakeSkyvern, agent: str) -> None:
+    task = Tries(fake, fake.workflow(plan=("failed",)))
+    run = task.first()
+    fake.runs[run.run_id].look()
+    repeated = repeated_by_a_person(fake, task, run, agent)
+    assert task.retry().run_id != repeated
+    task.retry(max_tries=1, earlier_tries=2)
+    assert fake.status(repeated) == "created"

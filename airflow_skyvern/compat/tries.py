@@ -1,0 +1,117 @@
+"""What Airflow knows of a try and of its DAG run: where each version has it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from airflow_skyvern import compat
+
+if TYPE_CHECKING:
+    from airflow_skyvern.compat.sdk import Context
+
+ENDED_2 = compat.ENDED_BY_USER | {"up_for_retry", "upstream_failed"}
+"""The states in 2.11 of a task instance none of whose tries runs. ``airflow dags test`` leaves them ``scheduled``."""
+
+NO_LONGER = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+"""
+How Airflow's API server answers a try that was overtaken: its id is not there any more, or its token has expired,
+which a supervisor that runs renews in time.
+"""
+
+
+def is_current(ti: Any) -> bool:
+    """
+    Ask Airflow whether a running try is its task's current one; True for anything that is not Airflow's own object.
+
+    Costs one request. 3.x gives each try its own id, and forgets it when the try is given up; of what a task may ask
+    its API server, on all versions, one question names the try by that id. It does not tell what a user has done.
+
+    :raises Exception: Airflow does not answer.
+    """
+    if compat.is_airflow_3():
+        return _is_current_3(ti)
+    return _is_current_2(ti)
+
+
+def _is_current_3(ti: Any) -> bool:
+    task_runner = import_module("airflow.sdk.execution_time.task_runner")
+    if not isinstance(ti, task_runner.RuntimeTaskInstance):
+        return True
+    comms = import_module("airflow.sdk.execution_time.comms")
+    status = _refusal(task_runner, comms.ValidateInletsAndOutlets(ti_id=ti.id))
+    if status is None or status in NO_LONGER:
+        return status is None
+    # The question has more in it than we need: below 3.3 it fails where Airflow has no version of the DAG any more.
+    return bool(compat.state_of_running_task(ti) == "running")
+
+
+def _refusal(task_runner: Any, message: Any) -> int | None:
+    """Send a message to the supervisor; return the HTTP status with which the API server refused it, if it did."""
+    try:
+        answer = _answer(task_runner, message)
+    except Exception as error:
+        if (status := _status_of(error)) is None:
+            raise
+        return status
+    return _status_of(answer)
+
+
+def _answer(task_runner: Any, message: Any) -> Any:
+    """Return the supervisor's answer; 3.0 asks in another way, and returns errors instead of raising them."""
+    supervisor = task_runner.SUPERVISOR_COMMS
+    if hasattr(supervisor, "send"):
+        return supervisor.send(msg=message)
+    with supervisor.lock:
+        supervisor.send_request(log=task_runner.structlog.get_logger(), msg=message)
+        return supervisor.get_message()
+
+
+def _status_of(answer: Any) -> int | None:
+    """Read the status out of an error: of the supervisor, raised or not, or of the client that `dag.test()` uses."""
+    if (response := getattr(answer, "response", None)) is not None:
+        return int(response.status_code)
+    detail = getattr(getattr(answer, "error", answer), "detail", None)
+    status = detail.get("status_code") if isinstance(detail, dict) else None
+    return None if status is None else int(status)
+
+
+def _is_current_2(ti: Any) -> bool:
+    from airflow import settings
+    from airflow.models.taskinstance import TaskInstance as TI  # noqa: N817  Airflow's own name for it
+    from sqlalchemy import select
+
+    if not isinstance(ti, TI) or ti.test_mode:
+        return True
+    rows = select(TI.try_number, TI.state, TI.job_id).where(
+        TI.dag_id == ti.dag_id, TI.run_id == ti.run_id, TI.task_id == ti.task_id, TI.map_index == ti.map_index
+    )
+    assert settings.engine is not None
+    with settings.engine.connect() as connection:  # not the session of the task, which may see the past only
+        row = connection.execute(rows).one_or_none()
+    if row is None:
+        return ti.job_id is None
+    try_number, state, job_id = row
+    return bool(try_number == ti.try_number and state not in ENDED_2 and str(job_id) == str(ti.job_id))
+
+
+def dag_run_id(context: Context) -> str | None:
+    """
+    Return what Airflow's database calls a DAG run, and no other one with its ids; on 2.11, where tasks have that.
+
+    It stays when the DAG run is queued again, which changes its start.
+    """
+    dag_run: Any = context["dag_run"]
+    number = None if compat.is_airflow_3() else getattr(dag_run, "id", None)
+    return None if number is None else f"{number}/{getattr(dag_run, 'creating_job_id', None)}"
+
+
+def dag_run_created(context: Context) -> str:
+    """
+    Return what is fixed when a DAG run is made: after when it may run.
+
+    To the microsecond for one that a user started; equal for the same scheduled run of two Airflows; from 3.0 on.
+    """
+    run_after: Any = getattr(context["dag_run"], "run_after", None)
+    return str(run_after.isoformat()) if run_after is not None else ""

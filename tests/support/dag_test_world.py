@@ -1,0 +1,187 @@
+"""
+DAGs that ``dag.test()`` walks in one process, with the fake Skyvern beside them.
+
+What became of each is in results.json.
+
+Run by test_dag_test.py in a process and an Airflow home of its own: ``python -m tests.support.dag_test_world``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dev.fake.skyvern import API_KEY, FakeSkyvern
+from tests.support.loopback import Loopback
+
+START = "/v1/run/workflows"
+
+
+FAKE = FakeSkyvern()
+DAG_FILE = """from tests.support.dag_test_world import dags
+
+globals().update(dags())  # each is a DAG of Airflow
+"""
+
+
+def main() -> int:
+    """Walk each DAG; Airflow 3 wants to find it in its folder, too."""
+    folder = Path(os.environ["AIRFLOW_HOME"]) / "dags"
+    folder.mkdir()
+    (folder / "world.py").write_text(DAG_FILE)
+    with Loopback() as server:
+        server.fake = FAKE
+        connection = {"conn_type": "skyvern", "host": server.url, "password": API_KEY}
+        os.environ["AIRFLOW_CONN_SKYVERN_DEFAULT"] = json.dumps(connection)
+        import_module("airflow.utils.db").initdb()
+        import_module("airflow_skyvern.triggers").SkyvernRunTrigger.first_poll_delay = 0.0
+        results = {name: walked(name, dag) for name, dag in dags().items()}
+    (folder.parent / "results.json").write_text(json.dumps(results))
+    return 0
+
+
+@cache
+def dags() -> dict[str, Any]:
+    """Return the DAGs of this module, by name; made once in a process."""
+    return {name: make(FAKE) for name, make in WORLDS.items()}
+
+
+def walked(name: str, dag: Any) -> dict[str, Any]:
+    """Run a DAG, and return the states of its tasks and how many runs were started in Skyvern."""
+    state, before = "failed", len(FAKE.sent("POST", START))
+    with suppress(Exception):  # Airflow raises what the last task has raised, or not, by version
+        dag_run = dag.test()
+        state = str(getattr(dag_run.state, "value", dag_run.state))
+    return {"state": state, "starts": len(FAKE.sent("POST", START)) - before, "said": SAID.get(name, [])}
+
+
+SAID: dict[str, list[Any]] = {}
+"""What tasks have noticed, by DAG: they run in this process, too."""
+
+
+@contextmanager
+def noted(name: str) -> Iterator[None]:
+    """Note the error with which something of a DAG ends."""
+    try:
+        yield
+    except Exception as error:
+        SAID.setdefault(name, []).append(f"{type(error).__name__}: {error}")
+        raise
+
+
+def dag_of(name: str) -> Any:
+    from airflow_skyvern.compat.sdk import DAG
+
+    start = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    defaults = {"retries": 1, "retry_delay": timedelta(0)}
+    return DAG(name, schedule=None, start_date=start, default_args=defaults)
+
+
+def operator(fake: FakeSkyvern, task_id: str = "run", **more: Any) -> Any:
+    from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+
+    workflow = fake.workflow(parameters={"vendor": "string"})
+    given = {"parameters": {"vendor": "A"}, "poll_interval": 0.05, **more}
+    return SkyvernRunWorkflowOperator(task_id=task_id, workflow_id=workflow, **given)
+
+
+def nested(fake: FakeSkyvern) -> Any:
+    """Three requests in one function."""
+    from airflow_skyvern.compat.sdk import get_current_context, task
+
+    with dag_of("nested") as dag:
+
+        @task
+        def outer() -> dict[str, Any]:
+            with noted("nested"):
+                context = get_current_context()
+                runs = {vendor: operator(fake, vendor, parameters={"vendor": vendor}) for vendor in "ABC"}
+                return {vendor: run.execute(context) for vendor, run in runs.items()}
+
+        outer()
+    return dag
+
+
+def ordinary(fake: FakeSkyvern, **more: Any) -> Any:
+    with dag_of("ordinary") as dag:
+        operator(fake, **more)
+    return dag
+
+
+def deferred(fake: FakeSkyvern) -> Any:
+    with dag_of("deferred") as dag:
+        operator(fake, deferrable=True)
+    return dag
+
+
+def mapped(fake: FakeSkyvern) -> Any:
+    from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+
+    workflow = fake.workflow(parameters={"vendor": "string"})
+    with dag_of("mapped") as dag:
+        SkyvernRunWorkflowOperator.partial(task_id="run", workflow_id=workflow, poll_interval=0.05).expand(
+            parameters=[{"vendor": vendor} for vendor in "ABC"]
+        )
+    return dag
+
+
+def subclass(fake: FakeSkyvern) -> Any:
+    """A subclass that does something before and after."""
+    from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+
+    class Extended(SkyvernRunWorkflowOperator):
+        def execute(self, context: Any) -> Any:
+            return {"extended": super().execute(context)}
+
+    with dag_of("subclass") as dag:
+        Extended(task_id="run", workflow_id=fake.workflow(), poll_interval=0.05)
+    return dag
+
+
+def overtaken(fake: FakeSkyvern) -> Any:
+    """A try that another one replaces in Airflow's database before it starts its run."""
+    from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+
+    class Overtaken(SkyvernRunWorkflowOperator):
+        def execute(self, context: Any) -> Any:
+            replace_in_database(context["ti"])
+            with noted("overtaken"):
+                return super().execute(context)
+
+    with dag_of("overtaken") as dag:
+        Overtaken(task_id="run", workflow_id=fake.workflow(), poll_interval=0.05)
+    return dag
+
+
+def replace_in_database(ti: Any) -> None:
+    """Do what Airflow does when it gives up a try: 3.x gives the next one another id, 2.11 counts."""
+    from airflow import settings
+    from sqlalchemy import text
+
+    from airflow_skyvern.compat import is_airflow_3
+
+    change = "id = lower(hex(randomblob(16)))" if is_airflow_3() else "try_number = try_number + 1"
+    with settings.engine.begin() as connection:  # type: ignore[union-attr]  # there is one
+        connection.execute(text(f"UPDATE task_instance SET {change} WHERE dag_id = 'overtaken'"))
+
+
+WORLDS = {
+    "nested": nested,
+    "ordinary": ordinary,
+    "deferred": deferred,
+    "mapped": mapped,
+    "subclass": subclass,
+    "overtaken": overtaken,
+}
+
+if __name__ == "__main__":
+    WORLD = import_module("tests.support.dag_test_world")  # as its DAG file imports it
+    sys.exit(WORLD.main())

@@ -1,0 +1,60 @@
+"""What `dag.test()` does with our operators: all in one process, without a scheduler, on each Airflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUNS = {"ordinary": 1, "deferred": 1, "mapped": 3, "subclass": 1}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    home = tmp_path_factory.mktemp("dag_test")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
+        "PYTHONPATH": str(ROOT),
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.dag_test_world"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    found = home / "results.json"
+    assert found.exists(), done.stdout[-5000:] + done.stderr[-10000:]
+    results: dict[str, Any] = json.loads(found.read_text())
+    return results
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_an_operator_that_is_a_task_starts_its_run(walked: dict[str, Any], name: str) -> None:
+    assert walked[name] == {"state": "success", "starts": RUNS[name], "said": []}
+
+
+def test_an_operator_inside_a_task_refuses_before_anything_is_started(walked: dict[str, Any]) -> None:
+    nested = walked["nested"]
+    assert (nested["state"], nested["starts"]) == ("failed", 0)
+    assert len(nested["said"]) == 1, "AirflowFailException means that there is no retry"
+    assert (
+        "AirflowFailException: SkyvernRunWorkflowOperator 'A' was executed inside task 'outer'" in nested["said"][0]
+    )
+
+
+def test_a_try_that_was_replaced_in_the_database_starts_nothing(walked: dict[str, Any]) -> None:
+    assert walked["overtaken"]["starts"] == 0
+    assert "SkyvernOvertaken: Another try of this task has taken over" in walked["overtaken"]["said"][0]
