@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from airflow_skyvern import compat
 from airflow_skyvern.task import xcom
+from airflow_skyvern.task.deferral import note_of
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
@@ -18,9 +21,13 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.key import RunKey
     from airflow_skyvern.runs.store import StartStore
 
+T = TypeVar("T")
 
 UNKNOWN = "unknown"
 """The state of a task whose state Airflow does not return."""
+
+CONFIRMATION = 0.3
+"""Seconds after which Airflow is asked again about a task that seems to be deleted."""
 
 
 class TaskTry:
@@ -55,6 +62,16 @@ class TaskTry:
         """When this try has started, in seconds since the epoch."""
         start = self._ti.start_date
         return start.timestamp() if start else None
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether this try goes on after a deferral."""
+        return compat.deferral_of(self._ti)[0] is not None
+
+    @property
+    def deferred_run_id(self) -> str | None:
+        """The run that the deferral of this try carries, if it goes on after one."""
+        return note_of(compat.deferral_of(self._ti)[1]).get("run_id")
 
     @property
     def start_store(self) -> StartStore:
@@ -150,20 +167,44 @@ class TaskTry:
         return self._state() in compat.ENDED_BY_USER
 
     def state_within(self, seconds: float) -> str | None:
-        """
-        Return the state of this task in Airflow; ``unknown`` where Airflow does not answer in time.
+        """Return the state of this task in Airflow; ``unknown`` where Airflow does not answer in time."""
+        unknown: str | None = UNKNOWN
+        return answer_within(seconds, self._state, unknown)
 
-        May be called in a signal handler: the interrupted code may hold the lock of the connection to Airflow, so a
-        thread asks, and is abandoned when it gets no answer.
+    def known_run_id(self, group: str | None) -> str | None:
         """
-        answers: list[str | None] = []
-        thread = threading.Thread(target=lambda: answers.append(self._state()), daemon=True)
-        thread.start()
-        thread.join(seconds)
-        return answers[0] if answers else UNKNOWN
+        Return the run that this task has published, or that Airflow's task state has for this attempt group.
+
+        None also where Airflow does not answer.
+        """
+        with suppress(Exception):
+            if (published := self.published_run_id()) is not None:
+                return published
+        with suppress(Exception):
+            record = self.start_store.read(group) if group is not None else None
+            return record.run_id if record is not None else None
+        return None
 
     def _state(self) -> str | None:
         try:
-            return compat.state_of_running_task(self._ti)
+            state = compat.state_of_running_task(self._ti)
+            if state == compat.DELETED:
+                time.sleep(CONFIRMATION)
+                state = compat.state_of_running_task(self._ti)
         except Exception:  # noqa: BLE001  whatever keeps Airflow from answering
             return UNKNOWN
+        return state
+
+
+def answer_within(seconds: float, question: Callable[[], T], otherwise: T) -> T:
+    """
+    Return what a function returns, or something else where it takes too long.
+
+    May be called in a signal handler: the interrupted code may hold the lock of the connection to Airflow, so a
+    thread asks, and is abandoned when it gets no answer.
+    """
+    answers: list[T] = []
+    thread = threading.Thread(target=lambda: answers.append(question()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else otherwise
