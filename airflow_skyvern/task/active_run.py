@@ -31,6 +31,9 @@ LONGEST_SLEEP = 1.0
 STATE_BUDGET = 1.5
 """Seconds of a killed task for asking Airflow why; the rest of its time is for canceling the run."""
 
+LOOKUP_BUDGET = 0.7
+"""Seconds of a killed task for reading its XCom or its connection."""
+
 REQUEST_TIMEOUT = 1.2
 """Seconds for one request of a killed task: its budget has to suffice for a fetch that fails, and for the cancel."""
 
@@ -235,7 +238,7 @@ class ActiveRun:
         group = self._group()
         run_id = self._run_id
         if run_id is None and self._try is not None and self._may_have_run():
-            run_id = answer_within(STATE_BUDGET, lambda: self._known_run_id(group), None)
+            run_id = answer_within(LOOKUP_BUDGET, lambda: self._known_run_id(group), None)
         client = self._emergency_client() if run_id or (group and self._may_have_run()) else None
         if client is None:
             self._log.info("The task was killed; no Skyvern run is known to be active")
@@ -341,7 +344,7 @@ class ActiveRun:
         hook = self._hook()
         if (client := hook.emergency_client(REQUEST_TIMEOUT)) is not None:
             return client
-        answer_within(STATE_BUDGET, lambda: _connect(hook), None)
+        answer_within(LOOKUP_BUDGET, lambda: _connect(hook), None)
         return hook.emergency_client(REQUEST_TIMEOUT)
 
 

@@ -59,8 +59,8 @@ class SkyvernRunTrigger(BaseTrigger):
     :param skyvern_conn_id: Id of the connection of type ``skyvern``.
     :param poll_interval: Seconds between two polls of the run.
     :param deadline: When the wait times out, in seconds since the epoch.
-    :param cancel_on_kill: Whether the run is canceled when a user marks, clears or deletes the deferred task. Needs
-        Airflow 3.3; older versions do not notify a trigger. Default: False.
+    :param cancel_on_kill: Whether the run is canceled when a user marks, clears or deletes the deferred task.
+        Default: False.
     :param pause_known: Whether the run is known to be paused, so that only the next pause ends the wait. None: no
         pause ends it. Default: None.
     :param log_blocks: Whether to log which blocks of the workflow have begun and ended. Default: False.
@@ -150,7 +150,9 @@ class SkyvernRunTrigger(BaseTrigger):
         all are when the triggerer shuts down, which is no time for questions.
         """
         shuts_down = self._triggerer is not None and self._triggerer.done()
-        if self.cancel_on_kill and not (self._is_over or shuts_down or compat.calls_on_kill()):
+        if self._is_over or shuts_down or self.task_instance is None or compat.calls_on_kill():
+            return
+        if self.cancel_on_kill:
             self._cancel_in_background()
 
     def _cancel_in_background(self) -> asyncio.Task[None]:
