@@ -98,15 +98,12 @@ class RunLifecycle(BaseOperator):
 
         if not self.durable:
             return None
-        is_mapped = compat.map_index_for_lookups(task_try.ti) is not None
         group_known = True
         try:
             request = self._request()
         except Exception:  # noqa: BLE001  whatever a half-rendered argument raises
-            request, group_known = (
-                RunRequest(workflow_id="unknown"),
-                not is_mapped,
-            )  # only a mapped one's is in the key
+            request = RunRequest(workflow_id="unknown")
+            group_known = compat.map_index_for_lookups(task_try.ti) is None  # only a mapped task's request is in it
         key = task_try.run_key(request)
         own = task_try.ti.task_id == self.task_id
         return Names(key.group if group_known else None, key.task, only_task=key.names_airflow and own)

@@ -210,7 +210,7 @@ class ActiveRun:
             return
         state = self._try.state_within(STATE_BUDGET)
         self._verdict = Verdict.CANCEL if state in compat.ENDED_BY_USER else Verdict.LEAVE
-        if self._verdict is Verdict.LEAVE and not self._over:
+        if self._verdict is Verdict.LEAVE and not self._over and self._may_have_run():
             self._log.warning(
                 "Skyvern run %s: not canceled, although this worker was stopped: the next try resumes it, and no "
                 "user ended the task (its state is %s)",
