@@ -18,8 +18,10 @@ from importlib.util import find_spec
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
+    import asyncio
     from pathlib import Path
     from uuid import UUID
 
@@ -91,17 +93,48 @@ def hostname() -> str:
 
 
 def state_of_running_task(ti: Any) -> str | None:
-    """Return the state that Airflow's database has of a task that is running here; 3.x has no method of that name."""
+    """
+    Return the state that Airflow's database has of a task that is running here, or :data:`DELETED`.
+
+    3.x has no method for it. On 2.11, ``airflow tasks test`` runs a task that never has a row.
+
+    :raises Exception: Airflow does not answer.
+    """
     if not is_airflow_3():
         state: str | None = ti.current_state()
-        return state
+        return _stored_state(ti) if state is None and not getattr(ti, "test_mode", False) else state
     states = ti.get_task_states(
         ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=map_index_for_lookups(ti)
     )
-    return next(iter(states.get(ti.run_id, {}).values()), None)
+    return _only_state(states, ti.run_id)
 
 
-ENDED_BY_USER = frozenset({"failed", "success", "skipped", "removed", "restarting"})
+def _only_state(states: Mapping[str, Mapping[str, str | None]], run_id: str) -> str | None:
+    """Read Airflow's answer about one task instance: it leaves out those without a row, and has null for no state."""
+    return next(iter(states.get(run_id, {}).values()), DELETED)
+
+
+def _stored_state(ti: Any) -> str | None:
+    """Read the state from the database; for 2.11, where workers and triggers may."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    names = ("dag_id", "run_id", "task_id", "map_index")
+    with create_session() as session:
+        query = session.query(TaskInstance.task_id, TaskInstance.state)
+        row = query.filter_by(**{name: getattr(ti, name) for name in names}).one_or_none()
+    return DELETED if row is None else row[1]
+
+
+DELETED = "deleted"
+"""
+What stands for the state of a task instance that has no row: somebody has deleted its DAG, its DAG run or itself.
+
+A row without a state is another thing: Airflow takes the state away from tasks whose scheduler has died, and runs
+them again.
+"""
+
+ENDED_BY_USER = frozenset({"failed", "success", "skipped", "removed", "restarting", DELETED})
 """
 The states that a user gives to a task that is running or deferred: marked, its task deleted, or cleared
 (``restarting``, on all versions). Every other state is a step of Airflow's own: a task that is ``queued`` or
@@ -154,20 +187,43 @@ def timed_out_by_airflow() -> bool:
     return isinstance(sys.exc_info()[1], AirflowTaskTimeout)
 
 
-def context_of_timed_out_task() -> Context | None:
+def current_context() -> Context | None:
     """
-    Return the context of a resumed task whose ``execution_timeout`` was over before it was called; 2.11.
+    Return the context of the task that this process executes, or None.
 
-    There Airflow calls ``on_kill`` of a task that knows nothing yet.
+    Airflow may call ``on_kill`` of a task that knows nothing yet: while its templates are rendered, and on 2.11 when
+    its ``execution_timeout`` was over before it was resumed.
     """
-    if is_airflow_3():
-        return None
     from airflow_skyvern.compat.sdk import AirflowException, get_current_context
 
     try:
         return get_current_context()
-    except AirflowException:
+    except (AirflowException, RuntimeError):
         return None
+
+
+def is_executed(context: Mapping[str, Any]) -> bool:
+    """Return whether this process executes the task of a context, and does not render its templates for a page."""
+    current = current_context()
+    return current is not None and current.get("ti") is context.get("ti")
+
+
+def refuses_retry(task: Any, error: BaseException, ti: Any) -> bool:
+    """Return whether the task's retry policy fails it for good after this error; there are policies from 3.3 on."""
+    policy = getattr(task, "retry_policy", None)
+    if policy is None:
+        return False
+    try:
+        decision = policy.evaluate(exception=error, try_number=ti.try_number, max_tries=ti.max_tries, context=None)
+    except Exception:  # noqa: BLE001  the author's own code; Airflow ignores a policy that raises
+        return False
+    return str(getattr(decision.action, "value", decision.action)).lower() == "fail"
+
+
+def deferral_of(ti: Any) -> tuple[str | None, Any]:
+    """Return the method by which a task is resumed, and its arguments as they are stored; 3.x has no public way."""
+    source = getattr(ti, "_ti_context_from_server", None) if is_airflow_3() else ti
+    return getattr(source, "next_method", None), getattr(source, "next_kwargs", None)
 
 
 def deferral_timed_out(next_kwargs: Mapping[str, Any] | None) -> bool:
@@ -323,21 +379,53 @@ def task_failed_event() -> TriggerEvent:
     return TaskFailedEvent()
 
 
+def calls_on_kill() -> bool:
+    """Return whether Airflow notifies a trigger whose task was ended; from 3.3 on. Below, it only cancels it."""
+    from airflow.triggers.base import BaseTrigger
+
+    return hasattr(BaseTrigger, "on_kill")
+
+
+def triggerers_main_task() -> asyncio.Task[Any] | None:
+    """Return the asyncio task that runs the triggerer: when it is done, the triggerer is shutting down."""
+    from asyncio import all_tasks, get_running_loop
+
+    loop = get_running_loop()
+    if loop not in _TRIGGERERS:
+        tasks = (task for task in all_tasks() if getattr(task.get_coro(), "__qualname__", "") == TRIGGERER)
+        _TRIGGERERS[loop] = next(tasks, None)
+    return _TRIGGERERS[loop]
+
+
+TRIGGERER = "TriggerRunner.arun"
+"""The coroutine of the triggerer, from 2.11 to 3.3."""
+
+_TRIGGERERS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Any] | None] = WeakKeyDictionary()
+
+
 async def state_of_deferred_task(ti: Any) -> str | None:
-    """Return the state of a trigger's task, asked from the triggerer; for ``on_kill``, from 3.3 on."""
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+    """
+    Return the state of a trigger's task, or :data:`DELETED`; asked from the triggerer.
+
+    :raises Exception: Airflow does not answer.
+    """
     from asgiref.sync import sync_to_async
+
+    if not is_airflow_3():
+        return await sync_to_async(_stored_state)(ti)
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     states: dict[str, Any] = await sync_to_async(RuntimeTaskInstance.get_task_states)(
         dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
     )
-    return next(iter(states.get(ti.run_id, states).values()), None)
+    return _only_state(states, ti.run_id)
 
 
 async def xcom_of_deferred_task(ti: Any, key: str) -> Any:
-    """Return an XCom that a trigger's task has pushed, asked from the triggerer; from 3.3 on."""
-    from airflow.sdk.execution_time.xcom import XCom
+    """Return an XCom that a trigger's task has pushed, asked from the triggerer."""
     from asgiref.sync import sync_to_async
+
+    from airflow_skyvern.compat.sdk import XCom
 
     return await sync_to_async(XCom.get_one)(
         key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index

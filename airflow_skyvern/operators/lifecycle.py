@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
-from airflow_skyvern import metrics
+from airflow_skyvern import compat, metrics
 from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout
 from airflow_skyvern.finished_runs.uri import runs_uri
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.results.uploads import Uploads
     from airflow_skyvern.runs.wait import Wait
-    from airflow_skyvern.task.active_run import ActiveRun
+    from airflow_skyvern.task.active_run import ActiveRun, Names
     from airflow_skyvern.task.approval import Approvals, Note
     from airflow_skyvern.task.task_try import TaskTry
     from airflow_skyvern.triggers import SkyvernRunTrigger
@@ -85,7 +85,32 @@ class RunLifecycle(BaseOperator):
     def _active_run(self) -> ActiveRun:
         from airflow_skyvern.task.active_run import ActiveRun
 
-        return ActiveRun(lambda: self.hook, self.log, cancel_on_kill=self.cancel_on_kill, durable=self.durable)
+        return ActiveRun(
+            lambda: self.hook,
+            self.log,
+            cancel_on_kill=self.cancel_on_kill,
+            durable=self.durable,
+            names=self._names,
+            refuses_retry=lambda task_try, error: compat.refuses_retry(self, error, task_try.ti),
+            lost_start_timeout=self.lost_start_timeout,
+        )
+
+    def _names(self, task_try: TaskTry) -> Names | None:
+        """Return what the runs of this try carry, also where templates have failed; None if they carry nothing."""
+        from airflow_skyvern.client.run_request import RunRequest
+        from airflow_skyvern.task.active_run import Names
+
+        if not self.durable:
+            return None
+        group_known = True
+        try:
+            request = self._request()
+        except Exception:  # noqa: BLE001  whatever a half-rendered argument raises
+            request = RunRequest(workflow_id="unknown")
+            group_known = compat.map_index_for_lookups(task_try.ti) is None  # only a mapped task's request is in it
+        key = task_try.run_key(request)
+        own = task_try.ti.task_id == self.task_id
+        return Names(key.group if group_known else None, key.task, only_task=key.names_airflow and own)
 
     @cached_property
     def _output_options(self) -> OutputOptions:
@@ -121,9 +146,8 @@ class RunLifecycle(BaseOperator):
         from airflow_skyvern.client.api import run_workflow
 
         self._before_start(request)
-        self._active_run.will_start(task_try, None)
         self._announce(task_try, None)
-        call = replace(run_workflow(self._with_uploads(request)), before_sending=task_try.ensure_current)
+        call = replace(run_workflow(self._with_uploads(task_try, request)), before_sending=task_try.ensure_current)
         run: Run = self.hook.send(call)
         metrics.run_started(self.skyvern_conn_id, resumed=False)
         return run
@@ -139,7 +163,6 @@ class RunLifecycle(BaseOperator):
         from airflow_skyvern.runs.submission import Attempt, Submission
 
         key = task_try.run_key(request)
-        self._active_run.will_start(task_try, key.group)
         self._announce(task_try, key.group)
         submission = Submission(
             self.hook.send,
@@ -150,7 +173,7 @@ class RunLifecycle(BaseOperator):
             lost_start_timeout=self.lost_start_timeout,
             before_start=lambda: self._before_start(request),
             ensure_current=task_try.ensure_current,
-            final_request=self._with_uploads,
+            final_request=partial(self._with_uploads, task_try),
             rejects=self._output_options.rejects,
             sleep=self._active_run.sleep,
         )
@@ -296,9 +319,9 @@ class RunLifecycle(BaseOperator):
             replacement.run_id,
         )
         task_try.ensure_current()
+        self._active_run.is_running(task_try, replacement.run_id)
         task_try.start_store.replaced(run.run_id, replacement.run_id)
         task_try.publish_run(replacement)
-        self._active_run.is_running(task_try, replacement.run_id)
         if self.deferrable and deadline > time.time():
             self._defer(task_try, replacement.run_id, deadline)
         return self._wait(task_try, replacement.run_id, deadline)
@@ -309,6 +332,7 @@ class RunLifecycle(BaseOperator):
         try:
             return find_replacement(self.hook.send, run, self.workflow_id, self._active_run.sleep)
         except SkyvernError as error:
+            self._active_run.stop_if_killed()
             self.log.warning(
                 "Skyvern run %s: Skyvern may have started another one in its place. %s", run.run_id, error
             )
@@ -345,15 +369,18 @@ class RunLifecycle(BaseOperator):
 
         if task_try.was_overtaken(DEADLINE_PATIENCE):
             task_try.ensure_current()  # a process that was stopped for long finds its deadline passed
-        self._active_run.ended()
+        self._active_run.is_unwanted()
         link = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
         try:
             run = cancel_and_fetch(self.hook.send, wait.run_id, DEADLINE_PATIENCE, self._active_run.sleep)
         except SkyvernError as error:
+            self._active_run.stop_if_killed()
+            self._active_run.ended()
             raise SkyvernWaitTimeout(
                 f"Skyvern run {wait.run_id} did not end in time and may still be running: {error}{link}",
                 wait.run,
             ) from error
+        self._active_run.ended()
         if run.succeeded:
             return run
         metrics.run_ended(self.skyvern_conn_id, run)
@@ -372,10 +399,11 @@ class RunLifecycle(BaseOperator):
 
         return Uploads(self.upload or {}, self.upload_conn_id)
 
-    def _with_uploads(self, request: RunRequest) -> RunRequest:
-        """Send the files of the run; only a try that starts it does."""
+    def _with_uploads(self, task_try: TaskTry, request: RunRequest) -> RunRequest:
+        """Send the files of the run; only a try that starts it does, right before the start."""
         sent = self._uploads.sent_for(request, self.hook.upload_file, self.log)
         self._active_run.stop_if_killed()
+        self._active_run.will_start(task_try)
         return sent
 
 

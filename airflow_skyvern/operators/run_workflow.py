@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow_skyvern import compat
 from airflow_skyvern.client.durations import interval_of, seconds_of
 from airflow_skyvern.compat.sdk import AirflowException, conf
-from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
+from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.operators.lifecycle import REQUEST_FIELDS, RunLifecycle, trigger_class
 from airflow_skyvern.results.contract import check_schema
@@ -20,6 +20,7 @@ from airflow_skyvern.results.uploads import check_upload
 from airflow_skyvern.task.approval import answer_of, check_approval, is_answer, is_resumed
 from airflow_skyvern.task.arguments import check_arguments, included
 from airflow_skyvern.task.deadlines import deadline_to_fetch
+from airflow_skyvern.task.deferral import note_of
 from airflow_skyvern.task.nesting import NO_IDENTITY, check_is_the_task
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
@@ -27,7 +28,6 @@ from airflow_skyvern.task.task_try import TaskTry
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
     from airflow_skyvern.results.options import ExpectedFiles
-    from airflow_skyvern.runs.event import RunEvent
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
 """An hour more than the longest run that Skyvern allows (480 minutes)."""
@@ -258,15 +258,22 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         """
         if content is self.parameters and id(content) not in (seen_oids or ()):
             content = included(content)
-        return super().render_template(content, context, jinja_env, seen_oids)
+        try:
+            return super().render_template(content, context, jinja_env, seen_oids)
+        except Exception as error:
+            if compat.is_executed(context):  # and not rendered for a page of Airflow
+                self._active_run.give_up(error, TaskTry(context))
+            raise
 
     def execute(self, context: Context) -> Any:
         """Start the run, publish it, and wait for its end or defer."""
-        task_try = TaskTry(context)
-        if self.deferrable:
-            trigger_class()  # a deployment that is half done fails here, before anything is started
-        with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
+        with no_retry_for_permanent_errors():  # before anything is noted: the run of the other task is not ours
             check_is_the_task(self, context, NO_IDENTITY)
+        task_try = TaskTry(context)
+        self._active_run.begins(task_try)
+        with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
+            if self.deferrable:
+                trigger_class()  # a deployment that is half done fails here, before anything is started
             check_destination(self)
             run = self._start(task_try)
             task_try.ensure_current()
@@ -293,6 +300,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
 
         :param skyvern: What the run page reads of the try, see :mod:`airflow_skyvern.task.deferral`.
         """
+        from airflow_skyvern.runs.event import event_of
+
         task_try = TaskTry(context)
         if try_number is not None and try_number != task_try.number:
             self.log.warning("Resumed with the event of try %d, which is over: starting again", try_number)
@@ -301,7 +310,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             self.log.warning("Skyvern run %s: asks nothing; the answer to an earlier request is ignored", unasked)
             self._defer(task_try, unasked, deadline)
         with self._active_run.canceled_if_given_up():
-            ended = self._valid(event, task_try, skyvern)
+            ended = event_of(event)
         run_id, deadline = ended["run_id"], deadline_to_fetch(ended, deadline, self.log)
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
             if ended["reason"] == "paused":
@@ -313,18 +322,6 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
                     self._ask(task_try, run_id, deadline)
                 self._defer(task_try, run_id, deadline, pause_known=True)
             return self._wait(task_try, run_id, deadline, end_known=ended["reason"] == "ended")
-
-    def _valid(self, event: Any, task_try: TaskTry, note: Any) -> RunEvent:
-        """Validate the event; if it is invalid, note the run that this failure may give up."""
-        from airflow_skyvern.runs.event import event_of
-
-        try:
-            return event_of(event)
-        except SkyvernError:
-            run_id = note["run_id"] if note else task_try.published_run_id()
-            if run_id is not None:
-                self._active_run.is_running(task_try, run_id)
-            raise
 
     def approval_complete(
         self,
@@ -351,7 +348,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
                     return self.execute_complete(context, event, deadline, try_number)
             elif answer.approved:
                 approvals.approve(request, answer)
-            elif (rejected := approvals.reject(request, answer)) is not None:
+            elif (rejected := approvals.reject(request, answer, self._active_run.is_unwanted)) is not None:
                 return self._rejected(task_try, *rejected)
             return self._defer(task_try, run_id, deadline)
 
@@ -363,12 +360,13 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         run is fetched once more then, and canceled if it has not ended. When the trigger itself failed, as its class
         could not be loaded during a deployment, this worker polls for a minute and then defers again.
         """
+        task_try = TaskTry(context)
+        run_id = note_of(next_kwargs).get("run_id") or task_try.published_run_id()
+        self._active_run.begins(task_try, run_id)
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowException as error:
-            task_try = TaskTry(context)
-            run_id = task_try.published_run_id() if next_method == "__fail__" else None
-            if run_id is None:
+            if run_id is None or next_method != "__fail__":
                 raise
             with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
                 if not compat.deferral_timed_out(next_kwargs):

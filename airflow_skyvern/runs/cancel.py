@@ -1,17 +1,25 @@
-"""Canceling a run: within the seconds that Airflow leaves to a killed task, or until Skyvern can be reached."""
+"""
+Canceling a run: within the seconds that Airflow leaves to a killed task, or until Skyvern can be reached.
+
+A cancel of a run that has ended changes nothing in Skyvern, and sends the run's webhook again. So each of these
+functions fetches the run first. Where that fails, a cancel may still work: a needless webhook is better than a run
+that nobody waits for.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import tenacity
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.retry import RETRY_INTERVAL, while_transient
+from airflow_skyvern.client.retry import RETRY_INTERVAL, while_transient, while_transient_async
 from airflow_skyvern.exceptions import SkyvernError
-from airflow_skyvern.runs.key import GROUP_TAG
-from airflow_skyvern.runs.lookup import fetch_run, tagged_runs
+from airflow_skyvern.runs.key import GROUP_TAG, TASK_TAG
+from airflow_skyvern.runs.lookup import REPLACED_STATUSES, fetch_run, tagged_runs
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.retry import Sleep
@@ -35,105 +43,231 @@ LATE_START = 30.0
 """Seconds for which a run is searched for whose start was unanswered when its task was killed."""
 
 
+@dataclass(frozen=True)
+class Ended:
+    """
+    A run that was to be canceled.
+
+    :param run: The run as it is then.
+    :param canceled: Whether a cancel was sent; it is not for a run that has ended by itself.
+    """
+
+    run: Run
+    canceled: bool
+
+
 def cancel_within_budget(
-    send: Send, run_id: str | None, group: str | None, log: Log, budget: float = KILL_BUDGET
+    send: Send,
+    run_id: str | None,
+    group: str | None,
+    log: Log,
+    budget: float = KILL_BUDGET,
+    *,
+    start_sent: bool = True,
 ) -> None:
     """
     Cancel the run of a killed task and confirm that it is canceled; raises nothing.
 
     :param send: Sends a call, once and not for long.
     :param run_id: The run, if its start has been answered.
-    :param group: The tag to find it by, if its start is still unanswered.
+    :param group: The tag to find it by, if its start is still unanswered; or what Skyvern started in its place.
     :param budget: Seconds for all of it.
+    :param start_sent: Whether a start may be unanswered, so that a run may appear during the search.
     """
-    work = _KilledRun(send, run_id, group)
+    work = _KilledTask(send, run_id, group, start_sent=start_sent)
     until = time.monotonic() + budget
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda confirmed: not confirmed),
+        retry=tenacity.retry_if_result(lambda done: not done),
         stop=lambda _: time.monotonic() + KILL_INTERVAL >= until,
         wait=tenacity.wait_fixed(KILL_INTERVAL),
         retry_error_callback=lambda _: False,
     )
-    if retrying(work.cancel):
-        log.info("Skyvern run %s: canceled, as the task was killed", work.run_id)
-    elif work.requested:
-        log.warning("Skyvern run %s: cancel requested, as the task was killed; not confirmed yet", work.run_id)
-    else:
-        where = work.run_id or "(its start was not answered)"
-        log.warning("Skyvern run %s may still be running. %s", where, work.problem)
+    retrying(work.cancel)
+    work.report(log)
 
 
-class _KilledRun:
-    """The run of a killed task, and how far its cancel has got."""
+class _KilledTask:
+    """The active runs of a killed task, and how far their cancel has got."""
 
-    def __init__(self, send: Send, run_id: str | None, group: str | None) -> None:
-        self.run_id = run_id
-        self.requested = False
-        self.problem: object = "No active run was found."
+    def __init__(self, send: Send, run_id: str | None, group: str | None, *, start_sent: bool) -> None:
         self._send = send
         self._group = group
+        self._start_sent = start_sent
+        self._open = [run_id] if run_id else []
+        self._searched = bool(run_id) or group is None
+        self._requested: set[str] = set()
+        self._ended: dict[str, bool] = {}
+        self._problem: object = "No active run was found."
 
     def cancel(self) -> bool:
-        """Take the next steps, and return whether the run is certainly canceled."""
+        """Take the next steps, and return whether no run of the task is active any more."""
+        for run_id in list(self._open):
+            self._try(self._end, run_id)
+        if not self._searched:
+            self._try(self._search)
+            for run_id in list(self._open):
+                self._try(self._end, run_id)
+        return self._searched and not self._open
+
+    def _try(self, step: Callable[..., None], *args: str) -> None:
         try:
-            if self.run_id is None and self._group is not None:
-                self.run_id = _active_run_of(self._send, self._group)
-            if self.run_id is None:
-                return False
-            if not self.requested:
-                self._send(api.cancel_run(self.run_id))
-                self.requested = True
-            return fetch_run(self._send, self.run_id).is_final
-        except SkyvernError as error:
-            self.problem = error
-            return False
+            step(*args)
+        except SkyvernError as error:  # the next attempt continues here
+            self._problem = error
+
+    def report(self, log: Log) -> None:
+        """Log what became of each run."""
+        for run_id, canceled in self._ended.items():
+            what = "canceled, as the task was killed" if canceled else "has ended, so there is nothing to cancel"
+            log.info("Skyvern run %s: %s", run_id, what)
+        for run_id in self._open:
+            if run_id in self._requested:
+                log.warning("Skyvern run %s: cancel requested, as the task was killed; not confirmed yet", run_id)
+            else:
+                log.warning("Skyvern run %s may still be running. %s", run_id, self._problem)
+        if not self._searched:
+            log.warning("Skyvern run (its start was not answered) may still be running. %s", self._problem)
+        elif not (self._open or self._ended):
+            log.info("The task was killed; no Skyvern run of it is active")
+
+    def _search(self) -> None:
+        assert self._group is not None
+        found = active_runs_of(self._send, GROUP_TAG, self._group)
+        self._open += [run_id for run_id in found if run_id not in self._ended]
+        self._searched = bool(found) or not self._start_sent
+
+    def _end(self, run_id: str) -> None:
+        if run_id not in self._requested:
+            if (run := _fetched(self._send, run_id)) is not None and run.is_final:
+                self._note_end(run, canceled=False)
+                return
+            self._send(api.cancel_run(run_id))
+            self._requested.add(run_id)
+        run = fetch_run(self._send, run_id)
+        if run.is_final:
+            self._note_end(run, canceled=True)
+
+    def _note_end(self, run: Run, *, canceled: bool) -> None:
+        self._open.remove(run.run_id)
+        self._ended[run.run_id] = canceled
+        if not canceled and run.status in REPLACED_STATUSES and self._group is not None and len(self._ended) == 1:
+            self._searched = self._start_sent = False  # Skyvern may have started another one in its place
 
 
-def cancel_and_fetch(send: Send, run_id: str, patience: float = CANCEL_PATIENCE, sleep: Sleep = time.sleep) -> Run:
+def cancel_unless_ended(
+    send: Send, run_id: str, patience: float = CANCEL_PATIENCE, sleep: Sleep = time.sleep
+) -> Ended:
     """
-    Cancel a run, also when Skyvern cannot be reached for a while, and return it as it is then.
+    Cancel a run unless it has ended, also when Skyvern cannot be reached for a while.
 
     :param patience: Seconds after which a transient error is raised instead of retried.
     :raises SkyvernError: the run could not be canceled, or not be fetched afterwards.
     """
+    requested = False
 
-    def cancel() -> Run:
-        send(api.cancel_run(run_id))
-        return fetch_run(send, run_id)
+    def cancel() -> Ended:
+        nonlocal requested
+        run = _fetched(send, run_id)
+        if run is None or not run.is_final:
+            send(api.cancel_run(run_id))
+            requested = True
+            run = fetch_run(send, run_id)
+        return Ended(run, requested)
 
-    canceled: Run = while_transient(patience, sleep=sleep)(cancel)
-    return canceled
+    ended: Ended = while_transient(patience, sleep=sleep)(cancel)
+    return ended
 
 
-def cancel_if_active(send: Send, run_id: str | None, group: str | None, sleep: Sleep = time.sleep) -> Run | None:
+def cancel_and_fetch(send: Send, run_id: str, patience: float = CANCEL_PATIENCE, sleep: Sleep = time.sleep) -> Run:
+    """Call :func:`cancel_unless_ended`, and return the run as it is then."""
+    return cancel_unless_ended(send, run_id, patience, sleep).run
+
+
+async def cancel_unless_ended_async(
+    fetch: Callable[[], Awaitable[Run]],
+    cancel: Callable[[], Awaitable[object]],
+    sleep: Callable[[float], Awaitable[None]],
+    patience: float = CANCEL_PATIENCE,
+) -> Ended:
+    """:func:`cancel_unless_ended` for an event loop."""
+    requested = False
+
+    async def attempt() -> Ended:
+        nonlocal requested
+        try:
+            run = await fetch()
+        except SkyvernError:
+            run = None
+        if run is None or not run.is_final:
+            await cancel()
+            requested = True
+            run = await fetch()
+        return Ended(run, requested)
+
+    ended: Ended = await while_transient_async(patience, sleep=sleep)(attempt)
+    return ended
+
+
+def cancel_if_active(
+    send: Send,
+    run_id: str | None,
+    group: str | None,
+    sleep: Sleep = time.sleep,
+    *,
+    patience: float = CANCEL_PATIENCE,
+    late_start: float | None = None,
+) -> list[Run]:
     """
-    Cancel the run of a task that is over, if it is still active; also when Skyvern is away for minutes.
+    Cancel what a task that is over has left active; also when Skyvern is away for minutes.
 
     :param run_id: The run, if its start has been answered.
     :param group: The tag to find it by otherwise: its start may have been unanswered when the task was killed, so the
         run is searched for during half a minute.
-    :return: The run as it is then; None if there was nothing to cancel.
-    :raises SkyvernError: the run could not be canceled.
+    :param patience: Seconds after which a transient error is raised instead of retried.
+    :param late_start: Seconds of the search, counted from its first answer.
+    :return: The runs that were canceled, as they are then.
+    :raises SkyvernError: a run could not be canceled.
     """
-    found = run_id or (_late_run(send, group, sleep) if group else None)
-    if found is None or while_transient(CANCEL_PATIENCE, sleep=sleep)(fetch_run, send, found).is_final:
-        return None
-    return cancel_and_fetch(send, found, sleep=sleep)
+    late_start = LATE_START if late_start is None else late_start
+    found = [run_id] if run_id else _late_runs(send, group, sleep, patience, late_start) if group else []
+    ended = [cancel_unless_ended(send, each, patience, sleep) for each in found]
+    return [each.run for each in ended if each.canceled]
 
 
-def _late_run(send: Send, group: str, sleep: Sleep) -> str | None:
-    until = time.monotonic() + LATE_START
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda found: found is None),
-        stop=lambda _: time.monotonic() >= until,
-        wait=tenacity.wait_fixed(RETRY_INTERVAL),
-        sleep=sleep,
-        retry_error_callback=lambda _: None,
-    )
-    found: str | None = retrying(while_transient(CANCEL_PATIENCE, sleep=sleep), _active_run_of, send, group)
+def active_runs_of(send: Send, tag: str, value: str) -> list[str]:
+    """Return our runs with this tag that have not ended, newest first; what a person has repeated is not ours."""
+    runs = (run for run in tagged_runs(send, tag, value) if not (run.is_final or run.by_person))
+    return [run.run_id for run in runs if run.tags.get(tag) == value]
+
+
+def active_runs_of_task(send: Send, task: str, patience: float, sleep: Sleep = time.sleep) -> list[str]:
+    """Return the active runs of a task instance, whatever their attempt group."""
+    found: list[str] = while_transient(patience, sleep=sleep)(active_runs_of, send, TASK_TAG, task)
     return found
 
 
-def _active_run_of(send: Send, group: str) -> str | None:
-    runs = (run for run in tagged_runs(send, GROUP_TAG, group) if not (run.is_final or run.by_person))
-    return next((run.run_id for run in runs if run.tags.get(GROUP_TAG) == group), None)
+def _fetched(send: Send, run_id: str) -> Run | None:
+    """Return the run; None where that fails, as a cancel may work nevertheless."""
+    try:
+        return fetch_run(send, run_id)
+    except SkyvernError:
+        return None
+
+
+def _late_runs(send: Send, group: str, sleep: Sleep, patience: float, late_start: float) -> list[str]:
+    until: list[float] = []
+
+    def search() -> list[str]:
+        found: list[str] = while_transient(patience, sleep=sleep)(active_runs_of, send, GROUP_TAG, group)
+        until[:1] = until[:1] or [time.monotonic() + late_start]
+        return found
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda found: not found),
+        stop=lambda _: time.monotonic() >= until[0],
+        wait=tenacity.wait_fixed(RETRY_INTERVAL),
+        sleep=sleep,
+        retry_error_callback=lambda _: [],
+    )
+    runs: list[str] = retrying(search)
+    return runs

@@ -1,20 +1,30 @@
-"""The run that a task has in Skyvern, and what becomes of it when the task is killed."""
+"""The run that a task has in Skyvern, and what becomes of it when the try ends before the run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from airflow_skyvern import compat
-from airflow_skyvern.compat.sdk import AirflowFailException
-from airflow_skyvern.exceptions import SkyvernError, SkyvernOvertaken, SkyvernRunCanceled, SkyvernWaitInterrupted
-from airflow_skyvern.task.task_try import TaskTry
+from airflow_skyvern.compat.sdk import AirflowFailException, AirflowNotFoundException, AirflowSkipException
+from airflow_skyvern.exceptions import (
+    SkyvernError,
+    SkyvernOvertaken,
+    SkyvernRunCanceled,
+    SkyvernStartUnknown,
+    SkyvernWaitInterrupted,
+)
+from airflow_skyvern.runs.wait import Log
+from airflow_skyvern.task.endings import ErrorLog
+from airflow_skyvern.task.task_try import TaskTry, answer_within
 
 if TYPE_CHECKING:
+    from airflow_skyvern.client.sender import SkyvernClient
     from airflow_skyvern.hooks import SkyvernHook
-    from airflow_skyvern.runs.wait import Log
 
 LONGEST_SLEEP = 1.0
 """Seconds between two checks whether the task was killed."""
@@ -22,53 +32,120 @@ LONGEST_SLEEP = 1.0
 STATE_BUDGET = 1.5
 """Seconds of a killed task for asking Airflow why; the rest of its time is for canceling the run."""
 
+LOOKUP_BUDGET = 0.7
+"""Seconds of a killed task for reading its XCom or its connection."""
+
+REQUEST_TIMEOUT = 1.2
+"""Seconds for one request of a killed task: its budget has to suffice for a fetch that fails, and for the cancel."""
+
+LEAST_BUDGET = 2.5
+"""Seconds for canceling the run at least, however long Airflow took to answer."""
+
+
+class Verdict(Enum):
+    """What becomes of the run when its try ends first."""
+
+    CANCEL = "no try will resume it, or a user has ended the task"
+    LEAVE = "the next try resumes it"
+
+
+@dataclass(frozen=True)
+class Names:
+    """
+    What the runs of a task carry, to find those that this process does not know.
+
+    :param group: The tag of the attempt group; None where it cannot be made, as templates failed.
+    :param task: The tag of the task instance.
+    :param only_task: Whether each run with that tag is certainly one of this task's.
+    """
+
+    group: str | None
+    task: str
+    only_task: bool
+
+
+class TaskLog(Log, ErrorLog, Protocol):
+    """What the run's end is logged to."""
+
 
 class ActiveRun:
     """
-    The run of this task, as far as it is known to be active.
+    The run of this task, as far as it may be active, and the one decision whether it is canceled.
 
-    Airflow sends one signal for a mark and a clear, for a shutdown of the worker, for a heartbeat that came too late,
-    and for an API server that is away. Only after the first two is the run unwanted; after the others the next try
-    resumes it, and canceling it would make the next try do its work again.
+    A try may end before its run in many ways: Airflow stops it, at any line of it; its ``execution_timeout`` is over;
+    an error ends it, also before it has found the run of the try before. All of them ask :meth:`_decide`. Airflow
+    sends one signal for a mark and a clear, for a shutdown of the worker, for a heartbeat that came too late, and for
+    an API server that is away. Only after the first two is the run unwanted; after the others the next try resumes
+    it, and canceling it would make the next try do its work again.
 
     :param hook: Returns the hook of the task.
     :param cancel_on_kill: Whether a killed task cancels its run.
     :param durable: Whether the next try resumes the run.
+    :param names: Returns the names of a try's runs; None if they have none.
+    :param refuses_retry: Tells whether the task's own policy forbids a retry after an error.
+    :param lost_start_timeout: Seconds for which a start may be unanswered.
     """
 
-    def __init__(self, hook: Callable[[], SkyvernHook], log: Log, *, cancel_on_kill: bool, durable: bool) -> None:
+    def __init__(
+        self,
+        hook: Callable[[], SkyvernHook],
+        log: TaskLog,
+        *,
+        cancel_on_kill: bool,
+        durable: bool,
+        names: Callable[[TaskTry], Names | None] = lambda _: None,
+        refuses_retry: Callable[[TaskTry, BaseException], bool] = lambda *_: False,
+        lost_start_timeout: float = 30.0,
+    ) -> None:
         self._hook = hook
         self._log = log
         self._cancel_on_kill = cancel_on_kill
         self._durable = durable
+        self._names_of = names
+        self._refuses_retry = refuses_retry
+        self._lost_start_timeout = lost_start_timeout
         self._try: TaskTry | None = None
         self._run_id: str | None = None
-        self._group: str | None = None
-        self._killed = self._left_to_retry = False
+        self._resumed = self._start_sent = self._over = self._unwanted = False
+        self._killed = self._timed_out = False
+        self._verdict: Verdict | None = None
+        self._attempted: list[str | None] = []
 
-    def will_start(self, task_try: TaskTry, group: str | None) -> None:
-        """Note that a start is sent next, and the tag that it carries."""
-        self._try, self._run_id, self._group = task_try, None, group
+    def begins(self, task_try: TaskTry, run_id: str | None = None) -> None:
+        """Note the try, and the run that its deferral carries; raise if the task was killed before."""
+        self._try, self._run_id = task_try, run_id
+        self._attempted.clear()  # templates, and with them the run's names, may not have been complete
+        self.stop_if_killed()
+
+    def will_start(self, task_try: TaskTry) -> None:
+        """Note that a start is sent next: from now on, a run may exist that is not known by its id."""
+        self._try, self._run_id, self._start_sent = task_try, None, True
 
     def is_running(self, task_try: TaskTry, run_id: str) -> None:
         """Note that the run is active."""
-        self._try, self._run_id, self._group = task_try, run_id, None
+        self._try, self._run_id, self._over = task_try, run_id, False
+
+    def is_unwanted(self) -> None:
+        """Note that the run is to be canceled whatever ends the task: it is late, or a person has rejected it."""
+        self._unwanted = True
 
     def ended(self) -> None:
         """Note that nothing is left to cancel."""
-        self._run_id = self._group = None
+        self._run_id, self._over = None, True
 
     def on_kill(self) -> None:
         """Cancel the run, or leave it to the next try, within the seconds that Airflow leaves."""
+        began = time.monotonic()
         self._killed = True
-        if not self._cancel_on_kill:
-            self._log.info("The task was killed; its Skyvern run continues, as cancel_on_kill is False")
-        elif compat.timed_out_by_airflow():
+        if self._try is None and (context := compat.current_context()) is not None:
+            self._learn(TaskTry(context))
+        if compat.timed_out_by_airflow() and not self._timed_out:  # a signal may come during what that takes
+            self._timed_out = self._unwanted = True
+            self._decide()
             self._cancel_after_timeout()
-        elif self._next_try_resumes():
-            self._left_to_retry = True
-        else:
-            self._cancel_within_budget()
+            return
+        self._decide()
+        self._cancel_if_decided(began)
 
     @contextmanager
     def canceled_if_given_up(self) -> Iterator[None]:
@@ -76,12 +153,26 @@ class ActiveRun:
         try:
             yield
         except Exception as error:
-            if isinstance(error, SkyvernOvertaken):
-                raise  # the run is the other try's
-            final = isinstance(error, AirflowFailException) or not (self._durable and self._will_be_retried)
-            if final and self._run_id is not None and self._cancel_on_kill and not self._killed:
-                self._cancel_given_up(self._run_id)
+            self.give_up(error)
             raise
+
+    def give_up(self, error: Exception, task_try: TaskTry | None = None) -> None:
+        """Cancel the run of a task that this error ends, unless a later try will resume it."""
+        if self._try is None and task_try is not None:
+            self._learn(task_try)
+        if self._try is None or self._killed or self._over or not self._cancel_on_kill:
+            return
+        if self._resumes_after(error) or self._is_of_another_try(error):
+            return
+        try:
+            self._cancel_given_up(self._try, error)
+        finally:
+            self.ended()
+
+    def _is_of_another_try(self, error: Exception) -> bool:
+        """Return whether another try of the task has taken over, and with it the run."""
+        overtaken = isinstance(error, SkyvernOvertaken)
+        return overtaken or (self._try is not None and self._try.was_overtaken(STATE_BUDGET))
 
     def sleep(self, seconds: float) -> None:
         """Sleep, but stop soon after the task was killed: Airflow 3 lets its code continue then."""
@@ -97,71 +188,180 @@ class ActiveRun:
 
     def stop_for_user(self) -> NoReturn:
         """Cancel the run of a task that a user has ended, before Airflow has notified this worker."""
-        self._killed = True
+        self._killed, self._verdict = True, Verdict.CANCEL
         self._stop()
 
+    def _learn(self, task_try: TaskTry) -> None:
+        """Note whose run it is when a task ends before Airflow has called it; after a signal, 2.11 never does."""
+        self._try, self._resumed, self._run_id = task_try, task_try.is_resumed, task_try.deferred_run_id
+
     def _stop(self) -> NoReturn:
-        if self._left_to_retry:
-            raise SkyvernWaitInterrupted(
-                "The worker was stopped; the Skyvern run continues, and the next try resumes it."
-            )
-        if self._run_id and self._cancel_on_kill:  # killed before there was anything to cancel it with
-            self._cancel_within_budget()
+        self._decide()
+        self._cancel_if_decided(time.monotonic())
+        if self._verdict is Verdict.LEAVE:
+            raise _interrupted()
         raise SkyvernRunCanceled("The task was killed, so it must not succeed.")
 
-    def _next_try_resumes(self) -> bool:
-        """Return whether the next try will find the run, and no user has ended this one as far as Airflow answers."""
-        if self._try is None or not (self._run_id or self._group):
-            return False
-        if not (self._durable and self._will_be_retried):
-            return False
-        state = self._try.state_within(STATE_BUDGET)
-        if state is None or state in compat.ENDED_BY_USER:
-            return False
-        self._log.warning(
-            "Skyvern run %s: not canceled, although this worker was stopped: the next try resumes it, and no user "
-            "ended the task (its state is %s)",
-            self._run_id or "(its start was not answered)",
-            state,
-        )
-        return True
+    def _decide(self) -> None:
+        """
+        Decide what becomes of the run of a killed task, once it is known whose it is.
 
-    @property
-    def _will_be_retried(self) -> bool:
-        return self._try is not None and self._try.will_be_retried
-
-    def _cancel_given_up(self, run_id: str) -> None:
-        from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_and_fetch
-
-        self.ended()
-        try:
-            run = cancel_and_fetch(self._hook().send, run_id, DEADLINE_PATIENCE)
-        except SkyvernError as error:
-            self._log.warning("Skyvern run %s may still be running, and no task waits for it. %s", run_id, error)
-        else:
-            self._log.warning("Skyvern run %s: %s, as its task failed and will not be retried", run_id, run.status)
-
-    def _cancel_after_timeout(self) -> None:
-        """Cancel the run of a task whose ``execution_timeout`` is over; Airflow waits for that."""
-        from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_and_fetch
-
-        context = compat.context_of_timed_out_task()
-        run_id = self._run_id or (TaskTry(context).published_run_id() if context else None)
-        if run_id is None:
-            self._cancel_within_budget()
+        It is canceled if it is unwanted, if no try will resume it, or if a user has ended the task. Where Airflow
+        does not say who has stopped it, it is left to the next try.
+        """
+        if self._verdict is not None or self._try is None:
             return
-        self.ended()
-        run = cancel_and_fetch(self._hook().send, run_id, DEADLINE_PATIENCE)
-        self._log.info("Skyvern run %s: %s, as execution_timeout is over", run_id, run.status)
+        if self._unwanted or not self._resumes_after(_interrupted()):
+            self._verdict = Verdict.CANCEL
+            return
+        state = self._try.state_within(STATE_BUDGET)
+        self._verdict = Verdict.CANCEL if state in compat.ENDED_BY_USER else Verdict.LEAVE
+        if self._verdict is Verdict.LEAVE and not self._over and self._may_have_run():
+            self._log.warning(
+                "Skyvern run %s: not canceled, although this worker was stopped: the next try resumes it, and no "
+                "user ended the task (its state is %s)",
+                self._run_id or "(not known by id here)",
+                state,
+            )
 
-    def _cancel_within_budget(self) -> None:
-        from airflow_skyvern.runs.cancel import cancel_within_budget
+    def _resumes_after(self, error: BaseException) -> bool:
+        """Return whether another try comes after this error, and takes the run of this one."""
+        if self._try is None or isinstance(error, AirflowFailException | AirflowSkipException):
+            return False
+        return self._durable and self._try.will_be_retried and not self._refuses_retry(self._try, error)
 
-        run_id, group = self._run_id, self._group
-        client = self._hook().emergency_client() if run_id or group else None
+    def _cancel_if_decided(self, began: float) -> None:
+        if self._verdict is not Verdict.CANCEL or self._run_id in self._attempted:
+            return
+        if not self._cancel_on_kill:
+            self._log.info("The task was killed; its Skyvern run continues, as cancel_on_kill is False")
+        elif not self._over:
+            self._cancel_within_budget(began)
+
+    def _cancel_within_budget(self, began: float) -> None:
+        from airflow_skyvern.runs.cancel import KILL_BUDGET, cancel_within_budget
+
+        group = answer_within(LOOKUP_BUDGET, self._group, None)  # the key may need Airflow's task state
+        run_id = self._run_id
+        if run_id is None and self._try is not None and self._may_have_run():
+            run_id = answer_within(LOOKUP_BUDGET, lambda: self._known_run_id(group), None)
+        client = self._emergency_client() if run_id or (group and self._may_have_run()) else None
         if client is None:
             self._log.info("The task was killed; no Skyvern run is known to be active")
             return
-        self._run_id = None  # but the tag stays: a start that is still under way may be answered later
+        self._attempted.append(self._run_id)
+        budget = max(LEAST_BUDGET, KILL_BUDGET - (time.monotonic() - began))
         with client:
-            cancel_within_budget(client.send, run_id, group, self._log)
+            cancel_within_budget(client.send, run_id, group, self._log, budget, start_sent=self._start_sent)
+
+    def _cancel_after_timeout(self) -> None:
+        """Cancel the run of a task whose ``execution_timeout`` is over; Airflow waits for that."""
+        if self._try is not None and self._try.was_overtaken(STATE_BUDGET):
+            return  # a process that was stopped for long finds its time over; the run is the other try's
+        if self._cancel_on_kill and not self._over and self._may_have_run():
+            self._cancel_with_patience("execution_timeout is over", may_appear=True)
+            self.ended()
+
+    def _cancel_given_up(self, task_try: TaskTry, error: Exception) -> None:
+        if not self._may_have_run():
+            return
+        may_appear = isinstance(error, SkyvernStartUnknown)
+        found = self._cancel_with_patience("its task failed and will not be retried", may_appear=may_appear)
+        if not found and task_try.number > 1:
+            self._cancel_others(task_try)
+
+    def _cancel_with_patience(self, why: str, *, may_appear: bool) -> bool:
+        """
+        Cancel the run, or what the attempt group has left active, and return whether there is nothing else to do.
+
+        :param may_appear: Whether a start may be unanswered, so that its run may appear during a search.
+        """
+        from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_if_active
+
+        group = self._group()
+        run_id = self._run_id or self._known_run_id(group)
+        late_start = self._lost_start_timeout if may_appear else 0.0
+        try:
+            canceled = cancel_if_active(
+                self._hook().send, run_id, group, patience=DEADLINE_PATIENCE, late_start=late_start
+            )
+        except (SkyvernError, AirflowNotFoundException) as error:
+            self._log_left(run_id, group, error)
+            return True
+        for run in canceled:
+            self._log.warning("Skyvern run %s: %s, as %s", run.run_id, run.status, why)
+        if self._start_sent and run_id is None and not canceled:
+            self._log_left(run_id, group, "Its start was not answered, and it has not appeared yet.")
+            return True
+        return run_id is not None or bool(canceled)
+
+    def _cancel_others(self, task_try: TaskTry) -> None:
+        """Cancel or name what else of this task is active: its group is not known, or it was another one before."""
+        names = self._names_of(task_try)
+        if names is not None:
+            try:
+                self._cancel_or_name(names)
+            except (SkyvernError, AirflowNotFoundException) as error:
+                self._log_left(None, names.group, error)
+
+    def _cancel_or_name(self, names: Names) -> None:
+        from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, active_runs_of_task, cancel_and_fetch
+
+        for run_id in active_runs_of_task(self._hook().send, names.task, DEADLINE_PATIENCE):
+            if names.only_task:
+                run = cancel_and_fetch(self._hook().send, run_id, DEADLINE_PATIENCE)
+                self._log.warning(
+                    "Skyvern run %s: %s, as its task failed and will not be retried", run_id, run.status
+                )
+            else:
+                self._log.error(
+                    "Skyvern run %s is active, and no task waits for it, unless it is that of the same task of "
+                    "another Airflow. Cancel it in Skyvern; its tag is airflow_task_key:%s",
+                    run_id,
+                    names.task,
+                )
+
+    def _log_left(self, run_id: str | None, group: str | None, problem: object) -> None:
+        """Log how a person finds what may be active: nobody else will."""
+        names = self._names_of(self._try) if self._try is not None else None
+        tag = f"airflow_key:{group}" if group else f"airflow_task_key:{names.task}" if names else None
+        what = f"Skyvern run {run_id}" if run_id else "A Skyvern run of this task"
+        where = f" by its tag {tag}" if tag and not run_id else ""
+        self._log.error(
+            "%s may still be running, and no task waits for it. Search for it in Skyvern's run history%s, and cancel "
+            "it there. %s",
+            what,
+            where,
+            problem,
+        )
+
+    def _may_have_run(self) -> bool:
+        """Return whether there can be a run: this try has sent a start, or an earlier one may have."""
+        earlier = self._durable and self._try is not None and self._try.number > 1
+        return self._run_id is not None or self._start_sent or self._resumed or earlier
+
+    def _group(self) -> str | None:
+        names = self._names_of(self._try) if self._durable and self._try is not None else None
+        return names.group if names is not None else None
+
+    def _known_run_id(self, group: str | None) -> str | None:
+        return self._try.known_run_id(group) if self._try is not None else None
+
+    def _emergency_client(self) -> SkyvernClient | None:
+        """Return a client for a signal handler; a task that has sent nothing yet reads its connection first."""
+        hook = self._hook()
+        if (client := hook.emergency_client(REQUEST_TIMEOUT)) is not None:
+            return client
+        answer_within(LOOKUP_BUDGET, lambda: _connect(hook), None)
+        return hook.emergency_client(REQUEST_TIMEOUT)
+
+
+def _connect(hook: SkyvernHook) -> None:
+    try:
+        hook.get_conn()
+    except Exception:  # noqa: BLE001  the task itself reports what is wrong with its connection
+        return
+
+
+def _interrupted() -> SkyvernWaitInterrupted:
+    return SkyvernWaitInterrupted("The worker was stopped; the Skyvern run continues, and the next try resumes it.")

@@ -141,7 +141,9 @@ class Approvals:
         else:
             self._log_too_late(answer)
 
-    def reject(self, request: Request, answer: Answer) -> tuple[Run, Note] | None:
+    def reject(
+        self, request: Request, answer: Answer, before_cancel: Callable[[], object] = lambda: None
+    ) -> tuple[Run, Note] | None:
         """Cancel the run and return it as it is then, and the note; None if it has moved on already."""
         from airflow_skyvern.client.retry import while_transient
         from airflow_skyvern.runs.approval import ANSWER_PATIENCE, still_asks
@@ -151,6 +153,7 @@ class Approvals:
         if not asks(still_asks, self._hook.send, self._run_id, request["block_id"]):
             self._log_too_late(answer)
             return None
+        before_cancel()
         run = cancel_and_fetch(self._hook.send, self._run_id, sleep=self._sleep)
         return run, self._note(request, answer)
 

@@ -120,11 +120,11 @@ def cancel_marked(work: Cancellation) -> None:
 
     try:
         with closing(SkyvernHook(work.skyvern_conn_id)) as hook:
-            run = cancel_if_active(hook.send, work.run_id, work.group)
+            canceled = cancel_if_active(hook.send, work.run_id, work.group)
     except (SkyvernError, AirflowNotFoundException) as error:
         log.error("Skyvern run %s may still be running. %s", work, error)
         return
-    if run is not None:
+    for run in canceled:
         log.info("Skyvern run %s: cancel requested, as a user ended its task; it is %s", run.run_id, run.status)
 
 

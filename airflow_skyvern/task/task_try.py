@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +15,7 @@ from airflow_skyvern import compat
 from airflow_skyvern.compat import tries
 from airflow_skyvern.task import xcom
 from airflow_skyvern.task.current_try import CurrentTry
+from airflow_skyvern.task.deferral import note_of
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
@@ -21,11 +24,13 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.key import RunKey
     from airflow_skyvern.runs.store import StartStore
 
-
-T = TypeVar("T", bool, "str | None")
+T = TypeVar("T")
 
 UNKNOWN = "unknown"
 """The state of a task whose state Airflow does not return."""
+
+CONFIRMATION = 0.3
+"""Seconds after which Airflow is asked again about a task that seems to be deleted."""
 
 
 class TaskTry:
@@ -67,6 +72,16 @@ class TaskTry:
         start = self._ti.start_date
         return start.timestamp() if start else None
 
+    @property
+    def is_resumed(self) -> bool:
+        """Whether this try goes on after a deferral."""
+        return compat.deferral_of(self._ti)[0] is not None
+
+    @property
+    def deferred_run_id(self) -> str | None:
+        """The run that the deferral of this try carries, if it goes on after one."""
+        return note_of(compat.deferral_of(self._ti)[1]).get("run_id")
+
     @cached_property
     def start_store(self) -> StartStore:
         """What outlives this try, where this Airflow has something that does."""
@@ -107,11 +122,16 @@ class TaskTry:
             map_index=-1 if self._ti.map_index is None else int(self._ti.map_index),
             max_tries=self._ti.max_tries,
             request=request,
-            run_started=stable or self.start_store.run_started(first_try=self.number == 1),
+            run_started=stable or self._dag_run_name,
             run_created=tries.dag_run_created(self._context),
             start_may_change=stable is None and not self.start_store.exists,
             airflow=compat.installation(),
         )
+
+    @cached_property
+    def _dag_run_name(self) -> str:
+        """What the task's first start has called its DAG run; asked once, as a signal handler may need it."""
+        return self.start_store.run_started(first_try=self.number == 1)
 
     def publish_run(self, run: Run) -> None:
         """Push the run's id and address, so that the link and other tasks have them from now on."""
@@ -176,13 +196,23 @@ class TaskTry:
         return self._state() in compat.ENDED_BY_USER
 
     def state_within(self, seconds: float) -> str | None:
-        """
-        Return the state of this task in Airflow; ``unknown`` where Airflow does not answer in time.
+        """Return the state of this task in Airflow; ``unknown`` where Airflow does not answer in time."""
+        unknown: str | None = UNKNOWN
+        return answer_within(seconds, self._state, unknown)
 
-        May be called in a signal handler: the interrupted code may hold the lock of the connection to Airflow, so a
-        thread asks, and is abandoned when it gets no answer.
+    def known_run_id(self, group: str | None) -> str | None:
         """
-        return _answer_within(seconds, self._state, otherwise=UNKNOWN)
+        Return the run that this task has published, or that Airflow's task state has for this attempt group.
+
+        None also where Airflow does not answer.
+        """
+        with suppress(Exception):
+            if (published := self.published_run_id()) is not None:
+                return published
+        with suppress(Exception):
+            record = self.start_store.read(group) if group is not None else None
+            return record.run_id if record is not None else None
+        return None
 
     def was_overtaken(self, seconds: float) -> bool:
         """
@@ -190,7 +220,7 @@ class TaskTry:
 
         May be called in a signal handler. No answer is no reason to leave a run that nobody may wait for.
         """
-        return _answer_within(seconds, self._is_overtaken, otherwise=False)
+        return answer_within(seconds, self._is_overtaken, otherwise=False)
 
     def _is_overtaken(self) -> bool:
         try:
@@ -200,14 +230,24 @@ class TaskTry:
 
     def _state(self) -> str | None:
         try:
-            return compat.state_of_running_task(self._ti)
+            state = compat.state_of_running_task(self._ti)
+            if state == compat.DELETED:
+                time.sleep(CONFIRMATION)
+                state = compat.state_of_running_task(self._ti)
         except Exception:  # noqa: BLE001  whatever keeps Airflow from answering
             return UNKNOWN
+        return state
 
 
-def _answer_within(seconds: float, ask: Callable[[], T], *, otherwise: T) -> T:
+def answer_within(seconds: float, question: Callable[[], T], otherwise: T) -> T:
+    """
+    Return what a function returns, or something else where it takes too long.
+
+    May be called in a signal handler: the interrupted code may hold the lock of the connection to Airflow, so a
+    thread asks, and is abandoned when it gets no answer.
+    """
     answers: list[T] = []
-    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
+    thread = threading.Thread(target=lambda: answers.append(question()), daemon=True)
     thread.start()
     thread.join(seconds)
     return answers[0] if answers else otherwise

@@ -61,7 +61,6 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
     ) -> None:
         super().__init__(run_id, skyvern_conn_id, poll_interval, deadline, cancel_on_kill=cancel_on_kill)
         self.ti_id = ti_id
-        self._is_over = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes the same trigger elsewhere; no secret is in it."""
@@ -100,6 +99,7 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
         """Close the request if a user has ended the task, and leave it if another triggerer takes over."""
         if self._is_over or self.task_instance is None:
             return
+        await super().cleanup()
         with contextlib.suppress(Exception):  # nothing depends on it but a line in a list
             if await compat.state_of_deferred_task(self.task_instance) in compat.ENDED_BY_USER:
                 await self._close("killed")

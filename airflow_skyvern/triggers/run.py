@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_skyvern import compat, metrics
 from airflow_skyvern.client.durations import interval_of, moment_of
-from airflow_skyvern.client.retry import RETRY_INTERVAL, while_transient_async
+from airflow_skyvern.client.retry import RETRY_INTERVAL
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.polling.poller import poller_of
 from airflow_skyvern.runs.block_log import BlockLog
-from airflow_skyvern.runs.cancel import CANCEL_PATIENCE
+from airflow_skyvern.runs.cancel import cancel_unless_ended_async
 from airflow_skyvern.runs.event import Reason, RunEvent
 from airflow_skyvern.runs.wait import Wait
 from airflow_skyvern.task import xcom
@@ -35,6 +36,12 @@ WAITING_OR_RUNNING = frozenset({"deferred", "running", "awaiting_input"})
 
 DECISIONS = 300
 """How often, once a second, Airflow is asked for the state of a task that is about to be resumed or retried."""
+
+DELETIONS = 3
+"""How often in a row, once a second, Airflow has to answer that there is no such task before it counts as deleted."""
+
+FAILURES = 30
+"""How often in a row, once a second, Airflow is asked that does not answer."""
 
 CONFIRMATIONS = 10
 """How often, once a second, a run is polled after its cancel request, until it is canceled."""
@@ -53,8 +60,8 @@ class SkyvernRunTrigger(BaseTrigger):
     :param skyvern_conn_id: Id of the connection of type ``skyvern``.
     :param poll_interval: Seconds between two polls of the run.
     :param deadline: When the wait times out, in seconds since the epoch.
-    :param cancel_on_kill: Whether the run is canceled when a user marks, clears or deletes the deferred task. Needs
-        Airflow 3.3; older versions do not notify a trigger. Default: False.
+    :param cancel_on_kill: Whether the run is canceled when a user marks, clears or deletes the deferred task.
+        Default: False.
     :param pause_known: Whether the run is known to be paused, so that only the next pause ends the wait. None: no
         pause ends it. Default: None.
     :param log_blocks: Whether to log which blocks of the workflow have begun and ended. Default: False.
@@ -92,6 +99,8 @@ class SkyvernRunTrigger(BaseTrigger):
         self.cancel_on_kill = cancel_on_kill
         self.pause_known = pause_known
         self.log_blocks = log_blocks
+        self._is_over = False
+        self._triggerer: asyncio.Task[Any] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes the same trigger elsewhere; no secret is in it."""
@@ -115,7 +124,9 @@ class SkyvernRunTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one :class:`RunEvent`."""
-        yield TriggerEvent(await self._event())
+        event = await self._event()
+        self._is_over = True
+        yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
         """
@@ -127,12 +138,29 @@ class SkyvernRunTrigger(BaseTrigger):
         """
         if not self.cancel_on_kill:
             return
-        work = asyncio.create_task(cancel_for_user(self))
-        _CANCELLATIONS.add(work)
-        work.add_done_callback(_CANCELLATIONS.discard)
+        work = self._cancel_in_background()
         while not work.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(work)
+
+    async def cleanup(self) -> None:
+        """
+        Do what :meth:`on_kill` does where Airflow does not call that: below 3.3.
+
+        There a trigger whose task was ended is only canceled, as is one that another triggerer has taken over, and as
+        all are when the triggerer shuts down, which is no time for questions.
+        """
+        shuts_down = self._triggerer is not None and self._triggerer.done()
+        if self._is_over or shuts_down or self.task_instance is None or compat.calls_on_kill():
+            return
+        if self.cancel_on_kill:
+            self._cancel_in_background()
+
+    def _cancel_in_background(self) -> asyncio.Task[None]:
+        work = asyncio.create_task(cancel_for_user(self))
+        _CANCELLATIONS.add(work)
+        work.add_done_callback(_CANCELLATIONS.discard)
+        return work
 
     def _new_wait(self) -> Wait[RunSnapshot]:
         """Make the wait, which may end before the run: then with :attr:`stop_reason`."""
@@ -150,6 +178,8 @@ class SkyvernRunTrigger(BaseTrigger):
         """Wait for the end and describe it."""
         reason: Reason = "deadline"
         message = None
+        if self.cancel_on_kill and not compat.calls_on_kill():
+            self._triggerer = compat.triggerers_main_task()
         wait = self._new_wait()
         try:
             run_id_of(self.run_id)
@@ -234,16 +264,17 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
 async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:
     """Cancel the trigger's run unless its task continues elsewhere, and confirm that it is canceled."""
     run_id, log = trigger.run_id, trigger.log
-    try:
-        if not await _ended_by_user(trigger):
-            log.info("Skyvern run %s: no user has ended its task; the run continues", run_id)
-            return
-    except Exception:  # whatever the reason: canceling a healthy run would be worse
-        log.exception("Skyvern run %s: not canceled, as Airflow does not answer whether its task has ended", run_id)
+    if not await _ended_by_user(trigger):
+        log.info("Skyvern run %s: not canceled, as no user is known to have ended its task", run_id)
         return
     hook = SkyvernHook(trigger.skyvern_conn_id)  # the wait may have no session yet, or one with an old key
     try:
-        await while_transient_async(CANCEL_PATIENCE, sleep=asyncio.sleep)(hook.acancel_run, run_id)
+        ended = await cancel_unless_ended_async(
+            partial(hook.afetch_run, run_id), partial(hook.acancel_run, run_id), asyncio.sleep
+        )
+        if not ended.canceled:
+            log.info("Skyvern run %s: has ended (%s), so there is nothing to cancel", run_id, ended.run.status)
+            return
         log.info("Skyvern run %s: cancel requested, as a user ended the task", run_id)
         for _ in range(CONFIRMATIONS):
             if (await hook.afetch_run(run_id)).is_final:
@@ -261,17 +292,33 @@ async def _ended_by_user(trigger: SkyvernRunTrigger) -> bool:
     Return whether a user ended the trigger's task, from what Airflow knows of the task now.
 
     Airflow calls ``on_kill`` also when another triggerer has taken over, and in a triggerer that wakes up after a
-    stall while the task is being resumed. A task that is ``queued`` or ``scheduled`` was either cleared or is being
-    resumed, which shows once it runs: a clear wipes the run id in XCom, and the next try replaces it.
+    stall while the task is being resumed or retried. A task that is ``queued`` or ``scheduled`` was either cleared or
+    is being resumed, which shows once it runs: then XCom has the run that its try waits for. Until it has one, the
+    try may be searching for ours; one that has none after five minutes was cleared, as no retry searches for so long.
+
+    A task that has no row was deleted. That Airflow does not answer says nothing, and cancels nothing.
     """
     ti = trigger.task_instance
     if ti is None:
         return True
+    deletions = failures = 0
+    state = None
     for _ in range(DECISIONS):
-        state = await compat.state_of_deferred_task(ti)
-        if state in compat.ENDED_BY_USER:
-            return True
-        if state in WAITING_OR_RUNNING:
-            return bool(await compat.xcom_of_deferred_task(ti, xcom.RUN_ID) != trigger.run_id)
+        try:
+            state = await compat.state_of_deferred_task(ti)
+            found = await compat.xcom_of_deferred_task(ti, xcom.RUN_ID) if state in WAITING_OR_RUNNING else None
+        except Exception as error:  # noqa: BLE001  whatever the reason
+            failures, deletions = failures + 1, 0
+            if failures >= FAILURES:
+                trigger.log.warning(
+                    "Skyvern run %s: Airflow does not say whether its task has ended. %r", trigger.run_id, error
+                )
+                return False
+        else:
+            failures, deletions = 0, deletions + 1 if state == compat.DELETED else 0
+            if state in compat.ENDED_BY_USER and (state != compat.DELETED or deletions >= DELETIONS):
+                return True
+            if found is not None:
+                return bool(found != trigger.run_id)
         await asyncio.sleep(trigger.retry_interval)
-    return False
+    return state == "running"

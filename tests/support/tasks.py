@@ -31,9 +31,16 @@ class FakeTaskInstance:
         self.run_started = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
         self.xcoms: dict[str, Any] = {}
         self.on_push: Callable[[str], object] = lambda key: None
-        self.state: str | None = "running"
-        """What Airflow answers about this task; an exception is raised."""
+        self.state: str | Exception | None = "running"
+        """What Airflow answers about this task; an exception is raised, and ``deleted`` is no row."""
         self.answers_after = 0.0
+        self.next_method: str | None = None
+        self.next_kwargs: dict[str, Any] | None = None
+
+    @property
+    def _ti_context_from_server(self) -> FakeTaskInstance:
+        """Have the deferral where Airflow 3 has it."""
+        return self
 
     def xcom_push(self, key: str, value: Any) -> None:
         """Keep a value that survives JSON, as XComs do."""
@@ -47,12 +54,15 @@ class FakeTaskInstance:
 
     def get_task_states(self, dag_id: str, **_: Any) -> dict[str, dict[str, str | None]]:
         """Answer as Airflow 3 does."""
-        return {self.run_id: {self.task_id: self.current_state()}}
+        state = self.current_state()
+        return {} if self.state == "deleted" else {self.run_id: {self.task_id: state}}
 
     def current_state(self) -> str | None:
         """Answer as Airflow 2 does."""
         time.sleep(self.answers_after)
-        return self.state
+        if isinstance(self.state, Exception):
+            raise self.state
+        return None if self.state == "deleted" else self.state
 
     def get_first_reschedule_date(self, context: Any) -> None:
         """Say that a sensor was not rescheduled before (Airflow 3 asks this way)."""

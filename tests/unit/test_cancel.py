@@ -11,7 +11,7 @@ from airflow_skyvern.exceptions import SkyvernServerError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.runs.cancel import cancel_and_fetch, cancel_if_active, cancel_within_budget
 from airflow_skyvern.runs.key import GROUP_TAG, RunKey
-from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern
+from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern, Scripted
 from tests.support.log_lines import LogLines
 
 KEY = RunKey.of(
@@ -37,6 +37,7 @@ def test_a_known_run_is_canceled_and_seen_to_be(fake: FakeSkyvern, client: Skyve
     log = LogLines()
     cancel_within_budget(client.send, ours, None, log)
     assert [f"{seen.method} {seen.path}" for seen in fake.requests] == [
+        f"GET /v1/runs/{ours}",
         f"POST /v1/runs/{ours}/cancel",
         f"GET /v1/runs/{ours}",
     ]
@@ -71,10 +72,69 @@ def test_a_run_with_another_key_is_not_canceled_though_the_server_shows_it(
 def test_a_cancel_is_tried_again_within_the_seconds_there_are(
     fake: FakeSkyvern, client: SkyvernClient, ours: str
 ) -> None:
-    fake.next("POST", ".*/cancel", LOST)
+    fake.next("POST", ".*/cancel", httpx.Response(502))
     cancel_within_budget(client.send, ours, None, LogLines())
     assert fake.status(ours) == "canceled"
     assert len(fake.sent("POST", ".*/cancel")) == 2
+
+
+def test_a_cancel_whose_answer_is_lost_is_not_sent_again(fake: FakeSkyvern, client: SkyvernClient, ours: str) -> None:
+    fake.next("POST", ".*/cancel", LOST)
+    log = LogLines()
+    cancel_within_budget(client.send, ours, None, log)
+    assert len(fake.sent("POST", ".*/cancel")) == 1
+    assert fake.status(ours) == "canceled"
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "canceled"])
+def test_a_run_that_has_ended_is_not_canceled_as_that_would_repeat_its_webhook(
+    fake: FakeSkyvern, client: SkyvernClient, status: str
+) -> None:
+    run_id, log = fake.run(plan=(status,)), LogLines()
+    cancel_within_budget(client.send, run_id, None, log)
+    assert cancel_and_fetch(client.send, run_id).status == status
+    assert cancel_if_active(client.send, run_id, None) == []
+    assert fake.sent("POST", ".*") == []
+    assert log.text == f"Skyvern run {run_id}: has ended, so there is nothing to cancel\n"
+
+
+def test_a_run_that_skyvern_will_try_again_has_not_ended(fake: FakeSkyvern, client: SkyvernClient) -> None:
+    run_id = fake.run(plan=({"status": "failed", "retry_pending": True},))
+    cancel_within_budget(client.send, run_id, None, LogLines())
+    assert len(fake.sent("POST", ".*/cancel")) == 1
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(502), httpx.Response(404), LOST, httpx.ConnectError("refused")])
+def test_a_run_that_cannot_be_fetched_is_canceled_nevertheless(
+    fake: FakeSkyvern, client: SkyvernClient, ours: str, answer: Scripted
+) -> None:
+    fake.next("GET", "/v1/runs/.*", answer)
+    cancel_within_budget(client.send, ours, None, LogLines(), budget=0.1)
+    assert fake.status(ours) == "canceled"
+
+
+def test_the_run_that_skyvern_has_started_in_place_of_a_failed_one_is_canceled_too(
+    fake: FakeSkyvern, client: SkyvernClient, ours: str
+) -> None:
+    failed = fake.run(plan=("failed",))
+    fake.runs[failed].tags = KEY.tags
+    cancel_within_budget(client.send, failed, KEY.group, LogLines(), start_sent=False)
+    assert fake.status(ours) == "canceled"
+    assert [seen.path for seen in fake.sent("POST", ".*")] == [f"/v1/runs/{ours}/cancel"]
+
+
+def test_all_runs_of_a_group_are_canceled(fake: FakeSkyvern, client: SkyvernClient, ours: str) -> None:
+    twin = fake.run(plan=("running",))
+    fake.runs[twin].tags = KEY.tags
+    cancel_within_budget(client.send, None, KEY.group, LogLines())
+    assert (fake.status(ours), fake.status(twin)) == ("canceled", "canceled")
+
+
+def test_a_search_that_may_find_nothing_ends_with_its_answer(fake: FakeSkyvern, client: SkyvernClient) -> None:
+    log = LogLines()
+    cancel_within_budget(client.send, None, KEY.group, log, start_sent=False)
+    assert len(fake.requests) == 1
+    assert log.text == "The task was killed; no Skyvern run of it is active\n"
 
 
 @pytest.fixture
@@ -84,7 +144,7 @@ def hook(skyvern: FakeSkyvern) -> SkyvernHook:
 
 def test_a_cancel_with_patience_goes_on_while_skyvern_is_away(skyvern: FakeSkyvern, hook: SkyvernHook) -> None:
     run_id = skyvern.run(plan=("running",))
-    skyvern.next("POST", ".*/cancel", httpx.Response(503), LOST, httpx.Response(502))
+    skyvern.next("POST", ".*/cancel", httpx.Response(503), httpx.Response(502), LOST)
     naps: list[float] = []
     assert cancel_and_fetch(hook.send, run_id, 60, naps.append).status == skyvern.status(run_id) == "canceled"
     assert len(naps) == 3
@@ -101,8 +161,7 @@ def test_what_a_task_left_is_canceled_also_if_it_appears_late(skyvern: FakeSkyve
     run_id = skyvern.run(plan=("running",))
     skyvern.runs[run_id].tags = KEY.tags
     skyvern.next("GET", "/v1/runs", httpx.Response(200, json=[]), LOST)
-    left = cancel_if_active(hook.send, None, KEY.group, lambda _: None)
-    assert left is not None
+    [left] = cancel_if_active(hook.send, None, KEY.group, lambda _: None)
     assert (left.run_id, skyvern.status(run_id)) == (run_id, "canceled")
 
 
@@ -112,5 +171,5 @@ def test_a_task_that_left_nothing_cancels_nothing(
 ) -> None:
     monkeypatch.setattr("airflow_skyvern.runs.cancel.LATE_START", 0.1)
     skyvern.run(plan=("running",))
-    assert cancel_if_active(hook.send, None, group, lambda _: None) is None
+    assert cancel_if_active(hook.send, None, group, lambda _: None) == []
     assert skyvern.sent("POST", ".*") == []

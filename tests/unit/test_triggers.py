@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from airflow_skyvern import compat
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.runs.event import event_of
 from airflow_skyvern.triggers.run import SkyvernRunTrigger
@@ -192,7 +193,10 @@ class AirflowsAnswers:
         monkeypatch.setattr("airflow_skyvern.compat.xcom_of_deferred_task", self.xcom)
 
     async def state(self, ti: Any) -> str | None:
-        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        if state == "away":
+            raise RuntimeError("API_SERVER_ERROR: 503")
+        return state
 
     async def xcom(self, ti: Any, key: str) -> str | None:
         assert key == "run_id"
@@ -218,6 +222,17 @@ class AirflowsAnswers:
         ([None, "scheduled", "deferred"], "another", True),
         (["queued", "failed"], "ours", True),
         (["scheduled"], "ours", False),
+        (["deleted"], "ours", True),
+        (["deleted"], None, True),
+        (["deleted", "deleted", "queued", "deferred"], "ours", False),
+        (["deleted", "scheduled", "running"], "another", True),
+        ([None], "ours", False),
+        ([None], None, False),
+        (["running", "up_for_retry"], None, False),
+        (["running", "failed"], None, True),
+        (["away"], "ours", False),
+        (["away", "away", "failed"], "ours", True),
+        (["away", "deleted", "away", "deferred"], "ours", False),
     ],
 )
 async def test_only_a_users_word_cancels_the_run_of_a_deferred_task(
@@ -231,12 +246,103 @@ async def test_only_a_users_word_cancels_the_run_of_a_deferred_task(
     """Airflow calls on_kill also for a takeover, and in a triggerer that wakes up while the task is resumed."""
     run_id = skyvern.run(plan=("running",))
     AirflowsAnswers(monkeypatch, list(states), run_id if published == "ours" else published)
+    await killed_trigger(run_id).on_kill()
+    assert skyvern.status(run_id) == ("canceled" if canceled else "created")
+
+
+async def test_a_triggerer_that_wakes_up_during_a_retrys_search_leaves_the_run_to_it(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry has no run in XCom until it has found that of the try before."""
+    run_id = skyvern.run(plan=("running",))
+    airflow = AirflowsAnswers(monkeypatch, [*["running"] * 5, "deferred"], None)
+    killed = killed_trigger(run_id)
+    found = asyncio.get_running_loop().call_later(0.02, setattr, airflow, "run_id", run_id)
+    await killed.on_kill()
+    found.cancel()
+    assert skyvern.sent("POST", ".*") == []
+
+
+@pytest.mark.parametrize("state", ["success", "failed", "deleted"])
+async def test_a_stalled_triggerer_that_wakes_up_after_its_run_does_not_repeat_the_webhook(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    run_id = skyvern.run(plan=("completed",))
+    AirflowsAnswers(monkeypatch, [state], run_id)
+    await killed_trigger(run_id).on_kill()
+    assert skyvern.sent("POST", ".*") == []
+
+
+async def test_a_run_that_cannot_be_fetched_is_canceled_for_a_user_nevertheless(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = skyvern.run(plan=("running",))
+    AirflowsAnswers(monkeypatch, ["failed"], run_id)
+    skyvern.next("GET", LOOK, httpx.Response(404, json={"error": "Not Found", "path": "/v1"}))
+    await killed_trigger(run_id).on_kill()
+    assert skyvern.status(run_id) == "canceled"
+
+
+def killed_trigger(run_id: str) -> SkyvernRunTrigger:
     killed = SkyvernRunTrigger(run_id, "skyvern_default", 0.01, time.time() + 10, cancel_on_kill=True)
     task: Any = FakeTaskInstance()
     killed.task_instance = task
     killed.retry_interval = 0.001  # type: ignore[misc]  # of this object only
-    await killed.on_kill()
+    return killed
+
+
+@pytest.mark.parametrize(("state", "canceled"), [("failed", True), ("deleted", True), ("deferred", False)])
+async def test_below_3_3_a_trigger_that_airflow_cancels_asks_what_on_kill_asks(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, state: str, *, canceled: bool
+) -> None:
+    run_id = skyvern.run(plan=("running",))
+    AirflowsAnswers(monkeypatch, [state], run_id)
+    monkeypatch.setattr("airflow_skyvern.compat.calls_on_kill", lambda: False)
+    stopped = killed_trigger(run_id)
+    await stop_and_clean_up(stopped)
     assert skyvern.status(run_id) == ("canceled" if canceled else "created")
+
+
+async def test_below_3_3_a_triggerer_that_shuts_down_asks_nothing(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TriggerRunner:
+        async def arun(self) -> None:
+            await asyncio.sleep(0)
+
+    run_id = skyvern.run(plan=("running",))
+    AirflowsAnswers(monkeypatch, ["failed"], run_id)
+    monkeypatch.setattr("airflow_skyvern.compat.calls_on_kill", lambda: False)
+    monkeypatch.setattr("airflow_skyvern.compat.TRIGGERER", TriggerRunner.arun.__qualname__)
+    triggerer = asyncio.create_task(TriggerRunner().arun())
+    stopped = killed_trigger(run_id)
+    waiting = asyncio.create_task(first_event(stopped))
+    await triggerer
+    await asyncio.sleep(0.02)
+    await stop_and_clean_up(stopped, waiting)
+    assert skyvern.sent("POST", ".*") == []
+
+
+@pytest.mark.skipif(compat.calls_on_kill(), reason="Airflow calls on_kill")
+async def test_a_trigger_that_has_sent_its_event_cancels_nothing(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("completed",))
+    done = killed_trigger(run_id)
+    await first_event(done)
+    asked = len(skyvern.requests)
+    await stop_and_clean_up(done, asyncio.create_task(asyncio.sleep(0)))
+    assert len(skyvern.requests) == asked
+
+
+async def stop_and_clean_up(trigger: SkyvernRunTrigger, waiting: asyncio.Task[Any] | None = None) -> None:
+    """Stop a trigger as the triggerer does, and let what it begins then come to its end."""
+    before = asyncio.all_tasks()
+    waiting = waiting or asyncio.create_task(first_event(trigger))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    await trigger.cleanup()
+    await asyncio.gather(*(asyncio.all_tasks() - before - {waiting}))
 
 
 async def test_a_cancellation_that_is_interrupted_is_finished_nevertheless(skyvern: FakeSkyvern) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ PARAMS: dict[str, Any] = {
     "workflow_id": Param("", type="string"),
     "parameters": Param({}, type="object"),
     "vendors": Param([], type="array"),
+    "hold": Param("", type="string"),
 }
 PATIENT: dict[str, Any] = {"default_args": {"retries": 2, "retry_delay": timedelta(seconds=1)}}
 """
@@ -76,6 +78,30 @@ with dag("fail_fast", **{"fail_fast" if is_airflow_3() else "fail_stop": True}):
         return False
 
     fails_once_the_other_waits()
+
+
+def hold(context: Any) -> None:
+    """Push the process, and wait before the operator is called, so that a test can stop it there."""
+    ti = context["ti"]
+    resumed = ti.xcom_pull(task_ids="run", key="run_id") is not None
+    ti.xcom_push(key=f"process_{ti.try_number}", value=os.getpid())
+    if context["params"]["hold"] == f"{'resumed' if resumed else 'started'} {ti.try_number}":
+        ti.xcom_push(key="held", value=os.getpid())
+        time.sleep(6)
+
+
+for way, deferrable in WAYS.items():
+    with dag(f"held_{way}"):
+        run(
+            deferrable=deferrable,
+            timeout=600 if way == "worker" else 15,
+            retries=2 if way == "worker" else 1,
+            retry_delay=timedelta(seconds=1),
+            pre_execute=hold,
+        )
+
+with dag("deleted"):
+    run(deferrable=True, retries=2)
 
 # Paused, as new DAGs are: else the scheduler may take the tasks of `airflow dags test` for its own.
 with dag("tried", is_paused_upon_creation=True) as tried:
