@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import tenacity
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.retry import RETRY_INTERVAL, while_transient
+from airflow_skyvern.client.retry import RETRY_INTERVAL, patience_with, while_transient
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.runs.key import GROUP_TAG
 from airflow_skyvern.runs.lookup import fetch_run, tagged_runs
@@ -101,7 +101,8 @@ def cancel_and_fetch(send: Send, run_id: str, patience: float = CANCEL_PATIENCE,
         send(api.cancel_run(run_id))
         return fetch_run(send, run_id)
 
-    canceled: Run = while_transient(patience, sleep=sleep)(cancel)
+    retrying = while_transient(patience, sleep=sleep, refusals=lambda error: min(patience_with(error), patience))
+    canceled: Run = retrying(cancel)
     return canceled
 
 
@@ -116,7 +117,10 @@ def cancel_if_active(send: Send, run_id: str | None, group: str | None, sleep: S
     :raises SkyvernError: the run could not be canceled.
     """
     found = run_id or (_late_run(send, group, sleep) if group else None)
-    if found is None or while_transient(CANCEL_PATIENCE, sleep=sleep)(fetch_run, send, found).is_final:
+    if found is None:
+        return None
+    retrying = while_transient(CANCEL_PATIENCE, sleep=sleep, refusals=patience_with)
+    if retrying(fetch_run, send, found).is_final:
         return None
     return cancel_and_fetch(send, found, sleep=sleep)
 
