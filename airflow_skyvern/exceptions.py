@@ -7,13 +7,13 @@ The errors of this package, each for one way to handle it.
     ├── SkyvernConfigError              a connection or an argument is wrong; the message names the field
     ├── SkyvernConnectionError          no answer came (refused, reset, timed out)
     ├── SkyvernAPIError                 an answer with a status that is no success
-    │   ├── SkyvernAuthError            403, 401: the API key is missing, wrong or not allowed to
-    │   ├── SkyvernNotFoundError        404: no such run, workflow, session or profile
-    │   ├── SkyvernRequestError         400, 422: the request is not acceptable
+    │   ├── SkyvernAuthError            403: Skyvern refuses the API key
+    │   ├── SkyvernNotFoundError        404: Skyvern knows no such run, workflow, session or profile
+    │   ├── SkyvernRequestError         400, 410, 422: Skyvern does not accept the request
     │   ├── SkyvernCreditError          402: the organization has no credit left
-    │   ├── SkyvernRateLimitError       429: too many requests; nothing was done
+    │   ├── SkyvernRateLimitError       429: too many requests
     │   ├── SkyvernServerError          5xx: the server, or a proxy before it, is in trouble
-    │   └── SkyvernResponseError        an answer that is not what the API promises (HTML, half a body, a proxy's 4xx)
+    │   └── SkyvernResponseError        an answer that Skyvern is not known to give (a proxy's, a redirect, HTML)
     │       └── SkyvernAnswerTooLarge   an answer larger than [skyvern] max_answer_bytes
     ├── SkyvernRunError                 a run ended badly; carries the run
     │   ├── SkyvernRunFailed            failed
@@ -37,7 +37,6 @@ The errors of this package, each for one way to handle it.
 from __future__ import annotations
 
 import json
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_skyvern.secret_values import masked_text
@@ -120,21 +119,33 @@ class SkyvernAPIError(SkyvernError):
     :param status_code: The HTTP status.
     :param detail: What the server said, without any echo of the request.
     :param retry_after: Seconds the server asked to wait, if it did.
+    :param nothing_done: Whether it is Skyvern's own word that the request did nothing.
+    :param transient: Whether the same request may succeed later, if that differs from the class.
     """
 
     advice: ClassVar[str] = ""
 
     def __init__(
-        self, message: str, *, status_code: int = 0, detail: str = "", retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        status_code: int = 0,
+        detail: str = "",
+        retry_after: float | None = None,
+        nothing_done: bool = False,
+        transient: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
         self.detail = detail
         self.retry_after = retry_after
+        self.nothing_done = nothing_done
+        if transient is not None:
+            self.transient = transient  # type: ignore[misc]  # of the class for all other answers
 
 
 class SkyvernAuthError(SkyvernAPIError):
-    """The API key is missing, wrong, or not allowed to do this (403; some proxies say 401)."""
+    """The API key is missing, wrong, or not allowed to do this (403)."""
 
     advice = (
         "Check the API key (the password field of the Airflow connection) and that it belongs to the "
@@ -143,7 +154,7 @@ class SkyvernAuthError(SkyvernAPIError):
 
 
 class SkyvernNotFoundError(SkyvernAPIError):
-    """What the request names does not exist in the organization of the API key (404)."""
+    """What the request names does not exist in the organization of the API key (404), in Skyvern's own words."""
 
     advice = (
         "Check the id, and that it belongs to the organization of this API key; workflow ids start with wpid_, "
@@ -158,26 +169,32 @@ class SkyvernNotFoundError(SkyvernAPIError):
         That is what the server says of a run whose workflow was deleted; of a run that never existed it says
         "Task run not found".
         """
-        return "Workflow not found" in self.detail
+        return self.detail.startswith("Workflow not found. ")
 
 
 class SkyvernRequestError(SkyvernAPIError):
-    """The server does not accept the request (400 and 422); nothing was started."""
+    """Skyvern does not accept the request (400, 410 and 422); nothing was started."""
 
     advice = "Correct the request; nothing was done."
 
 
 class SkyvernCreditError(SkyvernAPIError):
-    """The organization has no credit left (402); nothing was started."""
+    """
+    The organization has no credit left (402).
 
-    advice = "Add credit in Skyvern under Billing, then clear the task; nothing was done."
+    Only Skyvern Cloud says so, in words that are not known; so the run of a start is searched for before this ends a
+    try, and no wait ends with it.
+    """
+
+    transient: ClassVar[bool] = True
+    advice = "Add credit in Skyvern under Billing."
 
 
 class SkyvernRateLimitError(SkyvernAPIError):
-    """Too many requests (429); nothing was done."""
+    """Too many requests (429)."""
 
     transient: ClassVar[bool] = True
-    advice = "Nothing was done. Fewer parallel tasks help: put them into an Airflow pool."
+    advice = "Fewer parallel tasks help: put them into an Airflow pool."
 
 
 class SkyvernServerError(SkyvernAPIError):
@@ -187,7 +204,11 @@ class SkyvernServerError(SkyvernAPIError):
 
 
 class SkyvernResponseError(SkyvernAPIError):
-    """An answer that is not what the API promises: HTML, half a body, another service, a proxy's 403 or 404."""
+    """
+    An answer that Skyvern is not known to give: a redirect, HTML, half a body, another service, a proxy's 403 or 404.
+
+    It proves nothing about a run: what was requested may have been done or not.
+    """
 
     transient: ClassVar[bool] = True
     advice = "Check that the base URL (the host field of the Airflow connection) leads to a Skyvern API."
@@ -309,20 +330,6 @@ class SkyvernFilesMissing(SkyvernFileError):
     """The run completed, and downloaded other files than were expected."""
 
 
-_BY_STATUS: dict[int, type[SkyvernAPIError]] = {
-    HTTPStatus.UNAUTHORIZED: SkyvernAuthError,
-    HTTPStatus.FORBIDDEN: SkyvernAuthError,
-    HTTPStatus.NOT_FOUND: SkyvernNotFoundError,
-    HTTPStatus.BAD_REQUEST: SkyvernRequestError,
-    HTTPStatus.UNPROCESSABLE_ENTITY: SkyvernRequestError,
-    HTTPStatus.PAYMENT_REQUIRED: SkyvernCreditError,
-    HTTPStatus.TOO_MANY_REQUESTS: SkyvernRateLimitError,
-    HTTPStatus.NOT_IMPLEMENTED: SkyvernAPIError,  # a feature this server does not have: asking again is no use
-}
-
-PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
-"""The 4xx that say that the same request may be accepted later, whoever answers."""
-
 BAD_ENDINGS: dict[str, type[SkyvernRunError]] = {
     # the final statuses of a run other than completed
     "failed": SkyvernRunFailed,
@@ -332,61 +339,12 @@ BAD_ENDINGS: dict[str, type[SkyvernRunError]] = {
 }
 
 
-NO_ENDPOINT = {HTTPStatus.NOT_FOUND: "Not Found", HTTPStatus.METHOD_NOT_ALLOWED: "Method Not Allowed"}
-"""What Skyvern says, as every FastAPI server does, of an address that leads to none of its endpoints."""
-
-
 def no_api_at(base_url: str) -> str:
     """Say that this is not where the API is."""
     return (
         f"There is no Skyvern API at this base URL (the host field of the Airflow connection): {base_url}. It is the "
         "address of Skyvern's API, not of its web UI, and without a path unless a proxy adds one."
     )
-
-
-def error_of_answer(
-    what: str,
-    status_code: int,
-    detail: str,
-    *,
-    retry_after: float | None = None,
-    by_skyvern: bool = True,
-    base_url: str = "",
-) -> SkyvernAPIError:
-    """
-    Make the error for an answer that is no success.
-
-    :param what: What was requested, in words: ``"start workflow wpid_1"``.
-    :param detail: What the server said, see :func:`detail_of`.
-    :param by_skyvern: Whether Skyvern itself answered, see :func:`is_skyverns`.
-    :param base_url: Where the request was sent to.
-    """
-    kind = _kind_of(status_code, by_skyvern=by_skyvern)
-    nowhere = status_code in NO_ENDPOINT and (not by_skyvern or detail == NO_ENDPOINT[HTTPStatus(status_code)])
-    advice = no_api_at(base_url) if nowhere and base_url else kind.advice
-    who = "a proxy or another server" if kind is SkyvernResponseError and not by_skyvern else "Skyvern"
-    message = f"Could not {what}: {who} answered {status_code}: {detail}"
-    return kind(_sentence(message, advice), status_code=status_code, detail=detail, retry_after=retry_after)
-
-
-def _kind_of(status_code: int, *, by_skyvern: bool) -> type[SkyvernAPIError]:
-    """Choose the class; a 4xx that is not Skyvern's, as an ingress gives during a deployment, proves nothing."""
-    if status_code in PASSING or (
-        not by_skyvern and HTTPStatus.BAD_REQUEST <= status_code < HTTPStatus.INTERNAL_SERVER_ERROR
-    ):
-        return _BY_STATUS[status_code] if status_code == HTTPStatus.TOO_MANY_REQUESTS else SkyvernResponseError
-    if status_code in _BY_STATUS:
-        return _BY_STATUS[status_code]
-    return SkyvernServerError if status_code >= HTTPStatus.INTERNAL_SERVER_ERROR else SkyvernAPIError
-
-
-def is_skyverns(body: str) -> bool:
-    """Return whether an error body has Skyvern's form: JSON with ``detail`` or ``error``."""
-    try:
-        parsed = json.loads(body)
-    except ValueError:
-        return False
-    return isinstance(parsed, dict) and bool({"detail", "error"} & set(parsed))
 
 
 def error_of_ending(run: Run, block: str | None = None) -> SkyvernRunError:
@@ -400,7 +358,7 @@ def error_of_ending(run: Run, block: str | None = None) -> SkyvernRunError:
     if reason:
         message += f": {shorten(masked_text(reason))}"
     where = f"See {run.app_url}" if run.app_url else ""
-    return BAD_ENDINGS.get(run.status, SkyvernRunError)(_sentence(message, where), run)
+    return BAD_ENDINGS.get(run.status, SkyvernRunError)(sentence(message, where), run)
 
 
 def detail_of(body: str) -> str:
@@ -439,7 +397,8 @@ def _codes(run: Run) -> str:
     return f"error codes {', '.join(run.error_codes)}" if run.error_codes else ""
 
 
-def _sentence(message: str, addition: str) -> str:
+def sentence(message: str, addition: str) -> str:
+    """Append another sentence, if there is one."""
     if not addition:
         return message
     return f"{message if message.endswith(('.', '…')) else message + '.'} {addition}"

@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from airflow_skyvern import compat
 from airflow_skyvern.client.durations import interval_of, seconds_of
 from airflow_skyvern.compat.sdk import (
     AirflowFailException,
@@ -23,7 +24,14 @@ from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.results.deliver import StopsTransfers, deliver_evidence, deliver_files, file_options
 from airflow_skyvern.results.destination import check_output_to
 from airflow_skyvern.task.arguments import run_id_of
-from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after, deadline_to_fetch
+from airflow_skyvern.task.deadlines import (
+    CONFIRMATION,
+    airflows_timeout_for,
+    deadline_after,
+    deadline_to_fetch,
+    has_outlasted_first_poll,
+    patience_after,
+)
 from airflow_skyvern.task.deferral import NOTE, note_of_run
 from airflow_skyvern.task.endings import logged_error_of
 from airflow_skyvern.task.nesting import NO_WAIT_OUTSIDE, check_is_the_task
@@ -102,6 +110,9 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
     )
     operator_extra_links = (SkyvernRunLink(),)
     ui_color = "#e8eefc"
+
+    confirmation: ClassVar[float] = CONFIRMATION
+    """Seconds for which a worker polls a run that its trigger was refused for minutes."""
 
     def __init__(
         self,
@@ -187,7 +198,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
             elif not self.deferrable:
                 return super().execute(context)
             result = self.poke(context)
-            return result.xcom_value if isinstance(result, PokeReturnValue) else self._defer()
+            return result.xcom_value if isinstance(result, PokeReturnValue) else self._defer(context)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Poll the run once."""
@@ -195,19 +206,37 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
         try:
             wait.update(self.hook.fetch_run(self.run_id))
         except SkyvernError as error:
+            wait.run_known = wait.run_known or (not error.transient and self._has_polled_before(context))
             wait.poll_failed(error)
             return False
         assert wait.run is not None
         TaskTry(context).publish_run(wait.run)
         return PokeReturnValue(is_done=True, xcom_value=self._output(context, wait.run)) if wait.ended else False
 
+    def _has_polled_before(self, context: Context) -> bool:
+        """
+        Return whether another process of this task has polled the run.
+
+        A wrong key or an unknown run would have ended the task there, without a retry. So the key was valid and the
+        run is there, or Skyvern could not be reached, and then patience only delays the error.
+        """
+        is_retry = not TaskTry(context).is_first_of_group(self.retries or 0)
+        return is_retry or (self.reschedule and compat.was_rescheduled(context))
+
     def execute_complete(
-        self, context: Context, event: Any = None, deadline: float | None = None, skyvern: Any = None
+        self,
+        context: Context,
+        event: Any = None,
+        deadline: float | None = None,
+        skyvern: Any = None,
+        *,
+        run_known: bool = False,
     ) -> Any:
         """
         Resume after the trigger: fetch the run once more, and end the task accordingly.
 
         :param skyvern: What the run page reads of the try, see :mod:`airflow_skyvern.task.deferral`; not used here.
+        :param run_known: Whether the run was polled before the deferral.
         """
         from airflow_skyvern.runs.event import event_of
         from airflow_skyvern.runs.wait import wait_for_end
@@ -215,9 +244,14 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
         ended = event_of(event)
         if deadline is None:  # Airflow itself started the wait, in the triggerer
             started = TaskTry(context).started_at
+            run_known = has_outlasted_first_poll(started or time.time())
             deadline = 0.0 if ended["reason"] == "deadline" else self._deadline(started)
         deadline = deadline_to_fetch(ended, deadline, self.log)
-        wait = self._run_wait(deadline)
+        wait = self._run_wait(
+            deadline,
+            run_known=run_known or ended["status"] is not None,
+            longest_refusal=patience_after(ended["reason"], self.confirmation),
+        )
         run = wait_for_end(wait, lambda: self.hook.fetch_run(ended["run_id"]), time.sleep)
         if wait.run is not None and self._without_worker:
             TaskTry(context).publish_run(wait.run)
@@ -230,27 +264,29 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
         with no_retry_for_permanent_errors():
             return super().resume_execution(next_method, next_kwargs, context)
 
-    def _defer(self) -> NoReturn:
+    def _defer(self, context: Context) -> NoReturn:
         from airflow_skyvern.triggers import SkyvernRunTrigger
 
         deadline = self._deadline()
+        known = {"run_known": self._run_wait(deadline).run is not None or self._has_polled_before(context)}
+        note = note_of_run(self.run_id, self.skyvern_conn_id)
         self.defer(
             trigger=SkyvernRunTrigger(
-                self.run_id, self.skyvern_conn_id, self.poke_interval, deadline, log_blocks=self.log_blocks
+                self.run_id, self.skyvern_conn_id, self.poke_interval, deadline, log_blocks=self.log_blocks, **known
             ),
             method_name="execute_complete",
-            kwargs={"deadline": deadline, NOTE: note_of_run(self.run_id, self.skyvern_conn_id)},
+            kwargs={"deadline": deadline, **known, NOTE: note},
             timeout=airflows_timeout_for(deadline),
         )
 
     def _deadline(self, started: float | None = None) -> float:
         return deadline_after(started or time.time(), self.timeout, self.execution_timeout)
 
-    def _run_wait(self, deadline: float) -> Wait[Run]:
+    def _run_wait(self, deadline: float, **known: Any) -> Wait[Run]:
         if self._wait is None:
             from airflow_skyvern.runs.wait import Wait
 
-            self._wait = Wait(self.run_id, poll_interval=self.poke_interval, deadline=deadline, log=self.log)
+            self._wait = Wait(self.run_id, poll_interval=self.poke_interval, deadline=deadline, log=self.log, **known)
         return self._wait
 
     @property

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from airflow_skyvern.client import answers
 from airflow_skyvern.client.calls import Call, delete, get, given, paged, parser_of, path_segment, post
 from airflow_skyvern.client.limits import (
     LAST_RUNS_PAGE,
@@ -58,7 +59,8 @@ def run_workflow(request: RunRequest) -> Call[Run]:
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
     """
     what = f"start workflow {request.workflow_id}"
-    return post("/v1/run/workflows", what, Run, body=request.body(), repeatable=False)
+    about: Any = {"known": answers.START, "subject": request.workflow_id, "fits": answers.is_start}
+    return post("/v1/run/workflows", what, Run, body=request.body(), repeatable=False, **about)
 
 
 def get_run(run_id: str) -> Call[Run]:
@@ -67,7 +69,8 @@ def get_run(run_id: str) -> Call[Run]:
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-run
     """
-    return get(f"/v1/runs/{path_segment(run_id)}", f"get run {run_id}", Run, large=True)
+    about: Any = {"known": answers.GET_RUN, "subject": run_id, "fits": answers.is_run}
+    return get(f"/v1/runs/{path_segment(run_id)}", f"get run {run_id}", Run, large=True, **about)
 
 
 def get_run_of_deleted_workflow(run_id: str) -> Call[Run]:
@@ -76,9 +79,9 @@ def get_run_of_deleted_workflow(run_id: str) -> Call[Run]:
 
     Unlike :func:`get_run` it also returns which run replaced this one, and which one it replaces; for any workflow.
     """
-    return get(
-        f"/v1/workflows/runs/{path_segment(run_id)}", f"get run {run_id} of a deleted workflow", Run, large=True
-    )
+    about: Any = {"known": answers.GET_RUN_OF_DELETED_WORKFLOW, "subject": run_id, "fits": answers.is_run}
+    path = f"/v1/workflows/runs/{path_segment(run_id)}"
+    return get(path, f"get run {run_id} of a deleted workflow", Run, large=True, **about)
 
 
 def get_run_despite(error: SkyvernNotFoundError, run_id: str) -> Call[Run]:
@@ -99,13 +102,13 @@ def get_run_snapshot(run_id: str, *, workflow_deleted: bool = False) -> Call[Run
     :param workflow_deleted: Whether its workflow was deleted meanwhile, see :func:`get_run_of_deleted_workflow`.
     """
     call = get_run_of_deleted_workflow(run_id) if workflow_deleted else get_run(run_id)
-    return get(call.path, call.what, RunSnapshot)
+    return get(call.path, call.what, RunSnapshot, known=call.known, subject=run_id, fits=answers.is_run)
 
 
 def list_active_runs(page: int) -> Call[list[ListedRun]]:
     """List one page of the organization's runs that are not over, newest first, for waits."""
     query = {"status": sorted(ACTIVE_STATUSES), "page": page, "page_size": PAGE_SIZE}
-    return get("/v1/runs", "list active runs", list[ListedRun], query)
+    return get("/v1/runs", "list active runs", list[ListedRun], query, known=answers.LIST_RUNS)
 
 
 def cancel_run(run_id: str) -> Call[None]:
@@ -114,7 +117,8 @@ def cancel_run(run_id: str) -> Call[None]:
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/cancel-run
     """
-    return post(f"/v1/runs/{path_segment(run_id)}/cancel", f"cancel run {run_id}", Any)
+    about: Any = {"known": answers.CANCEL, "subject": run_id, "fits": answers.is_null}
+    return post(f"/v1/runs/{path_segment(run_id)}/cancel", f"cancel run {run_id}", Any, **about)
 
 
 def cancel_runs(run_ids: Iterable[str]) -> Call[BulkCancel]:
@@ -124,7 +128,8 @@ def cancel_runs(run_ids: Iterable[str]) -> Call[BulkCancel]:
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/bulk-cancel-runs
     """
     ids = list(run_ids)
-    return post("/v1/runs/cancel", f"cancel {len(ids)} runs", BulkCancel, body={"run_ids": ids})
+    body = {"run_ids": ids}
+    return post("/v1/runs/cancel", f"cancel {len(ids)} runs", BulkCancel, body=body, known=answers.CANCEL)
 
 
 def retry_run(run_id: str) -> Call[Run]:
@@ -140,7 +145,8 @@ def retry_run(run_id: str) -> Call[Run]:
 def continue_run(run_id: str) -> Call[None]:
     """Continue a paused run: it waits for a person in a human interaction block."""
     path = f"/v1/workflows/runs/{path_segment(run_id)}/continue"
-    return post(path, f"continue run {run_id}", Any, repeatable=False)
+    about: Any = {"known": answers.CONTINUE, "subject": run_id, "fits": answers.is_null}
+    return post(path, f"continue run {run_id}", Any, repeatable=False, **about)
 
 
 def list_runs(
@@ -177,9 +183,11 @@ def list_runs(
     }
     if page is None:
         limit = LAST_SEARCH_PAGE if search_key or workflows else LAST_RUNS_PAGE
-        return paged("/v1/runs", "list runs", RunSummary, query, last_page=min(last_page, limit))
+        last = min(last_page, limit)
+        return paged("/v1/runs", "list runs", RunSummary, query, last_page=last, known=answers.LIST_RUNS)
     given = {key: value for key, value in query.items() if value}
-    return get("/v1/runs", "list runs", list[RunSummary], {**given, "page": page, "page_size": PAGE_SIZE})
+    rows = {**given, "page": page, "page_size": PAGE_SIZE}
+    return get("/v1/runs", "list runs", list[RunSummary], rows, known=answers.LIST_RUNS)
 
 
 def find_runs(tags: Mapping[str, str]) -> Call[list[RunSummary]]:
@@ -188,7 +196,8 @@ def find_runs(tags: Mapping[str, str]) -> Call[list[RunSummary]]:
 
     A server that does not know tags ignores the filter: check the result with :func:`get_run_tags`.
     """
-    return get("/v1/runs", "find runs by tag", list[RunSummary], {"tags": tags_query(tags), "page_size": PAGE_SIZE})
+    query = {"tags": tags_query(tags), "page_size": PAGE_SIZE}
+    return get("/v1/runs", "find runs by tag", list[RunSummary], query, known=answers.LIST_RUNS)
 
 
 def apply_run_tags(run_id: str, tags: Mapping[str, str], remove: Iterable[str] = ()) -> Call[Tags]:
@@ -228,8 +237,9 @@ def get_run_tags(run_ids: Iterable[str]) -> Call[RunTags]:
     """
     ids = list(run_ids)
     check_at_most(MOST_RUNS_OF_TAGS, ids, "run_ids")
-    query = {"workflow_run_ids": ",".join(ids)}
-    return get("/v1/run-tags", "get the tags of runs", RunTags, query)
+    joined = ",".join(ids)
+    about: Any = {"known": answers.GET_RUN_TAGS, "subject": joined, "fits": answers.are_tags}
+    return get("/v1/run-tags", "get the tags of runs", RunTags, {"workflow_run_ids": joined}, **about)
 
 
 def list_workflow_runs(
@@ -256,7 +266,7 @@ def list_workflow_runs(
         "created_at_end": _in_utc(created_at_end),
     }
     path = f"/v1/workflows/{path_segment(workflow_id)}/runs"
-    return paged(path, f"list the runs of workflow {workflow_id}", RunSummary, query)
+    return paged(path, f"list the runs of workflow {workflow_id}", RunSummary, query, known=answers.LIST_RUNS)
 
 
 def _in_utc(moment: datetime | None) -> str | None:
@@ -270,19 +280,20 @@ def get_run_timeline(run_id: str) -> Call[list[TimelineItem]]:
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-run-timeline
     """
     path = f"/v1/runs/{path_segment(run_id)}/timeline"
-    return get(path, f"get the timeline of run {run_id}", list[TimelineItem])
+    about: Any = {"known": answers.GET_TIMELINE, "subject": run_id}
+    return get(path, f"get the timeline of run {run_id}", list[TimelineItem], **about)
 
 
 def list_block_rows(run_id: str) -> Call[list[TimelineRow]]:
     """Get the timeline of a run without what its agent did and what its blocks returned, for waits."""
     call = get_run_timeline(run_id)
-    return get(call.path, call.what, list[TimelineRow])
+    return get(call.path, call.what, list[TimelineRow], known=call.known, subject=run_id)
 
 
 def get_run_definition(run_id: str) -> Call[RunDefinition]:
     """Get the workflow of a run as it was when the run started, for waits."""
     call = get_run_of_deleted_workflow(run_id)
-    return get(call.path, f"get the workflow of run {run_id}", RunDefinition)
+    return get(call.path, f"get the workflow of run {run_id}", RunDefinition, known=call.known, subject=run_id)
 
 
 def list_run_artifacts(run_id: str, artifact_type: Iterable[str] = ()) -> Call[list[Artifact]]:
@@ -295,7 +306,9 @@ def list_run_artifacts(run_id: str, artifact_type: Iterable[str] = ()) -> Call[l
     """
     path = f"/v1/runs/{path_segment(run_id)}/artifacts"
     query = {"artifact_type": sorted(artifact_type)} if artifact_type else {}
-    return get(path, f"list the artifacts of run {run_id}", list[Artifact], query)
+    return get(
+        path, f"list the artifacts of run {run_id}", list[Artifact], query, known=answers.GET_RUN, subject=run_id
+    )
 
 
 def get_artifact_content(artifact_id: str) -> Call[bytes]:
@@ -305,7 +318,8 @@ def get_artifact_content(artifact_id: str) -> Call[bytes]:
     https://www.skyvern.com/docs/api-reference/api-reference/artifacts/get-artifact-content
     """
     path = f"/v1/artifacts/{path_segment(artifact_id)}/content"
-    return Call("GET", path, f"download artifact {artifact_id}", bytes)
+    about: Any = {"known": answers.GET_ARTIFACT, "subject": artifact_id}
+    return Call("GET", path, f"download artifact {artifact_id}", bytes, **about)
 
 
 def list_workflows(
@@ -339,7 +353,8 @@ def get_workflow(workflow_id: str) -> Call[Workflow]:
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-workflow
     """
-    return get(f"/v1/workflows/{path_segment(workflow_id)}", f"get workflow {workflow_id}", Workflow)
+    about: Any = {"known": answers.GET_WORKFLOW, "subject": workflow_id, "fits": answers.is_workflow}
+    return get(f"/v1/workflows/{path_segment(workflow_id)}", f"get workflow {workflow_id}", Workflow, **about)
 
 
 def upload_file(
@@ -389,6 +404,8 @@ def retry_webhook(run_id: str, webhook_url: str | None = None) -> Call[WebhookRe
         WebhookReplay,
         body={"webhook_url": webhook_url} if webhook_url else None,
         repeatable=False,
+        subject=run_id,
+        fits=answers.is_run,
     )
 
 

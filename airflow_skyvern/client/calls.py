@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
+from airflow_skyvern.client.answers import ANY_WORDS
 from airflow_skyvern.client.limits import PAGE_SIZE
 
+if TYPE_CHECKING:
+    from airflow_skyvern.client.answers import Refusal
+
 T = TypeVar("T")
+Fits = Callable[[Any, str], bool]
+"""Tells whether a result is about an id."""
+
+
+class OtherAnswer(ValueError):
+    """An answer that has the right form and is about something else."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,10 @@ class Call(Generic[T]):
     :param before_sending: Called when there is a connection, right before the request is written to it; what it
         raises ends the call, which has done nothing then.
     :param last_page: For paged lists, the last page that may be asked for; ``None`` for all else.
+    :param known: What Skyvern is known to answer here when it refuses, see :mod:`airflow_skyvern.client.answers`.
+        Give its words wherever a run is at stake; where none is, any words in Skyvern's form will do.
+    :param subject: The id that the request is about.
+    :param fits: Whether a result is about that id; one that is not is no answer to this request.
     """
 
     method: str
@@ -43,6 +57,21 @@ class Call(Generic[T]):
     repeatable: bool = True
     last_page: int | None = None
     before_sending: Callable[[], object] | None = field(default=None, compare=False)
+    known: tuple[Refusal, ...] = ANY_WORDS
+    subject: str | None = None
+    fits: Fits | None = None
+
+    def result_of(self, body: bytes) -> T:
+        """
+        Make the result from the bytes of an answer.
+
+        :raises pydantic.ValidationError: it has another form than the API promises.
+        :raises OtherAnswer: it is not about what was requested.
+        """
+        result = self.parse(body)
+        if self.fits is not None and not self.fits(result, self.subject or ""):
+            raise OtherAnswer(f"it is not about {self.subject}" if self.subject else "it is something else")
+        return result
 
     def with_query(self, query: Mapping[str, Any]) -> Call[T]:
         """Return the call with these parameters in its address, too."""
@@ -57,11 +86,11 @@ class Call(Generic[T]):
 
 
 def get(
-    path: str, what: str, result: Any, query: Mapping[str, Any] | None = None, *, large: bool = False
+    path: str, what: str, result: Any, query: Mapping[str, Any] | None = None, *, large: bool = False, **more: Any
 ) -> Call[Any]:
     """Make a GET call whose answer is read as ``result``; ``large`` where it may be many megabytes."""
     parse = parser_of_large(result) if large else parser_of(result)
-    return Call("GET", path, what, parse, query=query or {})
+    return Call("GET", path, what, parse, query=query or {}, **more)
 
 
 def post(
@@ -72,9 +101,11 @@ def post(
     body: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
     repeatable: bool = True,
+    **more: Any,
 ) -> Call[Any]:
     """Make a POST call; ``repeatable=False`` where sending it twice would do something twice."""
-    return Call("POST", path, what, parser_of(result), body=body, headers=headers or {}, repeatable=repeatable)
+    parse, headers = parser_of(result), headers or {}
+    return Call("POST", path, what, parse, body=body, headers=headers, repeatable=repeatable, **more)
 
 
 def put(path: str, what: str, result: Any, body: Mapping[str, Any]) -> Call[Any]:
@@ -101,7 +132,9 @@ def given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def paged(path: str, what: str, row: Any, query: Mapping[str, Any], *, last_page: int = 1_000_000) -> Call[Any]:
+def paged(
+    path: str, what: str, row: Any, query: Mapping[str, Any], *, last_page: int = 1_000_000, **more: Any
+) -> Call[Any]:
     """Make a call for all pages of a list; ``last_page`` is the last one that the server allows."""
     given = {key: value for key, value in query.items() if value}
     return Call(
@@ -111,6 +144,7 @@ def paged(path: str, what: str, row: Any, query: Mapping[str, Any], *, last_page
         parser_of(list[row]),
         query={**given, "page": 1, "page_size": PAGE_SIZE},
         last_page=last_page,
+        **more,
     )
 
 

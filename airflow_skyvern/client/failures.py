@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
+from pydantic import ValidationError
 
+from airflow_skyvern.client.answers import NO_SUCH_ROUTE, refusal_in, said_in
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
     SkyvernConnectionError,
+    SkyvernCreditError,
+    SkyvernRateLimitError,
     SkyvernResponseError,
+    SkyvernServerError,
     detail_of,
-    error_of_answer,
-    is_skyverns,
     no_api_at,
+    sentence,
     shorten,
 )
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-
     from airflow_skyvern.client.calls import Call
     from airflow_skyvern.client.settings import Settings
 
@@ -90,30 +93,45 @@ def _use_https(settings: Settings) -> str:
 
 
 def refused(call: Call[Any], response: httpx.Response, body: bytes, settings: Settings) -> SkyvernAPIError:
-    """Make the error for an answer whose status is no success."""
-    text = body.decode(errors="replace")
-    error = error_of_answer(
-        call.what,
-        response.status_code,
-        _redirect(response) or detail_of(text),
+    """Make the error for an answer whose status is no success: Skyvern's refusal, or one that may be anybody's."""
+    status, text = response.status_code, body.decode(errors="replace")
+    known = refusal_in(status, text, call.known, call.subject)
+    kind = known.kind if known else _kind_of(status, text)
+    detail = _redirect(response) or detail_of(text)
+    by_skyvern = kind is not SkyvernResponseError and (known is not None or said_in(text) is not None)
+    who = "Skyvern" if by_skyvern else "a proxy or another server"
+    nowhere = status in NO_SUCH_ROUTE and (said_in(text) is None or detail == NO_SUCH_ROUTE[status])
+    advice = no_api_at(settings.base_url) if nowhere else kind.advice
+    error = kind(
+        sentence(f"Could not {call.what}: {who} answered {status}: {detail}", advice),
+        status_code=status,
+        detail=detail,
         retry_after=_retry_after(response.headers.get("retry-after")),
-        by_skyvern=is_skyverns(text),
-        base_url=settings.base_url,
+        nothing_done=known is not None and known.nothing_done,
+        transient=known.transient if known else None,
     )
     if settings.base_url.startswith("http://") and any(sign in text for sign in PLAIN_TO_TLS):
         error.args = (f"{error} {_use_https(settings)}",)
     return error
 
 
+def _kind_of(status: int, text: str) -> type[SkyvernAPIError]:
+    """Choose the class for an answer that Skyvern is not known to give; all of these are transient."""
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return SkyvernRateLimitError
+    if status == HTTPStatus.PAYMENT_REQUIRED and said_in(text) is not None:
+        return SkyvernCreditError
+    in_trouble = status >= HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.NOT_IMPLEMENTED
+    return SkyvernServerError if in_trouble else SkyvernResponseError
+
+
 def unreadable(
-    call: Call[Any], response: httpx.Response, size: int, error: ValidationError, settings: Settings
+    call: Call[Any], response: httpx.Response, size: int, error: ValueError, settings: Settings
 ) -> SkyvernResponseError:
-    """Make the error for a success that is not what the API promises, such as a web page."""
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    field_path = ".".join(str(part) for part in first["loc"])
+    """Make the error for a success that is not what the API promises, such as a web page, or about something else."""
     kind = response.headers.get("content-type", "no content type")
-    detail = f"{field_path}: {first['msg']}" if field_path else first["msg"]
-    page = kind.startswith("text/html")
+    detail = _first_problem(error)
+    page = is_page(response)
     return SkyvernResponseError(
         f"Could not {call.what}: the answer ({response.status_code}, {kind}, {size} bytes) "
         f"is not what the Skyvern API promises: {'a web page' if page else shorten(detail)}. "
@@ -123,14 +141,36 @@ def unreadable(
     )
 
 
+def is_page(response: httpx.Response) -> bool:
+    """Return whether an answer is a web page, such as a proxy's."""
+    return bool(response.headers.get("content-type", "").startswith("text/html"))
+
+
+def is_page_instead_of_file(response: httpx.Response) -> bool:
+    """Return whether a web page came for an artifact: Skyvern sends each, also a page, with a content-disposition."""
+    return is_page(response) and "content-disposition" not in response.headers
+
+
+def _first_problem(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    field_path = ".".join(str(part) for part in first["loc"])
+    return f"{field_path}: {first['msg']}" if field_path else first["msg"]
+
+
 def _redirect(response: httpx.Response) -> str | None:
     if not response.has_redirect_location:
         return None
     try:
-        target = urlsplit(response.headers["location"])._replace(query="", fragment="").geturl()
+        target = urlsplit(response.headers["location"])
+        shown = target._replace(netloc=target.netloc.rpartition("@")[2], query="", fragment="").geturl()
     except ValueError:
-        target = "an address that cannot be read"
-    return f"redirected to {shorten(target)}; put the final address into the connection's base URL"
+        shown = "an address that cannot be read"
+    return (
+        f"redirects to {shorten(shown)}; if that is a login page, a proxy asks for a login, else put the final "
+        "address into the connection's base URL"
+    )
 
 
 def _retry_after(value: str | None) -> float | None:

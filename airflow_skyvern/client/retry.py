@@ -15,32 +15,37 @@ import tenacity
 
 from airflow_skyvern.client.backoff import LONGEST_REQUESTED, backoff, jittered
 from airflow_skyvern.exceptions import (
+    SkyvernAnswerTooLarge,
     SkyvernAPIError,
+    SkyvernAuthError,
     SkyvernConnectionError,
     SkyvernError,
-    SkyvernRateLimitError,
-    SkyvernServerError,
 )
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
 
-NOTHING_CREATED = "No run was created"
-"""What the server says with a 503 when it turned a start away before doing anything."""
-
 RETRY_INTERVAL = 1.0
 """Seconds between two attempts of something that is retried until a deadline."""
 
+REFUSAL_PATIENCE = 300.0
+"""Seconds for which Skyvern has to deny a run that is known, or refuse a request about it, to be believed."""
+
+KEY_ROTATION_PATIENCE = 600.0
+"""Seconds for which a refused key that has worked is taken for one that is being replaced."""
+
+REFUSAL_INTERVAL = 5.0
+"""Seconds between two attempts, at least, of something that Skyvern has refused."""
+
 Sleep = Callable[[float], Any]
+PatienceWith = Callable[[SkyvernError], float]
 
 
 def did_nothing(error: SkyvernError) -> bool:
-    """Return whether a call that failed this way certainly did nothing: it never left, 429, or a 503 that says so."""
-    return (
-        isinstance(error, SkyvernRateLimitError)
-        or (isinstance(error, SkyvernConnectionError) and error.never_sent)
-        or (isinstance(error, SkyvernServerError) and NOTHING_CREATED in error.detail)
-    )
+    """Return whether a call that failed this way certainly did nothing: it never left, or Skyvern itself says so."""
+    if isinstance(error, SkyvernConnectionError):
+        return error.never_sent
+    return error.nothing_done if isinstance(error, SkyvernAPIError) else True
 
 
 def may_repeat(call: Call[Any], error: SkyvernError) -> bool:
@@ -49,12 +54,29 @@ def may_repeat(call: Call[Any], error: SkyvernError) -> bool:
 
     A call that starts something is repeated only where it certainly did nothing.
     """
-    return did_nothing(error) or (call.repeatable and error.transient)
+    return error.transient and (call.repeatable or did_nothing(error))
 
 
 def may_have_started(error: SkyvernError) -> bool:
-    """Return whether a start that ended in this error may have created a run."""
-    return error.transient and not did_nothing(error)
+    """Return whether a start that ended in this error may have created a run: all but Skyvern's own refusals."""
+    return not did_nothing(error)
+
+
+def patience_with(error: SkyvernError) -> float:
+    """
+    Return for how many seconds a refusal is not believed where it contradicts what is known.
+
+    A run that was started or polled exists, and the key with which that was done is valid; Skyvern may have the
+    new one of a rotated key before Airflow has. One answer may come from a database that lags behind.
+    """
+    if not isinstance(error, SkyvernAPIError) or isinstance(error, SkyvernAnswerTooLarge):
+        return 0.0
+    return KEY_ROTATION_PATIENCE if isinstance(error, SkyvernAuthError) else REFUSAL_PATIENCE
+
+
+def no_patience(_: SkyvernError) -> float:
+    """Believe a refusal at once."""
+    return 0.0
 
 
 @dataclass(frozen=True)
@@ -102,14 +124,16 @@ def while_transient(
     clock: Callable[[], float] = time.monotonic,
     interval: float = RETRY_INTERVAL,
     on_error: Callable[[SkyvernError], object] = lambda _: None,
+    refusals: PatienceWith = no_patience,
 ) -> tenacity.Retrying:
     """
     Return what repeats a function while it raises transient errors, for so many seconds; then the error is raised.
 
     :param interval: Seconds between two attempts; as many as the server asks for, if it asks for more.
     :param on_error: Called with each error after which there is another attempt.
+    :param refusals: For how many seconds an error that is not transient is not believed, see :func:`patience_with`.
     """
-    return tenacity.Retrying(**_while_transient(patience, clock, interval, on_error), sleep=sleep)
+    return tenacity.Retrying(**_while_transient(patience, clock, interval, on_error, refusals), sleep=sleep)
 
 
 def while_transient_async(
@@ -118,26 +142,42 @@ def while_transient_async(
     sleep: Callable[[float], Awaitable[None]],
     clock: Callable[[], float] = time.monotonic,
     interval: float = RETRY_INTERVAL,
+    refusals: PatienceWith = no_patience,
 ) -> tenacity.AsyncRetrying:
     """:func:`while_transient` for an event loop."""
-    return tenacity.AsyncRetrying(**_while_transient(patience, clock, interval, lambda _: None), sleep=sleep)
+    options = _while_transient(patience, clock, interval, lambda _: None, refusals)
+    return tenacity.AsyncRetrying(**options, sleep=sleep)
 
 
 def _while_transient(
-    patience: float, clock: Callable[[], float], interval: float, on_error: Callable[[SkyvernError], object]
+    patience: float,
+    clock: Callable[[], float],
+    interval: float,
+    on_error: Callable[[SkyvernError], object],
+    refusals: PatienceWith,
 ) -> dict[str, Any]:
     until = clock() + patience
+    refused_since: list[float] = []
 
     def error_of(state: tenacity.RetryCallState) -> SkyvernError | None:
         error = state.outcome.exception() if state.outcome else None
         return error if isinstance(error, SkyvernError) else None
 
-    def is_transient(state: tenacity.RetryCallState) -> bool:
+    def may_pass(state: tenacity.RetryCallState) -> bool:
         error = error_of(state)
-        return error is not None and error.transient
+        if error is None:
+            return False
+        if error.transient:
+            refused_since.clear()
+            return clock() < until
+        if not refused_since:
+            refused_since.append(clock())
+        return clock() < refused_since[0] + refusals(error)
 
     def pause(state: tenacity.RetryCallState) -> float:
         error = error_of(state)
+        if error is not None and not error.transient:
+            return max(interval, REFUSAL_INTERVAL)
         requested = error.retry_after if isinstance(error, SkyvernAPIError) else None
         left = max(0.0, until - clock())
         return max(interval, min(requested or 0.0, left, LONGEST_REQUESTED))
@@ -146,10 +186,4 @@ def _while_transient(
         if (error := error_of(state)) is not None:
             on_error(error)
 
-    return {
-        "retry": is_transient,
-        "stop": lambda _: clock() >= until,
-        "wait": pause,
-        "before_sleep": report,
-        "reraise": True,
-    }
+    return {"retry": may_pass, "wait": pause, "before_sleep": report, "reraise": True}

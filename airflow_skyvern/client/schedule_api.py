@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from airflow_skyvern.client import answers
 from airflow_skyvern.client.calls import Call, get, parser_of, path_segment, post
 from airflow_skyvern.client.limits import PAGE_SIZE
 from airflow_skyvern.models import Deleted, ListedSchedule, ScheduleDetails, SchedulePage, Schedules
@@ -47,7 +48,8 @@ def get_schedule(workflow_id: str, schedule_id: str) -> Call[ScheduleDetails]:
 
     https://www.skyvern.com/docs/api-reference/api-reference/schedules/get-schedule
     """
-    return get(_path(workflow_id, schedule_id), f"get schedule {schedule_id}", ScheduleDetails)
+    about: Any = {"known": answers.GET_SCHEDULE, "subject": schedule_id, "fits": answers.is_schedule}
+    return get(_path(workflow_id, schedule_id), f"get schedule {schedule_id}", ScheduleDetails, **about)
 
 
 def list_schedules(workflow_id: str) -> Call[Schedules]:

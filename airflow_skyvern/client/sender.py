@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from typing_extensions import Self
 
 from airflow_skyvern import __version__
+from airflow_skyvern.client.calls import OtherAnswer
 from airflow_skyvern.client.environment import (
     Proxy,
     Trust,
@@ -33,7 +34,14 @@ from airflow_skyvern.client.environment import (
     trust_of,
     unreadable_certificates,
 )
-from airflow_skyvern.client.failures import NO_ANSWER, no_answer, refused, unreadable
+from airflow_skyvern.client.failures import (
+    NO_ANSWER,
+    is_page,
+    is_page_instead_of_file,
+    no_answer,
+    refused,
+    unreadable,
+)
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.streaming import Incoming, request_headers
 from airflow_skyvern.exceptions import (
@@ -57,6 +65,8 @@ IDLE = 4
 
 WRITING = frozenset({"http11.send_request_headers.started", "http11.send_request_body.started"})
 """What httpcore reports right before it writes: without its body, a request that has one does nothing."""
+
+A_PAGE = OtherAnswer("it is a web page")
 
 MAX_ERROR_BYTES = 2**16
 """How much is read of an answer to a download that is no success."""
@@ -113,6 +123,8 @@ class SkyvernClient:
             with self._http.stream(call.method, **request) as response:
                 if not response.is_success:
                     raise refused(call, response, _start_of(response), self.settings)
+                if is_page_instead_of_file(response):
+                    raise unreadable(call, response, len(_start_of(response)), A_PAGE, self.settings)
                 yield Incoming.of(response, start)
         except httpx.HTTPError as error:
             raise no_answer(call, error, self.settings) from error
@@ -398,14 +410,13 @@ class _Body:
         Add what has arrived.
 
         :raises SkyvernAnswerTooLarge: the body is larger than any that is read, and would be so again.
-        :raises SkyvernResponseError: the same for an error page, and for a start, which may have started something.
+        :raises SkyvernResponseError: the same for a web page, and for a start, which may have started something.
         """
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size > self._limit:
-            kind = (
-                SkyvernAnswerTooLarge if self._response.is_success and self._call.repeatable else SkyvernResponseError
-            )
+            promised = self._response.is_success and self._call.repeatable and not is_page(self._response)
+            kind = SkyvernAnswerTooLarge if promised else SkyvernResponseError
             message = f"Could not {self._call.what}: the answer is larger than {self._limit:,} bytes."
             raise kind(f"{message} {kind.advice}", status_code=self._response.status_code)
 
@@ -418,9 +429,11 @@ class _Body:
 def _result(call: Call[T], response: httpx.Response, body: bytes, settings: Settings) -> T:
     if not response.is_success:
         raise refused(call, response, body, settings)
+    if call.parse is bytes and is_page_instead_of_file(response):
+        raise unreadable(call, response, len(body), A_PAGE, settings)
     try:
-        result = call.parse(body)
-    except ValidationError as error:
+        result = call.result_of(body)
+    except (ValidationError, OtherAnswer) as error:
         raise unreadable(call, response, len(body), error, settings) from None
     return result if settings.app_url is None else _with_own_page(result, settings)
 

@@ -19,6 +19,7 @@ import httpx
 
 from airflow_skyvern import __version__
 from airflow_skyvern.client.environment import PORTS, Proxy, proxy_for
+from airflow_skyvern.client.failures import is_page
 from airflow_skyvern.client.sender import way_to
 from airflow_skyvern.client.streaming import Incoming, request_headers
 from airflow_skyvern.exceptions import (
@@ -30,6 +31,9 @@ from airflow_skyvern.exceptions import (
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.settings import Settings
+
+PAGES = (".html", ".htm", ".xhtml", ".mht", ".mhtml")
+"""How the names of files end that are web pages."""
 
 Resolve = Callable[[str, int], list[str]]
 
@@ -91,6 +95,8 @@ class AddressReader:
                 self._check_peer(url, response)
                 if not response.is_success:
                     raise _refusal(url, response)
+                if is_page(response) and not url.path.lower().endswith(PAGES):
+                    raise _page(url, response)
                 yield Incoming.of(response, start)
         except httpx.HTTPError as error:
             # The words of httpx may quote the address, which is a secret.
@@ -166,3 +172,9 @@ def _refusal(url: SplitResult, response: httpx.Response) -> SkyvernResponseError
     kind = SkyvernServerError if response.is_server_error else SkyvernResponseError
     why = "a redirect, which is not followed" if response.is_redirect else "the address may have expired"
     return kind(f"Could not read a file from {url.hostname}: it answered {status} ({why}).", status_code=status)
+
+
+def _page(url: SplitResult, response: httpx.Response) -> SkyvernResponseError:
+    return SkyvernResponseError(
+        f"Could not read a file from {url.hostname}: a web page came instead of it.", status_code=response.status_code
+    )

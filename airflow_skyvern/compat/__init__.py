@@ -147,6 +147,19 @@ def map_index_for_lookups(ti: Any) -> int | None:
     return ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
 
 
+def was_rescheduled(context: Context) -> bool:
+    """Return whether a sensor in the mode ``reschedule`` has polled before, in another process."""
+    ti: Any = context["ti"]
+    if is_airflow_3():
+        counted = int(context.get("task_reschedule_count") or 0) > 0
+        return counted or ti.get_first_reschedule_date(context) is not None
+    from airflow.models.taskreschedule import TaskReschedule
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        return session.scalar(TaskReschedule.stmt_for_task_instance(ti).limit(1)) is not None
+
+
 def task_state_store(context: Context) -> Any:
     """Return what outlives a try of this task; None below 3.3, where there is no such thing."""
     return context.get("task_state_store")

@@ -13,15 +13,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 from airflow_skyvern.client import api
 from airflow_skyvern.client.backoff import backoff, jittered
 from airflow_skyvern.client.limits import LAST_SEARCH_PAGE, MOST_WORKFLOWS, PAGE_SIZE
+from airflow_skyvern.client.retry import REFUSAL_PATIENCE
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.finished_runs.log import log_failure
 from airflow_skyvern.finished_runs.watermark import BEGINNING, OVERLAP, Row, Watermark, newest
@@ -139,8 +142,36 @@ async def starting_watermark(hook: SkyvernHook, workflow_id: str, ended_since: d
     return Watermark.at([*rows, *await active_runs_of(hook, [workflow_id])], ended_before=ended_since)
 
 
-async def poll(hook: SkyvernHook, watching: Iterable[tuple[str, Watermark]]) -> PollResult:
-    """Poll once for all watchers: the new runs, and those that were active."""
+class MissingRuns:
+    """
+    Active runs of which Skyvern says that there are none; one that says so for minutes is gone.
+
+    :param patience: Seconds for which it has to say so.
+    """
+
+    def __init__(self, patience: float = REFUSAL_PATIENCE) -> None:
+        self._patience = patience
+        self._since: dict[str, float] = {}
+
+    def is_gone(self, run_id: str) -> bool:
+        """Note that Skyvern denies a run, and return whether that is to be believed."""
+        now = time.monotonic()
+        return now - self._since.setdefault(run_id, now) >= self._patience
+
+    def found(self, run_id: str) -> None:
+        """Note that the run is there."""
+        self._since.pop(run_id, None)
+
+
+async def poll(
+    hook: SkyvernHook, watching: Iterable[tuple[str, Watermark]], missing: MissingRuns | None = None
+) -> PollResult:
+    """
+    Poll once for all watchers: the new runs, and those that were active.
+
+    :param missing: What earlier polls have missed.
+    """
+    missing = missing or MissingRuns()
     watched = list(watching)
     workflows = [workflow_id for workflow_id, _ in watched]
     rows = await runs_of(hook, workflows, min(mark.since for _, mark in watched))
@@ -153,18 +184,24 @@ async def poll(hook: SkyvernHook, watching: Iterable[tuple[str, Watermark]]) -> 
     for run_id in random.sample(ended, min(len(ended), MOST_LOOKS)):
         with suppress(SkyvernNotFoundError):
             rows.append(await hook.afetch_run(run_id))
+            missing.found(run_id)
             continue
-        gone.add(run_id)
+        if missing.is_gone(run_id):
+            gone.add(run_id)
     return PollResult(rows, frozenset(gone))
 
 
 class FinishedRunsPoller:
     """Polls one connection while it has watchers; see :func:`finished_runs_poller`."""
 
+    refusal_patience: ClassVar[float] = REFUSAL_PATIENCE
+    """Seconds for which Skyvern has to deny a run that was active."""
+
     def __init__(self, skyvern_conn_id: str) -> None:
         self.skyvern_conn_id = skyvern_conn_id
         self.hook = SkyvernHook(skyvern_conn_id)
         self.users = 0
+        self._missing = MissingRuns(self.refusal_patience)
         self._members: list[Subscription] = []
         self._joined = asyncio.Event()
         self._failures = 0
@@ -213,7 +250,8 @@ class FinishedRunsPoller:
         members = list(self._members)
         interval = min(member.poll_interval for member in members)
         try:
-            result = await poll(self.hook, [(member.workflow_id, member.mark) for member in members])
+            watched = [(member.workflow_id, member.mark) for member in members]
+            result = await poll(self.hook, watched, self._missing)
         except Exception as error:  # noqa: BLE001  a watcher that raises would be started again every 2 s, for ever
             self._failures += 1
             delay = retry_delay_after(error, self._failures, interval)

@@ -255,9 +255,9 @@ class RunTag(Answer):
 
 
 class RunTags(Answer):
-    """The tags of several runs."""
+    """The tags of several runs; one without tags has an empty list."""
 
-    run_tags: dict[str, list[RunTag]] = {}
+    run_tags: dict[str, list[RunTag]]
 
     def of(self, run_id: str) -> dict[str, str]:
         """Return the tags of one run as it was given them."""

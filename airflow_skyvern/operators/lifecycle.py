@@ -14,7 +14,7 @@ from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout
 from airflow_skyvern.finished_runs.uri import runs_uri
 from airflow_skyvern.results.deliver import deliver_evidence, deliver_files
 from airflow_skyvern.task.arguments import checked_request, is_dynamic
-from airflow_skyvern.task.deadlines import airflows_timeout_for, deadline_after
+from airflow_skyvern.task.deadlines import CONFIRMATION, airflows_timeout_for, deadline_after, patience_after
 from airflow_skyvern.task.deferral import NOTE, note_of_run
 from airflow_skyvern.task.endings import logged_error_of
 from airflow_skyvern.task.nesting import check_starts_one
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.models import Run
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.results.uploads import Uploads
+    from airflow_skyvern.runs.event import Reason
     from airflow_skyvern.runs.wait import Wait
     from airflow_skyvern.task.active_run import ActiveRun, Names
     from airflow_skyvern.task.approval import Approvals, Note
@@ -73,6 +74,9 @@ class RunLifecycle(BaseOperator):
     """The try in which this object has started a run, or resumed one."""
     trigger_failed_wait: ClassVar[float] = 60.0
     """Seconds for which a worker polls the run of a trigger that failed, before it defers again."""
+
+    confirmation: ClassVar[float] = CONFIRMATION
+    """Seconds for which a worker polls a run that its trigger was refused for minutes."""
 
     @cached_property
     def hook(self) -> SkyvernHook:
@@ -251,15 +255,20 @@ class RunLifecycle(BaseOperator):
                 cancel_on_kill=self.cancel_on_kill,
                 pause_known=pause_known,
                 log_blocks=self.log_blocks,
+                run_known=True,
             ),
             method_name="execute_complete",
             kwargs={"deadline": deadline, "try_number": task_try.number, NOTE: note},
             timeout=airflows_timeout_for(deadline),
         )
 
-    def _wait(self, task_try: TaskTry, run_id: str, deadline: float, *, end_known: bool = False) -> Any:
-        """Wait on this worker, and return the result."""
-        wait = self._new_wait(task_try, run_id, deadline, end_known=end_known)
+    def _wait(self, task_try: TaskTry, run_id: str, deadline: float, reason: Reason | None = None) -> Any:
+        """
+        Wait on this worker, and return the result.
+
+        :param reason: Why the trigger has ended, if one has waited before.
+        """
+        wait = self._new_wait(task_try, run_id, deadline, reason)
         if (run := self._poll(task_try, wait)) is not None:
             return self._result_or_replacement(task_try, run, deadline)
         return self._result(task_try, self._cancel_at_deadline(task_try, wait))
@@ -277,7 +286,7 @@ class RunLifecycle(BaseOperator):
             self._defer(task_try, run_id, deadline)
         return self._result(task_try, self._cancel_at_deadline(task_try, wait))
 
-    def _new_wait(self, task_try: TaskTry, run_id: str, deadline: float, *, end_known: bool = False) -> Wait[Run]:
+    def _new_wait(self, task_try: TaskTry, run_id: str, deadline: float, reason: Reason | None = None) -> Wait[Run]:
         from airflow_skyvern.runs.wait import Wait
 
         return Wait(
@@ -286,7 +295,9 @@ class RunLifecycle(BaseOperator):
             deadline=deadline,
             log=self.log,
             on_pause=lambda run: task_try.publish_pause(run_id, run.app_url),
-            end_known=end_known,
+            end_known=reason == "ended",
+            run_known=True,
+            longest_refusal=patience_after(reason, self.confirmation),
         )
 
     def _poll(self, task_try: TaskTry, wait: Wait[Run]) -> Run | None:

@@ -321,7 +321,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
                 if self.approval is not None:
                     self._ask(task_try, run_id, deadline)
                 self._defer(task_try, run_id, deadline, pause_known=True)
-            return self._wait(task_try, run_id, deadline, end_known=ended["reason"] == "ended")
+            return self._wait(task_try, run_id, deadline, ended["reason"])
 
     def approval_complete(
         self,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.retry import while_transient
+from airflow_skyvern.client.retry import patience_with, while_transient
 from airflow_skyvern.exceptions import SkyvernNotFoundError, shorten
 from airflow_skyvern.runs.blocks import HUMAN_INTERACTION, definitions_of, waiting_block
 from airflow_skyvern.runs.lookup import fetch_run
@@ -21,6 +21,8 @@ from airflow_skyvern.runs.wait import PAUSED
 from airflow_skyvern.secret_values import masked_text
 
 if TYPE_CHECKING:
+    import tenacity
+
     from airflow_skyvern.models import Block, Workflow
     from airflow_skyvern.runs.lookup import Send
 
@@ -84,7 +86,12 @@ def approve(send: Send, run_id: str, block_id: str | None, sleep: Callable[[floa
     :raises SkyvernError: Skyvern could not be reached for minutes, or refuses.
     """
     attempt = _Approval(send, run_id, block_id).attempt
-    return bool(while_transient(ANSWER_PATIENCE, sleep=sleep)(attempt))
+    return bool(asking(sleep)(attempt))
+
+
+def asking(sleep: Callable[[float], object]) -> tenacity.Retrying:
+    """Return what repeats a question about a run that has just asked, or the answer, while that fails."""
+    return while_transient(ANSWER_PATIENCE, sleep=sleep, refusals=patience_with)
 
 
 class _Approval:
@@ -100,7 +107,9 @@ class _Approval:
         self._sent = True
         try:
             self._send(api.continue_run(self._run_id))
-        except SkyvernNotFoundError:  # somebody else was a moment faster
+        except SkyvernNotFoundError:  # somebody else was a moment faster, if the run has moved on
+            if still_asks(self._send, self._run_id, self._block_id):
+                raise
             return False
         return True
 

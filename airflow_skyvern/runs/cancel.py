@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import tenacity
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.retry import RETRY_INTERVAL, while_transient, while_transient_async
+from airflow_skyvern.client.retry import RETRY_INTERVAL, patience_with, while_transient, while_transient_async
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.runs.key import GROUP_TAG, TASK_TAG
 from airflow_skyvern.runs.lookup import REPLACED_STATUSES, fetch_run, tagged_runs
@@ -174,7 +174,8 @@ def cancel_unless_ended(
             run = fetch_run(send, run_id)
         return Ended(run, requested)
 
-    ended: Ended = while_transient(patience, sleep=sleep)(cancel)
+    retrying = while_transient(patience, sleep=sleep, refusals=lambda error: min(patience_with(error), patience))
+    ended: Ended = retrying(cancel)
     return ended
 
 
@@ -187,9 +188,13 @@ async def cancel_unless_ended_async(
     fetch: Callable[[], Awaitable[Run]],
     cancel: Callable[[], Awaitable[object]],
     sleep: Callable[[float], Awaitable[None]],
-    patience: float = CANCEL_PATIENCE,
+    refusals: float,
 ) -> Ended:
-    """:func:`cancel_unless_ended` for an event loop."""
+    """
+    :func:`cancel_unless_ended` for an event loop.
+
+    :param refusals: Seconds for which a refusal is not believed.
+    """
     requested = False
 
     async def attempt() -> Ended:
@@ -204,7 +209,10 @@ async def cancel_unless_ended_async(
             run = await fetch()
         return Ended(run, requested)
 
-    ended: Ended = await while_transient_async(patience, sleep=sleep)(attempt)
+    retrying = while_transient_async(
+        CANCEL_PATIENCE, sleep=sleep, refusals=lambda error: min(patience_with(error), refusals)
+    )
+    ended: Ended = await retrying(attempt)
     return ended
 
 

@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any
 import tenacity
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.answers import NO_SUCH_ROUTE, NO_TAGS
 from airflow_skyvern.client.retry import RETRY_INTERVAL
-from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernNotFoundError
+from airflow_skyvern.exceptions import (
+    SkyvernAPIError,
+    SkyvernNotFoundError,
+    SkyvernRequestError,
+    SkyvernResponseError,
+)
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
@@ -79,18 +85,45 @@ def find_tagged(send: Send, tag: str, value: str) -> list[TaggedRun]:
     """
     Find the runs with this tag, newest first, without those that a person has repeated.
 
+    Only Skyvern's own words prove that runs cannot be found by tags: a proxy's 403, or another list, proves nothing.
+
     :raises TagsRefused: runs cannot be found by tags here.
     """
     try:
         found = tagged_runs(send, tag, value)
-    except SkyvernNotFoundError as error:
-        raise TagsRefused(str(error)) from error
-    except SkyvernAuthError as error:
-        send(api.probe())  # raises when it is the key that is refused, not the tags
-        raise TagsRefused(str(error)) from error
+    except SkyvernAPIError as error:
+        if error.detail == NO_TAGS and not error.transient:
+            raise TagsRefused(str(error)) from error
+        if not is_missing_route(error):
+            raise
+        _check_filter(send, error)
+        raise
     if any(run.tags.get(tag) != value for run in found):
-        raise TagsRefused("The server ignores the filter.")
+        foreign = SkyvernResponseError("Could not find runs by tag: the answer holds other runs.")
+        _check_filter(send, foreign)
+        raise foreign
     return [run for run in found if not run.by_person]
+
+
+def is_missing_route(error: SkyvernAPIError) -> bool:
+    """Return whether this says, whoever says it, that the server has no such endpoint."""
+    return NO_SUCH_ROUTE.get(error.status_code) == error.detail
+
+
+def _check_filter(send: Send, error: SkyvernAPIError) -> None:
+    """
+    Find out whether this server knows no tags, as Skyvern before 1.0.48, or a proxy has answered.
+
+    :raises TagsRefused: it ignores a filter that newer servers refuse, as a tag without a name.
+    """
+    try:
+        rows = send(api.find_runs({"": "x"}))
+    except SkyvernRequestError:
+        return
+    if rows:
+        raise TagsRefused(
+            f"The server ignores the filter: it is older than Skyvern 1.0.48, which brought run tags. {error}"
+        ) from error
 
 
 def resumable(runs: list[TaggedRun]) -> list[TaggedRun]:

@@ -20,11 +20,18 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.retry import RETRY_INTERVAL, may_have_started, while_transient
+from airflow_skyvern.client.retry import (
+    RETRY_INTERVAL,
+    may_have_started,
+    no_patience,
+    patience_with,
+    while_transient,
+)
 from airflow_skyvern.exceptions import (
+    SkyvernCreditError,
     SkyvernError,
     SkyvernNotFoundError,
     SkyvernOvertaken,
@@ -43,6 +50,9 @@ from airflow_skyvern.runs.lookup import (
 from airflow_skyvern.runs.store import StartStore
 
 if TYPE_CHECKING:
+    import tenacity
+
+    from airflow_skyvern.client.retry import PatienceWith
     from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.models import Run
     from airflow_skyvern.runs.key import RunKey
@@ -122,6 +132,7 @@ class Submission:
         """Whether :meth:`start` has returned a run of an earlier try."""
         self._known: set[str] = set()
         self._deadline = math.inf
+        self._key_known = False
 
     def start(self, attempt: Attempt) -> Run:
         """
@@ -132,6 +143,7 @@ class Submission:
         :raises SkyvernOvertaken: another try of the task has taken over; this one has started nothing.
         """
         self._deadline = self._clock() + attempt.seconds_left
+        self._key_known = self._has_key_worked(attempt)
         if attempt.earlier_tries and (earlier := self._earlier_run(attempt)):
             self.resumed = True
             return earlier
@@ -150,6 +162,17 @@ class Submission:
             return self._run_of_lost_start(error)
         self._store.started(self._key.group, run.run_id)
         return run
+
+    def _has_key_worked(self, attempt: Attempt) -> bool:
+        """
+        Return whether the key was valid in an earlier try: else that would have ended the task, without a retry.
+
+        After a clear only the store knows.
+        """
+        if not attempt.earlier_tries:
+            return False
+        record = self._store.read() if attempt.after_clear else None
+        return not attempt.after_clear or (record is not None and record.run_id is not None)
 
     def _earlier_run(self, attempt: Attempt) -> Run | None:
         """Return the run that an earlier try has started, if it is worth resuming."""
@@ -181,7 +204,7 @@ class Submission:
 
     def _first_of_use(self, found: list[TaggedRun]) -> Run | None:
         candidates = (run.run_id for run in resumable(found) if run.run_id not in self._known)
-        fetched = (fetch_run(self._send, run_id) for run_id in candidates)
+        fetched = (self._fetch(run_id) for run_id in candidates)
         return next((run for run in fetched if not self._is_rejected(run)), None)
 
     def _is_rejected(self, run: Run) -> bool:
@@ -206,7 +229,8 @@ class Submission:
         """Count the runs; those that Skyvern itself has started in place of failed ones do not count."""
         if len(found) < attempt.earlier_tries:
             return False
-        return sum(not replaces_another(self._send, run.run_id) for run in found) >= attempt.earlier_tries
+        first = [run for run in found if not self._patiently(replaces_another, self._send, run.run_id)]
+        return len(first) >= attempt.earlier_tries
 
     def _result_was_taken(self, attempt: Attempt) -> bool:
         """Return whether the group ended in a success: a clear after ``retries`` were lowered may repeat its name."""
@@ -271,7 +295,7 @@ class Submission:
             "Skyvern run %s: canceling it, as this task started it before it was cleared or for another input", run_id
         )
         try:
-            self._send(api.cancel_run(run_id))
+            self._patiently(self._send, api.cancel_run(run_id))
         except SkyvernNotFoundError:
             self._log.warning("Skyvern run %s does not exist any more", run_id)
 
@@ -322,7 +346,7 @@ class Submission:
 
     def _fetch_if_there(self, run_id: str) -> Run | None:
         try:
-            return fetch_run(self._send, run_id)
+            return self._fetch(run_id)
         except SkyvernNotFoundError:
             self._log.warning("Skyvern run %s does not exist any more", run_id)
             return None
@@ -330,13 +354,16 @@ class Submission:
     def _run_of_lost_start(self, error: SkyvernError) -> Run:
         """Find the run of a start whose answer was lost; the start is never sent again while a run may exist."""
         self._log.warning("The start of the Skyvern run was not answered: searching for the run. %s", error)
+        self._key_known = True  # a refused one would have been refused at the start
         searched_until = math.inf
         while True:
             found = self._find_lost(error)
             if new := [run for run in found if run.run_id not in self._known]:
-                return self._resume(fetch_run(self._send, new[0].run_id))
+                return self._resume(self._fetch(new[0].run_id))
             searched_until = min(searched_until, self._clock() + self._lost_start_timeout)
             if self._clock() >= min(searched_until, self._deadline):
+                if isinstance(error, SkyvernCreditError):
+                    raise error
                 sought = f"no run of it was found within {self._lost_start_timeout:.0f} s"
                 self._give_up(f"The start was not answered, and {sought}. {error}", error)
             self._sleep(RETRY_INTERVAL)
@@ -352,8 +379,6 @@ class Submission:
                 f"if not, clear this task. {error}"
             ) from error
         except SkyvernError as trouble:
-            if not trouble.transient:
-                raise
             self._give_up(
                 f"The start was not answered, and the search for its run failed. {error} {trouble}", trouble
             )
@@ -368,14 +393,27 @@ class Submission:
 
     def _find(self, tag: str, value: str) -> list[TaggedRun]:
         """Search, also while Skyvern is away for a while: that must not cost a try, as a run may be active."""
-        retrying = while_transient(
-            min(OUTAGE_PATIENCE, max(0.0, self._deadline - self._clock())),
+        refusals = patience_with if self._key_known else no_patience
+        found: list[TaggedRun] = self._retrying(refusals)(find_tagged, self._send, tag, value)
+        return found
+
+    def _fetch(self, run_id: str) -> Run:
+        """Fetch a run that was listed, or started by an earlier try: one 404 does not prove that it is gone."""
+        run: Run = self._patiently(fetch_run, self._send, run_id)
+        return run
+
+    def _patiently(self, function: Callable[..., Any], *args: Any) -> Any:
+        return self._retrying(patience_with)(function, *args)
+
+    def _retrying(self, refusals: PatienceWith) -> tenacity.Retrying:
+        left = max(0.0, self._deadline - self._clock())
+        return while_transient(
+            min(OUTAGE_PATIENCE, left),
             sleep=self._sleep,
             clock=self._clock,
             on_error=lambda error: self._log.warning("Could not search for the Skyvern run yet. %s", error),
+            refusals=lambda error: min(refusals(error), left),
         )
-        found: list[TaggedRun] = retrying(find_tagged, self._send, tag, value)
-        return found
 
     def _warn_of_missing_tags(self, refusal: TagsRefused) -> None:
         self._log.warning(

@@ -7,13 +7,15 @@ a deferred task and a task that stays on its worker log the same and end the sam
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from airflow_skyvern.client.backoff import backoff, jittered
-from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernAuthError, SkyvernError, shorten
+from airflow_skyvern.client.retry import patience_with
+from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError, shorten
 from airflow_skyvern.secret_values import masked_text
 
 if TYPE_CHECKING:
@@ -27,9 +29,6 @@ LONGEST_BACKOFF = 60.0
 
 POLL_JITTER = 0.02
 """The share that is added to an interval at the most while all goes well: it delays the notice of an end."""
-
-KEY_ROTATION_PATIENCE = 600.0
-"""Seconds for which a refused key of a run that was polled before is taken for one that is being replaced."""
 
 LONGEST_REASON = 100
 """Characters of the reason of an ending in the line that tells it; the task's error has more of it."""
@@ -63,6 +62,8 @@ class Wait(Generic[R]):
     :param on_resume: Called when the run does not wait for a person any more, and has not ended.
     :param pause_known: Whether the run was already known to be paused.
     :param end_known: Whether the end of the run is already in the log.
+    :param run_known: Whether this task has started or polled the run before: it exists, and the key has worked.
+    :param longest_refusal: Seconds for which a refusal that contradicts this is not believed, at the most.
     :param clock: Returns the time in seconds since the epoch.
     """
 
@@ -77,12 +78,16 @@ class Wait(Generic[R]):
         on_resume: Callable[[R], object] | None = None,
         pause_known: bool = False,
         end_known: bool = False,
+        run_known: bool = False,
+        longest_refusal: float = math.inf,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.run_id = run_id
         self.poll_interval = poll_interval
         self.deadline = deadline
         self.run: R | None = None
+        self.run_known = run_known
+        self._longest_refusal = longest_refusal
         self._log = log
         self._clock = clock
         self._began = self._logged_at = clock()
@@ -157,12 +162,12 @@ class Wait(Generic[R]):
         """
         Note that a poll failed; the wait continues.
 
-        A key that is refused for a run that was polled before may be one that is being replaced: Skyvern may have the
-        new one before Airflow has.
+        A run that is known exists, and the key with which it was started or polled is valid. So a refusal is believed
+        only when Skyvern has repeated it for minutes, and nothing else came in between.
 
         :raises SkyvernError: the error itself, when polling again cannot help.
         """
-        if not (error.transient or self._may_be_key_rotation(error)):
+        if not self._may_pass(error):
             raise error
         self._failures += 1
         self._requested = (error.retry_after or 0.0) if isinstance(error, SkyvernAPIError) else 0.0
@@ -180,12 +185,15 @@ class Wait(Generic[R]):
             delay = jittered(backoff(self._failures, base=base, longest=longest, requested=self._requested))
         return max(0.0, min(delay, self.deadline - self._clock()))
 
-    def _may_be_key_rotation(self, error: SkyvernError) -> bool:
-        if self.run is None or not isinstance(error, SkyvernAuthError):
+    def _may_pass(self, error: SkyvernError) -> bool:
+        if error.transient:
+            self._refused_since = None
+            return True
+        if self.run is None and not self.run_known:
             return False
         if self._refused_since is None:
             self._refused_since = self._clock()
-        return self._clock() - self._refused_since < KEY_ROTATION_PATIENCE
+        return self._clock() - self._refused_since < min(patience_with(error), self._longest_refusal)
 
     def _is_progress_due(self) -> bool:
         return self._clock() - self._logged_at >= self._log_interval

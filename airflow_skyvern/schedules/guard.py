@@ -65,7 +65,7 @@ class SkyvernScheduleGuard(BaseOperator):
         except SkyvernNotFoundError:
             return None
         except SkyvernAPIError as error:
-            if error.status_code != NO_SCHEDULES:
+            if error.transient or error.status_code != NO_SCHEDULES:
                 raise
             return None
         return skyvern_fires(schedule, tick, lambda: hook.list_workflow_runs(self.workflow_id, created_at_start=tick))

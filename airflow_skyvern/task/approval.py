@@ -113,10 +113,9 @@ class Approvals:
 
     def ask(self, workflow_id: str) -> Request | None:
         """Show in Airflow what the run asks; return None if it asks nothing any more."""
-        from airflow_skyvern.client.retry import while_transient
-        from airflow_skyvern.runs.approval import ANSWER_PATIENCE, APPROVE, REJECT, question_of
+        from airflow_skyvern.runs.approval import APPROVE, REJECT, asking, question_of
 
-        question = while_transient(ANSWER_PATIENCE, sleep=self._sleep)(question_of, self._hook.send, self._run_id)
+        question = asking(self._sleep)(question_of, self._hook.send, self._run_id)
         if question is None:
             return None
         once = self._asks_once(workflow_id)
@@ -145,12 +144,10 @@ class Approvals:
         self, request: Request, answer: Answer, before_cancel: Callable[[], object] = lambda: None
     ) -> tuple[Run, Note] | None:
         """Cancel the run and return it as it is then, and the note; None if it has moved on already."""
-        from airflow_skyvern.client.retry import while_transient
-        from airflow_skyvern.runs.approval import ANSWER_PATIENCE, still_asks
+        from airflow_skyvern.runs.approval import asking, still_asks
         from airflow_skyvern.runs.cancel import cancel_and_fetch
 
-        asks = while_transient(ANSWER_PATIENCE, sleep=self._sleep)
-        if not asks(still_asks, self._hook.send, self._run_id, request["block_id"]):
+        if not asking(self._sleep)(still_asks, self._hook.send, self._run_id, request["block_id"]):
             self._log_too_late(answer)
             return None
         before_cancel()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_skyvern.runs.event import RunEvent
+    from airflow_skyvern.runs.event import Reason, RunEvent
     from airflow_skyvern.runs.wait import Log
 
 BACKSTOP = timedelta(minutes=5)
@@ -15,6 +16,12 @@ BACKSTOP = timedelta(minutes=5)
 
 EXECUTION_MARGIN = timedelta(seconds=30)
 """How long before ``execution_timeout`` the wait ends, so that there is time to cancel the run."""
+
+CONFIRMATION = 60.0
+"""Seconds for which a worker polls a run that its trigger was refused for minutes."""
+
+FIRST_POLL = 60.0
+"""Seconds after which a wait has polled its run: an unknown one would have ended it by then."""
 
 FETCH_PATIENCE = 300.0
 """Seconds for which a worker tries to fetch the result of a run that is known to have ended."""
@@ -52,3 +59,21 @@ def deadline_to_fetch(event: RunEvent, deadline: float, log: Log) -> float:
     if event["reason"] == "error":
         log.warning("The triggerer stopped waiting; this worker continues. %s", event["message"])
     return max(deadline, time.time() + FETCH_PATIENCE) if event["reason"] == "ended" else deadline
+
+
+def patience_after(reason: Reason | None, confirmation: float) -> float:
+    """
+    Return for how many seconds a worker does not believe a refusal, at the most.
+
+    :param reason: Why its trigger has ended: ``error`` if that was refused for minutes.
+    """
+    return confirmation if reason == "error" else math.inf
+
+
+def has_outlasted_first_poll(waiting_since: float) -> bool:
+    """
+    Return whether a wait without memory must have polled its run before.
+
+    Nothing else tells a triggerer that has just begun: what a trigger learns is stored nowhere.
+    """
+    return time.time() - waiting_since > FIRST_POLL

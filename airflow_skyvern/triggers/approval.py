@@ -59,7 +59,9 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
         ti_id: str,
         cancel_on_kill: bool = False,
     ) -> None:
-        super().__init__(run_id, skyvern_conn_id, poll_interval, deadline, cancel_on_kill=cancel_on_kill)
+        super().__init__(
+            run_id, skyvern_conn_id, poll_interval, deadline, cancel_on_kill=cancel_on_kill, run_known=True
+        )
         self.ti_id = ti_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -112,6 +114,7 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
             log=self.logger(),
             on_resume=lambda _: wait.stop(),
             pause_known=True,
+            run_known=True,
         )
         return wait
 

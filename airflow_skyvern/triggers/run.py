@@ -24,6 +24,7 @@ from airflow_skyvern.runs.event import Reason, RunEvent
 from airflow_skyvern.runs.wait import Wait
 from airflow_skyvern.task import xcom
 from airflow_skyvern.task.arguments import run_id_of
+from airflow_skyvern.task.deadlines import has_outlasted_first_poll
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import RunSnapshot
@@ -65,6 +66,9 @@ class SkyvernRunTrigger(BaseTrigger):
     :param pause_known: Whether the run is known to be paused, so that only the next pause ends the wait. None: no
         pause ends it. Default: None.
     :param log_blocks: Whether to log which blocks of the workflow have begun and ended. Default: False.
+    :param run_known: Whether the task has started or polled the run before. If so, it exists and the key is valid,
+        also for a triggerer that has just begun: a refusal ends the wait only when it is repeated for minutes.
+        Default: False.
     """
 
     __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
@@ -74,6 +78,9 @@ class SkyvernRunTrigger(BaseTrigger):
 
     retry_interval: ClassVar[float] = 1.0
     """Seconds between two questions to Airflow about a task that a user may have ended."""
+
+    cancel_refusals: ClassVar[float] = 60.0
+    """Seconds for which a refused cancel request is sent again: one refusal may come from a database that lags."""
 
     stop_reason: ClassVar[Reason] = "paused"
 
@@ -90,6 +97,7 @@ class SkyvernRunTrigger(BaseTrigger):
         cancel_on_kill: bool = False,
         pause_known: bool | None = None,
         log_blocks: bool = False,
+        run_known: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's class carries no types
         self.run_id = run_id
@@ -101,6 +109,7 @@ class SkyvernRunTrigger(BaseTrigger):
         self.log_blocks = log_blocks
         self._is_over = False
         self._triggerer: asyncio.Task[Any] | None = None
+        self.run_known = run_known
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes the same trigger elsewhere; no secret is in it."""
@@ -113,6 +122,7 @@ class SkyvernRunTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "cancel_on_kill": self.cancel_on_kill,
                 "pause_known": self.pause_known,
+                "run_known": self.run_known,
                 **self._block_option,
             },
         )
@@ -171,6 +181,7 @@ class SkyvernRunTrigger(BaseTrigger):
             log=self.logger(),  # shared by all triggers: a bound logger takes more memory than the wait
             on_pause=None if self.pause_known is None else lambda _: wait.stop(),
             pause_known=bool(self.pause_known),
+            run_known=self.run_known,
         )
         return wait
 
@@ -249,6 +260,7 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
         airflows_end = compat.airflows_timeout(self)
         self.deadline = airflows_end.timestamp() - self.backstop if airflows_end else time.time() + self.timeout
         self.waiting_since = self.deadline - self.timeout
+        self.run_known = has_outlasted_first_poll(self.waiting_since)
         event = await self._event()
         yield (self._end(event) if self.end_from_trigger else None) or TriggerEvent(event)
 
@@ -270,7 +282,10 @@ async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:
     hook = SkyvernHook(trigger.skyvern_conn_id)  # the wait may have no session yet, or one with an old key
     try:
         ended = await cancel_unless_ended_async(
-            partial(hook.afetch_run, run_id), partial(hook.acancel_run, run_id), asyncio.sleep
+            partial(hook.afetch_run, run_id),
+            partial(hook.acancel_run, run_id),
+            asyncio.sleep,
+            trigger.cancel_refusals,
         )
         if not ended.canceled:
             log.info("Skyvern run %s: has ended (%s), so there is nothing to cancel", run_id, ended.run.status)

@@ -12,10 +12,12 @@ from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern import compat
 from airflow_skyvern.client import api
+from airflow_skyvern.client.answers import NO_TAGS
 from airflow_skyvern.client.limits import PAGE_SIZE
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient
 from airflow_skyvern.exceptions import (
+    SkyvernAPIError,
     SkyvernAuthError,
     SkyvernError,
     SkyvernNotFoundError,
@@ -23,6 +25,7 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.runs.key import TASK_TAG, task_tag
+from airflow_skyvern.runs.lookup import is_missing_route
 from airflow_skyvern.ui.cache import SharedCache
 from airflow_skyvern.ui.lookup import RunRef
 from airflow_skyvern.ui.page_data import RunData, page_of
@@ -104,7 +107,7 @@ class Clients:
 
     async def send(self, conn_id: str, call: Call[Any]) -> Any:
         """Send a call and read its answer, a large one in a thread; a rotated key is noticed. Of a list, one page."""
-        raw: Call[bytes] = replace(call, parse=bytes, last_page=None)
+        raw: Call[bytes] = replace(call, parse=bytes, last_page=None, fits=None)
         client = await self.get(conn_id)
         try:
             body = await client.send(raw)
@@ -114,8 +117,8 @@ class Clients:
                 raise
             body = await newer.send(raw)
         if len(body) < PARSE_IN_THREAD_BYTES:
-            return call.parse(body)
-        return await run_in_threadpool(call.parse, body)
+            return call.result_of(body)
+        return await run_in_threadpool(call.result_of, body)
 
 
 class RunReader:
@@ -244,14 +247,13 @@ class RunReader:
         return (await self._all_tags(ref.skyvern_conn_id, [ref.run_id])).get(ref.run_id, {})
 
     async def _all_tags(self, conn_id: str, run_ids: Sequence[str]) -> dict[str, Mapping[str, str]]:
-        """Fetch tags; an organization without the feature (403, 404) has none, but a wrong key is an error."""
+        """Fetch tags; an organization without the feature (403) has none, and a server without the endpoint (404)."""
         try:
             found = await self.clients.send(conn_id, api.get_run_tags(run_ids))
-        except SkyvernNotFoundError:
-            return {}
-        except SkyvernAuthError:
-            await self.clients.send(conn_id, api.probe())
-            return {}
+        except SkyvernAPIError as error:
+            if error.detail == NO_TAGS or is_missing_route(error):
+                return {}
+            raise
         return {run_id: found.of(run_id) for run_id in run_ids}
 
 

@@ -11,6 +11,7 @@ from fastapi import HTTPException, Request
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
+from airflow_skyvern.client.calls import OtherAnswer
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.ui import rendering
@@ -34,7 +35,7 @@ ACTIVE = frozenset(
 )
 """States of a task from which it may come to a run."""
 
-READ_ERRORS = (SkyvernError, AirflowNotFoundException, ValidationError)
+READ_ERRORS = (SkyvernError, AirflowNotFoundException, ValidationError, OtherAnswer)
 """How reading a run may fail."""
 
 

@@ -9,64 +9,17 @@ import pytest
 from airflow_skyvern import exceptions
 from airflow_skyvern.exceptions import (
     MAX_QUOTE,
-    SkyvernAPIError,
-    SkyvernAuthError,
     SkyvernConnectionError,
-    SkyvernCreditError,
     SkyvernError,
-    SkyvernNotFoundError,
-    SkyvernRateLimitError,
-    SkyvernRequestError,
     SkyvernRunCanceled,
     SkyvernRunError,
     SkyvernRunFailed,
     SkyvernRunTerminated,
     SkyvernRunTimedOut,
-    SkyvernServerError,
     detail_of,
-    error_of_answer,
     error_of_ending,
 )
 from airflow_skyvern.models import Run
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "transient"),
-    [
-        (400, SkyvernRequestError, False),
-        (401, SkyvernAuthError, False),
-        (402, SkyvernCreditError, False),
-        (403, SkyvernAuthError, False),
-        (404, SkyvernNotFoundError, False),
-        (405, SkyvernAPIError, False),
-        (409, SkyvernAPIError, False),
-        (422, SkyvernRequestError, False),
-        (429, SkyvernRateLimitError, True),
-        (500, SkyvernServerError, True),
-        (501, SkyvernAPIError, False),
-        (502, SkyvernServerError, True),
-        (503, SkyvernServerError, True),
-        (599, SkyvernServerError, True),
-    ],
-)
-def test_every_status_has_its_error(status: int, kind: type[SkyvernAPIError], *, transient: bool) -> None:
-    error = error_of_answer("get run wr_1", status, "because")
-    assert type(error) is kind
-    assert error.transient is transient
-    assert (error.status_code, error.detail) == (status, "because")
-    assert str(error).startswith(f"Could not get run wr_1: Skyvern answered {status}: because")
-
-
-def test_a_message_tells_what_to_do_where_there_is_something_to_do() -> None:
-    assert "password field of the Airflow connection" in str(error_of_answer("x", 403, "Invalid credentials"))
-    assert "wpid_" in str(error_of_answer("x", 404, "Workflow not found."))
-    assert "Billing" in str(error_of_answer("x", 402, "no credit"))
-    assert "pool" in str(error_of_answer("x", 429, "too many"))
-
-
-def test_what_the_server_asked_to_wait_is_kept() -> None:
-    assert error_of_answer("x", 429, "", retry_after=7.0).retry_after == 7.0
-    assert error_of_answer("x", 429, "").retry_after is None
 
 
 def test_only_no_answer_may_have_arrived_unless_it_is_known_better() -> None:

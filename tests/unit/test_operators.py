@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from airflow_skyvern.client import retry
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.compat import is_airflow_3
 from airflow_skyvern.compat.sdk import (
@@ -27,6 +28,7 @@ from airflow_skyvern.compat.sdk import (
 from airflow_skyvern.exceptions import (
     SkyvernConfigError,
     SkyvernConnectionError,
+    SkyvernCreditError,
     SkyvernError,
     SkyvernRunCanceled,
     SkyvernRunError,
@@ -39,7 +41,7 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import DEFAULT_TIMEOUT, SkyvernRunWorkflowOperator
-from airflow_skyvern.runs import lookup
+from airflow_skyvern.runs import cancel, lookup
 from airflow_skyvern.task.deadlines import BACKSTOP
 from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed, run_task
@@ -306,7 +308,6 @@ def test_endings_can_skip_the_task(skyvern: FakeSkyvern, status: str, *, deferra
         ({"workflow_id": "wpid_123"}, None, "404: Workflow not found. workflow_permanent_id=wpid_123"),
         ({}, None, "400: Missing value for parameter vendor"),
         ({"parameters": {"vendor": "A"}, "proxy_location": "RESIDENTIAL_XX"}, None, "422: proxy_location"),
-        ({}, httpx.Response(402, json={"detail": "Out of credit"}), "402: Out of credit"),
         ({}, httpx.Response(403, json={"detail": "Could not validate credentials"}), "403: Could not validate"),
     ],
 )
@@ -331,11 +332,19 @@ def test_a_connection_that_is_wrong_fails_at_once_and_keeps_its_key(connect: Con
 
 def test_errors_that_may_pass_keep_the_tasks_retries(skyvern: FakeSkyvern) -> None:
     skyvern.next("POST", START, httpx.Response(429))
-    operator = make(skyvern.workflow())
+    operator = make(skyvern.workflow(), lost_start_timeout=0.01)
     operator.hook = SkyvernHook(retry=RetryPolicy(attempts=1))
     with pytest.raises(SkyvernError) as caught:
         execute(operator)
     assert caught.value.transient
+
+
+def test_no_credit_is_an_error_of_its_own_once_no_run_of_the_start_was_found(skyvern: FakeSkyvern) -> None:
+    """Only Skyvern Cloud says so, in words that are not known here: so it may be anybody's."""
+    skyvern.next("POST", START, httpx.Response(402, json={"detail": "Out of credit"}))
+    with pytest.raises(SkyvernCreditError, match=r"402: Out of credit\. Add credit in Skyvern under Billing"):
+        execute(make(skyvern.workflow(), lost_start_timeout=0.01))
+    assert len(skyvern.sent("GET", "/v1/runs")) >= 1
 
 
 def test_a_start_whose_answer_was_lost_is_found_and_never_sent_twice(
@@ -417,7 +426,8 @@ def test_a_run_fails_its_task_when_the_fallback_credential_fails_too(
 
 def test_a_failed_run_fails_its_task_although_skyvern_does_not_tell_what_replaces_it(skyvern: FakeSkyvern) -> None:
     workflow = skyvern.workflow(plan=("failed",), fallback_plan=("completed",))
-    skyvern.next("GET", "/v1/workflows/runs/.*", httpx.Response(403, json={"detail": "no"}))
+    refused = httpx.Response(403, json={"detail": "Could not validate credentials"})
+    skyvern.next("GET", "/v1/workflows/runs/.*", refused)
     with pytest.raises(SkyvernRunFailed):
         execute(make(workflow))
 
@@ -640,6 +650,12 @@ def test_a_run_that_takes_too_long_is_canceled_once(skyvern: FakeSkyvern, *, def
     assert str(caught.value.run.app_url) in str(caught.value)
 
 
+def not_found(what: str, skyvern: FakeSkyvern) -> httpx.Response:
+    """Deny the only run in Skyvern's own words."""
+    [run_id] = skyvern.runs
+    return httpx.Response(404, json={"detail": f"{what} not found {run_id}"})
+
+
 def test_a_run_that_completes_while_it_is_being_canceled_is_a_success(skyvern: FakeSkyvern) -> None:
     plan = (*["running"] * 1000, "completed")
 
@@ -651,8 +667,11 @@ def test_a_run_that_completes_while_it_is_being_canceled_is_a_success(skyvern: F
     assert execute(make(skyvern.workflow(plan=plan, output={"sum": 1}), timeout=0.05)) == {"sum": 1}
 
 
-def test_a_cancel_that_is_refused_says_that_the_run_may_still_run(skyvern: FakeSkyvern) -> None:
-    skyvern.next("POST", CANCEL, httpx.Response(404, json={"detail": "Run not found"}))
+def test_a_cancel_that_stays_refused_says_that_the_run_may_still_run(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancel, "DEADLINE_PATIENCE", 0.0)
+    skyvern.next("POST", CANCEL, lambda: not_found("Run", skyvern))
     with pytest.raises(SkyvernWaitTimeout, match=r"may still be running: .*Run not found.* See http://localhost"):
         execute(make(skyvern.workflow(plan=("running",)), timeout=0.05))
 
@@ -797,8 +816,11 @@ def test_a_task_that_fails_for_any_reason_leaves_no_run_that_nobody_will_resume(
     assert skyvern.status(run_id) == ("canceled" if canceled else "created")
 
 
-def test_a_permanent_error_during_the_wait_leaves_no_run(skyvern: FakeSkyvern) -> None:
-    skyvern.next("GET", LOOK, httpx.Response(400, json={"detail": "no such thing"}))
+def test_a_permanent_error_during_the_wait_leaves_no_run(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "REFUSAL_PATIENCE", 0.0)
+    skyvern.next("GET", LOOK, lambda: not_found("Task run", skyvern))
     with pytest.raises(AirflowFailException):
         execute(make(skyvern.workflow(plan=("running",)), retries=2), try_number(1))
     [run_id] = skyvern.runs

@@ -459,6 +459,12 @@ FOREIGN = {
     "401 of a proxy": httpx.Response(401, html="<h1>Sign in</h1>"),
     "408": httpx.Response(408, json={"detail": "Request Timeout"}),
     "425": httpx.Response(425, text="Too Early"),
+    "302 to a login": httpx.Response(302, headers={"location": "https://login.example.com"}),
+    "404 of Spring": httpx.Response(404, json={"status": 404, "error": "Not Found", "path": "/v1/runs"}),
+    "404 of FastAPI": httpx.Response(404, json={"detail": "Not Found"}),
+    "501": httpx.Response(501, json={"error": "Not Implemented"}),
+    "200 of another product": httpx.Response(200, json={"status": "ok"}),
+    "200 of another run": httpx.Response(200, json={"run_id": "wr_0", "status": "completed"}),
 }
 
 
@@ -478,6 +484,21 @@ def test_a_4xx_that_is_not_skyverns_ends_no_wait(fake: FakeSkyvern, answer: str)
             w.end(run_id)
         assert all(run is not None for run in await asyncio.gather(*waits))
         assert w.loop.time() <= 20 + 12 + 70
+
+    play(fake, scenario)
+
+
+def test_one_404_of_skyvern_about_a_run_that_was_polled_ends_no_wait(fake: FakeSkyvern) -> None:
+    async def scenario(w: PollerRig) -> None:
+        runs = [w.running() for _ in range(3)]
+        waits = [w.start(run_id) for run_id in runs]
+        await asyncio.sleep(20)
+        for run_id in runs:
+            w.end(run_id)
+            fake.next(
+                "GET", f"/v1/runs/{run_id}", httpx.Response(404, json={"detail": f"Task run not found {run_id}"})
+            )
+        assert all(run is not None for run in await asyncio.gather(*waits))
 
     play(fake, scenario)
 

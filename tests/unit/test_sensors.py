@@ -11,6 +11,7 @@ from airflow.exceptions import AirflowRescheduleException
 from airflow.triggers.base import BaseTrigger
 
 from airflow_skyvern.client.retry import RetryPolicy
+from airflow_skyvern.compat import is_airflow_3
 from airflow_skyvern.compat.sdk import (
     DAG,
     AirflowFailException,
@@ -18,7 +19,7 @@ from airflow_skyvern.compat.sdk import (
     AirflowSkipException,
     BaseOperator,
 )
-from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernRunFailed
+from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernRunFailed
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.sensors import SkyvernRunSensor
@@ -124,14 +125,54 @@ def test_the_error_of_a_bad_ending_has_the_run_as_its_cause(skyvern: FakeSkyvern
 
 @pytest.mark.parametrize("soft_fail", [False, True])
 def test_a_key_that_stops_working_while_the_sensor_is_deferred_fails_it(
-    skyvern: FakeSkyvern, *, soft_fail: bool
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, *, soft_fail: bool
 ) -> None:
+    monkeypatch.setattr(SkyvernRunSensor, "confirmation", 0.1)
     run_id = skyvern.run(plan=("running",))
     deferred = deferral(make(run_id, deferrable=True))
     skyvern.api_key = "another"
     event = {"run_id": run_id, "reason": "error", "status": "running", "message": "403"}
     with pytest.raises(AirflowFailException, match="Could not validate credentials"):
         resumed(make(run_id, soft_fail=soft_fail), deferred, event, context_of(FakeTaskInstance()))
+
+
+def rotated(skyvern: FakeSkyvern) -> None:
+    """Let Skyvern have the next key before Airflow has it."""
+    skyvern.api_key = "the-next-key"
+
+
+def test_a_key_that_is_refused_for_a_while_does_not_fail_a_retry(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("completed",))
+    ti = FakeTaskInstance()
+    ti.try_number, ti.max_tries = 2, 1
+    sensor = make(run_id, retries=1)
+    rotated(skyvern)
+    assert sensor.poke(context_of(ti)) is False
+    skyvern.api_key = API_KEY
+    assert sensor.poke(context_of(ti))
+
+
+@pytest.mark.skipif(not is_airflow_3(), reason="Airflow 2 asks its database")
+def test_a_key_that_is_refused_for_a_while_does_not_fail_a_rescheduled_sensor(skyvern: FakeSkyvern) -> None:
+    """Each poll is another process, which has not polled before."""
+    run_id = skyvern.run(plan=("completed",))
+    again: Any = {**context_of(FakeTaskInstance()), "task_reschedule_count": 1}
+    rotated(skyvern)
+    assert make(run_id, mode="reschedule").poke(again) is False
+    with pytest.raises(SkyvernAuthError):
+        make(run_id, mode="reschedule").poke(context_of(FakeTaskInstance()))
+    skyvern.api_key = API_KEY
+    assert make(run_id, mode="reschedule").poke(again)
+
+
+def test_one_404_at_resumption_does_not_fail_a_sensor(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("running", "completed"), output={"sum": 1})
+    deferred = deferral(make(run_id, deferrable=True))
+    missing = httpx.Response(404, json={"detail": f"Task run not found {run_id}"})
+    for reason in ("ended", "error"):
+        skyvern.next("GET", f"/v1/runs/{run_id}", missing)
+        event = {"run_id": run_id, "reason": reason, "status": None, "message": None}
+        assert resumed(make(run_id), deferred, event, context_of(FakeTaskInstance())) == {"sum": 1}
 
 
 def test_errors_that_may_pass_do_not_end_the_wait(skyvern: FakeSkyvern, mode: dict[str, Any]) -> None:
@@ -159,9 +200,10 @@ def test_a_deferral_says_what_the_trigger_needs_and_no_secret(skyvern: FakeSkyve
         "deadline": pytest.approx(time.time() + 600, abs=5),
         "cancel_on_kill": False,
         "pause_known": None,
+        "run_known": True,
     }
     note = {"run_id": run_id, "skyvern_conn_id": "skyvern_default", "app_url": None}
-    assert deferred.kwargs == {"deadline": kwargs["deadline"], "skyvern": note}
+    assert deferred.kwargs == {"deadline": kwargs["deadline"], "run_known": True, "skyvern": note}
     assert deferred.timeout is not None
     assert timedelta(seconds=595) + BACKSTOP < deferred.timeout <= timedelta(seconds=600) + BACKSTOP
     assert API_KEY not in json.dumps(kwargs)

@@ -62,6 +62,7 @@ def test_airflow_stores_this_of_a_wait() -> None:
         "pause_known",
         "poll_interval",
         "run_id",
+        "run_known",
         "skyvern_conn_id",
     ]
     path, kwargs = SkyvernSensorTrigger("wr_1", "c", 10.0, 1.0, backstop=1.0).serialize()

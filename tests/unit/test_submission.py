@@ -15,7 +15,9 @@ from airflow_skyvern.client.sender import SkyvernClient
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
+    SkyvernConfigError,
     SkyvernConnectionError,
+    SkyvernCreditError,
     SkyvernError,
     SkyvernOvertaken,
     SkyvernRateLimitError,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 START = "/v1/run/workflows"
 FIND = "/v1/runs"
-NO_TAGS = httpx.Response(403, json={"detail": "Tagging is not available for this organization"})
+NO_TAGS = httpx.Response(403, json={"detail": "Workflow tagging is not enabled for this organization."})
 
 
 class Memory(dict[str, Any]):
@@ -204,10 +206,23 @@ def test_a_key_that_is_refused_is_not_taken_for_missing_tags(fake: FakeSkyvern, 
     assert starts(fake) == 1
 
 
-@pytest.mark.parametrize("status", [400, 402, 403, 404, 422, 429])
-def test_a_start_that_was_refused_is_an_error_and_forgotten(fake: FakeSkyvern, task: Tries, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "Missing value for parameter a in workflow wpid_1"),
+        (403, "Could not validate credentials"),
+        (404, "Browser session pbs_1 does not exist or is not live."),
+        (410, "Browser session pbs_1 is closed. Start another."),
+        (422, [{"type": "missing", "loc": ["body", "a"], "msg": "Field required"}]),
+        (429, "Rate limit exceeded for organization o_1. Maximum 5 requests per 1 seconds allowed."),
+        (503, "The server is busy dispatching other runs. No run was created; retry this request."),
+    ],
+)
+def test_a_start_that_was_refused_is_an_error_and_forgotten(
+    fake: FakeSkyvern, task: Tries, status: int, words: Any
+) -> None:
     task.memory = Memory()
-    fake.next("POST", START, httpx.Response(status, json={"detail": "no"}))
+    fake.next("POST", START, httpx.Response(status, json={"detail": words}))
     with pytest.raises(SkyvernError):
         task.first()
     assert task.retry().run_id in fake.runs
@@ -220,10 +235,13 @@ def test_a_start_that_was_refused_is_an_error_and_forgotten(fake: FakeSkyvern, t
         (SkyvernConnectionError("x"), True),
         (SkyvernConnectionError("x", never_sent=True), False),
         (SkyvernServerError("x", status_code=502), True),
-        (SkyvernServerError("x", detail="The server is busy. No run was created; retry."), False),
+        (SkyvernServerError("x", status_code=503, nothing_done=True), False),
         (SkyvernResponseError("x"), True),
-        (SkyvernRateLimitError("x"), False),
-        (SkyvernRequestError("x"), False),
+        (SkyvernRateLimitError("x"), True),
+        (SkyvernRateLimitError("x", nothing_done=True), False),
+        (SkyvernCreditError("x"), True),
+        (SkyvernRequestError("x", nothing_done=True), False),
+        (SkyvernConfigError("x"), False),
     ],
     ids=repr,
 )
@@ -485,7 +503,7 @@ def test_runs_of_other_tasks_are_left_alone(fake: FakeSkyvern, task: Tries) -> N
 def test_a_server_that_ignores_the_filter_is_not_believed(fake: FakeSkyvern, task: Tries) -> None:
     stranger = fake.run(plan=("running",))
     row = {"run_id": stranger, "status": "running"}
-    fake.next("GET", FIND, httpx.Response(200, json=[row]))
+    fake.next("GET", FIND, *[httpx.Response(200, json=[row])] * 2)
     with pytest.raises(SkyvernStartAmbiguous, match="stores nothing between tries"):
         task.retry()
     assert "The server ignores the filter" in task.log.text

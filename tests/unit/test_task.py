@@ -13,7 +13,6 @@ from airflow_skyvern.exceptions import (
     SkyvernAuthError,
     SkyvernConfigError,
     SkyvernConnectionError,
-    SkyvernCreditError,
     SkyvernError,
     SkyvernNotFoundError,
     SkyvernRateLimitError,
@@ -36,7 +35,7 @@ from tests.support.tasks import FakeTaskInstance, context_of
 
 @pytest.mark.parametrize(
     "kind",
-    [SkyvernAuthError, SkyvernNotFoundError, SkyvernRequestError, SkyvernCreditError, SkyvernConfigError],
+    [SkyvernAuthError, SkyvernNotFoundError, SkyvernRequestError, SkyvernConfigError],
 )
 def test_what_no_retry_can_cure_fails_without_one(kind: type[SkyvernError]) -> None:
     with pytest.raises(AirflowFailException, match="what happened") as caught, no_retry_for_permanent_errors():

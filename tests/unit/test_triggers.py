@@ -38,6 +38,7 @@ def test_a_trigger_survives_the_database_and_takes_no_secret_there(skyvern: Fake
         "deadline": 1795377777.5,
         "cancel_on_kill": False,
         "pause_known": None,
+        "run_known": False,
     }
     assert API_KEY not in json.dumps(kwargs)
     assert rebuilt(original).serialize() == original.serialize()
@@ -358,7 +359,10 @@ async def test_a_cancellation_that_is_interrupted_is_finished_nevertheless(skyve
     assert skyvern.status(run_id) == "canceled"
 
 
-async def test_a_cancellation_that_fails_breaks_nothing(skyvern: FakeSkyvern) -> None:
+async def test_a_cancellation_that_fails_breaks_nothing(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SkyvernRunTrigger, "cancel_refusals", 0.0)
     killed = SkyvernRunTrigger("wr_123", "skyvern_default", 0.01, time.time() + 10, cancel_on_kill=True)
     killed.task_instance = None
     await killed.on_kill()
@@ -383,3 +387,13 @@ async def test_a_new_pause_is_news_if_that_is_wanted(
     event = await first_event(waiting)
     assert event["reason"] == reason
     assert event["message"] == (f"http://localhost:8080/runs/{run_id}" if reason == "paused" else None)
+
+
+@pytest.mark.parametrize(("run_known", "reason"), [(True, "deadline"), (False, "error")])
+async def test_a_triggerer_that_begins_while_the_key_is_refused_gives_up_only_a_run_that_is_not_known(
+    skyvern: FakeSkyvern, *, run_known: bool, reason: str
+) -> None:
+    run_id = skyvern.run(plan=("running",))
+    skyvern.api_key = "the-next-key"
+    restarted = SkyvernRunTrigger(run_id, "skyvern_default", 0.01, time.time() + 0.5, run_known=run_known)
+    assert (await first_event(rebuilt(restarted)))["reason"] == reason

@@ -82,9 +82,13 @@ def test_files_of_the_author_are_attached_too(skyvern: FakeSkyvern, workflow: st
 def test_a_retry_that_resumes_a_run_sends_no_file(
     skyvern: FakeSkyvern, workflow: str, statement: Path, ti: FakeTaskInstance
 ) -> None:
-    skyvern.next("GET", "/v1/runs/wr_[^/]+", httpx.Response(404, json={"detail": "Task run not found"}))
-    with pytest.raises(AirflowFailException):
+    def fail(key: str) -> None:
+        raise KeyError(key)
+
+    ti.on_push = lambda key: fail(key) if key == "run_id" else None
+    with pytest.raises(KeyError):
         attempt(make(workflow, statement, cancel_on_kill=False), ti)
+    ti.on_push = lambda key: None
     statement.unlink()
     attempt(make(workflow, statement), ti)
     assert len(skyvern.sent("POST", UPLOAD)) == len(skyvern.sent("POST", START)) == 1

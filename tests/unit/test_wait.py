@@ -5,12 +5,16 @@ from typing import Any
 
 import pytest
 
+from airflow_skyvern.client.retry import REFUSAL_PATIENCE
 from airflow_skyvern.exceptions import (
+    SkyvernAnswerTooLarge,
+    SkyvernAPIError,
     SkyvernAuthError,
     SkyvernConnectionError,
     SkyvernError,
     SkyvernNotFoundError,
     SkyvernRateLimitError,
+    SkyvernRequestError,
     SkyvernResponseError,
     SkyvernServerError,
 )
@@ -159,10 +163,41 @@ def test_a_wait_that_only_fails_ends_at_the_deadline(wait: Wait[Run], clock: Clo
     assert clock.now == pytest.approx(DEADLINE)
 
 
-def test_an_error_that_stays_ends_a_wait_at_once(wait: Wait[Run], clock: Clock) -> None:
+def test_a_refusal_ends_the_wait_for_an_unknown_run_at_once(wait: Wait[Run], clock: Clock) -> None:
     with pytest.raises(SkyvernNotFoundError):
-        wait_for_end(wait, looks(run("running"), SkyvernNotFoundError("gone")), clock.sleep)
-    assert len(clock.naps) == 1
+        wait_for_end(wait, looks(SkyvernNotFoundError("unknown")), clock.sleep)
+    assert clock.naps == []
+
+
+@pytest.mark.parametrize("refusal", [SkyvernNotFoundError("gone"), SkyvernRequestError("no"), SkyvernAPIError("?")])
+def test_a_refusal_ends_the_wait_for_a_known_run_when_it_is_repeated_for_five_minutes(
+    wait: Wait[Run], clock: Clock, refusal: SkyvernError
+) -> None:
+    with pytest.raises(type(refusal)):
+        wait_for_end(wait, looks(run("running"), refusal), clock.sleep)
+    assert REFUSAL_PATIENCE <= clock.now < REFUSAL_PATIENCE + 2 * LONGEST_BACKOFF
+
+
+def test_a_run_that_its_task_has_started_is_known_before_the_first_poll(lines: LogLines, clock: Clock) -> None:
+    known: Wait[Run] = Wait("wr_1", poll_interval=10, deadline=DEADLINE, log=lines, clock=clock, run_known=True)
+    ended = wait_for_end(known, looks(SkyvernNotFoundError("gone"), run("completed")), clock.sleep)
+    assert ended is not None
+
+
+def test_refusals_count_only_when_nothing_came_in_between(wait: Wait[Run], clock: Clock) -> None:
+    gone, away = SkyvernNotFoundError("gone"), SkyvernServerError("away")
+    wait.update(run("running"))
+    for error in (gone, away, gone):
+        wait.poll_failed(error)
+        clock.now += REFUSAL_PATIENCE
+    with pytest.raises(SkyvernNotFoundError):
+        wait.poll_failed(gone)
+
+
+def test_an_answer_that_is_too_large_ends_the_wait_for_a_known_run_at_once(wait: Wait[Run]) -> None:
+    wait.update(run("running"))
+    with pytest.raises(SkyvernAnswerTooLarge):
+        wait.poll_failed(SkyvernAnswerTooLarge("8 GB"))
 
 
 def test_only_news_is_logged(wait: Wait[Run], clock: Clock, lines: LogLines) -> None:

@@ -19,7 +19,7 @@ if airflow.__version__.startswith("2."):
     pytest.skip("watchers came with Airflow 3", allow_module_level=True)
 
 from airflow_skyvern.exceptions import SkyvernConfigError
-from airflow_skyvern.finished_runs.poller import active_runs_of, runs_of
+from airflow_skyvern.finished_runs.poller import FinishedRunsPoller, active_runs_of, runs_of
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
 from dev.fake.skyvern import API_KEY, FakeSkyvern
@@ -189,7 +189,10 @@ async def test_a_run_created_long_ago_is_handed_over_when_it_ends(skyvern: FakeS
     assert watcher.runs == [slow]
 
 
-async def test_a_run_that_is_gone_from_skyvern_is_not_asked_for_again(skyvern: FakeSkyvern, store: Store) -> None:
+async def test_a_run_that_is_gone_from_skyvern_for_minutes_is_not_asked_for_again(
+    skyvern: FakeSkyvern, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FinishedRunsPoller, "refusal_patience", 0.0)
     workflow = skyvern.workflow()
     gone = start(skyvern, workflow)
     async with watching(trigger(workflow, store)) as [watcher]:
@@ -201,6 +204,22 @@ async def test_a_run_that_is_gone_from_skyvern_is_not_asked_for_again(skyvern: F
         await until(lambda: watcher.events)
     assert watcher.runs == [new]
     assert len(skyvern.sent("GET", f"/v1/runs/{gone}")) == 1
+
+
+async def test_a_run_that_skyvern_denies_once_is_handed_over_when_it_has_ended(
+    skyvern: FakeSkyvern, store: Store
+) -> None:
+    workflow = skyvern.workflow()
+    denied = start(skyvern, workflow)
+    missing = httpx.Response(404, json={"detail": f"Task run not found {denied}"})
+    async with watching(trigger(workflow, store)) as [watcher]:
+        await polled(skyvern)
+        skyvern.next("GET", f"/v1/runs/{denied}", missing)
+        skyvern.next("GET", "/v1/runs", *[httpx.Response(200, json=[])] * 2)
+        await until(lambda: skyvern.sent("GET", f"/v1/runs/{denied}"))
+        end(skyvern, denied)
+        await until(lambda: watcher.events)
+    assert watcher.runs == [denied]
 
 
 async def test_a_restart_goes_on_where_the_watcher_was_stopped(skyvern: FakeSkyvern, store: Store) -> None:
@@ -394,9 +413,10 @@ async def test_a_webhook_that_will_always_be_refused_is_given_up(
     workflow = skyvern.workflow()
     async with watching(trigger(workflow, store, redeliver_to=REDELIVER)):
         await polled(skyvern)
-        refusal = httpx.Response(200, json={"run_id": "wr_1", "status_code": status})
+        run_id = start(skyvern, workflow)
+        refusal = httpx.Response(200, json={"run_id": run_id, "status_code": status})
         skyvern.next("POST", ".*/retry_webhook", refusal)
-        end(skyvern, start(skyvern, workflow))
+        end(skyvern, run_id)
         await until(lambda: skyvern.sent("POST", ".*/retry_webhook"))
         for _ in range(3):
             await polled(skyvern)

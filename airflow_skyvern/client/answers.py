@@ -1,0 +1,234 @@
+"""
+What Skyvern is known to answer: the one table of its refusals, and what a success has to be about.
+
+Proxies, gateways and load balancers answer in Skyvern's place: redirects to a login page, 404s of their own as JSON,
+501s, web pages with status 200; also to a request that Skyvern has carried out. So an answer counts as Skyvern's
+only with the status, the form and the words that a Skyvern server has at that endpoint. Everything else may pass: a
+wait continues, and a start may have started a run. A newer Skyvern may word a refusal anew; then the same happens,
+which is late but right.
+
+The words are those of Skyvern 1.0.30 to 1.0.56. Its error bodies are JSON objects with exactly one key, ``detail``
+or ``error``; no header tells it from a proxy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from airflow_skyvern.exceptions import (
+    SkyvernAPIError,
+    SkyvernAuthError,
+    SkyvernNotFoundError,
+    SkyvernRateLimitError,
+    SkyvernRequestError,
+    SkyvernServerError,
+)
+from airflow_skyvern.models import Run, RunBase, RunTags, ScheduleDetails, WebhookReplay, Workflow
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """
+    One refusal of Skyvern.
+
+    :param words: What it says; ``{id}`` is the id that the request is about, ``{}`` any text. None: FastAPI's list of
+        what is wrong with the request.
+    :param kind: The class of the error.
+    :param nothing_done: Whether the request certainly did nothing.
+    :param transient: Whether the same request may succeed later, if that differs from the class.
+    :param key: The key of the body that holds the words.
+    """
+
+    status: int
+    words: str | None
+    kind: type[SkyvernAPIError]
+    nothing_done: bool = True
+    transient: bool | None = None
+    key: str = "detail"
+
+    def matches(self, status: int, said: Said, subject: str | None) -> bool:
+        """Return whether this is what was answered to a request about this id."""
+        if status != self.status or said.key != self.key:
+            return False
+        if self.words is None or said.words is None:
+            return self.words is said.words
+        found = _pattern(self.words).fullmatch(said.words)
+        return found is not None and found.groupdict().get("id", subject) == subject
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an error body of Skyvern's form says; ``words`` is None for FastAPI's list."""
+
+    key: str
+    words: str | None
+
+
+NO_SUCH_ROUTE = {404: "Not Found", 405: "Method Not Allowed"}
+"""
+What every FastAPI server says of an address that leads to none of its endpoints: an old Skyvern, or a gateway.
+Skyvern always names a run or workflow that it does not know, so this says nothing about one.
+"""
+
+NO_TAGS = "Workflow tagging is not enabled for this organization."
+
+EVERYWHERE = (
+    Refusal(403, "Invalid credentials", SkyvernAuthError),
+    Refusal(403, "Could not validate credentials", SkyvernAuthError),
+    Refusal(403, "Invalid authentication method", SkyvernAuthError),
+    Refusal(403, "You do not have permission to access this organization", SkyvernAuthError),
+    Refusal(403, "Auth token is expired", SkyvernAuthError),
+    Refusal(422, None, SkyvernRequestError),
+    Refusal(429, "Rate limit exceeded{}", SkyvernRateLimitError),
+    Refusal(500, "Unexpected error: {}", SkyvernServerError, nothing_done=False, key="error"),
+    Refusal(503, "Database temporarily unavailable", SkyvernServerError, nothing_done=False, key="error"),
+)
+
+ANY_WORDS = (
+    # Where no run is at stake, an error body in Skyvern's form is believed, whatever its words.
+    *(Refusal(status, "{}", SkyvernRequestError) for status in (400, 422)),
+    *(Refusal(status, "{}", SkyvernAuthError) for status in (401, 403)),
+    Refusal(404, "{}", SkyvernNotFoundError),
+    *(Refusal(status, "{}", SkyvernAPIError) for status in (405, 409, 410, 413, 501)),
+)
+
+GET_RUN = (
+    Refusal(404, "Task run not found {id}", SkyvernNotFoundError),
+    Refusal(404, "Workflow not found. workflow_permanent_id={}", SkyvernNotFoundError),
+)
+GET_RUN_OF_DELETED_WORKFLOW = (Refusal(404, "Workflow not found for workflow run {id}", SkyvernNotFoundError),)
+GET_TIMELINE = (
+    *GET_RUN,
+    Refusal(404, "Run not found {id}", SkyvernNotFoundError),
+    Refusal(404, "Task v2 not found {id}", SkyvernNotFoundError),
+    Refusal(400, "Task v2 {id} has no associated workflow run", SkyvernRequestError),
+    Refusal(400, "Timeline not available for run type {}", SkyvernRequestError),
+)
+LIST_RUNS = (
+    Refusal(400, "Invalid tag filter{}", SkyvernRequestError),
+    Refusal(400, "Search pagination is limited to the first {}", SkyvernRequestError),
+    Refusal(400, "Free-text run search exceeded its time limit.{}", SkyvernRequestError),
+    Refusal(403, NO_TAGS, SkyvernAuthError),
+    Refusal(503, "This run list could not be computed in time.{}", SkyvernServerError),
+)
+GET_RUN_TAGS = (
+    Refusal(400, "At most {} workflow run IDs may be requested at once", SkyvernRequestError),
+    Refusal(403, NO_TAGS, SkyvernAuthError),
+)
+START = (
+    Refusal(404, "Workflow not found. workflow_permanent_id={id}", SkyvernNotFoundError),
+    Refusal(404, "Browser session {} does not exist or is not live.", SkyvernNotFoundError),
+    Refusal(404, "Browser profile {} not found for organization {}", SkyvernNotFoundError),
+    Refusal(400, "Missing value for parameter {}", SkyvernRequestError),
+    Refusal(400, "Invalid workflow parameter. Expected parameter type: {}", SkyvernRequestError),
+    Refusal(400, "The host in your url is blocked: {}", SkyvernRequestError),
+    Refusal(400, "Invalid URL: {}", SkyvernRequestError),
+    Refusal(400, "Invalid webhook_url: {}", SkyvernRequestError),
+    Refusal(400, "Browser session {} is already occupied by {}", SkyvernRequestError, transient=True),
+    Refusal(400, "Browser session {} does not have an address.", SkyvernRequestError),
+    Refusal(410, "Browser session {}", SkyvernRequestError),
+    Refusal(422, "These file ids are not available to attach{}", SkyvernRequestError),
+    Refusal(503, "{}No run was created{}", SkyvernServerError),
+    Refusal(503, "This run resolves to a sequential credential {}", SkyvernServerError, nothing_done=False),
+)
+CANCEL = (
+    Refusal(404, "Run not found {id}", SkyvernNotFoundError),
+    Refusal(404, "WorkflowRun {id} not found", SkyvernNotFoundError),
+    Refusal(404, "Task {id} not found", SkyvernNotFoundError),
+    Refusal(400, "Invalid run type to cancel: {}", SkyvernRequestError),
+)
+CONTINUE = (Refusal(404, "Workflow run not found {id}", SkyvernNotFoundError),)
+GET_WORKFLOW = (
+    Refusal(404, "Workflow not found. workflow_permanent_id={id}", SkyvernNotFoundError),
+    Refusal(400, "Invalid template workflow permanent id: {}", SkyvernRequestError),
+)
+GET_ARTIFACT = (
+    Refusal(403, "Invalid or expired artifact URL", SkyvernAuthError),
+    Refusal(404, "Artifact not found {id}", SkyvernNotFoundError),
+    Refusal(404, "Artifact content not available", SkyvernNotFoundError),
+)
+GET_SCHEDULE = (
+    Refusal(404, "Schedule {} not found", SkyvernNotFoundError),
+    Refusal(404, "Workflow {} not found", SkyvernNotFoundError),
+    Refusal(501, "Workflow schedules are disabled in this Skyvern build.{}", SkyvernAPIError),
+)
+
+
+def refusal_in(status: int, body: str, known: Sequence[Refusal], subject: str | None) -> Refusal | None:
+    """
+    Return which refusal of Skyvern this answer is; None for one that Skyvern is not known to give.
+
+    :param known: The refusals of the endpoint, besides those of all endpoints.
+    :param subject: The id that the request is about.
+    """
+    said = said_in(body)
+    if said is None:
+        return None
+    return next((one for one in (*EVERYWHERE, *known) if one.matches(status, said, subject)), None)
+
+
+def said_in(body: str) -> Said | None:
+    """Return what an error body says, if it has the form that Skyvern's have."""
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return None
+    if not (isinstance(parsed, dict) and len(parsed) == 1):
+        return None
+    ((key, value),) = parsed.items()
+    if key not in ("detail", "error"):
+        return None
+    if isinstance(value, str):
+        return Said(key, value)
+    return Said(key, None) if _is_list_of_complaints(value) else None
+
+
+def _is_list_of_complaints(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, dict) and {"type", "loc", "msg"} <= item.keys() for item in value)
+    )
+
+
+@cache
+def _pattern(words: str) -> re.Pattern[str]:
+    parts = re.split(r"(\{id\}|\{\})", words)
+    groups = {"{id}": "(?P<id>.+?)", "{}": ".*"}
+    return re.compile("".join(groups.get(part, re.escape(part)) for part in parts), re.DOTALL)
+
+
+def is_run(answer: Any, run_id: str) -> bool:
+    """Return whether an answer is about this run."""
+    return isinstance(answer, RunBase | WebhookReplay) and answer.run_id == run_id
+
+
+def is_start(answer: Any, workflow_id: str) -> bool:
+    """Return whether an answer is about a run of this workflow, as far as it says of which one."""
+    request = answer.run_request if isinstance(answer, Run) else None
+    return bool((request or {}).get("workflow_id", workflow_id) == workflow_id)
+
+
+def is_workflow(answer: Any, workflow_id: str) -> bool:
+    """Return whether an answer is about this workflow."""
+    return isinstance(answer, Workflow) and answer.workflow_permanent_id == workflow_id
+
+
+def is_schedule(answer: Any, schedule_id: str) -> bool:
+    """Return whether an answer is about this schedule."""
+    return isinstance(answer, ScheduleDetails) and answer.schedule.workflow_schedule_id == schedule_id
+
+
+def are_tags(answer: Any, run_ids: str) -> bool:
+    """Return whether an answer holds the tags of all of these runs: Skyvern names also those without any."""
+    return isinstance(answer, RunTags) and answer.run_tags.keys() >= set(filter(None, run_ids.split(",")))
+
+
+def is_null(answer: Any, _: str) -> bool:
+    """Return whether an answer is the ``null`` that Skyvern answers where there is nothing to say."""
+    return answer is None
