@@ -290,6 +290,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         :param skyvern: What the run page reads of the try, see :mod:`airflow_skyvern.task.deferral`.
         """
         task_try = TaskTry(context)
+        self._group = (skyvern or {}).get("group")
         if try_number is not None and try_number != task_try.number:
             self.log.warning("Resumed with the event of try %d, which is over: starting again", try_number)
             return self.execute(context)
@@ -329,10 +330,16 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         deadline: float = 0.0,
         try_number: int | None = None,
         request: Any = None,
+        skyvern: Any = None,
         **_: Any,
     ) -> Any:
-        """Resume after a person has answered, in Airflow or in Skyvern, or after the run has ended unanswered."""
+        """
+        Resume after a person has answered, in Airflow or in Skyvern, or after the run has ended unanswered.
+
+        :param skyvern: As in :meth:`execute_complete`.
+        """
         task_try = TaskTry(context)
+        self._group = (skyvern or {}).get("group")
         if try_number is not None and try_number != task_try.number:
             self.log.warning("Resumed with the answer to try %d, which is over: starting again", try_number)
             return self.execute(context)
@@ -343,7 +350,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             if (answer := answer_of(event, request)) is None:
                 approvals.note_answer_in_skyvern(request, event)
                 if not is_resumed(event):
-                    return self.execute_complete(context, event, deadline, try_number)
+                    return self.execute_complete(context, event, deadline, try_number, skyvern)
             elif answer.approved:
                 approvals.approve(request, answer)
             elif (rejected := approvals.reject(request, answer)) is not None:
