@@ -48,8 +48,12 @@ class TaskSource(Protocol):
     def periods(self, places: Collection[Place]) -> Mapping[Place, Sequence[Period]]:
         """Return when the code of these task instances has run, as the audit log says."""
 
-    def waiting_for(self, run_ids: Collection[str]) -> Mapping[str, Collection[Place]]:
-        """Return which task instances that are not over have one of these runs as an argument."""
+    def waiting_for(self, runs: Mapping[str, Place]) -> Mapping[str, Collection[Place]]:
+        """
+        Return which task instances that are not over have one of these runs as an argument, or may have it.
+
+        :param runs: The task instance that started each run.
+        """
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def _judged(send: Send, tasks: TaskSource, rule: Rule, runs: Sequence[StartedRun
     unclear = {place for place in places if place not in rows or not rows[place].groups}
     periods = tasks.periods(unclear)
     seen = [Evidence(run, rows.get(run.place), periods.get(run.place, ())) for run in runs]
-    suspects = {found.run.run_id for found in seen if judge(found, rule).orphan}
+    suspects = {found.run.run_id: found.run.place for found in seen if judge(found, rule).orphan}
     waiting = tasks.waiting_for(suspects) if suspects else {}
     complete = [
         _with_more(send, found, waiting.get(found.run.run_id, ())) if found.run.run_id in suspects else found
