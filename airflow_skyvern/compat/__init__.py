@@ -451,23 +451,6 @@ def read_connections_from_database() -> None:
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
 
 
-def xcom_table() -> Any:
-    """Return the table of XComs: ``XComModel`` since 3.0, ``BaseXCom`` before."""
-    module = import_module("airflow.models.xcom")
-    return module.XComModel if hasattr(module, "XComModel") else module.BaseXCom
-
-
-def xcom_value(row: Any) -> Any:
-    """
-    Return the value of a row of the table of XComs, as the configured backend reads it.
-
-    :raises Exception: the backend cannot read it.
-    """
-    from airflow_skyvern.compat.sdk import XCom
-
-    return XCom.deserialize_value(row)
-
-
 @contextmanager
 def database_session() -> Iterator[Session]:
     """

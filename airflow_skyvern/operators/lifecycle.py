@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from airflow_skyvern.models import Run
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.results.uploads import Uploads
-    from airflow_skyvern.runs.key import RunKey
     from airflow_skyvern.runs.wait import Wait
     from airflow_skyvern.task.active_run import ActiveRun
     from airflow_skyvern.task.approval import Approvals, Note
@@ -134,7 +133,7 @@ class RunLifecycle(BaseOperator):
         key = task_try.run_key(request)
         self._group = key.group
         self._active_run.will_start(task_try, key.group)
-        self._announce(task_try, key)
+        self._announce(task_try, key.group)
         submission = Submission(
             self.hook.send,
             request,
@@ -181,10 +180,10 @@ class RunLifecycle(BaseOperator):
             with client:
                 cancel_twins(client.send, self._group, run.run_id, self.log)
 
-    def _announce(self, task_try: TaskTry, key: RunKey | None) -> None:
+    def _announce(self, task_try: TaskTry, group: str | None) -> None:
         """Let Airflow's other processes find the run when the task ends, even before the start was answered."""
         if self._run_ends_with_task:
-            task_try.publish_connection_and_run_key(self.skyvern_conn_id, key)
+            task_try.publish_connection_and_run_key(self.skyvern_conn_id, group)
 
     def _approvals(self, task_try: TaskTry, run_id: str) -> Approvals:
         from airflow_skyvern.task.approval import Approvals

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern import compat
 from airflow_skyvern.runs.orphans import FINISHED, Period, Place, TaskRow
 from airflow_skyvern.task import deferral, xcom
+from airflow_skyvern.task.pushed import TaskInstanceKey, pushed_xcoms, value_of, values_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
-
-log = logging.getLogger(__name__)
 
 BATCH = 300
 """How many task instances one statement asks for: SQLite takes few variables."""
@@ -24,6 +23,7 @@ BEGINS = "running"
 ENDS = ("deferred", "success", "failed", "skipped", "up_for_retry", "up_for_reschedule", "restarting", "removed")
 """What the audit log calls the begin of a period in which a task's code runs, and its end."""
 
+XCOMS = (xcom.RUN_ID, xcom.CONNECTION_AND_RUN_KEY)
 OUR_TRIGGERS = "airflow_skyvern.%"
 
 
@@ -41,9 +41,10 @@ class AirflowTasks:
         found: dict[Place, TaskRow] = {}
         for some in _batches(places):
             with compat.database_session() as session:
-                pushed = _xcoms(session, some)
-                for place, ti, dag in _task_instances(session, some):
-                    found[place] = _row(ti, dag, pushed.get(place, {}))
+                pushed = pushed_xcoms(session, XCOMS, partial(_are_of, some))
+                rows = list(_task_instances(session, some))
+            for place, ti, about_dag in rows:  # XCom backends may take requests: not in the transaction
+                found[place] = _row(ti, values_of(pushed.get(TaskInstanceKey(*place), {})), about_dag)
         return found
 
     def periods(self, places: Collection[Place]) -> dict[Place, list[Period]]:
@@ -81,21 +82,19 @@ class AirflowTasks:
         :param since: Only tasks that Airflow has changed since then: what ended before, has ended by itself.
         """
         from airflow.models.taskinstance import TaskInstance as TI  # noqa: N817  Airflow's own name for it
-        from sqlalchemy import select
+        from sqlalchemy import and_, exists
 
-        table = compat.xcom_table()
-        changed = (
-            select(TI.task_id, TI.map_index)
-            .where(TI.dag_id == dag_id, TI.run_id == run_id, TI.updated_at >= since)
-            .subquery()
-        )
-        rows = (
-            select(table)
-            .join(changed, (table.task_id == changed.c.task_id) & (table.map_index == changed.c.map_index))
-            .where(table.dag_id == dag_id, table.run_id == run_id, table.key == xcom.CONNECTION_AND_RUN_KEY)
-        )
+        def of_changed_tasks(table: Any) -> list[Any]:
+            same_task = and_(*(getattr(TI, name) == getattr(table, name) for name in Place._fields))
+            return [
+                table.dag_id == dag_id,
+                table.run_id == run_id,
+                exists().where(same_task, TI.updated_at >= since),
+            ]
+
         with compat.database_session() as session:
-            values = [_value(row) for row in session.scalars(rows)]
+            pushed = pushed_xcoms(session, [xcom.CONNECTION_AND_RUN_KEY], of_changed_tasks)
+        values = [value_of(one, xcom.CONNECTION_AND_RUN_KEY) for one in pushed.values()]
         return {str(value["skyvern_conn_id"]) for value in values if isinstance(value, Mapping)}
 
 
@@ -111,7 +110,11 @@ def _is_one_of(table: Any, places: Sequence[Place]) -> Any:
     return tuple_(table.dag_id, table.run_id, table.task_id, table.map_index).in_(places)
 
 
-def _task_instances(session: Session, places: Sequence[Place]) -> Iterator[tuple[Place, Any, Any]]:
+def _are_of(places: Sequence[Place], table: Any) -> list[Any]:
+    return [_is_one_of(table, places)]
+
+
+def _task_instances(session: Session, places: Sequence[Place]) -> Iterator[tuple[Place, Any, dict[str, bool]]]:
     from airflow.models.dag import DagModel
     from airflow.models.taskinstance import TaskInstance as TI  # noqa: N817
     from sqlalchemy import select
@@ -119,44 +122,22 @@ def _task_instances(session: Session, places: Sequence[Place]) -> Iterator[tuple
     columns = (TI.dag_id, TI.run_id, TI.task_id, TI.map_index, TI.state, TI.updated_at, TI.end_date, TI.next_kwargs)
     statement = select(*columns, DagModel).outerjoin(DagModel, DagModel.dag_id == TI.dag_id)
     for ti in session.execute(statement.where(_is_one_of(TI, places))):
-        yield Place(*ti[:4]), ti, ti[-1]
+        dag = ti[-1]
+        gone, paused = dag is None or not compat.is_present(dag), dag is not None and bool(dag.is_paused)
+        yield Place(*ti[:4]), ti, {"dag_gone": gone, "dag_paused": paused}
 
 
-def _row(ti: Any, dag: Any, pushed: Mapping[str, Any]) -> TaskRow:
+def _row(ti: Any, pushed: Mapping[str, Any], about_dag: Mapping[str, bool]) -> TaskRow:
     key = pushed.get(xcom.CONNECTION_AND_RUN_KEY)
     key = key if isinstance(key, Mapping) else {}
-    group = key.get("group")
     run_id = deferral.note_of(ti.next_kwargs).get("run_id") or pushed.get(xcom.RUN_ID)
     return TaskRow(
         state=str(ti.state) if ti.state else None,
         changed=max(filter(None, (ti.updated_at, ti.end_date)), default=datetime.now(timezone.utc)),
         run_id=run_id if isinstance(run_id, str) else None,
-        group=group,
-        groups=frozenset(filter(None, (group, *key.get("earlier_groups", ())))),
-        dag_gone=dag is None or not compat.is_present(dag),
-        dag_paused=dag is not None and bool(dag.is_paused),
+        group=key.get("group"),
+        **about_dag,
     )
-
-
-def _xcoms(session: Session, places: Sequence[Place]) -> dict[Place, dict[str, Any]]:
-    from sqlalchemy import select
-
-    table = compat.xcom_table()
-    keys = (xcom.RUN_ID, xcom.CONNECTION_AND_RUN_KEY)
-    found: dict[Place, dict[str, Any]] = {}
-    for row in session.scalars(select(table).where(_is_one_of(table, places), table.key.in_(keys))):
-        place = Place(row.dag_id, row.run_id, row.task_id, row.map_index)
-        found.setdefault(place, {})[row.key] = _value(row)
-    return found
-
-
-def _value(row: Any) -> Any:
-    """Return an XCom's value, or None where the backend cannot read it: then the audit log has to decide."""
-    try:
-        return compat.xcom_value(row)
-    except Exception as error:  # noqa: BLE001  whatever a backend of the user's raises
-        log.warning("XCom %s of %s.%s cannot be read: %s", row.key, row.dag_id, row.task_id, error)
-        return None
 
 
 def _logged(session: Session, places: Sequence[Place]) -> Iterator[tuple[Place, datetime, str]]:

@@ -97,7 +97,7 @@ def _judged(send: Send, tasks: TaskSource, rule: Rule, runs: Sequence[StartedRun
     """Read the database for those that may be ours, and more about those that look like orphans then."""
     places = {run.place for run in runs if may_be_ours(run, rule)}
     rows = tasks.rows(places)
-    unclear = {place for place in places if place not in rows or not rows[place].groups}
+    unclear = {place for place in places if place not in rows or not rows[place].group}
     periods = tasks.periods(unclear)
     seen = [Evidence(run, rows.get(run.place), periods.get(run.place, ())) for run in runs]
     suspects = {found.run.run_id: found.run.place for found in seen if judge(found, rule).orphan}

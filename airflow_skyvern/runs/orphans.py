@@ -93,8 +93,7 @@ class TaskRow:
 
     :param changed: When Airflow last changed it.
     :param run_id: The run that it waits for, or waited for last; None where Airflow does not know.
-    :param group: The tag of its attempt group, as its newest try announced it.
-    :param groups: That, and the tags of its earlier attempt groups.
+    :param group: The tag of its attempt group, as its newest try announced it; None if it has not, or not yet.
     :param dag_gone: Whether Airflow no longer finds its DAG.
     :param dag_paused: Whether its DAG is paused.
     """
@@ -103,7 +102,6 @@ class TaskRow:
     changed: datetime
     run_id: str | None = None
     group: str | None = None
-    groups: frozenset[str] = frozenset()
     dag_gone: bool = False
     dag_paused: bool = False
 
@@ -186,9 +184,9 @@ def _not_of_its_task(seen: Evidence, _: Rule) -> str | None:
     run, row = seen.run, seen.row
     if row is not None and row.run_id == run.run_id:
         return None
-    if row is not None and row.groups:
-        if run.group not in row.groups:
-            return f"it is of another DAG run or request with the same ids; its task is {row.state}"
+    if row is not None and row.group:
+        if run.group != row.group:
+            return f"it is of another attempt, DAG run or request with the same ids; its task is {row.state}"
     elif _period_of(seen) is None:
         missing = "there is no such task instance" if row is None else f"its task is {row.state}"
         return f"{missing}, and this database's audit log does not show that it ran when the run was created"
@@ -225,15 +223,13 @@ def _fits(created: datetime, began: datetime, ended: datetime | None) -> bool:
 
 
 def _somebody_waits(seen: Evidence, rule: Rule) -> str | None:
-    run, row = seen.run, seen.row
+    row = seen.row
     if seen.waited_for_by is not None:
         return f"{seen.waited_for_by} waits for it"
     if row is None or row.state in FINISHED or _is_abandoned(row, rule) or _waits_for_another(seen):
         return None
     paused = " and its DAG is paused" if row.dag_paused else ""
     gone = ", and its DAG is gone; if that stays so, the run will count as an orphan" if row.dag_gone else ""
-    if run.group and row.groups and run.group != row.group:
-        return f"it is of an earlier attempt, and the new one is {row.state or 'not scheduled yet'}{paused}{gone}"
     return f"its task is {row.state or 'not scheduled yet'}{paused}{gone}"
 
 
@@ -248,7 +244,7 @@ def _waits_for_another(seen: Evidence) -> bool:
     row = seen.row
     if row is None or row.state not in ("deferred", "running") or seen.run.replaces is not None:
         return False
-    return row.run_id not in (None, seen.run.run_id)
+    return row.group == seen.run.group and row.run_id not in (None, seen.run.run_id)
 
 
 def _why_nobody_waits(seen: Evidence) -> str:
@@ -258,8 +254,7 @@ def _why_nobody_waits(seen: Evidence) -> str:
     if row.state in FINISHED:
         return f"its task is {row.state}"
     if _waits_for_another(seen):
-        kind = "the same start was carried out twice" if seen.run.group == row.group else "of an earlier attempt"
-        return f"{kind}: its task waits for {row.run_id}"
+        return f"the same start was carried out twice: its task waits for {row.run_id}"
     return f"its DAG is gone, so its task stays {row.state or 'unscheduled'}"
 
 

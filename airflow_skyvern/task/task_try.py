@@ -94,17 +94,13 @@ class TaskTry:
         if run.app_url:
             self._ti.xcom_push(key=xcom.APP_URL, value=run.app_url)
 
-    def publish_connection_and_run_key(self, skyvern_conn_id: str, key: RunKey | None) -> None:
+    def publish_connection_and_run_key(self, skyvern_conn_id: str, group: str | None) -> None:
         """
         Push how Airflow's other processes find the task's run when it ends without us; before anything is started.
 
-        :param key: What the run carries; None where no tags are sent.
+        :param group: The tag of the attempt group; None where no tags are sent.
         """
-        value = {
-            "skyvern_conn_id": skyvern_conn_id,
-            "group": key.group if key else None,
-            "earlier_groups": sorted(key.earlier_groups()) if key else [],
-        }
+        value = {"skyvern_conn_id": skyvern_conn_id, "group": group}
         self._ti.xcom_push(key=xcom.CONNECTION_AND_RUN_KEY, value=value)
 
     def publish_pause(self, run_id: str, app_url: str | None) -> None:

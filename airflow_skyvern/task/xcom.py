@@ -16,8 +16,8 @@ APPROVAL = "approval"
 
 CONNECTION_AND_RUN_KEY = "connection_and_run_key"
 """
-How the run of a task is found that ended without our code: connection id, tag of the attempt group, tags of the
-earlier groups. The API server reads it when a user marks the task, the scheduler when the DAG run ends.
+How the run of a task is found that ended without our code: connection id, and tag of the attempt group. The API
+server reads it when a user marks the task, the scheduler when the DAG run ends.
 """
 
 FILES = "files"

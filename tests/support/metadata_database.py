@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cache
@@ -39,6 +39,8 @@ class MetadataDatabase:
     def __init__(self, engine: Any) -> None:
         self.engine = engine
         self.statements: list[str] = []
+        self.stored_by: Callable[[Any], Any] | None = None
+        """What a custom XCom backend stores in place of a value."""
         self._dag_runs: dict[tuple[str, str], int] = {}
         event.listen(engine, "before_cursor_execute", lambda *args: self.statements.append(args[2]))
 
@@ -72,7 +74,7 @@ class MetadataDatabase:
         self._insert(TaskInstance, **row)
         table = compat.xcom_table()
         for key, value in xcoms.items():
-            stored = value if compat.is_airflow_3() else json.dumps(value).encode()
+            stored = self.stored_by(value) if self.stored_by else _plain(value)
             timestamp = {"timestamp": changed}
             self._insert(table, **place._asdict(), key=key, value=stored, dag_run_id=number, **timestamp)
         return place
@@ -127,6 +129,10 @@ class MetadataDatabase:
         with sessionmaker(self.engine)() as session:
             session.execute(insert(model).values(**given))
             session.commit()
+
+
+def _plain(value: Any) -> Any:
+    return value if compat.is_airflow_3() else json.dumps(value).encode()
 
 
 def _is_required(column: Any) -> bool:

@@ -232,7 +232,7 @@ def test_the_run_is_published_before_anything_is_waited_for(skyvern: FakeSkyvern
     [run_id] = skyvern.runs
     assert ti.xcoms == {"run_id": run_id, "app_url": f"http://localhost:8080/runs/{run_id}"}
     group = skyvern.runs[run_id].tags["airflow_key"]
-    assert pushed == {"skyvern_conn_id": "skyvern_default", "group": group, "earlier_groups": []}
+    assert pushed == {"skyvern_conn_id": "skyvern_default", "group": group}
 
 
 @pytest.mark.parametrize("arguments", [{"cancel_on_kill": False}, {"wait_for_completion": False}], ids=str)

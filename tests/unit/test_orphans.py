@@ -40,19 +40,15 @@ def run(
 
 
 def row(state: str | None, *, since: timedelta = HOUR, run_id: str | None = "wr_1", **more: Any) -> TaskRow:
-    more = {"group": "g", "groups": frozenset({"g"}), **more}
-    return TaskRow(state, NOW - since, run_id, **more)
+    return TaskRow(state, NOW - since, run_id, **{"group": "g", **more})
 
 
 def ran(ago: timedelta, length: timedelta | None = None) -> list[tuple[datetime, datetime | None]]:
     return [(NOW - ago, None if length is None else NOW - ago + length)]
 
 
-NOT_KNOWN: dict[str, Any] = {"run_id": None, "group": None, "groups": frozenset()}
+NOT_KNOWN: dict[str, Any] = {"run_id": None, "group": None}
 """What a task instance shows whose XComs a new try has deleted and not written yet."""
-
-EARLIER: dict[str, Any] = {"group": "new", "groups": frozenset({"new", "g"})}
-"""A task instance that was cleared, and whose new attempt has announced itself."""
 
 ORPHANS = {
     "its task was skipped, as by dagrun_timeout": (Evidence(run(), row("skipped")), "its task is skipped"),
@@ -97,10 +93,6 @@ ORPHANS = {
         Evidence(run("wr_twin"), row("running"), siblings=[run("wr_twin"), run()]),
         "carried out twice",
     ),
-    "it is of the attempt before a clear": (
-        Evidence(run("wr_old"), row("deferred", **EARLIER)),
-        "of an earlier attempt: its task waits for wr_1",
-    ),
     "it is the second run, of a try whose start was unanswered, after a failed one": (
         Evidence(
             run(age=HOUR),
@@ -139,7 +131,7 @@ LEFT = {
     "its task ended just now": (Evidence(run(), row("skipped", since=MINUTE)), "skipped since less than 10m"),
     "another DAG run of the same ids started it": (
         Evidence(run(group="other"), row("failed", run_id=None)),
-        "another DAG run or request with the same ids",
+        "another attempt, DAG run or request with the same ids",
     ),
     "its task is failed, but this database never saw it run": (
         Evidence(run(), row("failed", **NOT_KNOWN)),
@@ -179,10 +171,9 @@ LEFT = {
         Evidence(run(), row("up_for_retry", dag_paused=True)),
         "up_for_retry and its DAG is paused",
     ),
-    "the new attempt is not there yet": (Evidence(run("wr_old"), row("queued", **EARLIER)), "of an earlier attempt"),
-    "the new attempt has no run yet": (
-        Evidence(run("wr_old"), row("running", **{**EARLIER, "run_id": None})),
-        "of an earlier attempt, and the new one is running",
+    "it is of the attempt before a clear, which the new attempt cancels": (
+        Evidence(run("wr_old"), row("deferred", group="new")),
+        "of another attempt",
     ),
     "it does not say when it was created": (
         Evidence(replace(run(), created=datetime.max.replace(tzinfo=timezone.utc)), row("failed")),

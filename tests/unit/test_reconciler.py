@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_skyvern import cli
+from airflow_skyvern import cli, compat
 from airflow_skyvern.reconciler import listener
 from airflow_skyvern.reconciler.airflow_tasks import AirflowTasks
 from airflow_skyvern.reconciler.ended_dag_runs import (
@@ -25,11 +25,16 @@ from airflow_skyvern.reconciler.sweep import skyvern_connections
 from airflow_skyvern.runs.key import ENDS_WITH_TASK, GROUP_TAG, READABLE_TAGS, TASK_TAG, task_tag
 from airflow_skyvern.runs.orphans import Place
 from tests.support.metadata_database import LONG_AGO, MetadataDatabase, metadata_database
+from tests.support.xcom_backends import BACKENDS, FolderXCom
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dev.fake.skyvern import FakeSkyvern
 
 HERE = "production"
+BASE_URL = f"AIRFLOW__{'API' if compat.is_airflow_3() else 'WEBSERVER'}__BASE_URL"
+XCOM_CLASS = f"airflow.{'sdk.execution_time' if compat.is_airflow_3() else 'models'}.xcom.XCom"
 PLACE = Place("d", "r", "t")
 CREATED = datetime(2026, 11, 22, 20, 0, 2, tzinfo=timezone.utc)
 """When the fake creates its first run."""
@@ -63,9 +68,9 @@ def started(skyvern: FakeSkyvern, place: Place = PLACE, *, airflow: str = HERE, 
     return run_id
 
 
-def pushed(run_id: str | None, group: str = "g", earlier: list[str] | None = None) -> dict[str, Any]:
+def pushed(run_id: str | None, group: str = "g") -> dict[str, Any]:
     """The XComs of a task that has started a run."""
-    key = {"skyvern_conn_id": "skyvern_default", "group": group, "earlier_groups": earlier or []}
+    key = {"skyvern_conn_id": "skyvern_default", "group": group}
     return {"connection_and_run_key": key, **({"run_id": run_id} if run_id else {})}
 
 
@@ -253,8 +258,7 @@ def test_another_airflow_cancels_nothing_even_with_a_copy_of_the_database(
     installation: str,
 ) -> None:
     monkeypatch.setenv("AIRFLOW__SKYVERN__INSTALLATION", installation)
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "")
-    monkeypatch.setenv("AIRFLOW__WEBSERVER__BASE_URL", "http://localhost:8080")
+    monkeypatch.setenv(BASE_URL, "http://localhost:8080")
     run_id, nameless = started(skyvern), started(skyvern, Place("d", "r", "u"), airflow="")
     for place, started_run in ((PLACE, run_id), (Place("d", "r", "u"), nameless)):
         airflow.task("failed", place, **pushed(started_run))
@@ -358,15 +362,29 @@ def test_what_cannot_be_canceled_is_told_of(
     assert f"Skyvern run {second} may still be running" in orphans.errors
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_xcoms_are_read_by_their_backend(
+    skyvern: FakeSkyvern,
+    airflow: MetadataDatabase,
+    orphans: Orphans,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    backend: Any,
+) -> None:
+    monkeypatch.setenv("XCOM_FOLDER", str(tmp_path))
+    monkeypatch.setattr(XCOM_CLASS, backend)
+    run_id = started(skyvern)
+    airflow.stored_by = backend.serialize_value
+    airflow.task("failed", **pushed(run_id))
+    assert orphans("--cancel")[1][run_id]["action"] == "canceled"
+
+
 def test_an_xcom_that_its_backend_cannot_read_leaves_the_decision_to_the_audit_log(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, orphans: Orphans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: Any) -> Any:
-        raise OSError("the bucket is gone")
-
     run_id = started(skyvern)
     airflow.task("failed", **pushed(run_id))
-    monkeypatch.setattr("airflow_skyvern.compat.sdk.XCom.deserialize_value", broken, raising=False)
+    monkeypatch.setattr(XCOM_CLASS, FolderXCom)
     assert orphans("--cancel")[1][run_id]["orphan"] is False
     airflow.logged("running", CREATED - timedelta(seconds=2))
     assert orphans("--cancel")[1][run_id]["action"] == "canceled"
@@ -423,8 +441,10 @@ def test_a_server_without_tags_is_told_of(
 def test_a_skyvern_that_is_away_is_told_of(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, orphans: Orphans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert airflow
-    monkeypatch.setenv("AIRFLOW_CONN_SKYVERN_DEFAULT", '{"conn_type": "skyvern", "host": "http://127.0.0.1:9"}')
+    airflow.task("failed")
+    nobody = '{"conn_type": "skyvern", "host": "http://127.0.0.1:9", "password": "key"}'
+    monkeypatch.setenv("AIRFLOW_CONN_SKYVERN_DEFAULT", nobody)
+    monkeypatch.setattr("airflow_skyvern.client.retry.RetryPolicy.base", 0.01)
     assert orphans()[0] == 1
     assert orphans.errors.startswith("error: connection skyvern_default")
     assert skyvern.requests == []
@@ -487,7 +507,7 @@ def test_a_dag_run_without_anything_to_cancel_costs_no_request(
     airflow.task("skipped", changed=changed, **(pushed(started(skyvern)) if why != "no task of ours" else {}))
     if why == "no name":
         monkeypatch.setenv("AIRFLOW__SKYVERN__INSTALLATION", "")
-        monkeypatch.setenv("AIRFLOW__WEBSERVER__BASE_URL", "")
+        monkeypatch.setenv(BASE_URL, "")
         warn_of_missing_name.cache_clear()
     assert cancel_orphans_of(just_ended()) is Outcome.NOTHING
     assert skyvern.requests == []
@@ -547,8 +567,13 @@ def test_a_dag_run_is_looked_at(outcomes: list[Outcome | Exception], looks: tupl
 
 
 def test_the_listener_only_notes_two_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[str, str]] = []
-    queue = EndedDagRuns(lambda ended: (seen.append((ended.dag_id, ended.run_id)), Outcome.DONE)[1], clock=Clock())
+    seen: list[str] = []
+
+    def look(ended: EndedDagRun) -> Outcome:
+        seen.append(f"{ended.dag_id} {ended.run_id}")
+        return Outcome.DONE
+
+    queue = EndedDagRuns(look, clock=Clock())
     monkeypatch.setattr(listener, "ended_dag_runs", lambda: queue)
 
     class DagRunOfAirflow:
@@ -559,11 +584,11 @@ def test_the_listener_only_notes_two_ids(monkeypatch: pytest.MonkeyPatch) -> Non
         def __getattr__(self, name: str) -> Any:
             raise AssertionError(name)
 
-    notify: Callable[..., None]
-    for notify in (listener.on_dag_run_failed, listener.on_dag_run_success):
+    hooks: list[Callable[..., None]] = [listener.on_dag_run_failed, listener.on_dag_run_success]
+    for notify in hooks:
         notify(dag_run=DagRunOfAirflow())
     assert queue.join(10)
-    assert len(seen) == 3
+    assert seen == ["d r"] * 3
 
 
 def test_periods_of_a_task_are_read_from_the_audit_log(airflow: MetadataDatabase) -> None:
