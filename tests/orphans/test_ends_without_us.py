@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,9 +108,7 @@ def test_a_dagrun_timeout_between_two_tries_cancels_the_run(rig: Rig) -> None:
     dag_run = rig.started["timed_out_between_tries"]
     assert rig.airflow.wait_run("timed_out_between_tries", dag_run, timeout=PATIENCE) == "failed"
     assert rig.state("timed_out_between_tries") == "skipped"
-    began = time.monotonic()
-    wait_until("canceled", lambda: rig.status(run_id) == "canceled", 90)
-    print(f"canceled {time.monotonic() - began:.1f} s after the DAG run had timed out")
+    wait_until("canceled", lambda: rig.status(run_id) == "canceled", 60)
 
 
 def test_the_command_line_cancels_what_a_deletion_and_a_removed_file_leave_and_nothing_else(rig: Rig) -> None:
@@ -128,14 +125,12 @@ def test_the_command_line_cancels_what_a_deletion_and_a_removed_file_leave_and_n
 
     def both_are_orphans_or_over() -> bool:
         _, rows = rig.orphans("--min-age", "1s")
-        print({row["dag_id"]: row["reason"] for row in rows.values()})
         return all(rig.status(run_id) in ENDED or rows[run_id]["orphan"] for run_id in (deleted, removed))
 
     wait_until("both are orphans", both_are_orphans_or_over, PATIENCE)
     assert rig.orphans("--min-age", "1s", AIRFLOW__SKYVERN__INSTALLATION="staging")[0] == 0
     status, rows = rig.orphans("--cancel", "--min-age", "1s")
-    print(status, json.dumps(rows, indent=1))
-    assert status == 0
+    assert status == 0, rows
     assert [rig.status(run_id) for run_id in (deleted, removed)] == ["canceled"] * 2
     assert not {rig.status(run_id) for run_id in kept} & set(ENDED)
     assert rig.state("healthy") == "deferred"
