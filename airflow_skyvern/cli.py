@@ -1,17 +1,23 @@
 """
-``airflow-skyvern schedules``: list, export, take over and release the schedules of Skyvern.
+Skyvern's schedules and runs on the command line.
 
-On Airflow 3.3 the same commands are also there as ``airflow skyvern schedules``. Airflow imports this module for each
-of its own commands, so it imports nothing that is slow.
+``airflow-skyvern schedules`` lists, exports, takes over and releases the schedules of Skyvern;
+``airflow-skyvern runs orphans`` lists and cancels the runs that nobody waits for.
+
+On Airflow 3.3 the same commands are also there as ``airflow skyvern …``. Airflow imports this module for each of its
+own commands, so it imports nothing that is slow.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern import compat
@@ -50,27 +56,79 @@ TIMEOUT: Option = (
 )
 WRITES = (SCHEDULES, ALL, FOLDER, OWNER, MAX_ACTIVE, DRY_RUN, CONNECTION)
 
-COMMANDS: dict[str, tuple[str, tuple[Option, ...]]] = {
+CONNECTIONS: Option = (
+    ("--conn-id",),
+    {
+        "action": "append",
+        "default": None,
+        "help": "id of a connection to Skyvern; may be repeated (default: all of type skyvern)",
+    },
+)
+CANCEL: Option = (("--cancel",), {"action": "store_true", "help": "cancel the orphans"})
+
+
+def duration(text: str) -> timedelta:
+    """Read a duration: ``90s``, ``10m``, ``2h``, ``1d``."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"not a duration: {text!r}; write 90s, 10m, 2h or 1d")
+    return int(found[1]) * {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1)}.get(
+        found[2], timedelta(days=1)
+    )
+
+
+MIN_AGE: Option = (
+    ("--min-age",),
+    {
+        "type": duration,
+        "default": timedelta(minutes=10),
+        "help": "leave runs that are younger, or whose task ended later: 90s, 10m, 2h (default: 10m)",
+    },
+)
+ORPHANS_LEFT = 3
+"""The exit status that says that orphans were found and are still active."""
+
+Commands = dict[str, tuple[str, tuple[Option, ...]]]
+
+COMMANDS: Commands = {
     "list": ("list all schedules and what fires them: Skyvern or Airflow", (CONNECTION,)),
     "export": ("write schedules as DAG files; nothing else changes", WRITES),
     "takeover": ("make Airflow fire schedules instead of Skyvern", (*WRITES, TIMEOUT)),
     "release": ("make Skyvern fire schedules again", (SCHEDULES, ALL, DRY_RUN, CONNECTION)),
 }
 SUMMARY = "move schedules between Skyvern and Airflow"
+RUN_COMMANDS: Commands = {
+    "orphans": (
+        "list the active runs that tasks have started, and which of them nobody waits for any more",
+        (CANCEL, MIN_AGE, CONNECTIONS),
+    ),
+}
+GROUPS: dict[str, tuple[str, Commands]] = {
+    "schedules": (SUMMARY, COMMANDS),
+    "runs": ("find runs that nobody waits for", RUN_COMMANDS),
+}
+WITH_OUTPUT = frozenset({"list", "orphans"})
+"""The commands that print a table."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, or 1 when something was not done."""
+    """
+    Run the command line and return its exit status: 0, or 1 when something was not done.
+
+    ``runs orphans`` returns 3 when there are orphans that it did not cancel.
+    """
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")  # Airflow would log to our output
     parser = argparse.ArgumentParser(prog="airflow-skyvern", description="Skyvern and Airflow.")
     groups = parser.add_subparsers(required=True, metavar="command")
-    schedules = groups.add_parser("schedules", help=SUMMARY, description=SUMMARY)
-    actions = schedules.add_subparsers(required=True, metavar="action")
-    for name, (summary, _) in COMMANDS.items():
-        action = actions.add_parser(name, help=summary, description=summary)
-        action.set_defaults(action=name)
-        for argument in arguments_of(name):
-            argument.add_to_parser(action)
+    for group, (about, commands) in GROUPS.items():
+        actions = groups.add_parser(group, help=about, description=about).add_subparsers(
+            required=True, metavar="action"
+        )
+        for name, (summary, options) in commands.items():
+            action = actions.add_parser(name, help=summary, description=summary)
+            action.set_defaults(action=name)
+            for argument in arguments_of(name, options):
+                argument.add_to_parser(action)
     return run(parser.parse_args(arguments))
 
 
@@ -78,25 +136,31 @@ def get_cli_commands() -> list[Any]:
     """Return the commands for Airflow's own command line."""
     from airflow.cli.cli_config import ActionCommand, GroupCommand
 
-    actions = [
-        ActionCommand(
-            name=name,
-            help=summary,
-            func=functools.partial(run_for_airflow, name),
-            args=arguments_of(name),
+    groups = [
+        GroupCommand(
+            name=group,
+            help=about,
+            subcommands=[
+                ActionCommand(
+                    name=name,
+                    help=summary,
+                    func=functools.partial(run_for_airflow, name),
+                    args=arguments_of(name, options),
+                )
+                for name, (summary, options) in commands.items()
+            ],
         )
-        for name, (summary, _) in COMMANDS.items()
+        for group, (about, commands) in GROUPS.items()
     ]
-    schedules = GroupCommand(name="schedules", help=SUMMARY, subcommands=actions)
-    return [GroupCommand(name="skyvern", help="Skyvern and Airflow", subcommands=[schedules])]
+    return [GroupCommand(name="skyvern", help="Skyvern and Airflow", subcommands=groups)]
 
 
-def arguments_of(action: str) -> list[Any]:
+def arguments_of(action: str, options: Sequence[Option]) -> list[Any]:
     """Return the arguments of a command, in the form of Airflow's command line."""
     from airflow.cli.cli_config import ARG_OUTPUT, Arg
 
-    arguments = [Arg(flags=flags, **settings) for flags, settings in COMMANDS[action][1]]
-    return [ARG_OUTPUT, *arguments] if action == "list" else arguments
+    arguments = [Arg(flags=flags, **settings) for flags, settings in options]
+    return [ARG_OUTPUT, *arguments] if action in WITH_OUTPUT else arguments
 
 
 def run_for_airflow(action: str, args: argparse.Namespace) -> None:
@@ -109,6 +173,48 @@ def run_for_airflow(action: str, args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run one command, with connections from the database: Airflow's command line would ask an API server."""
     compat.read_connections_from_database()
+    if args.action in RUN_COMMANDS:
+        return list_orphans(args)
+    return run_for_schedules(args)
+
+
+def list_orphans(args: argparse.Namespace) -> int:
+    """Print the active runs that end with their tasks, orphans first, and cancel these if that is asked for."""
+    from airflow_skyvern.exceptions import SkyvernConfigError
+    from airflow_skyvern.reconciler.sweep import Sweep, skyvern_connections
+
+    problems: list[str] = []
+    try:
+        sweep = Sweep(min_age=args.min_age, report=problems.append)
+        found = sweep.find(args.conn_id or skyvern_connections(), cancel=args.cancel)
+    except SkyvernConfigError as error:
+        print_error(str(error))
+        return 1
+    print_rows([one.as_row() for one in found], args.output)
+    if found and not compat.installation():
+        problems.append(
+            "This Airflow has no name by which its runs can be told from those of others, so nothing was compared: "
+            "set [skyvern] installation, or [api] base_url ([webserver] base_url on Airflow 2)."
+        )
+    for problem in problems:
+        print_error(problem)
+    if problems:
+        return 1
+    return ORPHANS_LEFT if any(one.is_left for one in found) else 0
+
+
+def print_rows(rows: list[dict[str, Any]], output: str) -> None:
+    """Print rows as Airflow's own list commands print theirs; JSON keeps its types."""
+    from airflow.cli.simple_table import AirflowConsole
+
+    if output == "json":
+        print_line(json.dumps(rows))
+    else:
+        AirflowConsole().print_as(data=rows, output=output)
+
+
+def run_for_schedules(args: argparse.Namespace) -> int:
+    """Run a command for schedules."""
     from airflow_skyvern.compat.sdk import AirflowNotFoundException
     from airflow_skyvern.exceptions import SkyvernError
     from airflow_skyvern.hooks import SkyvernHook

@@ -1,4 +1,4 @@
-"""What Airflow loads of this provider into each of its processes: next to nothing, but in the API server."""
+"""What Airflow loads of this provider into each of its processes: little, but in API server and scheduler."""
 
 from __future__ import annotations
 
@@ -93,12 +93,17 @@ def external_views() -> list[dict[str, Any]]:
 
 
 def listeners() -> list[Any]:
-    """Return what listens to Airflow in this process."""
-    if not compat.in_api_server():
-        return []
-    from airflow_skyvern.task import listener
+    """Return what listens to Airflow in this process: in the API server to marks, in the scheduler to ends."""
+    if compat.in_api_server():
+        from airflow_skyvern.task import listener
 
-    return [listener]
+        return [listener]
+    if compat.in_scheduler():
+        from airflow_skyvern.reconciler import listener as ends
+
+        compat.forget_listener_in_children(ends)
+        return [ends]
+    return []
 
 
 class SkyvernPlugin(AirflowPlugin):

@@ -7,10 +7,12 @@ the DAG processor and Airflow's command line load this module.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from importlib import import_module
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from airflow.triggers.base import BaseTrigger, TriggerEvent
+    from sqlalchemy.orm import Session
 
     from airflow_skyvern.compat.sdk import Connection, Context
 
@@ -497,6 +500,28 @@ def in_api_server() -> bool:
     return "airflow.api_fastapi.main" in sys.modules
 
 
+def in_scheduler() -> bool:
+    """
+    Return whether this process is Airflow's scheduler, and none that it has started: a worker, 2.11's DAG processor.
+
+    A listener in a DAG processor would forbid ``end_from_trigger=True``, see :func:`in_api_server`.
+    """
+    return sys.argv[1:2] == ["scheduler"] and multiprocessing.parent_process() is None
+
+
+def forget_listener_in_children(listener: Any) -> None:
+    """Let no process that this one forks have a listener: workers of a LocalExecutor, the DAG processor of 2.11."""
+
+    def forget() -> None:
+        from airflow.listeners.listener import get_listener_manager
+
+        manager: Any = get_listener_manager()
+        if manager.pm.is_registered(listener):
+            manager.pm.unregister(listener)
+
+    os.register_at_fork(after_in_child=forget)
+
+
 def in_dag_processor() -> bool:
     """Return whether this process parses files for a DAG processor, which forks it; from 3.0 on."""
     return "dag-processor" in sys.argv
@@ -525,6 +550,28 @@ def shows_external_views() -> bool:
 def read_connections_from_database() -> None:
     """Let a program of our own read connections as Airflow's command line does; 3.x asks an API server otherwise."""
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+
+
+@contextmanager
+def database_session() -> Iterator[Session]:
+    """
+    Open a session in Airflow's database; for the command line and threads of the scheduler.
+
+    :raises SkyvernConfigError: the database cannot be read.
+    """
+    from airflow.utils.session import create_session
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from airflow_skyvern.exceptions import SkyvernConfigError
+
+    try:
+        with create_session() as session:
+            yield session
+    except SQLAlchemyError as error:
+        raise SkyvernConfigError(
+            "Airflow's database cannot be read: run this where Airflow runs, with its AIRFLOW_HOME and settings. "
+            f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def dag_bag(path: Path) -> Any:

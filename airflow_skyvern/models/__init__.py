@@ -227,6 +227,7 @@ class RunSummary(RunBase):
     workflow_permanent_id: str | None = None
     workflow_deleted: Flag = False
     trigger_type: str | None = None
+    created_by: str | None = None
     workflow_schedule_id: str | None = None
     failure_reason: str | None = None
     created_at: UtcDatetime | None = None

@@ -77,6 +77,8 @@ class RunLifecycle(BaseOperator):
 
     confirmation: ClassVar[float] = CONFIRMATION
     """Seconds for which a worker polls a run that its trigger was refused for minutes."""
+    _group: str | None = None
+    """The tag of the attempt group, where this process knows it."""
 
     @cached_property
     def hook(self) -> SkyvernHook:
@@ -167,6 +169,7 @@ class RunLifecycle(BaseOperator):
         from airflow_skyvern.runs.submission import Attempt, Submission
 
         key = task_try.run_key(request)
+        self._group = key.group
         self._announce(task_try, key.group)
         submission = Submission(
             self.hook.send,
@@ -177,7 +180,7 @@ class RunLifecycle(BaseOperator):
             lost_start_timeout=self.lost_start_timeout,
             before_start=lambda: self._before_start(request),
             ensure_current=task_try.ensure_current,
-            final_request=partial(self._with_uploads, task_try),
+            final_request=partial(self._to_send, task_try),
             rejects=self._output_options.rejects,
             sleep=self._active_run.sleep,
         )
@@ -189,11 +192,35 @@ class RunLifecycle(BaseOperator):
         )
         run = submission.start(attempt)
         metrics.run_started(self.skyvern_conn_id, resumed=submission.resumed)
+        if submission.resumed or submission.was_unanswered:
+            self._cancel_twins(run)
         return run
 
+    @property
+    def _run_ends_with_task(self) -> bool:
+        return self.cancel_on_kill and self.wait_for_completion
+
+    def _to_send(self, task_try: TaskTry, request: RunRequest) -> RunRequest:
+        """Complete the request of a run, right before it is started."""
+        from airflow_skyvern.runs.key import ENDS_WITH_TASK
+
+        request = self._with_uploads(task_try, request)
+        if not self._run_ends_with_task:
+            return request
+        return request.model_copy(update={"run_metadata": {**(request.run_metadata or {}), **ENDS_WITH_TASK}})
+
+    def _cancel_twins(self, run: Run) -> None:
+        """Cancel second runs of the same start, if there are any; a few seconds at most, and never an error."""
+        from airflow_skyvern.runs.twins import cancel_twins
+
+        client = self.hook.emergency_client() if self._group is not None else None
+        if self._group is not None and client is not None:
+            with client:
+                cancel_twins(client.send, self._group, run.run_id, self.log)
+
     def _announce(self, task_try: TaskTry, group: str | None) -> None:
-        """Let the API server find the run when a user marks the task, even before the start was answered."""
-        if self.cancel_on_kill and self.wait_for_completion:
+        """Let Airflow's other processes find the run when the task ends, even before the start was answered."""
+        if self._run_ends_with_task:
             task_try.publish_connection_and_run_key(self.skyvern_conn_id, group)
 
     def _approvals(self, task_try: TaskTry, run_id: str) -> Approvals:
@@ -210,7 +237,7 @@ class RunLifecycle(BaseOperator):
         if request is None:
             self._defer(task_try, run_id, deadline)
         self._stop_if_ended_by_user(task_try, run_id)
-        note = note_of_run(run_id, self.skyvern_conn_id, request["app_url"])
+        note = note_of_run(run_id, self.skyvern_conn_id, request["app_url"], self._group)
         self.defer(
             trigger=SkyvernApprovalTrigger(
                 run_id,
@@ -231,6 +258,7 @@ class RunLifecycle(BaseOperator):
             return self._result(task_try, run)
         self._active_run.ended()
         metrics.run_ended(self.skyvern_conn_id, run)
+        self._cancel_twins(run)
         who = note["answered_by"] or "A person"
         message = f"Skyvern run {run.run_id}: {who} rejected it in Airflow ({note['answer']})."
         if self.on_reject == "return":
@@ -245,7 +273,7 @@ class RunLifecycle(BaseOperator):
 
     def _defer(self, task_try: TaskTry, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:
         self._stop_if_ended_by_user(task_try, run_id)
-        note = note_of_run(run_id, self.skyvern_conn_id, task_try.published_app_url(run_id))
+        note = note_of_run(run_id, self.skyvern_conn_id, task_try.published_app_url(run_id), self._group)
         self.defer(
             trigger=trigger_class()(
                 run_id,
@@ -356,6 +384,7 @@ class RunLifecycle(BaseOperator):
     def _result(self, task_try: TaskTry, run: Run) -> Any:
         self._active_run.ended()
         metrics.run_ended(self.skyvern_conn_id, run)
+        self._cancel_twins(run)
         if run.succeeded:
             # First the value: a run whose output is refused delivers no files.
             value = self._output_options.value_of(run, self.log)
@@ -395,6 +424,7 @@ class RunLifecycle(BaseOperator):
         if run.succeeded:
             return run
         metrics.run_ended(self.skyvern_conn_id, run)
+        self._cancel_twins(run)
         deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)
         raise SkyvernWaitTimeout(f"Skyvern run {wait.run_id} did not end in time; it is {run.status} now.{link}", run)
 

@@ -303,6 +303,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         from airflow_skyvern.runs.event import event_of
 
         task_try = TaskTry(context)
+        self._group = (skyvern or {}).get("group")
         if try_number is not None and try_number != task_try.number:
             self.log.warning("Resumed with the event of try %d, which is over: starting again", try_number)
             return self.execute(context)
@@ -330,10 +331,16 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         deadline: float = 0.0,
         try_number: int | None = None,
         request: Any = None,
+        skyvern: Any = None,
         **_: Any,
     ) -> Any:
-        """Resume after a person has answered, in Airflow or in Skyvern, or after the run has ended unanswered."""
+        """
+        Resume after a person has answered, in Airflow or in Skyvern, or after the run has ended unanswered.
+
+        :param skyvern: As in :meth:`execute_complete`.
+        """
         task_try = TaskTry(context)
+        self._group = (skyvern or {}).get("group")
         if try_number is not None and try_number != task_try.number:
             self.log.warning("Resumed with the answer to try %d, which is over: starting again", try_number)
             return self.execute(context)
@@ -345,7 +352,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             if (answer := answer_of(event, request)) is None:
                 approvals.note_answer_in_skyvern(request, event)
                 if not is_resumed(event):
-                    return self.execute_complete(context, event, deadline, try_number)
+                    return self.execute_complete(context, event, deadline, try_number, skyvern)
             elif answer.approved:
                 approvals.approve(request, answer)
             elif (rejected := approvals.reject(request, answer, self._active_run.is_unwanted)) is not None:

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 GROUP_TAG = "airflow_key"
 TASK_TAG = "airflow_task_key"
 READABLE_TAGS = ("airflow_dag_id", "airflow_task_id", "airflow_run_id")
-OUR_TAGS = frozenset({GROUP_TAG, TASK_TAG, *READABLE_TAGS})
+ENDS_WITH_TASK_TAG = "airflow_ends_with_task"
+"""
+Only on runs that their task waits for and that are canceled with it: a run that may outlive its task has no such tag,
+so nothing that compares Skyvern's runs with Airflow's tasks ever takes it for an orphan.
+"""
+ENDS_WITH_TASK = {ENDS_WITH_TASK_TAG: "yes"}
+OUR_TAGS = frozenset({GROUP_TAG, TASK_TAG, *READABLE_TAGS, ENDS_WITH_TASK_TAG})
 
 
 class Kin(Enum):

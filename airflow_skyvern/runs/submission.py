@@ -130,6 +130,8 @@ class Submission:
         self._sleep = sleep
         self.resumed = False
         """Whether :meth:`start` has returned a run of an earlier try."""
+        self.was_unanswered = False
+        """Whether the start of the run that :meth:`start` has returned was not answered."""
         self._known: set[str] = set()
         self._deadline = math.inf
         self._key_known = False
@@ -159,6 +161,7 @@ class Submission:
             if not may_have_started(error):
                 self._store.not_started()
                 raise
+            self.was_unanswered = True
             return self._run_of_lost_start(error)
         self._store.started(self._key.group, run.run_id)
         return run

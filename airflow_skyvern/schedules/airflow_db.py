@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern import compat
-from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.schedules.dag_file import TAG_PREFIX, tag_of
 
 if TYPE_CHECKING:
@@ -69,7 +67,7 @@ class AirflowDatabase:
         from airflow.models.dag import DagModel, DagTag
         from sqlalchemy import select
 
-        with _session() as session:
+        with compat.database_session() as session:
             tags = session.execute(select(DagTag.name, DagTag.dag_id).where(DagTag.name.like(f"{TAG_PREFIX}%"))).all()
             found: dict[str, list[KnownDag]] = {}
             for name, dag_id in tags:
@@ -82,7 +80,7 @@ class AirflowDatabase:
         from airflow.models.dag import DagModel, DagTag
         from sqlalchemy import select
 
-        with _session() as session:
+        with compat.database_session() as session:
             ours = select(DagTag.dag_id).where(DagTag.name.like(f"{TAG_PREFIX}%"))
             return set(session.scalars(select(DagModel.dag_id).where(DagModel.dag_id.not_in(ours))))
 
@@ -90,7 +88,7 @@ class AirflowDatabase:
         """Pause a DAG, or unpause it."""
         from airflow.models.dag import DagModel
 
-        with _session() as session:
+        with compat.database_session() as session:
             model = session.get(DagModel, dag_id)
             if model is not None:
                 model.is_paused = paused
@@ -140,18 +138,3 @@ def _known(session: Session, model: Any) -> KnownDag:
         next_run=model.next_dagrun_create_after,
         active_runs=int(session.scalar(active) or 0),
     )
-
-
-@contextmanager
-def _session() -> Iterator[Session]:
-    from airflow.utils.session import create_session
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        with create_session() as session:
-            yield session
-    except SQLAlchemyError as error:
-        raise SkyvernConfigError(
-            "Airflow's database cannot be read: run this where Airflow runs, with its AIRFLOW_HOME and settings. "
-            f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from None

@@ -10,13 +10,17 @@ NOTE = "skyvern"
 """The name of the note in the deferral's kwargs; Airflow stores it, so it does not change."""
 
 
-def note_of_run(run_id: str, skyvern_conn_id: str, app_url: str | None = None) -> dict[str, Any]:
+def note_of_run(
+    run_id: str, skyvern_conn_id: str, app_url: str | None = None, group: str | None = None
+) -> dict[str, Any]:
     """
     Return what tells the run of a try from the deferral on; no secret is in it.
 
     :param app_url: The address of the run's page in Skyvern, if it is known.
+    :param group: The tag of the attempt group, by which a second run of the same start is found at the end.
     """
-    return {"run_id": run_id, "skyvern_conn_id": skyvern_conn_id, "app_url": app_url}
+    note = {"run_id": run_id, "skyvern_conn_id": skyvern_conn_id, "app_url": app_url}
+    return note if group is None else {**note, "group": group}
 
 
 def note_of(next_kwargs: Any) -> Mapping[str, Any]:

@@ -142,15 +142,12 @@ class TaskTry:
 
     def publish_connection_and_run_key(self, skyvern_conn_id: str, group: str | None) -> None:
         """
-        Push how the API server finds the task's run when a user marks the task; before anything is started.
-
-        Airflow 2 has no listener for marks that would read it.
+        Push how Airflow's other processes find the task's run when it ends without us; before anything is started.
 
         :param group: The tag of the attempt group; None where no tags are sent.
         """
-        if compat.is_airflow_3():
-            value = {"skyvern_conn_id": skyvern_conn_id, "group": group}
-            self._ti.xcom_push(key=xcom.CONNECTION_AND_RUN_KEY, value=value)
+        value = {"skyvern_conn_id": skyvern_conn_id, "group": group}
+        self._ti.xcom_push(key=xcom.CONNECTION_AND_RUN_KEY, value=value)
 
     def publish_pause(self, run_id: str, app_url: str | None) -> None:
         """Push where the run waits for a person, so that a notification or another task can send one there."""

@@ -15,7 +15,10 @@ APPROVAL = "approval"
 """The last answer of a person to a paused run: what it was, by whom, where, and when."""
 
 CONNECTION_AND_RUN_KEY = "connection_and_run_key"
-"""How the API server finds the run of a task that a user marks: connection id, and tag of the attempt group."""
+"""
+How the run of a task is found that ended without our code: connection id, and tag of the attempt group. The API
+server reads it when a user marks the task, the scheduler when the DAG run ends.
+"""
 
 FILES = "files"
 """The files that the run downloaded, as they were stored: a list of path, filename, size and checksum."""

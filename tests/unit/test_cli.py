@@ -149,14 +149,15 @@ def test_airflow_offers_the_same_commands() -> None:
     module, _, name = path.rpartition(".")
     assert EntryPoint("cli", f"{module}:{name}", "x").load() is get_cli_commands
     (group,) = get_cli_commands()
-    (schedules,) = group.subcommands
+    schedules, runs = group.subcommands
     assert [action.name for action in schedules.subcommands] == list(COMMANDS)
-    for action in schedules.subcommands:
+    assert [action.name for action in runs.subcommands] == ["orphans"]
+    for action in (*schedules.subcommands, *runs.subcommands):
         parser = argparse.ArgumentParser()
         for argument in action.args:
             argument.add_to_parser(parser)
         given = vars(parser.parse_args([]))
-        assert given["conn_id"] == "skyvern_default"
+        assert given["conn_id"] == (None if action.name == "orphans" else "skyvern_default")
 
 
 @pytest.mark.usefixtures("five_schedules")

@@ -17,6 +17,7 @@ from airflow_skyvern.exceptions import (
     SkyvernRunCanceled,
     SkyvernStartUnknown,
     SkyvernWaitInterrupted,
+    SkyvernWaitTimeout,
 )
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
@@ -359,10 +360,10 @@ def test_a_retry_that_may_be_repeated_leaves_the_run_of_the_try_before(skyvern: 
     assert skyvern.status(run_id) != "canceled"
 
 
-def test_one_refusal_of_a_search_does_not_keep_the_run_from_being_canceled(skyvern: FakeSkyvern) -> None:
+def test_one_answer_that_is_not_skyverns_does_not_keep_a_last_try_from_its_run(skyvern: FakeSkyvern) -> None:
     ti, operator, run_id = last_try(skyvern)
     skyvern.next("GET", SEARCH, httpx.Response(422, json={"detail": "no"}))
-    with pytest.raises(AirflowFailException):
+    with pytest.raises(SkyvernWaitTimeout):
         operator.execute(context_of(ti))
     assert skyvern.status(run_id) == "canceled"
 

@@ -24,7 +24,7 @@ LAYERS = (
     "results finished_runs",
     "triggers",
     "links notifications retries",
-    "operators sensors assets schedules",
+    "operators sensors assets schedules reconciler",
     "ui",
     "plugin cli",
 )

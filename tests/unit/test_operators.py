@@ -42,6 +42,7 @@ from airflow_skyvern.exceptions import (
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import DEFAULT_TIMEOUT, SkyvernRunWorkflowOperator
 from airflow_skyvern.runs import cancel, lookup
+from airflow_skyvern.runs.key import ENDS_WITH_TASK_TAG
 from airflow_skyvern.task.deadlines import BACKSTOP
 from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed, run_task
@@ -230,13 +231,13 @@ def test_the_run_is_published_before_anything_is_waited_for(skyvern: FakeSkyvern
     asked: dict[str, list[str]] = {}
     ti.on_push = lambda key: asked.setdefault(key, [seen.method for seen in skyvern.requests])
     run_task(lambda: make(skyvern.workflow(), deferrable=deferrable), ti)
-    pushed = ti.xcoms.pop("connection_and_run_key", None)  # only Airflow 3 reads it
+    pushed = ti.xcoms.pop("connection_and_run_key")
     assert asked.pop("connection_and_run_key", []) == []
     assert list(asked.items()) == [("run_id", ["POST"]), ("app_url", ["POST"])]
     [run_id] = skyvern.runs
     assert ti.xcoms == {"run_id": run_id, "app_url": f"http://localhost:8080/runs/{run_id}"}
     group = skyvern.runs[run_id].tags["airflow_key"]
-    assert pushed == ({"skyvern_conn_id": "skyvern_default", "group": group} if is_airflow_3() else None)
+    assert pushed == {"skyvern_conn_id": "skyvern_default", "group": group}
 
 
 @pytest.mark.parametrize("arguments", [{"cancel_on_kill": False}, {"wait_for_completion": False}], ids=str)
@@ -246,6 +247,14 @@ def test_a_run_that_is_not_to_be_canceled_is_not_published_for_it(
     ti = FakeTaskInstance()
     run_task(lambda: make(skyvern.workflow(), deferrable=deferrable, **arguments), ti)
     assert "connection_and_run_key" not in ti.xcoms
+    [run] = skyvern.runs.values()
+    assert ENDS_WITH_TASK_TAG not in run.tags
+
+
+def test_a_run_that_is_canceled_with_its_task_says_so(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
+    run_task(lambda: make(skyvern.workflow(), deferrable=deferrable))
+    [run] = skyvern.runs.values()
+    assert run.tags[ENDS_WITH_TASK_TAG] == "yes"
 
 
 def test_a_run_need_not_be_waited_for(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
@@ -464,7 +473,7 @@ def test_the_event_of_an_earlier_try_does_not_end_this_one(skyvern: FakeSkyvern)
     assert len(skyvern.runs) == 1
 
 
-def test_both_visits_of_a_worker_cost_one_request_and_one_look_at_the_connection_each(
+def test_the_visits_of_a_worker_cost_few_requests_and_one_look_at_the_connection_each(
     skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_up: list[str] = []
@@ -484,7 +493,11 @@ def test_both_visits_of_a_worker_cost_one_request_and_one_look_at_the_connection
     run_id = ti.xcoms["run_id"]
     event = {"run_id": run_id, "reason": "ended", "status": "completed", "message": None}
     assert resumed(make(workflow), deferred, event, context_of(ti)) == {"sum": 1}
-    assert [(seen.method, seen.path) for seen in skyvern.requests] == [("GET", f"/v1/runs/{run_id}")]
+    search_for_twins = ("GET", "/v1/runs")
+    assert [(seen.method, seen.path) for seen in skyvern.requests] == [
+        ("GET", f"/v1/runs/{run_id}"),
+        search_for_twins,
+    ]
     assert looked_up.count("AIRFLOW_CONN_SKYVERN_DEFAULT") == 1
 
 
@@ -499,6 +512,7 @@ def test_a_deferral_says_what_the_trigger_needs_and_no_secret(skyvern: FakeSkyve
         "run_id": run_id,
         "skyvern_conn_id": "skyvern_default",
         "app_url": f"http://localhost:8080/runs/{run_id}",
+        "group": skyvern.runs[run_id].tags["airflow_key"],
     }
     assert deferred.kwargs == {"deadline": kwargs["deadline"], "try_number": 1, "skyvern": note}
     assert deferred.method_name == "execute_complete"
@@ -886,7 +900,7 @@ def test_a_run_can_be_left_alone_when_its_task_is_killed(skyvern: FakeSkyvern) -
 @pytest.mark.parametrize(
     ("durable", "options", "complaint"),
     [
-        (True, {"run_metadata": {f"k{n}": "v" for n in range(16)}}, "at most 15 entries"),
+        (True, {"run_metadata": {f"k{n}": "v" for n in range(16)}}, "at most 14 entries"),
         (False, {"run_metadata": {f"k{n}": "v" for n in range(21)}}, "at most 20"),
         (True, {"run_metadata": {"airflow_key": "v"}}, "airflow_key is used by the provider"),
         (True, {"run_metadata": {"k" * 65: "v"}}, "at most 64 characters"),

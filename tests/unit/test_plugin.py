@@ -2,7 +2,7 @@ import re
 import subprocess
 import sys
 from importlib import import_module
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,60 @@ async def test_pages_and_webhooks_share_one_address(monkeypatch: pytest.MonkeyPa
         assert (await client.get("/skyvern/runs")).status_code == 401
 
 
-def test_only_the_api_server_listens_as_listeners_elsewhere_forbid_end_from_trigger(
+def test_only_api_server_and_scheduler_listen_as_listeners_elsewhere_forbid_end_from_trigger(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert plugin.SkyvernPlugin.listeners == plugin.listeners() == []
     monkeypatch.setitem(sys.modules, "airflow.api_fastapi.main", object())
     assert plugin.listeners() == [listener]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["dag-processor"], ["celery", "worker"], ["triggerer"], ["tasks", "run", "scheduler"], []], ids=str
+)
+def test_no_other_process_listens_to_ends(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["airflow", *arguments])
+    assert plugin.listeners() == []
+
+
+IN_A_SCHEDULER = """
+import multiprocessing, os, sys
+sys.argv = ["airflow", "scheduler"]
+from airflow.listeners.listener import get_listener_manager
+
+def ours():
+    manager = get_listener_manager()
+    return sorted(p.__name__ for p in manager.pm.get_plugins() if p.__name__.startswith("airflow_skyvern"))
+
+def show(queue):
+    queue.put(ours())
+
+print("scheduler", ours(), flush=True)
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+child = context.Process(target=show, args=(queue,))
+child.start()
+print("child", queue.get(), flush=True)
+child.join()
+if os.fork() == 0:
+    print("forked", ours(), flush=True)
+    os._exit(0)
+os.wait()
+print("scheduler", ours())
+"""
+
+
+@pytest.mark.slow
+def test_a_scheduler_listens_and_none_of_its_children_does(tmp_path: Path) -> None:
+    """Its workers and 2.11's DAG processor are forked from it; Airflow loads the plugin by its entry point here."""
+    assert entry_points(group="airflow.plugins", name="skyvern")
+    env = {"PATH": "/usr/bin", "AIRFLOW_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_SCHEDULER], capture_output=True, text=True, env=env, check=True, cwd=ROOT
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("scheduler", "child", "forked"))]
+    listening = "scheduler ['airflow_skyvern.reconciler.listener']"
+    assert lines == [listening, "child []", "forked []", listening]
 
 
 @pytest.mark.slow

@@ -107,9 +107,9 @@ def test_a_complaint_does_not_repeat_the_values() -> None:
 
 def test_the_users_metadata_leaves_room_for_the_key() -> None:
     check_metadata(None)
-    check_metadata({str(n): "" for n in range(15)})
-    with pytest.raises(SkyvernConfigError, match="at most 15 entries, as the provider adds 5 of the 20"):
-        check_metadata({str(n): "" for n in range(16)})
+    check_metadata({str(n): "" for n in range(14)})
+    with pytest.raises(SkyvernConfigError, match="at most 14 entries, as the provider adds 6 of the 20"):
+        check_metadata({str(n): "" for n in range(15)})
 
 
 @pytest.mark.parametrize("name", sorted(OUR_TAGS))

@@ -26,6 +26,7 @@ INTERNAL = {
     "metrics",
     "plugin",
     "polling",
+    "reconciler",
     "provider_info",
     "results",
     "runs",

@@ -1,0 +1,154 @@
+"""One comparison of all connections: which runs nobody waits for, and what became of those that were canceled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from airflow_skyvern import compat
+from airflow_skyvern.compat.sdk import AirflowNotFoundException
+from airflow_skyvern.exceptions import SkyvernError
+from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.reconciler.airflow_tasks import AirflowTasks
+from airflow_skyvern.runs.lookup import Send, TagsRefused
+from airflow_skyvern.runs.orphan_search import Finding, cancel_orphan, find_orphans
+from airflow_skyvern.runs.orphans import Rule
+
+ENVIRONMENT_PREFIX = "AIRFLOW_CONN_"
+
+CANCELED, NOT_CANCELED = "canceled", "not canceled"
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """
+    A run, and what was decided and done about it.
+
+    :param action: ``canceled`` or ``not canceled``; nothing where nothing was tried.
+    """
+
+    skyvern_conn_id: str
+    finding: Finding
+    action: str = ""
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it is an orphan that is still active."""
+        return self.finding.verdict.orphan and self.action != CANCELED
+
+    def as_row(self) -> dict[str, Any]:
+        """Describe the run by column, for a table or JSON."""
+        run = self.finding.run
+        place = run.place
+        return {
+            "run_id": run.run_id,
+            "orphan": self.finding.verdict.orphan,
+            "reason": self.finding.verdict.reason,
+            "action": self.action or None,
+            "status": run.status,
+            "created_at": run.created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "dag_id": place.dag_id,
+            "dag_run_id": place.run_id,
+            "task_id": place.task_id,
+            "map_index": place.map_index,
+            "task_state": self.finding.task_state,
+            "conn_id": self.skyvern_conn_id,
+        }
+
+
+class Sweep:
+    """
+    Compare the active runs of some connections with Airflow's task instances.
+
+    :param report: Told of each problem that left something undone, in one line.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_age: timedelta,
+        report: Callable[[str], object],
+        clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self._min_age = min_age
+        self._report = report
+        self._clock = clock
+        self._tasks = AirflowTasks()
+
+    def find(
+        self, conn_ids: Iterable[str], *, cancel: bool = False, tags: Mapping[str, str] | None = None
+    ) -> list[FoundRun]:
+        """
+        Return each active run that ends with its task, orphans first, and cancel those where that is asked for.
+
+        Two connections may lead to the same runs; each is returned once.
+
+        :param tags: Only runs with these tags too.
+        """
+        found: dict[str, FoundRun] = {}
+        for conn_id in conn_ids:
+            for one in self._of_connection(conn_id, cancel=cancel, tags=tags):
+                if one.finding.run.run_id not in found:
+                    found[one.finding.run.run_id] = one
+        return sorted(found.values(), key=lambda one: not one.finding.verdict.orphan)
+
+    def _of_connection(self, conn_id: str, *, cancel: bool, tags: Mapping[str, str] | None) -> Iterator[FoundRun]:
+        try:
+            with closing(SkyvernHook(conn_id)) as hook:
+                for finding in find_orphans(hook.send, self._tasks, self._rule(), tags):
+                    one = FoundRun(conn_id, finding)
+                    yield self._canceled(hook.send, one) if cancel and finding.verdict.orphan else one
+        except AirflowNotFoundException as error:
+            self._report(str(error))
+        except (SkyvernError, TagsRefused) as error:
+            because = "runs cannot be found by their tags here: " if isinstance(error, TagsRefused) else ""
+            self._report(f"connection {conn_id}: {because}{error}")
+
+    def _canceled(self, send: Send, one: FoundRun) -> FoundRun:
+        run = one.finding.run
+        try:
+            result = cancel_orphan(send, self._tasks, self._rule(), run)
+        except (SkyvernError, TagsRefused) as error:
+            self._report(f"Skyvern run {run.run_id} may still be running. {error}")
+            return replace(one, action=NOT_CANCELED)
+        if isinstance(result, Finding):
+            return replace(one, finding=result)
+        if not result.is_final:
+            self._report(f"Skyvern run {run.run_id}: cancel requested, but it is still {result.status}")
+        return replace(one, action=CANCELED if result.is_final else NOT_CANCELED)
+
+    def _rule(self) -> Rule:
+        return Rule(compat.installation(), self._clock(), self._min_age)
+
+
+def skyvern_connections() -> list[str]:
+    """
+    Return the ids of all connections of type ``skyvern`` in Airflow's database and in the environment.
+
+    A secrets backend cannot be asked for a list; ``skyvern_default`` is always tried where nothing else is found.
+    """
+    from airflow.models.connection import Connection
+    from sqlalchemy import select
+
+    with compat.database_session() as session:
+        stored = session.scalars(select(Connection.conn_id).where(Connection.conn_type == SkyvernHook.conn_type))
+        found = {str(conn_id) for conn_id in stored}
+    found |= {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        for name, value in os.environ.items()
+        if name.startswith(ENVIRONMENT_PREFIX) and _is_of_skyvern(value)
+    }
+    return sorted(found) or [SkyvernHook.default_conn_name]
+
+
+def _is_of_skyvern(value: str) -> bool:
+    """Read the type of a connection that is written as a URI or as JSON."""
+    if value.startswith("{"):
+        with suppress(ValueError):
+            return bool(json.loads(value).get("conn_type") == SkyvernHook.conn_type)
+    return value.startswith(f"{SkyvernHook.conn_type}:")
