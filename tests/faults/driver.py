@@ -231,6 +231,11 @@ class Execution:
         for point, what in self.fault.orders.items():
             (self.driver.orders / f"{self.name}.{point}").write_text(what)
 
+    def wake_all(self) -> None:
+        """Let everything go on that still stands still."""
+        for _, pids in self.stalls.values():
+            wake(pids)
+
     def look_at_orders(self) -> None:
         """Note which orders were carried out, and wake what stands still when the retry has acted."""
         for point, what in self.fault.orders.items():
@@ -348,6 +353,8 @@ class Driver:
             time.sleep(0.5)
         stop.set()
         eventful.join(180)
+        for one in self.executions.values():
+            one.wake_all()
         for one in flying:
             one.note("not over in time")
 

@@ -50,12 +50,14 @@ def answer_when_all_wait(driver: Driver, names: list[str]) -> None:
     """Let the gateway answer once all of these executions are deferred."""
     until = time.monotonic() + DEFERRED_WITHIN
     while time.monotonic() < until:
-        if all(driver.executions[name].row.state == "deferred" for name in names if name in driver.executions):
+        if all(driver.executions[name].row.state == "deferred" for name in names):
             break
         time.sleep(1)
     for answer in ANSWERS:
-        waiting = sum(driver.executions[name].row.state == "deferred" for name in names)
-        driver.event_log.append((f"gateway, {answer}", waiting))
+        waiting = [one for name in names if (one := driver.executions[name]).row.state == "deferred"]
+        for one in waiting:
+            one.events.append(answer)
+        driver.event_log.append((f"gateway, {answer}", len(waiting)))
         gateway(answer, SECONDS, acted=False)(driver)
         time.sleep(PAUSE)
 

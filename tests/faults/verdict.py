@@ -232,7 +232,7 @@ def cancel_delays(findings: Iterable[Finding]) -> list[tuple[float, Execution]]:
     delays = [
         (run.ended - finding.execution.clicked, finding.execution)
         for finding in findings
-        if finding.execution.marked
+        if finding.execution.marked and not finding.execution.fault.abandoned
         for run in finding.runs
         if run.status == "canceled" and run.ended is not None
     ]
