@@ -208,15 +208,20 @@ def second_witness(driver: Driver, runs: list[ServerRun]) -> list[str]:
         print("second witness: `airflow-skyvern runs orphans` is not there")
         return []
     left = {run.run_id for run in runs if run.status not in FINAL}
-    found = set(witness.orphans(driver.airflow))
-    wrong = [f"the command does not find {run_id}" for run_id in left - found]
-    wrong += [f"the command finds {run_id}, which is over" for run_id in found - left]
-    canceled = set(witness.orphans(driver.airflow, cancel=True)) if found else set()
+    first = witness.ask(driver.airflow)
+    found = set(first.orphans)
+    wrong = [f"it leaves {run_id}: {first.others.get(run_id, 'not listed')}" for run_id in left - found]
+    wrong += [f"it takes {run_id} for an orphan, which is over" for run_id in found - left]
+    canceled = witness.ask(driver.airflow, cancel=True).canceled if found else ()
     time.sleep(FEW_SECONDS if found else 0)
-    wrong += [f"the command still finds {run_id}" for run_id in witness.orphans(driver.airflow)]
+    last = witness.ask(driver.airflow)
+    wrong += [f"it still finds {run_id}: {reason}" for run_id, reason in last.orphans.items()]
+    wrong += [problem for problem in (first.problems, last.problems) if problem]
     now = server_runs(driver.skyvern, driver.workflows, driver.proxy)
-    wrong += [f"still active after --cancel: {run}" for run in now if run.status not in FINAL]
+    wrong += [f"still active in the end: {run}" for run in now if run.status not in FINAL]
     print(f"second witness: {len(found)} found, {len(canceled)} canceled; {'; '.join(wrong) or 'as it has to be'}")
+    for run_id, reason in first.orphans.items():
+        print(f"  {run_id}: {reason}")
     return wrong
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dev.process import RigError
@@ -35,21 +36,41 @@ def is_there(airflow: AirflowServer) -> bool:
     return there
 
 
-def orphans(airflow: AirflowServer, *, cancel: bool = False) -> list[str]:
-    """Return the runs that nobody waits for, as the command finds them; with `cancel`, those that it canceled."""
+@dataclass(frozen=True)
+class Testimony:
+    """
+    What the command says.
+
+    :param orphans: Why nobody waits for a run, by its id.
+    :param others: Why an active run is left alone.
+    :param canceled: Which of the orphans it has canceled.
+    :param problems: What it could not do.
+    """
+
+    orphans: dict[str, str]
+    others: dict[str, str]
+    canceled: frozenset[str]
+    problems: str
+
+    @classmethod
+    def of(cls, rows: list[dict[str, Any]], problems: str = "") -> Testimony:
+        """Read the rows that the command prints as JSON."""
+        reasons: dict[bool, dict[str, str]] = {True: {}, False: {}}
+        for row in rows:
+            reasons[row["orphan"]][row["run_id"]] = row["reason"]
+        canceled = frozenset(row["run_id"] for row in rows if row["action"] == "canceled")
+        return cls(reasons[True], reasons[False], canceled, problems)
+
+
+def ask(airflow: AirflowServer, *, cancel: bool = False) -> Testimony:
+    """Ask the command which active runs nobody waits for; with `cancel`, let it cancel them."""
     more = ["--cancel"] if cancel else []
     done = _run(airflow, "runs", "orphans", "--min-age", MIN_AGE, "-o", "json", *more)
     try:
-        found = json.loads(done.stdout)
+        rows = json.loads(done.stdout)
     except ValueError:
-        raise RigError(f"runs orphans: {done.returncode} {done.stdout[-2000:]} {done.stderr[-2000:]}") from None
-    return run_ids(found)
-
-
-def run_ids(found: Any) -> list[str]:
-    """Return the ids in what the command prints: a list of rows, or a mapping that holds it."""
-    rows = found if isinstance(found, list) else next(rows for rows in found.values() if isinstance(rows, list))
-    return [str(row["run_id"]) for row in rows]
+        return Testimony({}, {}, frozenset(), f"exit status {done.returncode}: {done.stdout} {done.stderr[-2000:]}")
+    return Testimony.of(rows, done.stderr.strip() if done.returncode == 1 else "")
 
 
 def _run(airflow: AirflowServer, *arguments: str) -> subprocess.CompletedProcess[str]:

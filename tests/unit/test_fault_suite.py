@@ -13,7 +13,7 @@ from tests.faults.catalogue import FAULTS, GATEWAY, Fault
 from tests.faults.driver import Execution, TaskRow
 from tests.faults.run import named, plan, plan_of_each
 from tests.faults.verdict import Counts, ServerRun, judge
-from tests.faults.witness import run_ids
+from tests.faults.witness import Testimony
 
 RUN = ServerRun("wr_1", "completed", "000", "4", 10.0, {"n": 1}, 110.0, 100.0)
 DEADLINE = 80.0
@@ -138,6 +138,12 @@ def test_names_are_unique_and_every_answer_of_a_gateway_comes_in_every_place() -
         assert answers == set(GATEWAY)
 
 
-@pytest.mark.parametrize("found", [[{"run_id": "wr_1", "reason": "r"}], {"orphans": [{"run_id": "wr_1"}]}])
-def test_the_witness_reads_rows_alone_and_in_a_mapping(found: Any) -> None:
-    assert run_ids(found) == ["wr_1"]
+def test_the_witness_tells_orphans_from_runs_that_are_left_alone() -> None:
+    rows = [
+        {"run_id": "wr_1", "orphan": True, "reason": "its task is failed", "action": "canceled"},
+        {"run_id": "wr_2", "orphan": False, "reason": "its task is running", "action": None},
+    ]
+    said = Testimony.of(rows)
+    assert said.orphans == {"wr_1": "its task is failed"}
+    assert said.others == {"wr_2": "its task is running"}
+    assert said.canceled == {"wr_1"}
