@@ -37,7 +37,7 @@ def is_there(airflow: AirflowServer) -> bool:
 
 
 @dataclass(frozen=True)
-class Testimony:
+class Statement:
     """
     What the command says.
 
@@ -53,7 +53,7 @@ class Testimony:
     problems: str
 
     @classmethod
-    def of(cls, rows: list[dict[str, Any]], problems: str = "") -> Testimony:
+    def of(cls, rows: list[dict[str, Any]], problems: str = "") -> Statement:
         """Read the rows that the command prints as JSON."""
         reasons: dict[bool, dict[str, str]] = {True: {}, False: {}}
         for row in rows:
@@ -62,15 +62,15 @@ class Testimony:
         return cls(reasons[True], reasons[False], canceled, problems)
 
 
-def ask(airflow: AirflowServer, *, cancel: bool = False) -> Testimony:
+def ask(airflow: AirflowServer, *, cancel: bool = False) -> Statement:
     """Ask the command which active runs nobody waits for; with `cancel`, let it cancel them."""
     more = ["--cancel"] if cancel else []
     done = _run(airflow, "runs", "orphans", "--min-age", MIN_AGE, "-o", "json", *more)
     try:
         rows = json.loads(done.stdout)
     except ValueError:
-        return Testimony({}, {}, frozenset(), f"exit status {done.returncode}: {done.stdout} {done.stderr[-2000:]}")
-    return Testimony.of(rows, done.stderr.strip() if done.returncode == 1 else "")
+        return Statement({}, {}, frozenset(), f"exit status {done.returncode}: {done.stdout} {done.stderr[-2000:]}")
+    return Statement.of(rows, done.stderr.strip() if done.returncode == 1 else "")
 
 
 def _run(airflow: AirflowServer, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from tests.faults.catalogue import FAULTS, GATEWAY, Fault
 from tests.faults.driver import Execution, TaskRow
 from tests.faults.run import named, plan, plan_of_each
 from tests.faults.verdict import Counts, ServerRun, judge
-from tests.faults.witness import Testimony
+from tests.faults.witness import Statement
 
 RUN = ServerRun("wr_1", "completed", "000", "4", 10.0, {"n": 1}, 110.0, 100.0)
 DEADLINE = 80.0
@@ -143,7 +143,7 @@ def test_the_witness_tells_orphans_from_runs_that_are_left_alone() -> None:
         {"run_id": "wr_1", "orphan": True, "reason": "its task is failed", "action": "canceled"},
         {"run_id": "wr_2", "orphan": False, "reason": "its task is running", "action": None},
     ]
-    said = Testimony.of(rows)
+    said = Statement.of(rows)
     assert said.orphans == {"wr_1": "its task is failed"}
     assert said.others == {"wr_2": "its task is running"}
     assert said.canceled == {"wr_1"}
