@@ -36,7 +36,7 @@ PARAMS: dict[str, Any] = {
     "run_id": Param("", type="string"),
 }
 LIMITS: dict[str, Any] = {"schedule": None, "params": PARAMS, "max_active_runs": 200, "max_active_tasks": 200}
-DAGRUN_SECONDS = 45
+DAGRUN_SECONDS = 75
 ITEMS = ("A", "B", "C")
 EARLY = 5
 """Seconds after which a trigger that was told to fails."""
