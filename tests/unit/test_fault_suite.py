@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from tests.faults.catalogue import FAULTS, GATEWAY, Fault
+from tests.faults.catalogue import FAULTS, GATEWAY, Fault, Hook
 from tests.faults.driver import Execution, TaskRow
 from tests.faults.run import named, plan, plan_of_each
 from tests.faults.verdict import Counts, ServerRun, judge
@@ -20,7 +22,7 @@ DEADLINE = 80.0
 
 
 def execution(fault: Fault | None = None, state: str = "success", **more: Any) -> Execution:
-    driver = cast("Any", SimpleNamespace())
+    driver = cast("Any", SimpleNamespace(in_background=lambda work: work.close()))
     fault = fault or Fault("none")
     one = Execution("000", fault.ways[0], fault, Random(1), driver, row=TaskRow(state, 1, 4))
     for name, value in more.items():
@@ -147,3 +149,69 @@ def test_the_witness_tells_orphans_from_runs_that_are_left_alone() -> None:
     assert said.orphans == {"wr_1": "its task is failed"}
     assert said.others == {"wr_2": "its task is running"}
     assert said.canceled == {"wr_1"}
+
+
+def request(kind: str, number: int = 1, *, of_task: bool = True) -> Any:
+    return SimpleNamespace(kind=kind, number=number, of_task=of_task, run_id="wr_1")
+
+
+def struck(one: Execution, *requests: Any) -> list[str]:
+    """Return the requests that the execution's effect had."""
+    had: list[str] = []
+
+    async def effect(exchange: Any, scene: Any) -> bool:
+        had.append(f"{exchange.kind} {exchange.number}")
+        return True
+
+    one.left = [(replace(hook, effect=effect), times) for hook, times in one.left]
+
+    async def send() -> None:
+        for exchange in requests:
+            await one.on_request(exchange)
+
+    asyncio.run(send())
+    return had
+
+
+async def nothing(exchange: Any, scene: Any) -> bool:
+    return False
+
+
+def test_a_fault_of_some_seconds_is_of_every_later_request_but_a_start() -> None:
+    one = execution(Fault("gateway", (Hook("get", nothing, after=1, seconds=(25.0, 30.0)),)))
+    had = struck(one, request("find"), request("get"), request("get", 2), request("find", 2), request("start"))
+    assert had == ["get 2", "find 2"]
+    one.until = {0: 0.0}  # the seconds are over
+    assert struck(one, request("get", 3), request("find", 3)) == []
+
+
+def test_a_fault_of_some_seconds_at_a_start_is_of_starts_too() -> None:
+    one = execution(Fault("gateway", (Hook("start", nothing, seconds=(25.0, 30.0)),)))
+    assert struck(one, request("get"), request("start"), request("find"), request("start", 2)) == [
+        "start 1",
+        "find 1",
+        "start 2",
+    ]
+
+
+def test_a_fault_of_one_request_is_of_one() -> None:
+    one = execution(Fault("gateway", (Hook("get", nothing, after=1),)))
+    assert struck(one, request("get"), request("get", 2), request("get", 3)) == ["get 2"]
+
+
+def test_orders_are_noted_and_what_stands_still_goes_on_once_the_retry_has_acted(tmp_path: Path) -> None:
+    one = execution(Fault("stalled", orders={"send.start": "stop"}))
+    cast("Any", one.driver).orders = tmp_path
+    one.order()
+    assert (tmp_path / "000.send.start").read_text() == "stop"
+    (tmp_path / "000.send.start.done").write_text("999999998 999999999")  # no such processes
+    one.look_at_orders()
+    assert (one.busy, one.hits) == (1, 1)
+    one.look_at_orders()
+    assert one.busy == 1
+    stopped, _ = one.stalls["send.start"]
+    one.stalls["send.start"] = (stopped - 10, [999999998, 999999999])
+    one.acted = stopped - 5
+    one.look_at_orders()
+    assert one.busy == 0
+    assert "woken" in one.journal[-1]
