@@ -89,6 +89,7 @@ class Fault:
     :param row: The line of the table that it is counted in, its own by default; a line's faults are dealt as one.
     :param orders: What happens inside the task's process, by point; see ``tests/faults/dags``.
     :param patient: Whether no run of it may be canceled, not even at the task's deadline.
+    :param breaks: Whether the task's templates cannot be rendered on a retry, which then does nothing at all.
     :param abandoned: Whether Airflow itself ends or forgets the task: it has no result, but nothing may be left.
     """
 
@@ -103,6 +104,7 @@ class Fault:
     orders: Mapping[str, str] = field(default_factory=dict)
     patient: bool = False
     abandoned: bool = False
+    breaks: bool = False
 
     @property
     def line(self) -> str:
@@ -686,6 +688,7 @@ def _airflow_faults() -> list[Fault]:
         Fault("DAG run queued, run completed", (completed,), BOTH, patient=True),
         Fault("DAG run timed out between tries", (lost,), ("timeout",), (LONG,), abandoned=True),
         Fault("DAG run timed out, deferred", (), ("timeout",), (LONG,), abandoned=True),
+        Fault("retries render badly", (lost,), BOTH, (LONG,), abandoned=True, breaks=True),
         Fault("DAG file removed", (), own, (LONG,), when_deferred="remove_file", abandoned=True),
         Fault("DAG deleted", (), own, (LONG,), when_deferred="delete_dag", abandoned=True),
     ]

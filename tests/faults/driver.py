@@ -361,7 +361,7 @@ class Driver:
     def _start(self, execution: Execution) -> None:
         execution.began = execution.since = time.time()
         workflows = [self.workflow_ids[name] for name in execution.fault.workflows]
-        conf = {"x": execution.name, "workflows": workflows}
+        conf = {"x": execution.name, "workflows": workflows, "breaks": execution.fault.breaks}
         execution.order()
         try:
             if execution.way == "reschedule":

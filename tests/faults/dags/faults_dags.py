@@ -34,6 +34,7 @@ PARAMS: dict[str, Any] = {
     "x": Param("", type="string"),
     "workflows": Param([], type="array"),
     "run_id": Param("", type="string"),
+    "breaks": Param(False, type="boolean"),
 }
 LIMITS: dict[str, Any] = {"schedule": None, "params": PARAMS, "max_active_runs": 200, "max_active_tasks": 200}
 DAGRUN_SECONDS = 75
@@ -157,7 +158,7 @@ def run_of(**options: Any) -> Tormented:
         "task_id": "run",
         # The first try's workflow, then the next ones': the last stands for all that follow.
         "workflow_id": "{{ (params.workflows[ti.try_number - 1:] or params.workflows[-1:])[0] }}",
-        "parameters": {"item": "{{ params.x }}"},
+        "parameters": {"item": "{{ params.x if not params.breaks or ti.try_number == 1 else 1 // 0 }}"},
         # By which the suite, not the operator, knows whose run it is.
         "run_options": {"run_metadata": {"x": "{{ params.x }}", "group": "{{ ti.max_tries }}"}},
         "durable": DURABLE,
