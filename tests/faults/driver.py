@@ -66,7 +66,7 @@ PATIENCE = 10.0
 KILL_SECONDS = 10.0
 """Seconds after which a worker's task has heard of a kill, been asked to end, and been ended."""
 
-STALL_SECONDS = 90.0
+STALL_SECONDS = 200.0
 """Seconds after which a process that stands still is woken, even if no retry has acted beside it."""
 
 ABANDONED_SECONDS = 45.0
