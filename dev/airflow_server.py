@@ -403,6 +403,10 @@ class AirflowServer:
         """Set the state of a DAG run as a user does in the UI."""
         self._call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", {"state": state})
 
+    def delete_dag(self, dag_id: str) -> None:
+        """Delete what the database holds of a DAG, as a user does in the UI."""
+        self._call("DELETE", f"/dags/{dag_id}")
+
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
         """
         Clear a task as a user does in the UI, so that it runs again.

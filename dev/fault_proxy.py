@@ -6,7 +6,10 @@ request and its execution: a start names it (``x`` of its ``run_metadata``), eve
 keys of the starts. A coroutine of the driver handles each exchange; one that it does not answer is forwarded.
 Connections are closed after each answer, so that no fault affects the next request.
 
-The proxy also decides which API keys are valid: Airflow never gets the server's own key.
+A process of a task may name its execution itself, in the header :data:`EXECUTION_HEADER`, which goes no further.
+
+The proxy also decides which API keys are valid: Airflow never gets the server's own key. Whoever follows a redirect
+to :data:`ELSEWHERE` is remembered: no client may send a key there.
 """
 
 from __future__ import annotations
@@ -35,8 +38,13 @@ if TYPE_CHECKING:
 
 HTML = b"<html><body><h1>Bad gateway</h1><p>The upstream server is not available.</p></body></html>"
 RUN_PATH = re.compile(r"^/v1/(?:workflows/)?runs/([^/]+)(/cancel)?$")
+WORKFLOW_PATH = re.compile(r"^/v1/workflows/([^/]+)$")
 CONTENT_PATH = re.compile(r"^/v1/artifacts/([^/]+)/content$")
 KEPT_HEADERS = ("retry-after", "accept-ranges", "content-range")
+EXECUTION_HEADER = "x-execution"
+ELSEWHERE = "/elsewhere"
+"""Where redirects of the proxy lead."""
+
 UPSTREAM_SECONDS = 60.0
 REFUSED = (403, b'{"detail":"Could not validate credentials"}', "application/json")
 
@@ -81,13 +89,25 @@ class Exchange:
         self.run_id: str | None = None
         self.number = 0
         self.answered = False
+        self.of_task = EXECUTION_HEADER in self.headers
         self._proxy = proxy
         self._writer = writer
 
     async def forward(self) -> Answer:
         """Forward the request, and return the server's answer without sending it to Airflow."""
-        answer = await self._proxy.ask_server(self)
+        answer = await self._proxy.ask_server(self, self.body)
         self._proxy.learn(self, answer)
+        return answer
+
+    async def repeat(self, **changed: Any) -> Answer:
+        """
+        Send the start that this is to the server, on the gateway's own account.
+
+        :param changed: What is different in its body.
+        """
+        body = json.dumps({**json.loads(self.body), **changed}).encode()
+        answer = await self._proxy.ask_server(self, body)
+        self._proxy.learn(self, answer, by_gateway=True)
         return answer
 
     async def reply(self, answer: Answer) -> None:
@@ -139,6 +159,12 @@ class FaultProxy:
         self.requests: Counter[str] = Counter()
         self.run_owner: dict[str, str] = {}
         self.starts: list[tuple[float, str, str | None]] = []
+        self.repeated: set[str] = set()
+        """The runs of starts that the proxy has sent on its own account."""
+        self.canceled: set[str] = set()
+        """The runs whose cancel has reached the server."""
+        self.followed: list[str] = []
+        """The redirects that were followed with a key."""
         self._key_owner: dict[str, str] = {}
         self._seen: Counter[tuple[str, str]] = Counter()
         self._upstream = upstream
@@ -223,6 +249,8 @@ class FaultProxy:
         head = _parsed((await reader.readuntil(b"\r\n\r\n")).decode("latin-1"))
         body = await reader.readexactly(int(head[2].get("content-length", "0")))
         exchange = Exchange(self, writer, head, body)
+        if exchange.target.startswith(ELSEWHERE) and "x-api-key" in exchange.headers:
+            self.followed.append(f"{exchange.method} {exchange.target}")
         if exchange.headers.get("x-api-key", "") not in self.keys:
             await exchange.reply(Answer(*REFUSED))
             return
@@ -231,15 +259,15 @@ class FaultProxy:
         if not exchange.answered:
             await exchange.reply(await exchange.forward())
 
-    async def ask_server(self, exchange: Exchange) -> Answer:
+    async def ask_server(self, exchange: Exchange, body: bytes) -> Answer:
         """Forward a request; a server that is down looks like one behind a gateway."""
         headers = {**exchange.headers, "x-api-key": self._api_key}
-        for name in ("host", "connection", "accept-encoding", "content-length"):
+        for name in ("host", "connection", "accept-encoding", "content-length", EXECUTION_HEADER):
             headers.pop(name, None)
         assert self._client is not None
         try:
             response = await self._client.request(
-                exchange.method, exchange.target, content=exchange.body or None, headers=headers
+                exchange.method, exchange.target, content=body or None, headers=headers
             )
         except httpx.HTTPError:
             return Answer(502, HTML, "text/html")
@@ -248,16 +276,21 @@ class FaultProxy:
             response.status_code, response.content, response.headers.get("content-type", "text/plain"), kept
         )
 
-    def learn(self, exchange: Exchange, answer: Answer) -> None:
-        """Record which execution the run of a start belongs to."""
+    def learn(self, exchange: Exchange, answer: Answer, *, by_gateway: bool = False) -> None:
+        """Record which execution the run of a start belongs to, and what was canceled."""
+        if exchange.kind == "cancel" and exchange.run_id is not None and answer.status < 300:
+            self.canceled.add(exchange.run_id)
         if exchange.kind != "start" or exchange.execution is None:
             return
         document = answer.document
-        run_id = document.get("run_id") if isinstance(document, dict) and answer.status < 400 else None
+        run_id = document.get("run_id") if isinstance(document, dict) and answer.status < 300 else None
         self.starts.append((time.time(), exchange.execution, run_id))
         if run_id is not None:
             self.run_owner[run_id] = exchange.execution
-            exchange.run_id = run_id
+            if by_gateway:
+                self.repeated.add(run_id)
+            else:
+                exchange.run_id = run_id
 
     def _classify(self, exchange: Exchange) -> None:
         url = urlsplit(exchange.target)
@@ -266,6 +299,8 @@ class FaultProxy:
             exchange.run_id = found[1]
             exchange.kind = "cancel" if found[2] else "get"
             exchange.execution = self.run_owner.get(found[1])
+        elif WORKFLOW_PATH.match(url.path):
+            exchange.kind = "workflow"
         elif CONTENT_PATH.match(url.path):
             exchange.kind = "content"
         elif url.path == "/v1/run/workflows":
@@ -279,6 +314,7 @@ class FaultProxy:
             exchange.kind = "tags"
             exchange.execution = self._first(self.run_owner, query.get("workflow_run_ids", [""])[0].split(","))
         self.requests[exchange.kind] += 1
+        exchange.execution = exchange.headers.get(EXECUTION_HEADER) or exchange.execution
         if exchange.execution is not None:
             self._seen[exchange.execution, exchange.kind] += 1
             exchange.number = self._seen[exchange.execution, exchange.kind]

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from dev.fault_proxy import HTML, Answer, Exchange
+from dev.fault_proxy import ELSEWHERE, HTML, REFUSED, Answer, Exchange
 
 if TYPE_CHECKING:
     from random import Random
 
-Way = Literal["deferred", "worker"]
-UserAction = Literal["clear", "mark_failed", "mark_success"]
+Way = Literal["deferred", "worker", "reschedule", "timeout", "own", "nested", "nested_0"]
+UserAction = Literal["clear", "mark_failed", "mark_success", "queue", "remove_file", "delete_dag"]
 
-SHORT, LONG = "short", "long"
+SHORT, MEDIUM, LATE, WAITS, LONG, ITEM = "short", "medium", "late", "waits", "long", "item"
 FINAL = ("completed", "failed", "terminated", "timed_out", "canceled")
 CLIENT_TIMEOUT = 8.0
 """Seconds after which the connection's client gives up on an answer."""
@@ -31,6 +32,16 @@ class Scene(Protocol):
     rng: Random
     asked: asyncio.Event
     """Set when the provider looks for the execution's run or cancels it."""
+
+    started_again: asyncio.Event
+    """Set when a second start of the execution has been answered."""
+
+    @property
+    def long_workflow(self) -> str:
+        """The id of a workflow that outlives every execution."""
+
+    def note(self, text: str) -> None:
+        """Write down what happened."""
 
     def by_worker(self, pid: int | None) -> bool:
         """Return whether a process is a task's, not a triggerer's."""
@@ -53,12 +64,19 @@ class Hook:
 
     :param after: How many of them pass first.
     :param times: To how many it happens.
+    :param seconds: From the first one on, it happens for so long to every request of the execution, whatever its kind
+        (at least, and at most); starts only if they are the kind.
     """
 
     kind: str
     effect: Effect
     after: int = 0
     times: int = 1
+    seconds: tuple[float, float] | None = None
+
+    def is_for(self, kind: str, *, begun: bool) -> bool:
+        """Return whether a request of this kind is one of those."""
+        return kind == self.kind or (begun and kind != "start")
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,11 @@ class Fault:
 
     :param workflows: How long the runs of the first try take, then those of the later ones.
     :param when_deferred: What the user does some seconds after the task was deferred.
+    :param row: The line of the table that it is counted in, its own by default; a line's faults are dealt as one.
+    :param orders: What happens inside the task's process, by point; see ``tests/faults/dags``.
+    :param patient: Whether no run of it may be canceled, not even at the task's deadline.
+    :param breaks: Whether the task's templates cannot be rendered on a retry, which then does nothing at all.
+    :param abandoned: Whether Airflow itself ends or forgets the task: it has no result, but nothing may be left.
     """
 
     name: str
@@ -77,6 +100,16 @@ class Fault:
     when_deferred: UserAction | None = None
     weight: int = 1
     marks: UserAction | None = field(default=None)
+    row: str = ""
+    orders: Mapping[str, str] = field(default_factory=dict)
+    patient: bool = False
+    abandoned: bool = False
+    breaks: bool = False
+
+    @property
+    def line(self) -> str:
+        """The line of the table that it is counted in."""
+        return self.row or self.name
 
     @property
     def by_user(self) -> UserAction | None:
@@ -141,6 +174,87 @@ async def late_arrival(exchange: Exchange, scene: Scene) -> bool:
     return True
 
 
+async def refused_key(exchange: Exchange, scene: Scene) -> bool:
+    """Refuse the key in Skyvern's own words."""
+    await exchange.reply(Answer(*REFUSED))
+    return True
+
+
+async def run_unknown_once(exchange: Exchange, scene: Scene) -> bool:
+    """Say in Skyvern's own words that there is no such run, as a replica that lags behind does."""
+    body = json.dumps({"detail": f"Task run not found {exchange.run_id}"}).encode()
+    await exchange.reply(Answer(404, body))
+    return True
+
+
+async def other_run(exchange: Exchange, scene: Scene) -> bool:
+    """Answer about another run, which has completed."""
+    given = await exchange.forward()
+    if not isinstance(given.document, dict):
+        return False
+    foreign = {"run_id": "wr_1000000000000000001", "status": "completed", "output": {"of": "another run"}}
+    await exchange.reply(Answer(200, json.dumps({**given.document, **foreign}).encode()))
+    return True
+
+
+def by_gateway(given: Answer, *, acted: bool = False) -> Effect:
+    """Answer as something between Airflow and Skyvern; Skyvern has acted nevertheless, or never got the request."""
+
+    async def effect(exchange: Exchange, scene: Scene) -> bool:
+        if acted:
+            await exchange.forward()
+        await exchange.reply(given)
+        return True
+
+    return effect
+
+
+def of_resumed(effect: Effect) -> Effect:
+    """Let something happen to requests of workers only: those of a deferred task are its resumption's."""
+
+    async def chosen(exchange: Exchange, scene: Scene) -> bool:
+        return exchange.of_task and await effect(exchange, scene)
+
+    return chosen
+
+
+# --- what a gateway repeats, or keeps for long ------------------------------------------------------------
+
+
+def repeated(*, answered: bool) -> Effect:
+    """
+    Send a start to the server twice, the second time on the gateway's own account.
+
+    :param answered: Whether the task gets the first answer; then the second run outlives its task, as one of minutes
+        would outlive the search that a task does at its end: the suite's runs are too short for that. Else the task
+        has to search, and may take either run.
+    """
+
+    async def effect(exchange: Exchange, scene: Scene) -> bool:
+        changed = {"workflow_id": scene.long_workflow} if answered else {}
+        given = await exchange.forward() if answered else await exchange.repeat()
+        twin = await exchange.repeat(**changed)
+        scene.note(f"the gateway repeats the start: {(twin.document or {}).get('run_id')}")
+        await exchange.reply(given if answered else Answer(502, HTML, "text/html"))
+        return True
+
+    return effect
+
+
+async def arrives_beside_the_next(exchange: Exchange, scene: Scene) -> bool:
+    """Let a start arrive after everything has been done to find it, beside the next start of the task."""
+    exchange.hang_up(reset=True)
+
+    async def arrive() -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(scene.started_again.wait(), 150)
+            late = await exchange.repeat(workflow_id=scene.long_workflow)
+            scene.note(f"the first start arrives: {(late.document or {}).get('run_id')}")
+
+    scene.later(arrive())
+    return True
+
+
 # --- kills -----------------------------------------------------------------------------------------------
 
 
@@ -182,8 +296,10 @@ def killed_before(*, arrives_late: bool, supervisor: bool = False) -> Effect:
     return effect
 
 
-def killed_after(*, answered: bool, supervisor: bool = False, only_final: bool = False) -> Effect:
-    """Kill the process when the server has acted, before it has the answer or shortly after."""
+def killed_after(
+    *, answered: bool, supervisor: bool = False, only_final: bool = False, then: UserAction | None = None
+) -> Effect:
+    """Kill the process when the server has acted, before it has the answer or shortly after; then a user acts."""
 
     async def effect(exchange: Exchange, scene: Scene) -> bool:
         given = await exchange.forward()
@@ -196,7 +312,11 @@ def killed_after(*, answered: bool, supervisor: bool = False, only_final: bool =
         await exchange.reply(given)
         exchange.finish()
         await asyncio.sleep(scene.rng.uniform(0, 0.15))
-        return _kill(victim)
+        if not _kill(victim):
+            return False
+        if then is not None:
+            scene.later(scene.user(then))
+        return True
 
     return effect
 
@@ -328,6 +448,32 @@ NOT_SKYVERNS: dict[str, Effect] = {
 }
 """4xx that Skyvern has not given: they say nothing about a run."""
 
+
+def _json(code: int, /, **body: object) -> Answer:
+    return Answer(code, json.dumps(body).encode())
+
+
+GATEWAY: dict[str, Answer] = {
+    "302 to a login page": Answer(302, b"", "text/html", {"location": f"{ELSEWHERE}/login?rd=%2Fv1%2Fruns"}),
+    "303 to a login page": Answer(303, b"", "text/html", {"location": f"{ELSEWHERE}/sso"}),
+    "304": Answer(304, b"", "text/html"),
+    "307": Answer(307, b"", "text/html", {"location": f"{ELSEWHERE}/moved"}),
+    "401 HTML": Answer(401, HTML, "text/html", {"www-authenticate": 'Basic realm="gateway"'}),
+    "403 HTML": Answer(403, HTML, "text/html"),
+    "404 HTML": Answer(404, HTML, "text/html"),
+    "405 HTML": Answer(405, HTML, "text/html"),
+    "404 of Spring": _json(404, timestamp="2026-11-29T10:00:00Z", status=404, error="Not Found", path="/v1/runs"),
+    "404 Not Found": _json(404, detail="Not Found"),
+    "501": Answer(501, HTML, "text/html"),
+    "501 JSON": _json(501, message="Unsupported method"),
+    "400 of another product": _json(400, error="invalid_request", error_description="no upstream for this host"),
+    "404 of another product": _json(404, error="service_unknown", request_id="c0ffee"),
+    "422 of another product": _json(422, error={"code": 7, "message": "unprocessable"}),
+    "200 HTML": Answer(200, b"<html><form action='/login'>Sign in</form></html>", "text/html"),
+    "200 {}": _json(200),
+}
+"""What something between Airflow and Skyvern answers; nothing of it says anything about a run."""
+
 BOTH: tuple[Way, ...] = ("deferred", "worker")
 WORKER: tuple[Way, ...] = ("worker",)
 DEFERRED: tuple[Way, ...] = ("deferred",)
@@ -407,8 +553,169 @@ def _kill_faults() -> list[Fault]:
     )
 
 
+def _gateway_faults() -> list[Fault]:
+    lost = Hook("start", killed_after(answered=True))
+    half_a_minute = (25.0, 30.0)
+    faults = []
+    for name, given in GATEWAY.items():
+        answered, acted = by_gateway(given), by_gateway(given, acted=True)
+        # Row, what comes first, kind, effect, how many pass, seconds, ways, workflow.
+        places: list[tuple[str, tuple[Hook, ...], Hook, tuple[Way, ...], str]] = [
+            ("start, acted", (), Hook("start", acted), BOTH, SHORT),
+            ("start, not arrived", (), Hook("start", answered), BOTH, SHORT),
+            ("start, acted, 25 s", (), Hook("start", acted, seconds=half_a_minute), BOTH, MEDIUM),
+            ("parameter check", (), Hook("workflow", answered), BOTH, SHORT),
+            ("search", (lost,), Hook("find", answered), BOTH, MEDIUM),
+            ("search, 25 s", (lost,), Hook("find", answered, seconds=half_a_minute), BOTH, MEDIUM),
+            ("tags", (lost,), Hook("tags", answered), BOTH, MEDIUM),
+            ("poll", (), Hook("get", answered, after=1), WORKER, SHORT),
+            ("poll, 25 s", (), Hook("get", answered, after=1, seconds=half_a_minute), BOTH, MEDIUM),
+            ("resumption", (), Hook("get", of_resumed(answered)), DEFERRED, SHORT),
+            ("resumption, 25 s", (), Hook("get", of_resumed(answered), seconds=half_a_minute), DEFERRED, SHORT),
+            ("sensor, 25 s", (), Hook("get", answered, after=1, seconds=half_a_minute), ("reschedule",), MEDIUM),
+        ]
+        faults += [
+            Fault(f"gateway, {place}: {name}", (*before, hook), ways, (workflow,), row=f"gateway, {place}")
+            for place, before, hook, ways, workflow in places
+        ]
+        faults += [
+            Fault(
+                f"gateway, cancel, {did}: {name}",
+                (Hook("cancel", effect),),
+                DEFERRED,
+                (LONG,),
+                when_deferred="mark_failed",
+                row="gateway, cancel",
+            )
+            for did, effect in (("acted", acted), ("not arrived", answered))
+        ]
+    polled_before = Hook("get", run_unknown_once, after=1)
+    return [
+        *faults,
+        Fault("one answer about another run", (Hook("get", other_run, after=1),), WORKER),
+        Fault("resumed, one answer about another run", (Hook("get", of_resumed(other_run)),), DEFERRED),
+        Fault("one 404 of Skyvern, worker", (polled_before,), WORKER, (MEDIUM,)),
+        Fault("one 404 of Skyvern, deferred", (Hook("get", run_unknown_once),), DEFERRED, (MEDIUM,)),
+    ]
+
+
+def _stall_faults() -> list[Fault]:
+    """
+    Task and supervisor stand still right before a request leaves, until the retry has acted.
+
+    ``send``: the client has the request, and has done nothing with it. ``transport``: it has done all but write it.
+    """
+    lost = Hook("start", ROAD["RST after the server acted"])
+    killed = Hook("start", killed_after(answered=True))
+    cases: list[tuple[str, str, tuple[Hook, ...], tuple[Way, ...], str]] = [
+        ("start", "send.start", (), BOTH, MEDIUM),
+        ("start, connecting", "transport.start", (), BOTH, MEDIUM),
+        ("parameter check", "send.workflow", (), BOTH, MEDIUM),
+        ("search after a lost start", "send.find", (lost,), BOTH, MEDIUM),
+        ("search of a retry", "send.find", (killed,), BOTH, LATE),
+        ("tags", "send.tags", (killed,), BOTH, LATE),
+        ("poll", "send.get", (), WORKER, MEDIUM),
+        ("fetch at resumption", "send.get", (), DEFERRED, SHORT),
+        ("cancel at the deadline", "send.cancel", (), BOTH, LATE),
+    ]
+    return [
+        Fault(f"stalled before the {what}", hooks, ways, (workflow,), orders={point: "stop"}, patient=True)
+        for what, point, hooks, ways, workflow in cases
+    ]
+
+
+def _sigterm_faults() -> list[Fault]:
+    """The task is asked to end when it does not know its run yet, or has just been resumed; a retry is to come."""
+    killed = Hook("start", killed_after(answered=True))
+    whom = ("task", "supervisor", "group")
+    before = [
+        Fault(
+            f"SIGTERM before the search, {who}",
+            (killed,),
+            BOTH,
+            (MEDIUM,),
+            row="SIGTERM before the search",
+            orders={"retry": who},
+            patient=True,
+        )
+        for who in whom
+    ]
+    cases: list[tuple[str, str, dict[str, str]]] = [
+        ("ended", SHORT, {}),
+        ("deadline", LATE, {}),
+        ("error", MEDIUM, {"trigger": "fail"}),
+    ]
+    resumed = [
+        Fault(
+            f"SIGTERM at resumption, {reason}, {who}",
+            (),
+            DEFERRED,
+            (workflow,),
+            row=f"SIGTERM at resumption, {reason}",
+            orders={**more, "resume": who},
+            patient=True,
+        )
+        for reason, workflow, more in cases
+        for who in whom
+    ]
+    return before + resumed
+
+
+def _key_faults() -> list[Fault]:
+    killed = Hook("start", killed_after(answered=True))
+    for_a_while = (20.0, 60.0)
+    return [
+        Fault("key refused, retry", (killed, Hook("find", refused_key, seconds=for_a_while)), BOTH, (MEDIUM,)),
+        Fault("key refused, worker", (Hook("get", refused_key, after=1, seconds=for_a_while),), WORKER, (MEDIUM,)),
+        Fault("key refused, resumption", (Hook("get", of_resumed(refused_key), seconds=for_a_while),), DEFERRED),
+        Fault(
+            "key refused, sensor",
+            (Hook("get", refused_key, after=1, seconds=for_a_while),),
+            ("reschedule",),
+            (MEDIUM,),
+        ),
+    ]
+
+
+def _airflow_faults() -> list[Fault]:
+    """What Airflow does to a DAG run, a DAG or its file."""
+    killed = Hook("start", killed_after(answered=True, then="queue"))
+    completed = Hook("get", killed_after(answered=True, only_final=True, then="queue"))
+    lost = Hook("start", killed_after(answered=True))
+    own: tuple[Way, ...] = ("own",)
+    return [
+        Fault("DAG run queued, run active", (killed,), BOTH, (MEDIUM,), patient=True),
+        Fault("DAG run queued, run completed", (completed,), BOTH, patient=True),
+        Fault("DAG run timed out between tries", (lost,), ("timeout",), (LONG,), abandoned=True),
+        Fault("DAG run timed out, deferred", (), ("timeout",), (LONG,), abandoned=True),
+        Fault("retries render badly", (lost,), BOTH, (LONG,), abandoned=True, breaks=True),
+        Fault("DAG file removed", (), own, (LONG,), when_deferred="remove_file", abandoned=True),
+        Fault("DAG deleted", (), own, (LONG,), when_deferred="delete_dag", abandoned=True),
+    ]
+
+
+def _twin_faults() -> list[Fault]:
+    return [
+        Fault("start repeated by a gateway, answered", (Hook("start", repeated(answered=True)),)),
+        Fault("start repeated by a gateway, 502", (Hook("start", repeated(answered=False)),), workflows=(MEDIUM,)),
+        Fault("start arrives after lost_start_timeout", (Hook("start", arrives_beside_the_next),)),
+    ]
+
+
+NESTED = [
+    Fault("A, B, C in one task, which fails once", ways=("nested",), workflows=(ITEM,)),
+    Fault("A, B, C in one task", ways=("nested_0",), workflows=(ITEM,)),
+]
+
 FAULTS: list[Fault] = [
     Fault("none", weight=3),
+    *_gateway_faults(),
+    *_stall_faults(),
+    *_sigterm_faults(),
+    *_key_faults(),
+    *_airflow_faults(),
+    *_twin_faults(),
+    *NESTED,
     *_road_faults(),
     *_cancel_faults(),
     *_kill_faults(),

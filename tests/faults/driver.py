@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,23 @@ import sqlalchemy
 
 from dev.airflow_server import DATABASE, AirflowServer
 from dev.process import MARK, RigError
-from tests.faults.catalogue import LONG, NOT_SKYVERNS, ROAD, SHORT, Fault, Hook, UserAction, Way
+from tests.faults.catalogue import (
+    GATEWAY,
+    ITEM,
+    LATE,
+    LONG,
+    MEDIUM,
+    NOT_SKYVERNS,
+    ROAD,
+    SHORT,
+    WAITS,
+    Effect,
+    Fault,
+    Hook,
+    UserAction,
+    Way,
+    by_gateway,
+)
 from tests.faults.leaks import Leaks
 
 if TYPE_CHECKING:
@@ -34,7 +50,7 @@ if TYPE_CHECKING:
 TASK = "run"
 CONNECTION = "skyvern_default"
 OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
-RUN_SECONDS = {SHORT: 10, LONG: 900}
+RUN_SECONDS = {SHORT: 10, MEDIUM: 60, LATE: 140, WAITS: 240, LONG: 900}
 OPERATOR_TIMEOUT = 80.0
 LOST_START_TIMEOUT = 20.0
 CLIENT_TIMEOUT = 8.0
@@ -50,11 +66,25 @@ PATIENCE = 10.0
 KILL_SECONDS = 10.0
 """Seconds after which a worker's task has heard of a kill, been asked to end, and been ended."""
 
+STALL_SECONDS = 200.0
+"""Seconds after which a process that stands still is woken, even if no retry has acted beside it."""
+
+ABANDONED_SECONDS = 45.0
+"""Seconds after which an execution is over whose DAG is gone: Airflow does not end its task."""
+
 SPOILED_LISTS = 0.3
 """The part of the lists of active runs, by which triggers wait, that meets a fault on the road."""
 
 STABLE_SECONDS = 3.0
 """Seconds for which a task has to stay as it is before it counts as over."""
+
+ITEM_PARAMETER = {
+    "parameter_type": "workflow",
+    "key": "item",
+    "workflow_parameter_type": "string",
+    "default_value": "",
+}
+SPOILERS: list[Effect] = [*ROAD.values(), *(by_gateway(given) for given in GATEWAY.values())]
 
 ROOT = Path(__file__).parents[2]
 DAGS = Path(__file__).parent / "dags"
@@ -65,6 +95,7 @@ SETTINGS = {
     "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "30",
     "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "5",
     "SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "5",
+    "SKYVERN__INSTALLATION": "faults",
 }
 
 
@@ -90,6 +121,9 @@ class Execution:
     row: TaskRow = TaskRow(None, 0, 0)
     since: float = 0.0
     left: list[tuple[Hook, int]] = field(default_factory=list)
+    until: dict[int, float] = field(default_factory=dict)
+    stalls: dict[str, tuple[float, list[int]]] = field(default_factory=dict)
+    acted: float = 0.0
     hits: int = 0
     marked: UserAction | None = None
     cleared: bool = False
@@ -100,20 +134,27 @@ class Execution:
     user_due: float | None = None
     busy: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
+    started_again: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.left = [(hook, hook.times) for hook in self.fault.hooks]
 
     @property
     def dag_id(self) -> str:
-        return f"faults_{self.way}"
+        return f"faults_own_{self.name}" if self.way == "own" else f"faults_{self.way}"
 
     @property
     def run_id(self) -> str:
         return f"f_{self.name}"
 
     @property
+    def long_workflow(self) -> str:
+        return self.driver.workflow_ids[LONG]
+
+    @property
     def over(self) -> bool:
+        if self.way == "own" and self.marked and time.time() - self.clicked > OPERATOR_TIMEOUT + ABANDONED_SECONDS:
+            return True
         return self.row.state in OVER and self.busy == 0 and time.time() - self.since > STABLE_SECONDS
 
     def note(self, text: str) -> None:
@@ -139,7 +180,7 @@ class Execution:
             self.note(f"{action} while {state}")
             if action == "clear":
                 self.cleared = True
-            else:
+            elif action != "queue":
                 self.marked, self.marked_while = action, state
             self.hits += 1
         except Exception as error:  # noqa: BLE001  what Airflow refuses is part of the report
@@ -159,15 +200,59 @@ class Execution:
         """Let the first effect that is due have this request."""
         if exchange.kind in ("find", "cancel"):
             self.asked.set()
+        if exchange.kind == "start" and exchange.number > 1:
+            self.later(self._start_again())
+        if exchange.of_task and exchange.kind in ("start", "get"):
+            self.acted = time.time()
         for index, (hook, times) in enumerate(self.left):
-            if hook.kind == exchange.kind and exchange.number > hook.after and times:
-                self.left[index] = (hook, times - 1)
+            begun = time.time() < self.until.get(index, 0.0)
+            if not hook.is_for(exchange.kind, begun=begun) or not (times or begun):
+                continue
+            if begun or exchange.number > hook.after:
+                self.left[index] = (hook, 0 if hook.seconds else times - 1)
                 if await self._struck(hook, exchange):
+                    self._begin(index, hook)
                     self.hits += 1
                     self.note(f"{exchange.kind} {exchange.number} {exchange.run_id or ''}: {self.fault.name}")
                 else:
                     self.left[index] = (hook, times)
                 return
+
+    def _begin(self, index: int, hook: Hook) -> None:
+        if hook.seconds is not None and index not in self.until:
+            self.until[index] = time.time() + self.rng.uniform(*hook.seconds)
+
+    async def _start_again(self) -> None:
+        await asyncio.sleep(2)
+        self.started_again.set()
+
+    def order(self) -> None:
+        """Order what happens inside the task's processes."""
+        for point, what in self.fault.orders.items():
+            (self.driver.orders / f"{self.name}.{point}").write_text(what)
+
+    def wake_all(self) -> None:
+        """Let everything go on that still stands still."""
+        for _, pids in self.stalls.values():
+            wake(pids)
+
+    def look_at_orders(self) -> None:
+        """Note which orders were carried out, and wake what stands still when the retry has acted."""
+        for point, what in self.fault.orders.items():
+            done = self.driver.orders / f"{self.name}.{point}.done"
+            if point not in self.stalls and done.exists():
+                self.stalls[point] = (time.time(), [int(pid) for pid in done.read_text().split()])
+                self.hits += 1
+                self.note(f"{point}: {what}")
+                self.busy += what == "stop"
+            elif what == "stop" and point in self.stalls and self.stalls[point][1]:
+                stopped, pids = self.stalls[point]
+                retried = self.acted > stopped + 1 and time.time() > self.acted + 1
+                if retried or time.time() > stopped + STALL_SECONDS:
+                    self.stalls[point] = (stopped, [])
+                    self.note(f"{point}: woken {time.time() - stopped:.0f} s later")
+                    self.busy -= 1
+                    wake(pids)
 
     async def _struck(self, hook: Hook, exchange: Exchange) -> bool:
         self.busy += 1
@@ -198,10 +283,15 @@ class Driver:
         self.leaks = Leaks(airflow, {skyvern.api_key})
         self.lists = Execution("lists", "deferred", Fault("lists"), Random(rng.random()), self)
         self.events_begun = 0
-        self.instead: str | None = None
+        self.instead: Effect | None = None
+        self.instead_of_starts: Effect | None = None
+        self.calm = False
+        self.orders = airflow.home / "orders"
+        self.orders.mkdir(exist_ok=True)
         self.outages: list[tuple[float, float]] = []
         self.event_log: list[tuple[str, int]] = []
-        self._workflows = {name: self._workflow(seconds) for name, seconds in RUN_SECONDS.items()}
+        self.workflow_ids = {name: self._workflow(seconds) for name, seconds in RUN_SECONDS.items()}
+        self.workflow_ids[ITEM] = skyvern.create_workflow("faults item", self._echo())
         assert airflow.postgres is not None
         self._database = sqlalchemy.create_engine(airflow.postgres.url(DATABASE))
         self._background: set[asyncio.Future[None]] = set()
@@ -210,22 +300,34 @@ class Driver:
 
     def _workflow(self, seconds: int) -> str:
         block = {"block_type": "wait", "label": "pause", "wait_sec": seconds}
-        definition = {"workflow_definition": {"parameters": [], "blocks": [block]}}
+        definition = {"workflow_definition": {"parameters": [ITEM_PARAMETER], "blocks": [block]}}
         return self.skyvern.create_workflow(f"faults {seconds} s", definition)
+
+    def _echo(self) -> dict[str, Any]:
+        """Return the workflow whose output repeats its parameter."""
+        url = f"{self.skyvern.peer_url}/echo"
+        block = {"block_type": "http_request", "label": "echo", "method": "POST", "url": url, "timeout": 10}
+        echo = {**block, "parameter_keys": ["item"], "body": {"item": "{{ item }}"}}
+        return {"workflow_definition": {"parameters": [ITEM_PARAMETER], "blocks": [echo]}}
 
     @property
     def workflows(self) -> list[str]:
-        return list(self._workflows.values())
+        return list(self.workflow_ids.values())
 
     # --- the executions ----------------------------------------------------------------------------------
 
-    def run(self, plan: list[tuple[Way, Fault]], events: list[tuple[str, Event]], longest: float) -> None:
-        """Run all executions, with the events spread over them."""
-        todo = [
-            Execution(f"{number:03d}", way, fault, Random(self.rng.random()), self)
-            for number, (way, fault) in enumerate(plan)
+    def plan(self, dealt: list[tuple[Way, Fault]], first: int = 0) -> list[str]:
+        """Make executions of what was dealt, numbered from the first, and return their names."""
+        new = [
+            Execution(name_of(first + index), way, fault, Random(self.rng.random()), self)
+            for index, (way, fault) in enumerate(dealt)
         ]
-        self.executions = {execution.name: execution for execution in todo}
+        self.executions |= {execution.name: execution for execution in new}
+        return [execution.name for execution in new]
+
+    def run(self, names: list[str], events: list[tuple[str, Event]], longest: float) -> None:
+        """Run these executions, with the events spread over them."""
+        todo = [self.executions[name] for name in names]
         stop = threading.Event()
         eventful = threading.Thread(target=self._happen, args=(events, stop), name="events", daemon=True)
         deadline = time.monotonic() + longest
@@ -234,7 +336,7 @@ class Driver:
         shown = 0.0
         while (todo or flying) and time.monotonic() < deadline:
             to_come = len(events) - self.events_begun
-            spare = len(todo) - len(plan) * to_come // (len(events) + 1)
+            spare = len(todo) - len(names) * to_come // (len(events) + 1)
             if len(flying) < WITNESSES:
                 spare = max(spare, len(todo) - FEW * to_come)
             fresh = todo[: max(0, min(3, spare, self.window - len(flying)))]
@@ -242,6 +344,8 @@ class Driver:
             flying += fresh
             list(self._pool.map(self._start, fresh))
             self._look(flying)
+            for one in flying:
+                one.look_at_orders()
             flying = [one for one in flying if not one.over and time.time() - one.began < LONGEST]
             if time.monotonic() - shown > 15:
                 shown = time.monotonic()
@@ -249,23 +353,39 @@ class Driver:
             time.sleep(0.5)
         stop.set()
         eventful.join(180)
+        for one in self.executions.values():
+            one.wake_all()
         for one in flying:
             one.note("not over in time")
 
     def _start(self, execution: Execution) -> None:
         execution.began = execution.since = time.time()
-        workflows = [self._workflows[name] for name in execution.fault.workflows]
-        conf = {"x": execution.name, "workflows": workflows}
+        workflows = [self.workflow_ids[name] for name in execution.fault.workflows]
+        conf = {"x": execution.name, "workflows": workflows, "breaks": execution.fault.breaks}
+        execution.order()
         try:
+            if execution.way == "reschedule":
+                conf["run_id"] = self._start_for_sensor(execution, workflows[0])
             self.airflow.trigger(execution.dag_id, conf, run_id=execution.run_id)
         except (RigError, OSError) as error:
             execution.note(f"not started: {error}")
+
+    def _start_for_sensor(self, execution: Execution, workflow: str) -> str:
+        metadata = {"x": execution.name, "group": "4"}
+        body = {"workflow_id": workflow, "run_metadata": metadata}
+        status, run = self.skyvern.request("POST", "/v1/run/workflows", body)
+        if status >= 300:
+            raise RigError(f"no run for the sensor: {status} {run}")
+        self.proxy.run_owner[run["run_id"]] = execution.name
+        return str(run["run_id"])
 
     def _look(self, flying: list[Execution]) -> None:
         rows = self.rows()
         for execution in flying:
             if (row := rows.get(execution.run_id)) is not None:
                 execution.update(row)
+            elif execution.marked:
+                execution.update(TaskRow("removed", execution.row.try_number, execution.row.max_tries))
             if execution.user_due and execution.user_due < time.time() and execution.row.state == "deferred":
                 execution.user_due = float("inf")
                 assert execution.fault.when_deferred is not None
@@ -290,17 +410,25 @@ class Driver:
         dag_id, run_id = execution.dag_id, execution.run_id
         if action == "clear":
             self.airflow.clear(dag_id, run_id, TASK)
+        elif action == "queue":
+            self.airflow.mark_run(dag_id, run_id, "queued")
+        elif action == "remove_file":
+            (self.airflow.dags / f"{dag_id}.py").unlink()
+        elif action == "delete_dag":
+            (self.airflow.dags / f"{dag_id}.py").unlink()
+            self.airflow.delete_dag(dag_id)
         else:
             self.airflow.mark(dag_id, run_id, TASK, action.removeprefix("mark_"))
 
     async def on_request(self, exchange: Exchange) -> None:
         """Hand a request to its execution; spoil some of the lists, which are of all that wait."""
-        if self.instead is not None and exchange.kind != "start":
-            await NOT_SKYVERNS[self.instead](exchange, self.lists)
+        instead = self.instead_of_starts if exchange.kind == "start" else self.instead
+        if instead is not None:
+            await instead(exchange, self.lists)
             return
-        if exchange.kind == "list" and self.lists.rng.random() < SPOILED_LISTS:
+        if exchange.kind == "list" and not self.calm and self.lists.rng.random() < SPOILED_LISTS:
             self.lists.hits += 1
-            await self.lists.rng.choice(list(ROAD.values()))(exchange, self.lists)
+            await self.lists.rng.choice(SPOILERS)(exchange, self.lists)
         execution = self.executions.get(exchange.execution or "")
         if execution is not None:
             if exchange.kind in ("start", "cancel", "find"):
@@ -376,6 +504,13 @@ class Driver:
         return [one for one in self.executions.values() if one.row.state in ("running", "deferred")]
 
 
+def wake(pids: list[int]) -> None:
+    """Let processes go on that stand still."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
 def triggerer_killed(driver: Driver) -> None:
     """One triggerer dies and comes back; the other has taken over or it continues itself."""
     victim = driver.airflow.processes[driver.rng.choice(driver.airflow.triggerers)]
@@ -435,11 +570,49 @@ def skyvern_frozen(driver: Driver) -> None:
 def answers_of_an_ingress(driver: Driver) -> None:
     """For 12 s a proxy answers instead of the server: an ingress during a deployment, or a WAF."""
     began = time.time()
-    driver.instead = driver.rng.choice(list(NOT_SKYVERNS))
+    driver.instead = driver.rng.choice(list(NOT_SKYVERNS.values()))
     try:
         time.sleep(12)
     finally:
         driver.instead = None
+    driver.outages.append((began, time.time()))
+
+
+def gateway(name: str, seconds: float, *, acted: bool) -> Event:
+    """Return the event that a gateway answers everything instead of the server, which may get the starts."""
+
+    def event(driver: Driver) -> None:
+        began = time.time()
+        say(f"gateway: {name}, starts {'acted' if acted else 'not arrived'}")
+        driver.instead_of_starts = by_gateway(GATEWAY[name], acted=acted)
+        driver.instead = by_gateway(GATEWAY[name])
+        try:
+            time.sleep(seconds)
+        finally:
+            driver.instead = driver.instead_of_starts = None
+        driver.outages.append((began, time.time()))
+
+    return event
+
+
+def any_gateway(driver: Driver) -> None:
+    """For half a minute a gateway answers everything."""
+    acted = driver.rng.random() < 0.5
+    gateway(driver.rng.choice(list(GATEWAY)), driver.rng.uniform(25, 30), acted=acted)(driver)
+
+
+def key_refused(driver: Driver) -> None:
+    """Skyvern refuses the key for some time, and a triggerer is started again meanwhile."""
+    began = time.time()
+    victim = driver.airflow.processes[driver.rng.choice(driver.airflow.triggerers)]
+    keys = set(driver.proxy.keys)
+    driver.proxy.keys -= keys
+    try:
+        victim.kill()
+        victim.start()
+        time.sleep(driver.rng.uniform(20, 50))
+    finally:
+        driver.proxy.keys |= keys
     driver.outages.append((began, time.time()))
 
 
@@ -498,12 +671,19 @@ EVENTS: list[tuple[str, Event]] = [
     ("answers that are not Skyvern's", answers_of_an_ingress),
     ("Skyvern moved", skyvern_moved),
     ("trigger class missing", trigger_class_missing),
+    ("gateway, half a minute", any_gateway),
+    ("key refused, triggerer restarted", key_refused),
 ]
 
 EVENTS_OF_3: list[tuple[str, Event]] = [
     ("API server SIGSTOP 45 s", api_server_away),
 ]
 """Airflow 2's workers use the database."""
+
+
+def name_of(number: int) -> str:
+    """Return the name of an execution of the plan."""
+    return f"{number:03d}"
 
 
 def say(text: str) -> None:
@@ -513,18 +693,40 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def airflow_of_the_suite(
-    home: Path, postgres: PostgresServer, python_bin: Path, *, durable: bool
+    home: Path,
+    postgres: PostgresServer,
+    python_bin: Path,
+    *,
+    durable: bool,
+    own: Collection[str] = (),
+    timeout: float = OPERATOR_TIMEOUT,
 ) -> Iterator[AirflowServer]:
-    """Start the Airflow that the suite torments, with a copy of the package: it may be edited meanwhile."""
+    """
+    Start the Airflow that the suite torments, with a copy of the package: it may be edited meanwhile.
+
+    :param own: The executions that have a DAG of their own, which they lose.
+    :param timeout: The operators' ``timeout``.
+    """
     shutil.copytree(ROOT / "airflow_skyvern", home / "code" / "airflow_skyvern", dirs_exist_ok=True)
     env: Mapping[str, Any] = {
         **{f"AIRFLOW__{name}": value for name, value in SETTINGS.items()},
         "PYTHONPATH": str(home.resolve() / "code"),
         "FAULTS_DURABLE": str(int(durable)),
-        "FAULTS_TIMEOUT": str(OPERATOR_TIMEOUT),
+        "FAULTS_TIMEOUT": str(timeout),
+        "FAULTS_ORDERS": str(home.resolve() / "orders"),
         "FAULTS_LOST_START_TIMEOUT": str(LOST_START_TIMEOUT),
     }
-    with AirflowServer(home, DAGS.glob("*.py"), env, python_bin, postgres=postgres, triggerers=2) as airflow:
-        for way in ("deferred", "worker"):
-            airflow.wait_dag(f"faults_{way}", 120)
+    files = [*DAGS.glob("*.py"), *_own_dags(home / "own", own)]
+    with AirflowServer(home, files, env, python_bin, postgres=postgres, triggerers=2) as airflow:
+        for file in files:
+            airflow.wait_dag("faults_deferred" if file.parent == DAGS else file.stem, 120)
         yield airflow
+
+
+def _own_dags(folder: Path, executions: Collection[str]) -> list[Path]:
+    """Write a DAG file for each of these executions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"faults_own_{name}.py" for name in executions]
+    for file in files:
+        shutil.copyfile(DAGS / "faults_dags.py", file)
+    return files

@@ -7,15 +7,17 @@ Skyvern server through :mod:`dev.fault_proxy`. EXECUTIONS tasks run, each with a
 flight. Then both servers are asked what happened (:mod:`tests.faults.verdict` defines the columns), and one table
 is printed. The exit status is 1 when anything of it is not as it has to be:
 
-- every column between `runs` and `gave up` is 0, except for orphans that are the limit of Airflow 2
-  (:class:`Limits`): there, exactly the runs of tasks that were marked while deferred are left; those of running
-  tasks that were marked while Skyvern was away may be;
-- no API key was found by :mod:`tests.faults.leaks`;
+- every column between `runs` and `gave up` is 0, except for what may be left where Airflow lets nobody know of a
+  task's end (:class:`Limits`);
+- no API key was found by :mod:`tests.faults.leaks`, and none was sent where a gateway redirects to;
+- `airflow-skyvern runs orphans` (:mod:`tests.faults.witness`) finds a run that is not left, or not one that is; or
+  one of them is still active after `--cancel`;
 - with DURABLE=0, which turns the operator's protection off, there *are* duplicates: the suite can see them.
 
 Settings: SEED, EXECUTIONS (200), AIRFLOW (3.3), DURABLE (1), WINDOW (how many are in flight), KEEP (a folder that
-stays), ONLY and EVENTS (a part of the names of faults and events; EVENTS=none for no events), ROUNDS (how often each
-event happens; default: once per 100 executions).
+stays), ONLY and EVENTS (parts of the names of faults and events, separated by |; EVENTS=none for no events), ROUNDS
+(how often each event happens; default: once per 100 executions), TIMES (every fault that ONLY names, in each way, so
+often; instead of EXECUTIONS).
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from dev.fault_proxy import Exchange, FaultProxy
 from dev.postgres import PostgresServer
 from dev.process import RigError
 from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
-from tests.faults.catalogue import FAULTS, Fault, Way
+from tests.faults import witness
+from tests.faults.catalogue import FAULTS, FINAL, Fault, Way
 from tests.faults.driver import (
     EVENTS,
     EVENTS_OF_3,
@@ -45,34 +48,54 @@ from tests.faults.driver import (
     Event,
     Execution,
     airflow_of_the_suite,
+    name_of,
     say,
 )
-from tests.faults.verdict import Counts, Finding, cancel_delays, judge, server_runs, table
+from tests.faults.verdict import Counts, Finding, ServerRun, cancel_delays, judge, server_runs, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 GRACE = 20.0
-LONGEST = 900.0
+LONGEST = 1500.0
+FEW_SECONDS = 10.0
+"""Seconds in which Skyvern ends the runs that were canceled last."""
+
 PROMPT = 10.0
 """Seconds within which a mark cancels the run, where Skyvern and Airflow answer."""
 
 
+def named(name: str, parts: str) -> bool:
+    """Return whether a name has one of the parts, which are separated by |."""
+    return any(part.strip() in name for part in parts.split("|"))
+
+
 def plan(executions: int, rng: Random, only: str) -> list[tuple[Way, Fault]]:
-    """Deal the faults from shuffled decks, so that all come before one comes again."""
-    deck = [fault for fault in FAULTS if only in fault.name for _ in range(fault.weight)]
-    dealt: list[Fault] = []
+    """Deal the lines of the table from shuffled decks, so that all come before one comes again; of each, a fault."""
+    lines: dict[str, list[Fault]] = {}
+    for fault in FAULTS:
+        if named(fault.name, only):
+            lines.setdefault(fault.line, []).append(fault)
+    deck = [line for line, faults in lines.items() for _ in range(max(fault.weight for fault in faults))]
+    dealt: list[str] = []
     while len(dealt) < executions:
         dealt += rng.sample(deck, len(deck))
-    return [(rng.choice(fault.ways), fault) for fault in dealt[:executions]]
+    chosen = [rng.choice(lines[line]) for line in dealt[:executions]]
+    return [(rng.choice(fault.ways), fault) for fault in chosen]
+
+
+def plan_of_each(times: int, rng: Random, only: str) -> list[tuple[Way, Fault]]:
+    """Return each fault so often in each of its ways, in any order."""
+    each = [(way, fault) for fault in FAULTS if named(fault.name, only) for way in fault.ways]
+    return rng.sample(each * times, len(each) * times)
 
 
 def events(executions: int, rng: Random, *, airflow_3: bool) -> list[tuple[str, Event]]:
     """Choose the order of the events; a short suite has one round of them."""
     rounds = int(os.environ.get("ROUNDS") or max(1, executions // 100))
     wanted = os.environ.get("EVENTS", "")
-    deck = [event for event in EVENTS + (EVENTS_OF_3 if airflow_3 else []) if wanted in event[0]]
+    deck = [event for event in EVENTS + (EVENTS_OF_3 if airflow_3 else []) if named(event[0], wanted)]
     return [event for _ in range(rounds) for event in rng.sample(deck, len(deck))]
 
 
@@ -99,30 +122,31 @@ def wait_for_the_last_cancels(driver: Driver) -> None:
 @dataclass(frozen=True)
 class Limits:
     """
-    Executions that Airflow 2 lets leave their run behind. Newer ones let nobody.
+    Executions that may leave their run behind, as Airflow lets nobody know in time that their task is over.
 
-    :param must: Marked while deferred, of which Airflow 2 does not notify the provider.
-    :param may: Marked while running, when Skyvern could not be reached in the five seconds that Airflow leaves.
+    On every version a task whose DAG file is gone. On Airflow 2 also one whose DAG was deleted or that was marked
+    while it was deferred; or while it ran, when Skyvern could not be reached in the seconds that Airflow leaves.
     """
 
-    must: frozenset[str]
     may: frozenset[str]
 
     @classmethod
     def of(cls, driver: Driver) -> Limits:
         """Find them, now that all is over."""
-        if driver.airflow.is_3:
-            return cls(frozenset(), frozenset())
-        marked = [one for one in driver.executions.values() if one.marked]
-        deferred = [one.name for one in marked if one.marked_while == "deferred"]
-        running = [one.name for one in marked if one.marked_while != "deferred" and driver.unreachable(one)]
-        return cls(frozenset(deferred), frozenset(running))
+        return cls(frozenset(one.name for one in driver.executions.values() if cls._may_leave(one, driver)))
+
+    @staticmethod
+    def _may_leave(one: Execution, driver: Driver) -> bool:
+        if one.marked == "remove_file":
+            return True
+        if driver.airflow.is_3 or not one.marked:
+            return False
+        return one.marked_while == "deferred" or driver.unreachable(one)
 
     def kept(self, finding: Finding) -> bool:
         """Return whether an execution did everything that it can be expected to do."""
         name, counts = finding.execution.name, finding.counts
-        possible = {1} if name in self.must else {0, 1} if name in self.may else {0}
-        return counts.orphans in possible and counts.bad == counts.orphans
+        return counts.left <= int(name in self.may) and counts.bad == counts.left
 
 
 def describe(driver: Driver, finding: Finding) -> str:
@@ -159,48 +183,79 @@ def print_cancel_delays(findings: list[Finding]) -> None:
             print(f"  {one.run_id}: {seconds:.1f} s, {one.fault.name}; {', '.join(one.events)}")
 
 
-def report(driver: Driver, *, durable: bool) -> int:
+def print_gave_up(driver: Driver, findings: list[Finding]) -> None:
+    """Print which executions have used up their tries."""
+    for finding in findings:
+        if finding.counts.gave_up:
+            one = finding.execution
+            print(f"gave up: {one.run_id}, try {one.row.try_number} of group {one.row.max_tries}, {one.fault.name}")
+            print(f"    {', '.join(one.events)}; {last_error(driver, one)}")
+
+
+def print_left(findings: list[Finding], limits: Limits, strays: int) -> None:
+    """Print which runs were left, and whether they may be."""
+    left = [finding for finding in findings if finding.counts.left]
+    may = sum(limits.kept(finding) for finding in left)
+    print(f"left: {len(left)}, {may} of them where Airflow lets nobody know; runs of nobody: {strays}")
+    for finding in left:
+        one = finding.execution
+        print(f"  {one.run_id}: {one.marked} while {one.marked_while}, {one.fault.name}; {', '.join(one.events)}")
+
+
+def second_witness(driver: Driver, runs: list[ServerRun]) -> list[str]:
+    """Ask the command line for the runs that are left, let it cancel them, and say what is wrong with its answers."""
+    if not witness.is_there(driver.airflow):
+        print("second witness: `airflow-skyvern runs orphans` is not there")
+        return []
+    left = {run.run_id for run in runs if run.status not in FINAL}
+    first = witness.ask(driver.airflow)
+    found = set(first.orphans)
+    wrong = [f"it leaves {run_id}: {first.others.get(run_id, 'not listed')}" for run_id in left - found]
+    wrong += [f"it takes {run_id} for an orphan, which is over" for run_id in found - left]
+    canceled = witness.ask(driver.airflow, cancel=True).canceled if found else ()
+    time.sleep(FEW_SECONDS if found else 0)
+    last = witness.ask(driver.airflow)
+    wrong += [f"it still finds {run_id}: {reason}" for run_id, reason in last.orphans.items()]
+    wrong += [problem for problem in (first.problems, last.problems) if problem]
+    now = server_runs(driver.skyvern, driver.workflows, driver.proxy)
+    wrong += [f"still active in the end: {run}" for run in now if run.status not in FINAL]
+    print(f"second witness: {len(found)} found, {len(canceled)} canceled; {'; '.join(wrong) or 'as it has to be'}")
+    for run_id, reason in first.orphans.items():
+        print(f"  {run_id}: {reason}")
+    return wrong
+
+
+def report(driver: Driver, *, durable: bool, deadline: float = OPERATOR_TIMEOUT) -> int:
     """Print the table and what is wrong; return the exit status."""
-    runs = server_runs(driver.skyvern, driver.workflows)
-    findings = judge(driver.executions.values(), runs, xcom_of(driver), OPERATOR_TIMEOUT)
+    runs = server_runs(driver.skyvern, driver.workflows, driver.proxy)
+    findings = judge(driver.executions.values(), runs, xcom_of(driver), deadline)
     limits = Limits.of(driver)
     wrong = [finding for finding in findings if not limits.kept(finding)]
     for finding in wrong if durable else []:
         print(describe(driver, finding))
-    for location in sorted(driver.leaks.found):
+    leaks = driver.leaks
+    for location in sorted(leaks.found):
         print(f"API key in {location}")
     total = sum((finding.counts for finding in findings), Counts())
     strays = [run for run in runs if run.execution not in driver.executions]
     for run in strays:
         print(f"run of nobody: {run}")
     print(table(findings))
-    for finding in findings:
-        if finding.counts.gave_up:
-            one = finding.execution
-            print(f"gave up: {one.run_id}, try {one.row.try_number} of group {one.row.max_tries}, {one.fault.name}")
-            print(f"    {', '.join(one.events)}; {last_error(driver, one)}")
+    print_gave_up(driver, findings)
     happened = ", ".join(f"{name} ({hit} in flight)" for name, hit in driver.event_log)
     print(f"events: {happened}")
     print(f"lists of active runs: {driver.proxy.requests['list']}, {driver.lists.hits} of them spoiled")
-    left = [one.execution.name for one in findings if one.counts.orphans]
-    print(
-        f"orphans: {len(left)}; {len(limits.must)} expected (marked while deferred, on Airflow 2), "
-        f"{len(limits.may.intersection(left))} of {len(limits.may)} possible (marked while running and "
-        f"Skyvern was away); runs of nobody: {len(strays)}"
-    )
-    for finding in findings:
-        if finding.counts.orphans and limits.kept(finding):
-            one = finding.execution
-            print(f"  {one.run_id}: {one.marked} while {one.marked_while}, {one.fault.name}; {', '.join(one.events)}")
+    print_left(findings, limits, len(strays))
     print_cancel_delays(findings)
-    leaks = driver.leaks
     print(
         f"API keys: {len(leaks.keys)} looked for in {leaks.dumps} dumps of the database, "
-        f"{leaks.decrypted} decrypted values and all logs: found in {len(leaks.found)} places"
+        f"{leaks.decrypted} decrypted values and all logs: found in {len(leaks.found)} places; "
+        f"redirects followed with a key: {len(driver.proxy.followed)}"
     )
     if not durable:
         return int(total.duplicates == 0)
-    return int(bool(wrong or strays or leaks.found))
+    untrue = second_witness(driver, runs)
+    return int(bool(wrong or strays or leaks.found or driver.proxy.followed or untrue))
 
 
 @contextlib.contextmanager
@@ -214,17 +269,17 @@ def folder() -> Iterator[Path]:
         yield Path(home)
 
 
-def main() -> int:
-    seed = int(os.environ.get("SEED") or Random().randrange(10**6))
-    executions = int(os.environ.get("EXECUTIONS") or 200)
-    version = os.environ.get("AIRFLOW") or "3.3"
-    durable = os.environ.get("DURABLE", "1") == "1"
-    window = int(os.environ.get("WINDOW") or min(40, max(10, executions // 2)))
-    rng = Random(seed)
+@contextlib.contextmanager
+def suite(
+    version: str, rng: Random, window: int, *, durable: bool, own: list[str], timeout: float = OPERATOR_TIMEOUT
+) -> Iterator[Driver]:
+    """
+    Start both servers and the proxy, and return what drives them.
+
+    :param own: The executions that have a DAG of their own.
+    :param timeout: The operators' ``timeout``.
+    """
     python_bin = ROOT / ".venvs" / f"airflow-{version}" / "bin"
-    command = f"SEED={seed} EXECUTIONS={executions} AIRFLOW={version} DURABLE={int(durable)} make faults"
-    say(command)
-    dealt = plan(executions, rng, os.environ.get("ONLY", ""))
     drivers: list[Driver] = []
 
     async def on_request(exchange: Exchange) -> None:
@@ -236,17 +291,44 @@ def main() -> int:
         postgres = stack.enter_context(PostgresServer())
         skyvern = stack.enter_context(SkyvernServer(home / "skyvern", SKYVERN_VENV))
         proxy = stack.enter_context(FaultProxy(skyvern.base_url, skyvern.api_key, on_request))
-        airflow = stack.enter_context(airflow_of_the_suite(home / "airflow", postgres, python_bin, durable=durable))
+        airflow = stack.enter_context(
+            airflow_of_the_suite(home / "airflow", postgres, python_bin, durable=durable, own=own, timeout=timeout)
+        )
         driver = Driver(airflow, skyvern, proxy, rng, window)
         drivers.append(driver)
         driver.new_key(first=True)
         say("both servers are up")
+        yield driver
+
+
+def main() -> int:
+    seed = int(os.environ.get("SEED") or Random().randrange(10**6))
+    executions = int(os.environ.get("EXECUTIONS") or 200)
+    times = int(os.environ.get("TIMES") or 0)
+    version = os.environ.get("AIRFLOW") or "3.3"
+    durable = os.environ.get("DURABLE", "1") == "1"
+    rng = Random(seed)
+    only = os.environ.get("ONLY", "")
+    dealt = plan_of_each(times, rng, only) if times else plan(executions, rng, only)
+    window = int(os.environ.get("WINDOW") or min(40, max(10, len(dealt) // 2)))
+    how_many = f"TIMES={times}" if times else f"EXECUTIONS={executions}"
+    command = f"SEED={seed} {how_many} AIRFLOW={version} DURABLE={int(durable)} make faults"
+    say(f"{command} ({len(dealt)} executions)")
+    own = [name_of(number) for number, (way, _) in enumerate(dealt) if way == "own"]
+    with suite(version, rng, window, durable=durable, own=own) as driver:
         began = time.monotonic()
+        interrupted = False
         with driver.leaks:
-            driver.run(dealt, events(executions, rng, airflow_3=airflow.is_3), LONGEST)
+            names, happening = driver.plan(dealt), events(len(dealt), rng, airflow_3=driver.airflow.is_3)
+            try:
+                driver.run(names, happening, LONGEST)
+            except KeyboardInterrupt:
+                say("interrupted: the report is of what has happened so far; interrupt again to leave it out")
+                interrupted = True
+            driver.calm = True
             wait_for_the_last_cancels(driver)
         say(f"all executions over in {time.monotonic() - began:.0f} s")
-        status = report(driver, durable=durable)
+        status = report(driver, durable=durable) or int(interrupted)
         print(f"{command}: {'passed' if status == 0 else 'FAILED'}")
         return status
 
@@ -255,6 +337,11 @@ def _interrupted(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-if __name__ == "__main__":
+def until_interrupted(work: Callable[[], int]) -> int:
+    """Do the work, and end what was started also after a SIGTERM."""
     signal.signal(signal.SIGTERM, _interrupted)
-    sys.exit(main())
+    return work()
+
+
+if __name__ == "__main__":
+    sys.exit(until_interrupted(main))

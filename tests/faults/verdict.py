@@ -3,17 +3,22 @@ What became of the executions, according to the Skyvern server and Airflow after
 
 Per execution, of its runs (found on the server by the tag ``x``, not by anything the operator remembers):
 
-orphans
-    Runs that are still active although every task is over.
+left
+    Runs that are still active although every task is over: nobody waits for them.
 duplicates
     Runs of one attempt group that neither failed nor were terminated, timed out or canceled, less one. The group
-    is ``max_tries`` as the task's own template renders it, so it does not depend on the operator's key.
+    is ``max_tries`` as the task's own template renders it, so it does not depend on the operator's key. A task that
+    runs several items has a group for each.
+twins
+    Runs that began while another one of their group was active, except for those that the gateway itself has made.
 lost results
-    The task succeeded by itself, but its XCom is not the output of a completed run of its last attempt group.
+    The task succeeded by itself, but its XCom is not the output of a completed run of its last attempt group; or one
+    of its items has the result of another.
 false failures
     The task failed, or never ended, although a run of its last group completed, and nobody marked it.
 needless cancels
-    Runs canceled before their deadline in an execution that no user touched.
+    Runs canceled before their deadline, or when they had completed, in an execution that no user touched; where the
+    fault says so, also at the deadline, as the next try should have taken over.
 wrong ends
     The task does not end as the user marked it.
 gave up
@@ -23,8 +28,9 @@ gave up
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +39,14 @@ from tests.faults.catalogue import FINAL
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from dev.fault_proxy import FaultProxy
     from dev.skyvern_server import SkyvernServer
     from tests.faults.driver import Execution
 
 BAD = tuple(status for status in FINAL if status != "completed")
 PAGE = 100
+NESTED = ("nested", "nested_0")
+ITEMS = ("A", "B", "C")
 
 
 @dataclass(frozen=True)
@@ -51,10 +60,16 @@ class ServerRun:
     seconds: float | None
     output: Any = None
     ended: float | None = None
+    began: float = 0.0
+    item: str = ""
+    by_gateway: bool = False
+    cancel_requested: bool = False
 
     def __str__(self) -> str:
         lasted = "" if self.seconds is None else f" after {self.seconds:.0f} s"
-        return f"{self.run_id} group {self.group} {self.status}{lasted}"
+        item = f" item {self.item}" if self.item else ""
+        cause = ", made by the gateway" if self.by_gateway else ""
+        return f"{self.run_id} group {self.group}{item} {self.status}{lasted}{cause}"
 
 
 @dataclass
@@ -64,8 +79,9 @@ class Counts:
     executions: int = 0
     hit: int = 0
     runs: int = 0
-    orphans: int = 0
+    left: int = 0
     duplicates: int = 0
+    twins: int = 0
     lost: int = 0
     false_failures: int = 0
     needless_cancels: int = 0
@@ -90,8 +106,8 @@ class Finding:
     counts: Counts = field(default_factory=Counts)
 
 
-def server_runs(skyvern: SkyvernServer, workflows: Iterable[str]) -> list[ServerRun]:
-    """Ask the server for every run of the workflows, past the proxy."""
+def server_runs(skyvern: SkyvernServer, workflows: Iterable[str], proxy: FaultProxy) -> list[ServerRun]:
+    """Ask the server for every run of the workflows, past the proxy, which knows what happened on the road."""
     found: list[ServerRun] = []
     for workflow in workflows:
         page = 1
@@ -101,7 +117,13 @@ def server_runs(skyvern: SkyvernServer, workflows: Iterable[str]) -> list[Server
             if ids:
                 tags = _tags(_ask(skyvern, f"/v1/run-tags?workflow_run_ids={','.join(ids)}"))
                 runs = [_run(skyvern, run_id, tags.get(run_id, {})) for run_id in ids]
-                found += [run for run in runs if run is not None]
+                found += [
+                    replace(
+                        run, by_gateway=run.run_id in proxy.repeated, cancel_requested=run.run_id in proxy.canceled
+                    )
+                    for run in runs
+                    if run is not None
+                ]
             if len(rows) < PAGE:
                 break
             page += 1
@@ -116,12 +138,23 @@ def _run(skyvern: SkyvernServer, run_id: str, tags: Mapping[str, str]) -> Server
     assert status == 200, f"{run_id}: {status} {body}"
     if not tags and body["status"] == "created":
         return None
-    ends = [datetime.fromisoformat(body[name]) for name in ("created_at", "finished_at") if body.get(name)]
-    seconds = (ends[1] - ends[0]).total_seconds() if len(ends) == 2 else None
-    ended = ends[1].replace(tzinfo=timezone.utc).timestamp() if len(ends) == 2 else None
+    began = _time(body["created_at"])
+    ended = _time(body["finished_at"]) if body.get("finished_at") else None
     return ServerRun(
-        run_id, body["status"], tags.get("x", "?"), tags.get("group", "?"), seconds, body["output"], ended
+        run_id,
+        body["status"],
+        tags.get("x", "?"),
+        tags.get("group", "?"),
+        None if ended is None else ended - began,
+        body["output"],
+        ended,
+        began,
+        tags.get("item", ""),
     )
+
+
+def _time(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc).timestamp()
 
 
 def _ask(skyvern: SkyvernServer, path: str) -> Any:
@@ -149,22 +182,49 @@ def _counts(one: Execution, runs: list[ServerRun], xcom: Any, deadline: float) -
     state, last_group = one.row.state, str(one.row.max_tries)
     completed = [run for run in runs if run.status == "completed" and run.group == last_group]
     counts = Counts(executions=1, hit=int(one.hits > 0 or bool(one.events)), runs=len(runs))
-    counts.orphans = sum(run.status not in FINAL for run in runs)
+    counts.left = sum(run.status not in FINAL for run in runs)
     counts.duplicates = _duplicates(runs)
+    counts.twins = _twins(runs)
+    if one.fault.abandoned:
+        return counts
     if one.marked is not None:
         counts.wrong_ends = int(state != one.marked.removeprefix("mark_"))
         return counts
     if state == "success":
-        counts.lost = int(xcom(one) not in [(run.run_id, run.output) for run in completed])
-    elif completed:
+        counts.lost = _lost(one, completed, xcom)
+    elif completed and one.way not in NESTED:
         counts.false_failures = 1
     else:
         counts.gave_up = 1
     if not one.cleared:
-        counts.needless_cancels = sum(
-            run.status == "canceled" and (run.seconds is None or run.seconds < deadline - 5) for run in runs
-        )
+        counts.needless_cancels = sum(_is_canceled_needlessly(run, one, deadline) for run in runs)
     return counts
+
+
+def _is_canceled_needlessly(run: ServerRun, one: Execution, deadline: float) -> bool:
+    if run.by_gateway:
+        return False
+    if run.status == "completed":
+        return run.cancel_requested
+    in_time = one.fault.patient or run.seconds is None or run.seconds < deadline - 5
+    return run.status == "canceled" and in_time
+
+
+def _lost(one: Execution, completed: list[ServerRun], xcom: Any) -> int:
+    run_id, value = xcom(one)
+    if one.way in NESTED:
+        wrong = [item for item in ITEMS if not _has_own_result(value, item)]
+        return len(wrong) + len({*ITEMS} - {run.item for run in completed})
+    if one.way == "reschedule":  # pushes no run id of its own
+        return int(value not in [run.output for run in completed])
+    return int((run_id, value) not in [(run.run_id, run.output) for run in completed])
+
+
+def _has_own_result(value: Any, item: str) -> bool:
+    """Return whether an item's result repeats the item, and no other one."""
+    own = value.get(item) if isinstance(value, dict) else None
+    text = json.dumps(own)
+    return [other for other in ITEMS if json.dumps({"item": other})[1:-1] in text] == [item]
 
 
 def cancel_delays(findings: Iterable[Finding]) -> list[tuple[float, Execution]]:
@@ -172,7 +232,7 @@ def cancel_delays(findings: Iterable[Finding]) -> list[tuple[float, Execution]]:
     delays = [
         (run.ended - finding.execution.clicked, finding.execution)
         for finding in findings
-        if finding.execution.marked
+        if finding.execution.marked and not finding.execution.fault.abandoned
         for run in finding.runs
         if run.status == "canceled" and run.ended is not None
     ]
@@ -180,18 +240,32 @@ def cancel_delays(findings: Iterable[Finding]) -> list[tuple[float, Execution]]:
 
 
 def _duplicates(runs: list[ServerRun]) -> int:
-    good: dict[str, int] = defaultdict(int)
+    good: dict[tuple[str, str], int] = defaultdict(int)
     for run in runs:
         if run.status not in BAD:
-            good[run.group] += 1
+            good[run.group, run.item] += 1
     return sum(max(0, number - 1) for number in good.values())
+
+
+def _twins(runs: list[ServerRun]) -> int:
+    """Count the runs that began while another one of their group was active."""
+    own = [run for run in runs if not run.by_gateway]
+    return sum(any(_was_active(other, run) for other in own if other is not run) for run in own)
+
+
+def _was_active(other: ServerRun, run: ServerRun) -> bool:
+    """Return whether the other run of the same group began before this one, and had not ended by then."""
+    if (other.group, other.item) != (run.group, run.item):
+        return False
+    ended = float("inf") if other.ended is None and other.status not in FINAL else (other.ended or other.began)
+    return (other.began, other.run_id) < (run.began, run.run_id) and ended > run.began
 
 
 def table(findings: Iterable[Finding]) -> str:
     """Write the one table: a line per fault, and the sum."""
     lines: dict[str, Counts] = defaultdict(Counts)
     for finding in findings:
-        lines[finding.execution.fault.name] += finding.counts
+        lines[finding.execution.fault.line] += finding.counts
     total = Counts()
     for counts in lines.values():
         total += counts

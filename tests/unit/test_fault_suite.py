@@ -1,0 +1,217 @@
+"""The verdict and the plan of `make faults`: a suite that cannot see a fault would be green for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tests.faults.catalogue import FAULTS, GATEWAY, Fault, Hook
+from tests.faults.driver import Execution, TaskRow
+from tests.faults.run import named, plan, plan_of_each
+from tests.faults.verdict import Counts, ServerRun, judge
+from tests.faults.witness import Statement
+
+RUN = ServerRun("wr_1", "completed", "000", "4", 10.0, {"n": 1}, 110.0, 100.0)
+DEADLINE = 80.0
+
+
+def execution(fault: Fault | None = None, state: str = "success", **more: Any) -> Execution:
+    driver = cast("Any", SimpleNamespace(in_background=lambda work: work.close()))
+    fault = fault or Fault("none")
+    one = Execution("000", fault.ways[0], fault, Random(1), driver, row=TaskRow(state, 1, 4))
+    for name, value in more.items():
+        setattr(one, name, value)
+    return one
+
+
+def counts(one: Execution, *runs: ServerRun, value: Any = None) -> Counts:
+    xcom = ("wr_1", {"n": 1} if value is None else value)
+    [finding] = judge([one], runs, lambda _: xcom, DEADLINE)
+    return finding.counts
+
+
+def test_a_task_with_one_run_and_its_result_has_nothing_wrong() -> None:
+    assert counts(execution(), RUN).bad == 0
+
+
+@pytest.mark.parametrize(
+    ("began", "twins"), [(105.0, 1), (109.9, 1), (110.0, 0), (130.0, 0)], ids=["beside", "just", "then", "later"]
+)
+def test_a_run_that_began_while_another_of_its_group_was_active_is_a_twin(began: float, twins: int) -> None:
+    other = replace(RUN, run_id="wr_2", status="failed", began=began, ended=began + 5)
+    assert counts(execution(), RUN, other).twins == twins
+
+
+def test_a_run_of_another_group_or_item_is_no_twin() -> None:
+    cleared = replace(RUN, run_id="wr_2", status="failed", group="9", began=105.0)
+    assert counts(execution(), RUN, cleared).twins == 0
+    assert counts(execution(), RUN, replace(cleared, group="4", item="B")).twins == 0
+
+
+def test_a_run_that_never_ended_has_all_later_ones_as_twins() -> None:
+    active = replace(RUN, run_id="wr_0", status="running", began=10.0, ended=None, seconds=None)
+    found = counts(execution(), active, RUN)
+    assert (found.left, found.duplicates, found.twins) == (1, 1, 1)
+
+
+def test_a_run_that_the_gateway_made_is_no_twin_and_may_be_canceled_but_not_left() -> None:
+    made = replace(RUN, run_id="wr_2", status="canceled", began=101.0, by_gateway=True)
+    assert counts(execution(), RUN, made).bad == 0
+    assert counts(execution(), RUN, replace(made, status="running", ended=None, seconds=None)).left == 1
+
+
+def test_a_cancel_before_the_deadline_is_needless_unless_a_user_touched_the_task() -> None:
+    canceled = replace(RUN, run_id="wr_0", status="canceled", began=10.0, ended=20.0)
+    assert counts(execution(), canceled, RUN).needless_cancels == 1
+    assert counts(execution(cleared=True), canceled, RUN).needless_cancels == 0
+
+
+def test_a_cancel_at_the_deadline_is_needless_where_the_next_try_should_have_taken_over() -> None:
+    canceled = replace(RUN, run_id="wr_0", status="canceled", began=10.0, ended=91.0, seconds=81.0)
+    assert counts(execution(), canceled, RUN).needless_cancels == 0
+    assert counts(execution(Fault("stalled", patient=True)), canceled, RUN).needless_cancels == 1
+
+
+def test_a_cancel_of_a_completed_run_is_needless() -> None:
+    assert counts(execution(), replace(RUN, cancel_requested=True)).needless_cancels == 1
+
+
+def test_what_airflow_gives_up_needs_no_result_but_must_leave_nothing() -> None:
+    abandoned = Fault("DAG deleted", ways=("own",), abandoned=True)
+    active = replace(RUN, status="running", ended=None, seconds=None)
+    assert counts(execution(abandoned, "removed"), replace(RUN, status="canceled")).bad == 0
+    assert counts(execution(abandoned, "removed"), active).bad == 1
+
+
+def of_items(**values: str) -> dict[str, Any]:
+    return {item: {"echo_output": {"body": {"got": {"item": value}}}} for item, value in values.items()}
+
+
+def test_items_of_one_task_have_a_run_and_a_result_each() -> None:
+    nested = execution(Fault("nested", ways=("nested",)))
+    runs = [replace(RUN, run_id=f"wr_{item}", item=item, began=100.0 + n) for n, item in enumerate("ABC")]
+    assert counts(nested, *runs, value=of_items(A="A", B="B", C="C")).bad == 0
+    assert counts(nested, *runs, value=of_items(A="C", B="C", C="C")).lost == 2
+    assert counts(nested, runs[0], value=of_items(A="A", B="A", C="A")).lost == 4  # two values, and two runs missing
+    again = replace(runs[0], run_id="wr_D", began=200.0)
+    assert counts(nested, *runs, again, value=of_items(A="A", B="B", C="C")).duplicates == 1
+
+
+def test_a_task_that_refuses_to_run_items_has_no_run() -> None:
+    assert counts(execution(Fault("nested", ways=("nested",)), "failed")).bad == 0
+
+
+def test_every_line_of_the_table_comes_before_one_comes_again() -> None:
+    lines = {fault.line for fault in FAULTS}
+    dealt = plan(200, Random(21), "")
+    assert len(dealt) == 200
+    assert {fault.line for _, fault in dealt} == lines
+
+
+def test_two_suites_of_one_seed_are_the_same() -> None:
+    assert plan(50, Random(7), "") == plan(50, Random(7), "")
+
+
+def test_each_fault_comes_as_often_as_wanted_in_each_of_its_ways() -> None:
+    dealt = plan_of_each(10, Random(1), "stalled before the start")
+    ways = [way for way, fault in dealt if fault.name == "stalled before the start"]
+    assert sorted(ways) == ["deferred"] * 10 + ["worker"] * 10
+
+
+def test_parts_of_names_are_separated_by_bars() -> None:
+    assert named("SIGTERM at resumption, ended, task", "A, B, C|SIGTERM at")
+    assert not named("none", "A, B, C|SIGTERM at")
+    assert named("none", "")
+
+
+def test_names_are_unique_and_every_answer_of_a_gateway_comes_in_every_place() -> None:
+    names = [fault.name for fault in FAULTS]
+    assert len(set(names)) == len(names)
+    places = {fault.line for fault in FAULTS if fault.line.startswith("gateway, ")}
+    assert len(places) == 13
+    for place in places:
+        answers = {fault.name.rsplit(": ", 1)[1] for fault in FAULTS if fault.line == place}
+        assert answers == set(GATEWAY)
+
+
+def test_the_witness_tells_orphans_from_runs_that_are_left_alone() -> None:
+    rows = [
+        {"run_id": "wr_1", "orphan": True, "reason": "its task is failed", "action": "canceled"},
+        {"run_id": "wr_2", "orphan": False, "reason": "its task is running", "action": None},
+    ]
+    said = Statement.of(rows)
+    assert said.orphans == {"wr_1": "its task is failed"}
+    assert said.others == {"wr_2": "its task is running"}
+    assert said.canceled == {"wr_1"}
+
+
+def request(kind: str, number: int = 1, *, of_task: bool = True) -> Any:
+    return SimpleNamespace(kind=kind, number=number, of_task=of_task, run_id="wr_1")
+
+
+def struck(one: Execution, *requests: Any) -> list[str]:
+    """Return the requests that the execution's effect had."""
+    had: list[str] = []
+
+    async def effect(exchange: Any, scene: Any) -> bool:
+        had.append(f"{exchange.kind} {exchange.number}")
+        return True
+
+    one.left = [(replace(hook, effect=effect), times) for hook, times in one.left]
+
+    async def send() -> None:
+        for exchange in requests:
+            await one.on_request(exchange)
+
+    asyncio.run(send())
+    return had
+
+
+async def nothing(exchange: Any, scene: Any) -> bool:
+    return False
+
+
+def test_a_fault_of_some_seconds_is_of_every_later_request_but_a_start() -> None:
+    one = execution(Fault("gateway", (Hook("get", nothing, after=1, seconds=(25.0, 30.0)),)))
+    had = struck(one, request("find"), request("get"), request("get", 2), request("find", 2), request("start"))
+    assert had == ["get 2", "find 2"]
+    one.until = {0: 0.0}  # the seconds are over
+    assert struck(one, request("get", 3), request("find", 3)) == []
+
+
+def test_a_fault_of_some_seconds_at_a_start_is_of_starts_too() -> None:
+    one = execution(Fault("gateway", (Hook("start", nothing, seconds=(25.0, 30.0)),)))
+    assert struck(one, request("get"), request("start"), request("find"), request("start", 2)) == [
+        "start 1",
+        "find 1",
+        "start 2",
+    ]
+
+
+def test_a_fault_of_one_request_is_of_one() -> None:
+    one = execution(Fault("gateway", (Hook("get", nothing, after=1),)))
+    assert struck(one, request("get"), request("get", 2), request("get", 3)) == ["get 2"]
+
+
+def test_orders_are_noted_and_what_stands_still_goes_on_once_the_retry_has_acted(tmp_path: Path) -> None:
+    one = execution(Fault("stalled", orders={"send.start": "stop"}))
+    cast("Any", one.driver).orders = tmp_path
+    one.order()
+    assert (tmp_path / "000.send.start").read_text() == "stop"
+    (tmp_path / "000.send.start.done").write_text("999999998 999999999")  # no such processes
+    one.look_at_orders()
+    assert (one.busy, one.hits) == (1, 1)
+    one.look_at_orders()
+    assert one.busy == 1
+    stopped, _ = one.stalls["send.start"]
+    one.stalls["send.start"] = (stopped - 10, [999999998, 999999999])
+    one.acted = stopped - 5
+    one.look_at_orders()
+    assert one.busy == 0
+    assert "woken" in one.journal[-1]
