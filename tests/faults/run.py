@@ -204,9 +204,6 @@ def print_left(findings: list[Finding], limits: Limits, strays: int) -> None:
 
 def second_witness(driver: Driver, runs: list[ServerRun]) -> list[str]:
     """Ask the command line for the runs that are left, let it cancel them, and say what is wrong with its answers."""
-    if not witness.is_there(driver.airflow):
-        print("second witness: `airflow-skyvern runs orphans` is not there")
-        return []
     left = {run.run_id for run in runs if run.status not in FINAL}
     first = witness.ask(driver.airflow)
     found = set(first.orphans)

@@ -12,28 +12,15 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dev.process import RigError
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dev.airflow_server import AirflowServer
 
-REQUIRED = False
-"""Whether the command must be there. False until it is merged: then its absence fails the suite."""
-
 MIN_AGE = "15s"
 """The suite's runs are young: it asks when all is over, and no start is under way."""
 
 PATIENCE = 300.0
-
-
-def is_there(airflow: AirflowServer) -> bool:
-    """Return whether this package has the command."""
-    there = _run(airflow, "runs", "orphans", "--help").returncode == 0
-    if REQUIRED and not there:
-        raise RigError("airflow-skyvern has no command `runs orphans`")
-    return there
 
 
 @dataclass(frozen=True)
