@@ -96,7 +96,7 @@ release-check: | $(UV)  ## every suite on every version, hours; before a release
 	@$(TOOLS_PYTHON) -m dev.release_check
 
 docs: .venvs/docs/.installed  ## the documentation's site, into site/; strict (SERVE=1 shows it on 127.0.0.1:8000)
-	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs $(if $(SERVE),serve,build --quiet)
+	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs $(if $(SERVE),serve,build --strict)
 
 dist: .venvs/docs/.installed | $(UV)  ## builds the package into dist/ and checks it (TAG=v0.1.0 also that it may be published)
 	rm -rf dist
