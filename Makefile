@@ -24,6 +24,7 @@ VENV := $(if $(filter stores,$(SUITE)),.venvs/stores,.venvs/airflow-$(AIRFLOW)$(
 # What pytest runs for SUITE=. A new suite is a line here, and one in .ci/run or dev/release_check.py.
 suite_unit := -q -n $(WORKERS) tests/unit
 suite_installs := -v -n 2 --dist loadgroup tests/installs
+suite_site := -v -rP tests/site
 suite_snippets := -v -m snippets tests/system
 suite_events := -v -rP tests/events
 suite_ticks := -v -s -m real_ticks tests/system
@@ -38,7 +39,7 @@ WANTED := $(or $(SUITE),$(if $(filter 0,$(UNIT)),,unit) servers)
 ifneq ($(filter-out $(SUITES),$(WANTED)),)
 $(error SUITE=$(SUITE): one of $(sort $(SUITES)))
 endif
-NEEDS_SKYVERN := $(filter-out unit installs,$(WANTED))
+NEEDS_SKYVERN := $(filter-out unit installs site,$(WANTED))
 
 # What make bench runs for RIG=; without one, waiting beside the triggers of other providers.
 rig_airflow := benchmarks.airflow_runs
@@ -70,6 +71,7 @@ endif
 # AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: some of the system tests.
 # SUITE=unit: no servers; also AIRFLOW=lowest|newest, the lowest and newest versions that the package allows.
 # SUITE=installs: the wheel, by pip, beside each Airflow's dependencies of its time (ALL=1: on each Python).
+# SUITE=site: the documentation's site: what fails its build, and what its search finds; needs Chromium.
 # SUITE=snippets: every DAG in README and docs as written, scheduled, by hand and by `dags test`.
 # SUITE=events: many finished runs as events, and a triggerer that is killed (SEED=, KILLS=, POSTGRES=0).
 # SUITE=ticks: schedules are taken over and released while they fire, nine minutes of real ticks.
@@ -78,7 +80,7 @@ endif
 # SUITE=stores: files, outputs and rows in a real S3 (SeaweedFS) and a real PostgreSQL.
 # SUITE=stalls: tasks that are stopped at their start until their retry has begun, on every Airflow.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
-test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN))  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
+test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
 	@set -ex; $(foreach suite,$(WANTED),$(VENV)/bin/python -m pytest $(suite_$(suite));)
 
 faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, ONLY=, EVENTS=, ROUNDS=, DURABLE=0)

@@ -143,6 +143,21 @@ def run_type_of(dag_run: Any) -> str:
     return str(getattr(dag_run.run_type, "value", dag_run.run_type))
 
 
+def timetable_zone(timetable: Any) -> Any:
+    """
+    Return the time zone of a timetable, or None if it has none of its own.
+
+    3.1 and newer have timetables of their own in DAG files, with ``timezone``; the others have ``_timezone``. A
+    timetable that is made of several, or of one and assets, has that of the first.
+    """
+    for name in ("timezone", "_timezone"):
+        if zone := getattr(timetable, name, None):
+            return zone
+    several = getattr(timetable, "timetables", None) or getattr(timetable, "_timetables", None) or ()
+    parts = [*several, getattr(timetable, "timetable", None)]
+    return next((zone for part in parts if part is not None and (zone := timetable_zone(part))), None)
+
+
 def timed_out_by_airflow() -> bool:
     """
     Return whether ``on_kill`` is called because ``execution_timeout`` is over, and not by a signal.

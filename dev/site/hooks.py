@@ -71,7 +71,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def link_on_site(link: str, uri: str) -> str:
-    """Return the link of a page as the site needs it; one to a file that is not on the site stays, and is an error."""
+    """Return the link of a page as the site needs it; one to a file that is not on the site stays, to be reported."""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(source_of(uri)), link))
     return posixpath.relpath(page_of(target) or posixpath.join(posixpath.dirname(uri), link), posixpath.dirname(uri))
 
@@ -87,8 +87,8 @@ def source_of(uri: str) -> str:
 
 def page_of(source: str) -> str | None:
     """Return where a file of the repository is on the site."""
-    if source in OUTSIDE:
-        return OUTSIDE[source]
+    if source in OUTSIDE or source == "README.md":
+        return OUTSIDE.get(source, "index.md")
     if found := re.fullmatch(r"dags/(\w+)\.py", source):
         return f"examples/{found[1]}.md"
     if source.startswith("benchmarks/"):

@@ -141,7 +141,7 @@ def test_templates_may_name_the_context_or_leave_it_out(skyvern: FakeSkyvern, te
 
 
 def test_the_plugin_brings_the_function_to_every_template() -> None:
-    assert plugin.SkyvernPlugin.macros == [skyvern_run]
+    assert skyvern_run in plugin.SkyvernPlugin.macros
     assert (plugin.SkyvernPlugin.name, skyvern_run.__name__) == ("skyvern", "skyvern_run")
 
 
