@@ -30,6 +30,11 @@ OUTSIDE = {  # pages of the site that are files outside of docs/
     "dags/README.md": "examples/index.md",
 }
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])[^)#\s]+")
+SEARCH_WORKER = re.compile(r"assets/(javascripts/workers/search\.\w+\.min\.js)")
+BOOSTS = {"reference/": 0.3, "examples/": 0.4, "changelog.md": 0.2, "contributing.md": 0.2, "security.md": 0.3}
+"""How much the search thinks of pages: those that answer a question come before those that list everything."""
+
+DAG_FILE = re.compile(r"^<!-- (dags/\w+\.py) -->$", re.MULTILINE)
 COMMENT = re.compile(r"^<!--.*?-->\n?", re.DOTALL | re.MULTILINE)
 
 
@@ -53,21 +58,35 @@ def on_files(files: Any, config: Any) -> Any:
 
 def example(path: Path) -> str:
     """Return the page of an example: its docstring, then its code."""
-    tree = ast.parse(path.read_text())
-    docstring = ast.get_docstring(tree) or ""
-    code = "".join(path.read_text().splitlines(keepends=True)[tree.body[0].end_lineno :]).strip()
-    return f'# {path.name}\n\n{docstring}\n\n```python title="dags/{path.name}"\n{code}\n```\n'
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return f"# {path.name}\n\n{docstring}\n\n{code_of(path)}\n"
+
+
+def code_of(path: Path) -> str:
+    """Return the code of an example below its docstring, as a block."""
+    text = path.read_text()
+    code = "".join(text.splitlines(keepends=True)[ast.parse(text).body[0].end_lineno :]).strip()
+    return f'```python title="dags/{path.name}"\n{code}\n```'
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Fill in tables, show diagrams as images, and lead links to where their targets are on the site."""
     uri = page.file.src_uri
+    for begin, boost in BOOSTS.items():
+        if uri.startswith(begin):
+            page.meta.setdefault("search", {"boost": boost})
     for mark, table in TABLES.items():
         if mark in markdown:
             markdown = markdown.replace(mark, table())
+    markdown = DAG_FILE.sub(lambda found: code_of(ROOT / found[1]), markdown)
     markdown = LINK.sub(lambda found: link_on_site(found[0], uri), COMMENT.sub("", markdown))
     up = "../" * uri.count("/")
     return BLOCK.sub(lambda found: f"![Diagram]({up}images/diagrams/{image_of(found[1])})", markdown)
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Let the search of the theme run in the worker of docs/assets/search.js, which prepares the questions."""
+    return SEARCH_WORKER.sub(r"assets/search.js?worker=\1", output)
 
 
 def link_on_site(link: str, uri: str) -> str:
