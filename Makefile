@@ -51,7 +51,7 @@ $(error RIG=$(RIG): airflow, pages or files)
 endif
 endif
 
-.PHONY: help demo check test faults bench release-check docs dist format constraints clean
+.PHONY: help demo check test faults bench release-check docs dist published format constraints clean
 
 help:  ## show this list; * marks what a newcomer needs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -105,6 +105,9 @@ dist: .venvs/docs/.installed | $(UV)  ## builds the package into dist/ and check
 	$(UV) build --quiet
 	.venvs/docs/bin/twine check --strict dist/*
 	.venvs/docs/bin/python -m dev.release $(TAG)
+
+published:  ## the switch of the first release: README, docs and pyproject.toml as they are once it is published (OWNER=)
+	$(TOOLS_PYTHON) -m dev.release --published $(OWNER)
 
 format: $(NEWEST)/.installed  ## format and fix what can be fixed
 	$(NEWEST)/bin/ruff format .

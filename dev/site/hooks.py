@@ -39,9 +39,9 @@ COMMENT = re.compile(r"^<!--.*?-->\n?", re.DOTALL | re.MULTILINE)
 
 
 def on_config(config: Any) -> Any:
-    """Take the addresses of the project from pyproject.toml, the one place that has them."""
-    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
-    config.site_url = urls["Documentation"]
+    """Take the address of the site from pyproject.toml, which has it once the package is published."""
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {})
+    config.site_url = urls.get("Documentation")
     return config
 
 
