@@ -51,7 +51,7 @@ $(error RIG=$(RIG): airflow, pages or files)
 endif
 endif
 
-.PHONY: help demo check test faults bench release-check docs dist published format constraints clean
+.PHONY: help demo check test faults bench release-check docs dist pictures published format constraints clean
 
 help:  ## show this list; * marks what a newcomer needs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -105,6 +105,13 @@ dist: .venvs/docs/.installed | $(UV)  ## builds the package into dist/ and check
 	$(UV) build --quiet
 	.venvs/docs/bin/twine check --strict dist/*
 	.venvs/docs/bin/python -m dev.release $(TAG)
+
+# The pictures of docs/images, from the real UIs; a unit test says which are stale. Look at them before you commit them.
+pictures: $(NEWEST)/.installed $(SKYVERN)  ## takes the pictures of the docs again, with real servers and Chromium: ten minutes
+	$(NEWEST)/bin/python -m dev.screenshots
+	$(NEWEST)/bin/python -m dev.event_screenshots
+	RUN_PAGE_IMAGES=docs/images $(NEWEST)/bin/python -m pytest -q tests/run_page
+	$(NEWEST)/bin/python -m dev.pictures --record
 
 published:  ## the switch of the first release: README, docs and pyproject.toml as they are once it is published (OWNER=)
 	$(TOOLS_PYTHON) -m dev.release --published $(OWNER)

@@ -153,6 +153,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "run_options": "json"}
     operator_extra_links = (SkyvernRunLink(),)
+    run_published: bool | None = None
+    """Whether this try has pushed its run; None where another process executes it. The link reads it."""
     ui_color = "#e8eefc"
 
     def __init__(
@@ -262,7 +264,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
 
     def execute(self, context: Context) -> Any:
         """Start the run, publish it, and wait for its end or defer."""
-        task_try = TaskTry(context)
+        task_try, self.run_published = TaskTry(context), False
         if self.deferrable:
             trigger_class()  # a deployment that is half done fails here, before anything is started
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
@@ -271,6 +273,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             run = self._start(task_try)
             task_try.ensure_current()
             task_try.publish_run(run)
+            self.run_published = True
             if not self.wait_for_completion:
                 return run.run_id
             if run.is_final:

@@ -53,7 +53,7 @@ function ranked(data) {
     for (const term of terms) {
       const inHeading = has(heading, term);
       if (!inHeading && !found.terms[term]) continue;
-      covered += worth[term];
+      covered += worth[term] * (inHeading ? 1 : Math.min(1, 2 * inText));
       sum += worth[term] * (inHeading ? IN_HEADING : inText);
     }
     return sum * (covered / whole) ** 2 * (found.boost ?? 1);
