@@ -29,6 +29,7 @@ function transform(query) {
 
 const IN_HEADING = 3;
 const LONG = 2000; // letters
+const lengths = new Map(); // of the texts, by address: a result has only the places that match
 
 function plain(html) {
   return String(html ?? "").replace(/<[^>]*>/g, "");
@@ -47,7 +48,7 @@ function ranked(data) {
   const whole = terms.reduce((sum, term) => sum + worth[term], 0) || 1;
 
   function score(found, heading) {
-    const inText = 1 / Math.sqrt(1 + plain(found.text).length / LONG); // a long text has every word somewhere
+    const inText = 1 / Math.sqrt(1 + (lengths.get(found.location) ?? 0) / LONG); // a long text has every word somewhere
     let sum = 0;
     let covered = 0;
     for (const term of terms) {
@@ -70,13 +71,17 @@ function ranked(data) {
   return { ...data, items: items.sort((one, other) => other[0].score - one[0].score) };
 }
 
-const QUERY = 2; // the theme's types of messages
+const SETUP = 0; // the theme's types of messages
+const QUERY = 2;
 const RESULT = 3;
 
 const post = self.postMessage.bind(self);
 self.postMessage = (message) => post(message.type === RESULT ? { ...message, data: ranked(message.data) } : message);
 
 addEventListener("message", (event) => {
+  if (event.data.type === SETUP) {
+    for (const one of event.data.data.docs) lengths.set(one.location, plain(one.text).length);
+  }
   if (event.data.type !== QUERY || event.data.transformed) return;
   event.stopImmediatePropagation();
   const data = { ...event.data, data: transform(event.data.data), transformed: true };

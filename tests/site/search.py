@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import re
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from dev.browser.chromium import LOOPBACK_ONLY, require_chromium
 
@@ -59,22 +60,30 @@ class SiteSearch:
 
     def ask(self, question: str) -> list[Hit]:
         """Type a question, and return what is listed."""
-        box = self._page.locator(".md-search__input")
+        box, meta = self._page.locator(".md-search__input"), self._page.locator(".md-search-result__meta")
         box.fill("")
-        box.click()
-        box.press_sequentially(question, delay=1)
-        meta = self._page.locator(".md-search-result__meta")
-        self._page.wait_for_function(
-            "([meta]) => /matching|No matching/.test(meta.textContent)", arg=[meta.element_handle()], timeout=TIMEOUT
-        )
-        self._page.wait_for_timeout(400)  # the list of the whole question replaces that of its first words
-        items: list[list[str]] = self._page.evaluate(
+        box.press("End")  # the theme listens to keys
+        expect(meta).to_have_text(re.compile("Type to start"), timeout=TIMEOUT)
+        box.fill(question)
+        box.press("End")
+        expect(meta).to_have_text(re.compile("matching"), timeout=TIMEOUT)
+        items = self._links()
+        while not items or items != (items := self._links_later()):
+            pass
+        return [Hit(*self._split(links)) for links in items if links]
+
+    def _links(self) -> list[list[str]]:
+        found: list[list[str]] = self._page.evaluate(
             """() => [...document.querySelectorAll(".md-search-result__item")].map(item =>
                 [...item.querySelectorAll(".md-search-result__link")]
                 .filter(link => !link.closest("details"))
                 .map(link => link.href))"""
         )
-        return [Hit(*self._split(links)) for links in items if links]
+        return found
+
+    def _links_later(self) -> list[list[str]]:
+        self._page.wait_for_timeout(300)
+        return self._links()
 
     def _split(self, links: list[str]) -> tuple[str, tuple[str, ...]]:
         first, *more = (self._short(link) for link in links)
