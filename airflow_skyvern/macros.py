@@ -35,7 +35,8 @@ def local_time(context: Any, tz: Any = None) -> pendulum.DateTime:
     import pendulum
 
     zone = pendulum.timezone(tz) if isinstance(tz, str) else tz or _zone_of(context["dag"])
-    return pendulum.instance(_due(context["dag_run"])).in_timezone(zone)
+    local: pendulum.DateTime = pendulum.instance(_due(context["dag_run"])).in_timezone(zone)
+    return local
 
 
 def _due(dag_run: Any) -> Any:

@@ -25,7 +25,7 @@ RECORD = IMAGES / "pictures.json"
 RUN_PAGE = ("airflow_skyvern/ui/templates/*", "airflow_skyvern/ui/static/*.css")
 SHOWS: dict[str, tuple[str, ...]] = {
     "connection-*.png": ("airflow_skyvern/provider_info.py::CONNECTION_TYPE",),
-    "link-*.png": ("airflow_skyvern/links.py",),
+    "link-*.png": ("airflow_skyvern/links.py::name",),
     "events-*.png": ("airflow_skyvern/assets.py", "dags/watch_finished_runs.py", "dags/one_dag_run_per_webhook.py"),
     "run-page-*.png": RUN_PAGE,
     "required-action-*.png": ("airflow_skyvern/task/approval.py::_body",),

@@ -71,7 +71,7 @@ def rendered(template: str, run: Any, **dag_arguments: Any) -> str:
     with DAG("d", **arguments) as dag:
         operator = SkyvernRunWorkflowOperator(task_id="t", workflow_id="wpid_1", title=template)
     macros = SimpleNamespace(skyvern=SimpleNamespace(local_time=local_time))
-    operator.render_template_fields({"dag": dag, "dag_run": run, "macros": macros, "task": operator})  # type: ignore[typeddict-item]  # what the macro needs
+    operator.render_template_fields({"dag": dag, "dag_run": run, "macros": macros, "task": operator})
     return str(operator.title)
 
 
