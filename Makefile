@@ -24,6 +24,7 @@ VENV := $(if $(filter stores,$(SUITE)),.venvs/stores,.venvs/airflow-$(AIRFLOW)$(
 # What pytest runs for SUITE=. A new suite is a line here, and one in .ci/run or dev/release_check.py.
 suite_unit := -q -n $(WORKERS) tests/unit
 suite_installs := -v -n 2 --dist loadgroup tests/installs
+suite_site := -v -rP tests/site
 suite_snippets := -v -m snippets tests/system
 suite_events := -v -rP tests/events
 suite_ticks := -v -s -m real_ticks tests/system
@@ -39,7 +40,7 @@ WANTED := $(or $(SUITE),$(if $(filter 0,$(UNIT)),,unit) servers)
 ifneq ($(filter-out $(SUITES),$(WANTED)),)
 $(error SUITE=$(SUITE): one of $(sort $(SUITES)))
 endif
-NEEDS_SKYVERN := $(filter-out unit installs,$(WANTED))
+NEEDS_SKYVERN := $(filter-out unit installs site,$(WANTED))
 
 # What make bench runs for RIG=; without one, waiting beside the triggers of other providers.
 rig_airflow := benchmarks.airflow_runs
@@ -51,7 +52,7 @@ $(error RIG=$(RIG): airflow, pages or files)
 endif
 endif
 
-.PHONY: help demo check test faults bench release-check docs dist format constraints clean
+.PHONY: help demo check test faults bench release-check docs dist pictures published format constraints clean
 
 help:  ## show this list; * marks what a newcomer needs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -71,6 +72,7 @@ endif
 # AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: some of the system tests.
 # SUITE=unit: no servers; also AIRFLOW=lowest|newest, the lowest and newest versions that the package allows.
 # SUITE=installs: the wheel, by pip, beside each Airflow's dependencies of its time (ALL=1: on each Python).
+# SUITE=site: the documentation's site: what fails its build, and what its search finds; needs Chromium.
 # SUITE=snippets: every DAG in README and docs as written, scheduled, by hand and by `dags test`.
 # SUITE=events: many finished runs as events, and a triggerer that is killed (SEED=, KILLS=, POSTGRES=0).
 # SUITE=ticks: schedules are taken over and released while they fire, nine minutes of real ticks.
@@ -80,7 +82,7 @@ endif
 # SUITE=stalls: tasks that are stopped at their start until their retry has begun, on every Airflow.
 # SUITE=orphans: ends of tasks that reach no code of the provider: DAG runs timed out, DAGs deleted, files removed.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
-test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN))  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
+test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
 	@set -ex; $(foreach suite,$(WANTED),$(VENV)/bin/python -m pytest $(suite_$(suite));)
 
 faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, TIMES=, ONLY=, EVENTS=, ROUNDS=, DURABLE=0)
@@ -98,13 +100,23 @@ release-check: | $(UV)  ## every suite on every version, hours; before a release
 	@$(TOOLS_PYTHON) -m dev.release_check
 
 docs: .venvs/docs/.installed  ## the documentation's site, into site/; strict (SERVE=1 shows it on 127.0.0.1:8000)
-	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs $(if $(SERVE),serve,build --quiet)
+	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs $(if $(SERVE),serve,build --strict)
 
 dist: .venvs/docs/.installed | $(UV)  ## builds the package into dist/ and checks it (TAG=v0.1.0 also that it may be published)
 	rm -rf dist
 	$(UV) build --quiet
 	.venvs/docs/bin/twine check --strict dist/*
 	.venvs/docs/bin/python -m dev.release $(TAG)
+
+# The pictures of docs/images, from the real UIs; a unit test says which are stale. Look at them before you commit them.
+pictures: $(NEWEST)/.installed $(SKYVERN)  ## takes the pictures of the docs again, with real servers and Chromium: ten minutes
+	$(NEWEST)/bin/python -m dev.screenshots
+	$(NEWEST)/bin/python -m dev.event_screenshots
+	RUN_PAGE_IMAGES=docs/images $(NEWEST)/bin/python -m pytest -q tests/run_page
+	$(NEWEST)/bin/python -m dev.pictures --record
+
+published:  ## the switch of the first release: README, docs and pyproject.toml as they are once it is published (OWNER=)
+	$(TOOLS_PYTHON) -m dev.release --published $(OWNER)
 
 format: $(NEWEST)/.installed  ## format and fix what can be fixed
 	$(NEWEST)/bin/ruff format .

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,14 @@ CONNECTION: Option = (
 )
 SCHEDULES: Option = (("schedule_ids",), {"nargs": "*", "metavar": "schedule", "help": "ids of schedules: wfs_…"})
 ALL: Option = (("--all",), {"action": "store_true", "help": "all schedules with a cron expression"})
-DRY_RUN: Option = (("--dry-run",), {"action": "store_true", "help": "print what would be done, and change nothing"})
+DRY_RUN: Option = (
+    ("--dry-run",),
+    {"action": "store_true", "help": "print a summary of what would be done, and change nothing"},
+)
+SHOW_FILES: Option = (
+    ("--show-files",),
+    {"action": "store_true", "help": "with --dry-run: print the whole text of each file, too"},
+)
 FOLDER: Option = (
     ("--dags-folder",),
     {"default": None, "help": "folder of the DAG files (default: Airflow's own)"},
@@ -54,7 +61,7 @@ TIMEOUT: Option = (
         "help": "seconds to wait for Airflow to parse the file, and again for a moment between ticks (default: 900)",
     },
 )
-WRITES = (SCHEDULES, ALL, FOLDER, OWNER, MAX_ACTIVE, DRY_RUN, CONNECTION)
+WRITES = (SCHEDULES, ALL, FOLDER, OWNER, MAX_ACTIVE, DRY_RUN, SHOW_FILES, CONNECTION)
 
 CONNECTIONS: Option = (
     ("--conn-id",),
@@ -268,19 +275,31 @@ def row(schedule: ListedSchedule, dag: KnownDag | None) -> dict[str, Any]:
 
 def move_schedules(args: argparse.Namespace, hook: SkyvernHook, airflow: AirflowDatabase) -> int:
     """Export, take over or release the selected schedules, one after the other."""
-    handover = make_handover(args, hook, airflow)
+    handover, schedules = make_handover(args, hook, airflow), hook.list_all_schedules()
     actions: dict[str, Callable[[ListedSchedule], object]] = {
         "export": handover.export,
         "takeover": handover.takeover,
         "release": handover.release,
     }
-    return max(
-        (
-            exit_status(actions[args.action], schedule)
-            for schedule in select_schedules(args, hook.list_all_schedules())
-        ),
-        default=0,
-    )
+    selected = select_schedules(args, schedules)
+    statuses = [exit_status(actions[args.action], schedule) for schedule in selected]
+    if args.all and args.action != "release":
+        print_lines(what_stays(args.action, schedules, selected, airflow))
+    return max(statuses, default=0)
+
+
+def what_stays(
+    action: str, schedules: list[ListedSchedule], selected: list[ListedSchedule], airflow: AirflowDatabase
+) -> Iterator[str]:
+    """Yield a line for each schedule that ``--all`` leaves out, with the reason, and one with their number."""
+    from airflow_skyvern.schedules.airflow_db import preferred_dag
+    from airflow_skyvern.schedules.ownership import why_it_stays
+
+    left_out = [schedule for schedule in schedules if schedule not in selected]
+    dags = airflow.dags() if left_out and action == "takeover" else {}
+    for schedule in left_out:
+        yield why_it_stays(schedule, preferred_dag(dags.get(schedule.workflow_schedule_id, ())))
+    yield f"{len(selected)} of {len(schedules)} schedules selected, {len(left_out)} left as they are"
 
 
 def exit_status(action: Callable[[ListedSchedule], object], schedule: ListedSchedule) -> int:
@@ -316,6 +335,7 @@ def make_handover(args: argparse.Namespace, hook: SkyvernHook, airflow: AirflowD
         DagFolder(Path(folder) if folder else dags_folder()),
         options,
         dry_run=args.dry_run,
+        show_files=getattr(args, "show_files", False),
         timeout=getattr(args, "timeout", 0.0),
         report=print_line,
     )
@@ -342,6 +362,12 @@ def select_schedules(args: argparse.Namespace, schedules: list[ListedSchedule]) 
     if unknown := [name for name in args.schedule_ids if name not in known]:
         raise SkyvernConfigError(f"No such schedule in Skyvern: {', '.join(unknown)}.")
     return [known[name] for name in dict.fromkeys(args.schedule_ids)]
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines, each at once."""
+    for line in lines:
+        print_line(line)
 
 
 def print_line(line: str) -> None:

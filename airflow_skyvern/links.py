@@ -24,5 +24,12 @@ class SkyvernRunLink(BaseOperatorLink):
     name = "Skyvern run"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address of the run, or nothing before there is one."""
+        """
+        Return the address of the run, or nothing before there is one.
+
+        Airflow asks at the end of a try, too. After a start that failed there is no such XCom, and asking for it
+        would log a second error beside the one that says why.
+        """
+        if getattr(operator, "run_published", None) is False:
+            return ""
         return XCom.get_value(key=xcom.APP_URL, ti_key=ti_key) or ""

@@ -67,8 +67,21 @@ class NotifiedRun:
 
     @cached_property
     def page_url(self) -> str | None:
-        """The address of the task's page in Airflow, on 3.1 and newer at the run; needs ``[api] base_url``."""
-        return _safely(lambda: compat.task_page(self._ti) or None)
+        """
+        The address of the task's page in Airflow, on 3.1 and newer at the run.
+
+        It begins with ``[api] base_url``, on 2.11 ``[webserver] base_url``. Where that is not set, or is on
+        localhost, only readers on Airflow's own machine reach it, and the log says so.
+        """
+        address = _safely(lambda: compat.task_page(self._ti) or None)
+        if address and compat.is_loopback(address):
+            log.warning(
+                "The link to Airflow in a notification leads to %s, which no other machine reaches. "
+                "Set [%s] base_url to the address at which people open Airflow.",
+                address,
+                "api" if compat.is_airflow_3() else "webserver",
+            )
+        return address
 
     @property
     def status(self) -> str | None:

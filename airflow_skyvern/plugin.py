@@ -10,6 +10,7 @@ from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_skyvern import compat
+from airflow_skyvern.macros import local_time
 from airflow_skyvern.notifications import skyvern_run
 
 TASK_INSTANCE = "skyvern/ti/{DAG_ID}/{RUN_ID}/{TASK_ID}/{MAP_INDEX}"
@@ -113,4 +114,4 @@ class SkyvernPlugin(AirflowPlugin):
     fastapi_apps = fastapi_apps()
     external_views = external_views()
     listeners = listeners()
-    macros = [skyvern_run]  # noqa: RUF012  as Airflow's class has it
+    macros = [skyvern_run, local_time]  # noqa: RUF012  as Airflow's class has it

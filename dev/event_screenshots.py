@@ -1,7 +1,7 @@
 """
 Take the pictures of docs/events.md from the real UI; `dev.screenshots` says what this needs.
 
-    /tmp/screenshots/bin/python -m dev.event_screenshots
+    make pictures
 
 The two example DAGs of events run as they are, with the id of a real workflow instead of the made-up one.
 """

@@ -54,6 +54,7 @@ def steps() -> Iterator[str]:
         for airflow in ("3.3", "2.11"):
             yield f"test SUITE={suite} AIRFLOW={airflow}"
     yield "test SUITE=snippets"
+    yield "test SUITE=site"
     yield "test SUITE=installs ALL=1"
     for airflow in ("3.3", "2.11"):
         for seed in SEEDS:

@@ -1,13 +1,10 @@
 """
 Take the pictures of docs/images/ from the real UI: Airflow 3.3, a real Skyvern, headless Chromium.
 
-    python3 -m venv /tmp/screenshots
-    /tmp/screenshots/bin/pip install playwright httpx cryptography psutil typing_extensions
-    /tmp/screenshots/bin/python -m dev.screenshots
+    make pictures
 
-Playwright is not a dependency of this repository: only this needs it. It drives the system's Chromium
-($CHROMIUM, default /usr/bin/chromium), so it need not download a browser. Airflow and Skyvern come from .venvs/
-(`make demo` or `make test` installs them). Both servers run on loopback in a temporary directory.
+It drives the system's Chromium ($CHROMIUM, default /usr/bin/chromium). Both servers run on loopback in a temporary
+directory.
 
 The connection is made by filling in the form, as a user does, and tested with the button in the list; the tasks
 then use that very connection. Check the pictures before you commit them.

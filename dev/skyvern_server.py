@@ -145,7 +145,11 @@ def workflows(peer: str) -> dict[str, dict[str, Any]]:
                 "file_url": f"{peer}/rows.csv?vendor={{{{ vendor | urlencode }}}}",
                 "file_type": "csv",
             },
-            parameters=(_parameter("vendor", "string"), _parameter("size", "string", default_value="100KB")),
+            parameters=(
+                _parameter("vendor", "string"),
+                _parameter("month", "string", default_value=""),
+                _parameter("size", "string", default_value="100KB"),
+            ),
         ),
         "secret_http": _workflow(
             _http(

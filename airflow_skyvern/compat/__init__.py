@@ -42,6 +42,8 @@ runs with 3 s, in 0 of 45 with 8 s.
 """
 
 
+DEFAULT_UI_ADDRESS = "http://localhost:8080"
+
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1"})  # noqa: S104  nothing listens there for us
 
 
@@ -169,15 +171,27 @@ def task_state_store(context: Context) -> Any:
 
 
 def airflow_base_url() -> str:
-    """
-    Return the address of this Airflow, or nothing if it has none of its own.
+    """Return the address by which this Airflow is told from others, or nothing if it has none of its own."""
+    address = airflow_ui_address()
+    return "" if is_loopback(address) else address
 
-    2.11 has it in another section. The default is nothing on 3.x, and an address on ``localhost`` on 2.11.
+
+def airflow_ui_address() -> str:
+    """
+    Return the address of Airflow's UI; where none is configured, the one on this machine, as Airflow's own links do.
+
+    2.11 has it in another section.
     """
     from airflow_skyvern.compat.sdk import conf
 
-    address = str(conf.get("api" if is_airflow_3() else "webserver", "base_url", fallback="") or "")
-    return "" if urlsplit(address).hostname in LOCAL_HOSTS else address
+    return (
+        str(conf.get("api" if is_airflow_3() else "webserver", "base_url", fallback="") or "") or DEFAULT_UI_ADDRESS
+    )
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    return urlsplit(address).hostname in LOCAL_HOSTS
 
 
 def installation() -> str:
@@ -190,6 +204,21 @@ def installation() -> str:
 def run_type_of(dag_run: Any) -> str:
     """Return the type of a DAG run as text: 3.x gives an enum, 2.11 a text."""
     return str(getattr(dag_run.run_type, "value", dag_run.run_type))
+
+
+def timetable_zone(timetable: Any) -> Any:
+    """
+    Return the time zone of a timetable, or None if it has none of its own.
+
+    3.1 and newer have timetables of their own in DAG files, with ``timezone``; the others have ``_timezone``. A
+    timetable that is made of several, or of one and assets, has that of the first.
+    """
+    for name in ("timezone", "_timezone"):
+        if zone := getattr(timetable, name, None):
+            return zone
+    several = getattr(timetable, "timetables", None) or getattr(timetable, "_timetables", None) or ()
+    parts = [*several, getattr(timetable, "timetable", None)]
+    return next((zone for part in parts if part is not None and (zone := timetable_zone(part))), None)
 
 
 def timed_out_by_airflow() -> bool:
@@ -313,10 +342,8 @@ def hitl_entity() -> Any:
 
 
 def task_page(ti: Any) -> str:
-    """Return the address of a task instance's page in Airflow, at the tab of its run if it has one; or nothing."""
-    address = airflow_base_url()
-    if not address:
-        return ""
+    """Return the address of a task instance's page in Airflow, at the tab of its run if it has one."""
+    address = airflow_ui_address()
     if not is_airflow_3():
         return str(ti.log_url)
     mapped = f"/mapped/{ti.map_index}" if map_index_for_lookups(ti) is not None else ""
@@ -326,9 +353,9 @@ def task_page(ti: Any) -> str:
 
 def picture_address(ti: Any, artifact_id: str) -> str:
     """Return the address of a screenshot as the page of a task instance's run has it; or nothing without a page."""
-    address = airflow_base_url()
-    if not address or not shows_external_views():
+    if not shows_external_views():
         return ""
+    address = airflow_ui_address()
     page = "{}/skyvern/ti/{}/{}/{}".format(address.rstrip("/"), *_quoted_ids(ti))
     map_index = -1 if map_index_for_lookups(ti) is None else ti.map_index
     return f"{page}/{map_index}/tries/{ti.try_number}/pictures/{quote(artifact_id, safe='')}"

@@ -153,6 +153,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "run_options": "json"}
     operator_extra_links = (SkyvernRunLink(),)
+    run_published: bool | None = None
+    """Whether this try has pushed its run; None where another process executes it. The link reads it."""
     ui_color = "#e8eefc"
 
     def __init__(
@@ -269,7 +271,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         """Start the run, publish it, and wait for its end or defer."""
         with no_retry_for_permanent_errors():  # before anything is noted: the run of the other task is not ours
             check_is_the_task(self, context, NO_IDENTITY)
-        task_try = TaskTry(context)
+        task_try, self.run_published = TaskTry(context), False
         self._active_run.begins(task_try)
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
             if self.deferrable:
@@ -278,6 +280,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             run = self._start(task_try)
             task_try.ensure_current()
             task_try.publish_run(run)
+            self.run_published = True
             if not self.wait_for_completion:
                 return run.run_id
             if run.is_final:

@@ -12,6 +12,7 @@ from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.timetables.trigger import CronTriggerTimetable
 
 from airflow_skyvern.client.cron import check_zone, skyvern_runs
+from airflow_skyvern.documentation import documentation
 
 COUNT = 50
 """How many run times are compared, from now and around each clock change of the coming year."""
@@ -122,7 +123,8 @@ def notes(expression: str, zone: str, now: datetime, start_date: datetime | None
     found = differences(expression, zone, now, start_date)
     yield from map(str, found)
     if any(difference.change for difference in found):
-        yield "on these days Skyvern's own scheduler also fires at wrong times, see docs/schedules.md"
+        more = documentation("schedules", "Clock changes")
+        yield f"on these days Skyvern's own scheduler also fires at wrong times, see {more}"
 
 
 def clock_changes(zone: str, start: datetime, end: datetime) -> Iterator[datetime]:

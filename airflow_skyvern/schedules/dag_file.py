@@ -126,6 +126,8 @@ class Export:
     block: Block
     variables: tuple[str, ...]
     """The Airflow Variables that its secrets are read from."""
+    summary: str = ""
+    """The DAG in one line."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,11 @@ def export(
         check=UNCHECKED if ignored else "",
         connection=f"\n        skyvern_conn_id={literal(connection)}," if connection != DEFAULT_CONNECTION else "",
     )
-    return Export(Block(schedule.workflow_schedule_id, dag_id, _utc(start), text), variables)
+    summary = (
+        f"DAG {dag_id}, {schedule.cron_expression} in {schedule.timezone}, first run {_utc(start):%Y-%m-%dT%H:%MZ}"
+    )
+    created = ", created paused" if paused else ""
+    return Export(Block(schedule.workflow_schedule_id, dag_id, _utc(start), text), variables, summary + created)
 
 
 def tag_of(schedule_id: str) -> str:

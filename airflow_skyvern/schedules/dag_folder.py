@@ -36,6 +36,7 @@ class DagFolder:
         if not path.is_dir():
             raise SkyvernConfigError(f"There is no folder {path}: create it, or name another with --dags-folder.")
         self.path = path
+        self._planned: dict[Path, str] = {}
 
     def find_slot(self, schedule_id: str, name: str) -> DagFileSlot:
         """
@@ -55,10 +56,16 @@ class DagFolder:
         """The ids of the DAGs in these files."""
         return {block.dag_id for file in self._files().values() for block in file.blocks}
 
-    def write(self, path: Path, text: str) -> bool:
-        """Write a file at once and as a whole, under a name that Airflow does not read until then; False if same."""
-        if path.exists() and path.read_text() == text:
-            return False
+    def holds(self, path: Path, text: str) -> bool:
+        """Return whether a file is there with this text."""
+        return path.exists() and path.read_text() == text
+
+    def plan(self, path: Path, text: str) -> None:
+        """Count a file as written that a dry run would write, so that the next one does not get its name."""
+        self._planned[path] = text
+
+    def write(self, path: Path, text: str) -> None:
+        """Write a file at once and as a whole, under a name that Airflow does not read until then."""
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".tmp")
         try:
             with os.fdopen(handle, "w") as file:
@@ -70,10 +77,10 @@ class DagFolder:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        return True
 
     def _files(self) -> dict[Path, DagFile]:
-        found = {path: read_file(_text(path)) for path in sorted(self.path.rglob("*.py"))}
+        texts = {path: _text(path) for path in sorted(self.path.rglob("*.py"))} | self._planned
+        found = {path: read_file(text) for path, text in texts.items()}
         return {path: file for path, file in found.items() if file is not None}
 
     def _new(self, path: Path) -> DagFile:

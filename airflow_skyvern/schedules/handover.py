@@ -94,6 +94,7 @@ class Handover:
     """
     Exports, takes over and releases schedules, one at a time.
 
+    :param show_files: Whether a dry run reports the whole text of each file.
     :param timeout: Seconds to wait for Airflow to parse the file, and again for a moment between ticks.
     :param report: Receives a line for each step.
     """
@@ -103,6 +104,7 @@ class Handover:
     folder: DagFolder
     options: Options = field(default_factory=Options)
     dry_run: bool = False
+    show_files: bool = False
     timeout: float = 900.0
     report: Callable[[str], None] = print
     now: Callable[[], datetime] = utcnow
@@ -183,13 +185,15 @@ class Handover:
         return slot, exported
 
     def _write(self, slot: DagFileSlot, exported: Export) -> None:
-        text = exported.block.file_text
-        if self.dry_run:
-            self.report(f"would write {slot.path}:\n\n{text}")
-        elif self.folder.write(slot.path, text):
-            self.report(f"{slot.path}: written, DAG {exported.block.dag_id}")
+        text, dag_id = exported.block.file_text, exported.block.dag_id
+        if self.folder.holds(slot.path, text):
+            self.report(f"{slot.path}: is up to date, DAG {dag_id}")
+        elif self.dry_run:
+            self.folder.plan(slot.path, text)
+            self.report(f"would write {slot.path}: {exported.summary}" + (f"\n\n{text}" if self.show_files else ""))
         else:
-            self.report(f"{slot.path}: is up to date, DAG {exported.block.dag_id}")
+            self.folder.write(slot.path, text)
+            self.report(f"{slot.path}: written, DAG {dag_id}")
         if exported.variables:
             self.report(
                 f"secrets are read from Airflow Variables, which must be set: {', '.join(exported.variables)}"

@@ -37,3 +37,20 @@ def who_fires(schedule: Schedule, dag: KnownDag | None) -> str:
     if schedule.enabled:
         return "Skyvern"
     return "Airflow" if dag is not None and dag.fires else "nothing"
+
+
+def why_it_stays(schedule: Schedule, dag: KnownDag | None) -> str:
+    """Return why a schedule is neither exported nor taken over with all others."""
+    name = f"{schedule.workflow_schedule_id} ({schedule.name})" if schedule.name else schedule.workflow_schedule_id
+    if schedule.cron_expression is None:
+        kind = "at an interval" if schedule.interval_seconds is not None else "once"
+        return (
+            f"{name}: stays in Skyvern. It fires {kind} ({schedule.cadence}), and only schedules with a cron "
+            "expression can be moved"
+        )
+    if dag is not None and dag.fires:
+        return f"{name}: is taken over already, DAG {dag.dag_id} fires it"
+    return (
+        f"{name}: stays in Skyvern, where it is disabled, so nothing fires it. To take it over, enable it first "
+        f"(`airflow-skyvern schedules release {schedule.workflow_schedule_id}`)"
+    )

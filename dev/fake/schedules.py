@@ -39,6 +39,7 @@ class Schedule:
     created_at: datetime
     modified_at: datetime
     interval_seconds: int | None = None
+    run_at: datetime | None = None
 
     def next_runs(self, now: datetime) -> list[str]:
         runs = croniter(self.cron_expression, now.astimezone(ZoneInfo(self.timezone)))
@@ -51,10 +52,10 @@ class Schedule:
             "workflow_schedule_id": self.schedule_id,
             "organization_id": ORGANIZATION,
             "workflow_permanent_id": self.workflow.workflow_id,
-            "cron_expression": None if self.interval_seconds else self.cron_expression,
+            "cron_expression": None if self.interval_seconds or self.run_at else self.cron_expression,
             "interval_seconds": self.interval_seconds,
             "first_fire_at": None,
-            "run_at": None,
+            "run_at": stamp(self.run_at) if self.run_at else None,
             "dispatch_status": None,
             "workflow_run_id": None,
             "timezone": self.timezone,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from datetime import datetime, timezone
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -96,11 +97,68 @@ def test_an_export_goes_through_and_tells(
     skyvern.schedule(workflow_id, name="every two hours", interval_seconds=7200)
     arguments = ["schedules", "export", "--all", "--owner", "finance", "--dags-folder", str(tmp_path)]
     assert main([*arguments, "--dry-run"]) == 0
-    assert f"would write {tmp_path}/skyvern_nightly.py" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"would write {tmp_path}/skyvern_nightly.py: DAG skyvern_nightly, " in printed
+    assert "with DAG(" not in printed
     assert list(tmp_path.iterdir()) == []
     assert main(arguments) == 0
     assert '"owner": "finance"' in (tmp_path / "skyvern_nightly.py").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["skyvern_nightly.py"]
+
+
+def test_a_dry_run_names_the_files_that_are_written_then(
+    skyvern: FakeSkyvern, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workflow_id = skyvern.workflow("Invoices")
+    for _ in range(3):
+        skyvern.schedule(workflow_id, name="nightly")
+    arguments = ["schedules", "export", "--all", "--dags-folder", str(tmp_path)]
+    assert main([*arguments, "--dry-run"]) == 0
+    announced = re.findall(rf"^would write {tmp_path}/(\S+\.py): DAG (\w+),", capsys.readouterr().out, re.MULTILINE)
+    assert main(arguments) == 0
+    written = re.findall(rf"^{tmp_path}/(\S+\.py): written, DAG (\w+)$", capsys.readouterr().out, re.MULTILINE)
+    assert announced == written
+    assert len({name for name, _ in written}) == 3
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "would write" not in capsys.readouterr().out
+
+
+def test_a_dry_run_shows_the_files_if_it_is_asked_to(
+    skyvern: FakeSkyvern, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    skyvern.schedule(skyvern.workflow("Invoices"), name="nightly")
+    arguments = ["schedules", "export", "--all", "--dags-folder", str(tmp_path), "--dry-run", "--show-files"]
+    assert main(arguments) == 0
+    assert "with DAG(" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("action", ["export", "takeover"])
+@pytest.mark.parametrize("dry_run", [["--dry-run"], []])
+def test_all_says_what_stays_in_skyvern_and_why(
+    skyvern: FakeSkyvern,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    action: str,
+    dry_run: list[str],
+) -> None:
+    workflow_id = skyvern.workflow("Invoices")
+    interval = skyvern.schedule(workflow_id, name="often", interval_seconds=7200).schedule_id
+    once = skyvern.schedule(workflow_id, name="someday", run_at=NEXT).schedule_id
+    disabled = skyvern.schedule(workflow_id, name="off", enabled=False).schedule_id
+    taken = skyvern.schedule(workflow_id, name="taken", enabled=False).schedule_id
+    monkeypatch.setattr(AirflowDatabase, "dags", lambda self: {taken: [known("skyvern_taken")]})
+    assert main(["schedules", action, "--all", "--dags-folder", str(tmp_path), *dry_run]) == 0
+    printed = capsys.readouterr().out
+    assert f"{interval} (often): stays in Skyvern. It fires at an interval (every 2:00:00), and only" in printed
+    assert f"{once} (someday): stays in Skyvern. It fires once (once at 2026-11-24 01:30 UTC), and only" in printed
+    if action == "takeover":
+        assert f"{disabled} (off): stays in Skyvern, where it is disabled, so nothing fires it." in printed
+        assert f"{taken} (taken): is taken over already, DAG skyvern_taken fires it" in printed
+        assert "0 of 4 schedules selected, 4 left as they are" in printed
+    else:
+        assert "2 of 4 schedules selected, 2 left as they are" in printed
+        assert ("created paused" in printed) == bool(dry_run)  # of what is disabled in Skyvern
 
 
 def test_what_cannot_be_exported_does_not_keep_the_others_from_it(

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "airflow_skyvern"
 
 LAYERS = (
-    "provider_info models secret_values",
+    "provider_info models secret_values documentation",
     "exceptions",
     "client",
     "runs",
@@ -23,7 +23,7 @@ LAYERS = (
     "task",
     "results finished_runs",
     "triggers",
-    "links notifications retries",
+    "links notifications retries macros",
     "operators sensors assets schedules reconciler",
     "ui",
     "plugin cli",

@@ -141,7 +141,7 @@ def test_templates_may_name_the_context_or_leave_it_out(skyvern: FakeSkyvern, te
 
 
 def test_the_plugin_brings_the_function_to_every_template() -> None:
-    assert plugin.SkyvernPlugin.macros == [skyvern_run]
+    assert skyvern_run in plugin.SkyvernPlugin.macros
     assert (plugin.SkyvernPlugin.name, skyvern_run.__name__) == ("skyvern", "skyvern_run")
 
 
@@ -232,3 +232,27 @@ def test_a_mail_names_run_and_block(
     body = parsed.get_body(("html",))
     assert body is not None
     assert [parsed["subject"], body.get_content().strip()] == [f"{failed.run_id} in pay"] * 2
+
+
+@pytest.mark.parametrize("base_url", ["", "http://localhost:8080", "http://127.0.0.1:9000/x/"])
+def test_a_link_on_loopback_is_there_and_the_log_says_who_reaches_it(
+    base_url: str, skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
+    run = skyvern_run(Failed(skyvern).context)
+    if compat.is_airflow_3():
+        wanted = (base_url or "http://localhost:8080").rstrip("/")
+        assert (run.page_url or "").startswith(f"{wanted}/dags/d/runs/manual__1/tasks/pay")
+        [warning] = [record.message for record in caplog.records if "no other machine" in record.message]
+        assert warning.endswith("Set [api] base_url to the address at which people open Airflow.")
+
+
+def test_a_link_to_a_public_address_warns_of_nothing(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(
+        f"AIRFLOW__{'API' if compat.is_airflow_3() else 'WEBSERVER'}__BASE_URL", "https://airflow.example.com"
+    )
+    run = skyvern_run(Failed(skyvern).context)
+    assert run.page_url
+    assert "no other machine" not in caplog.text

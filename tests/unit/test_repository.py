@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dev.release import problems_of
+from dev.release import PENDING, problems_of, publish
 
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -66,16 +66,65 @@ def test_the_workflow_tests_every_airflow_that_there_are_pins_for() -> None:
     assert sorted(yaml.safe_load(matrix)) == sorted(version for found in pinned for version in found)
 
 
-def test_the_description_links_to_the_repository() -> None:
-    [repository] = re.findall(r'^Repository = "(.*)"', PYPROJECT, re.MULTILINE)
-    links = re.findall(r"^replacement = '.*\((https://.*?)/(?:raw|blob)/main/", PYPROJECT, re.MULTILINE)
-    assert links == [repository, repository]
+def tables(text: str) -> dict[str, Any]:
+    tomllib = pytest.importorskip("tomllib", reason="came with Python 3.11")
+    loaded: dict[str, Any] = tomllib.loads(text)
+    return loaded
+
+
+@pytest.fixture
+def switched(tmp_path: Path) -> Path:
+    """The documents and pyproject.toml after `make published OWNER=acme`."""
+    (tmp_path / "docs").mkdir()
+    for path in (ROOT / "README.md", ROOT / "pyproject.toml", *(ROOT / "docs").glob("*.md")):
+        (tmp_path / path.relative_to(ROOT)).write_text(path.read_text())
+    assert publish(tmp_path, "acme")
+    return tmp_path
+
+
+def test_the_switch_is_turned_once(switched: Path) -> None:
+    assert publish(switched, "acme") == []
+
+
+def test_the_switch_needs_an_account(tmp_path: Path) -> None:
+    for wrong in ("", "OWNER", "https://github.com/acme", "a b"):
+        with pytest.raises(SystemExit):
+            publish(tmp_path, wrong)
+
+
+def test_a_published_package_is_installed_from_the_index_everywhere(switched: Path) -> None:
+    for name in ("README.md", "docs/quickstart.md"):
+        text = (switched / name).read_text()
+        assert "\npip install airflow-provider-skyvern\n" in text
+        assert "pip install ." not in text
+    for path in switched.rglob("*.*"):
+        assert not PENDING.search(path.read_text()), path
+        assert "OWNER" not in path.read_text().replace("OWNER=", ""), path
+        assert "not on PyPI" not in path.read_text(), path
+
+
+def test_a_published_description_links_to_the_repository(switched: Path) -> None:
+    text = (switched / "pyproject.toml").read_text()
+    urls = tables(text)["project"]["urls"]
+    assert urls["Repository"] == "https://github.com/acme/airflow-provider-skyvern"
+    links = re.findall(r"^replacement = '.*\((https://.*?)/(?:raw|blob)/main/", text, re.MULTILINE)
+    assert links == [urls["Repository"], urls["Repository"]]
+
+
+def test_until_then_no_reader_meets_an_address_or_a_placeholder() -> None:
+    """What is left between comments is what a reader sees."""
+    assert "urls" not in tables(PYPROJECT)["project"]
+    assert "OWNER" not in re.sub(r"^#.*$", "", PYPROJECT, flags=re.MULTILINE)
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        seen = re.sub(r"<!--.*?-->", "", path.read_text(), flags=re.DOTALL)
+        assert "OWNER" not in seen.replace("OWNER=", "")
+        assert "pip install airflow-provider-skyvern" not in seen, path
 
 
 def test_no_other_file_has_the_addresses_of_the_project() -> None:
-    [repository] = re.findall(r'^Repository = "https://[^/]*/(.*)"', PYPROJECT, re.MULTILINE)
-    found = subprocess.run(["git", "grep", "-l", repository], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert found.stdout.split() in (["pyproject.toml"], [])  # nothing where git is missing or this is no clone
+    address = "github.com/OWNER/airflow-provider-skyvern"
+    found = subprocess.run(["git", "grep", "-l", address], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert set(found.stdout.split()) <= {"pyproject.toml", "tests/unit/test_repository.py"}
 
 
 def wheel(
@@ -86,7 +135,7 @@ def wheel(
         archive.writestr("airflow_skyvern/__init__.py", "")
         archive.writestr(
             f"airflow_provider_skyvern-{version}.dist-info/METADATA",
-            METADATA.format(version=version, url=url, text=text),
+            METADATA.format(version=version, url=url, text=text).replace("Project-URL: Home, \n", ""),
         )
         if extra:
             archive.writestr(extra, "")
@@ -110,6 +159,7 @@ def test_a_release_that_is_complete_has_no_problem(tmp_path: Path) -> None:
         ({}, "v1.2.4", "the tag is v1.2.4, the version 1.2.3"),
         ({"version": "1.3.0"}, "v1.3.0", "no line '## 1.3.0 (YYYY-MM-DD)'"),
         ({"url": "https://github.com/OWNER/x"}, "v1.2.3", "is a placeholder"),
+        ({"url": ""}, "v1.2.3", "pyproject.toml has no addresses"),
     ],
 )
 def test_a_release_that_is_not_complete_is_refused(

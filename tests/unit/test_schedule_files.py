@@ -319,12 +319,12 @@ def test_a_schedule_is_found_in_whatever_file_it_stands(tmp_path: Path) -> None:
     folder = DagFolder(tmp_path)
     assert folder.find_slot("wfs_1", "skyvern_a").path == tmp_path / "skyvern_a.py"
     (tmp_path / "team").mkdir()
-    assert folder.write(tmp_path / "team" / "all.py", exported().block.file_text)
+    folder.write(tmp_path / "team" / "all.py", exported().block.file_text)
     slot = folder.find_slot("wfs_1", "skyvern_a")
     assert (slot.path, slot.block) == (tmp_path / "team" / "all.py", exported().block)
     assert slot.untouched
     assert folder.dag_ids == {"skyvern_fetch_invoices"}
-    assert not folder.write(slot.path, exported().block.file_text)
+    assert folder.holds(slot.path, exported().block.file_text)
 
 
 def test_a_file_of_somebody_else_is_never_written_over(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ REFERENCE = "".join(page.read_text() for page in (ROOT / "docs" / "reference").g
 INTERNAL = {
     "cli",  # documented by its own help, and in schedules.md
     "compat",
+    "documentation",
     "finished_runs",
     "metrics",
     "plugin",
