@@ -78,11 +78,11 @@ endif
 # SUITE=ticks: schedules are taken over and released while they fire, nine minutes of real ticks.
 # SUITE=pages: the run page in Chromium (AIRFLOW=3.1 or newer).
 # SUITE=browser: a browser logs in, extracts and downloads; needs Chromium, as pages does.
-# SUITE=stores: files, outputs and rows in a real S3 (SeaweedFS) and a real PostgreSQL.
+# SUITE=stores: files, outputs and rows in a real S3 (SeaweedFS) and a real PostgreSQL, in Azurite, SFTP and others.
 # SUITE=stalls: tasks that are stopped at their start until their retry has begun, on every Airflow.
 # SUITE=orphans: ends of tasks that reach no code of the provider: DAG runs timed out, DAGs deleted, files removed.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
-test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
+test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed) $(if $(filter stores,$(SUITE)),.venvs/azurite/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
 	@set -ex; $(foreach suite,$(WANTED),$(VENV)/bin/python -m pytest $(suite_$(suite));)
 
 faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, TIMES=, ONLY=, EVENTS=, ROUNDS=, DURABLE=0)
@@ -143,6 +143,12 @@ clean:  ## remove environments and caches
 .venvs/stores/.installed: constraints/stores.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(TOOLS_PYTHON) $(@D)
 	$(UV) pip install --quiet --python $(@D) --constraint $< --editable '.[s3]' --group dev --group stores
+	touch $@
+
+# Azure's emulator; without npm, the tests with it are skipped.
+.venvs/azurite/.installed:
+	mkdir -p $(@D)
+	if command -v npm; then npm install --silent --no-audit --no-fund --prefix $(@D) azurite@3.37.0; fi
 	touch $@
 
 .venvs/bench/.installed: constraints/bench.txt pyproject.toml | $(UV)

@@ -21,7 +21,14 @@ from airflow_skyvern.compat.sdk import (
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.contract import check_schema
-from airflow_skyvern.results.deliver import StopsTransfers, deliver_evidence, deliver_files, file_options
+from airflow_skyvern.results.deliver import (
+    StopsTransfers,
+    check_delivery,
+    deliver_evidence,
+    deliver_files,
+    deliver_output,
+    file_options,
+)
 from airflow_skyvern.results.destination import check_output_to
 from airflow_skyvern.task.arguments import run_id_of
 from airflow_skyvern.task.deadlines import (
@@ -78,8 +85,9 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
     :param output_from: Label of the block whose output is taken; see there. Default: the whole output.
     :param output_schema: What the output has to look like: a pydantic model class, a JSON Schema, or the path of one;
         see there. Default: not checked.
-    :param output_to: File that the output is written to, as JSON, instead of XCom; see there. (templated)
+    :param output_to: File that the output is written to instead of XCom; see there. (templated)
     :param output_conn_id: Id of the Airflow connection for that store; see there. (templated)
+    :param output_run_columns: Whether each row in that file gets the run's id and the time; see there.
     :param files_to: Where the files go that the run has downloaded, ``s3://bucket/folder`` or an absolute path; this
         and the following as with :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default: they stay
         in Skyvern. (templated)
@@ -128,6 +136,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
         output_schema: type[Any] | Mapping[str, Any] | str | None = None,
         output_to: str | None = None,
         output_conn_id: str | None = None,
+        output_run_columns: bool = False,
         files_to: str | None = None,
         files_conn_id: str | None = None,
         file_name: str | None = None,
@@ -148,6 +157,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
         self.output_schema = output_schema
         self.output_to = output_to
         self.output_conn_id = output_conn_id
+        self.output_run_columns = output_run_columns
         self.log_blocks = log_blocks
         self._wait: Wait[Run] | None = None
         if not run_id:
@@ -191,6 +201,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
             run_id_of(self.run_id)
             if self._without_worker or self.deferrable or self.reschedule:
                 check_is_the_task(self, context, NO_WAIT_OUTSIDE)
+            check_delivery(self, self._output_options)
             if self._without_worker:
                 self.log.info(
                     "start_from_trigger needs Airflow 3.3 and an unmapped task: this worker starts the wait"
@@ -297,7 +308,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
 
     def _output(self, context: Context, run: Run) -> Any:
         if run.succeeded:
-            value = self._output_options.value_of(run, self.log)
+            value = deliver_output(self, TaskTry(context), run, self._output_options, self.stop_if_killed)
             deliver_files(self, TaskTry(context), run, self.stop_if_killed)
             return value
         deliver_evidence(self, TaskTry(context), run, self.stop_if_killed)

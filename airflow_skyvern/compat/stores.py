@@ -49,6 +49,18 @@ def _add_to_lineage(method: str, hook: Any, address: str) -> None:
         add(context=hook, uri=address)
 
 
+def is_asset_alias(outlet: Any) -> bool:
+    """Return whether a task's outlet is an asset alias; 2.11 has dataset aliases."""
+    return type(outlet).__name__ in ("AssetAlias", "DatasetAlias")
+
+
+def asset(address: str) -> Any:
+    """Return the asset at an address; 2.11 calls it a dataset."""
+    if is_airflow_3():
+        return import_module("airflow.sdk").Asset(address)
+    return import_module("airflow.datasets").Dataset(address)
+
+
 def openlineage_dataset(namespace: str, name: str) -> Any:
     """Return OpenLineage's name for something; only OpenLineage's provider asks for it, and brings the class."""
     return import_module("airflow.providers.common.compat.openlineage.facet").Dataset(namespace=namespace, name=name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_skyvern.compat.sdk import BaseOperator
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernTransferError
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.results.deliver import StopsTransfers, check_destination, deliver_files, file_options
+from airflow_skyvern.results.deliver import StopsTransfers, check_delivery, deliver_files, file_options
 from airflow_skyvern.task.arguments import run_id_of
 from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
@@ -38,7 +38,8 @@ class SkyvernDownloadFilesOperator(StopsTransfers, BaseOperator):
     :param files_conn_id: Id of the Airflow connection for the store. Default: what the environment of the worker
         says. (templated)
     :param file_name: Names for the files: after Jinja, ``{index}`` counts from 1, ``{name}`` is Skyvern's name
-        without extension, ``{extension}`` the extension with its dot. Default: Skyvern's names. (templated)
+        without extension, ``{extension}`` the extension with its dot. ``{skyvern_run_id}`` is Skyvern's id of the
+        run, here and in ``files_to``. Default: Skyvern's names. (templated)
     :param overwrite: Whether a file may take the place of another one of its name. What is there already and is the
         same, by size and checksum, is not fetched again in any case. Default: False.
     :param expect_files: How many files the run must have downloaded: a number, ``(least, most)``, or name patterns
@@ -94,7 +95,7 @@ class SkyvernDownloadFilesOperator(StopsTransfers, BaseOperator):
         """Fetch the run, and store its files."""
         task_try = TaskTry(context)
         with no_retry_for_permanent_errors():
-            check_destination(self)
+            check_delivery(self)
             run = self.hook.fetch_run(run_id_of(self.run_id))
             task_try.publish_run(run)
             if not run.is_final:

@@ -12,7 +12,7 @@ from airflow_skyvern import compat, metrics
 from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout
 from airflow_skyvern.finished_runs.uri import runs_uri
-from airflow_skyvern.results.deliver import deliver_evidence, deliver_files
+from airflow_skyvern.results.deliver import deliver_evidence, deliver_files, deliver_output
 from airflow_skyvern.task.arguments import checked_request, is_dynamic
 from airflow_skyvern.task.deadlines import CONFIRMATION, airflows_timeout_for, deadline_after, patience_after
 from airflow_skyvern.task.deferral import NOTE, note_of_run
@@ -130,7 +130,6 @@ class RunLifecycle(BaseOperator):
     def _start(self, task_try: TaskTry) -> Run:
         from airflow_skyvern.task.parameters import refused_parameter_named
 
-        _ = self._output_options  # a schema that cannot be read fails here, before anything is started
         request = self._request()
         if self.durable:
             check_starts_one(self.task_id, self._started_in, task_try.name)
@@ -387,8 +386,8 @@ class RunLifecycle(BaseOperator):
         self._cancel_twins(run)
         if run.succeeded:
             # First the value: a run whose output is refused delivers no files.
-            value = self._output_options.value_of(run, self.log)
             stop_if_killed, source = self._active_run.stop_if_killed, self._origin_of_files()
+            value = deliver_output(self, task_try, run, self._output_options, stop_if_killed)
             files = deliver_files(self, task_try, run, stop_if_killed, source=source)
             task_try.start_store.done(run.run_id)
             return self._whole_run(run, value, files) if self.return_run else value
@@ -399,9 +398,12 @@ class RunLifecycle(BaseOperator):
         raise error
 
     def _whole_run(self, run: Run, output: Any, files: Sequence[Any]) -> dict[str, Any]:
+        from airflow_skyvern.results.fitting import fitted_for_xcom
         from airflow_skyvern.results.whole_run import whole_run
 
-        return whole_run(run, self._request().parameters, output, files, mask=self.mask_output)
+        value = whole_run(run, self._request().parameters, output, files, mask=self.mask_output)
+        fitting: dict[str, Any] = fitted_for_xcom(value, run.run_id, self.log)
+        return fitting
 
     def _cancel_at_deadline(self, task_try: TaskTry, wait: Wait[Run]) -> Run:
         """Cancel the run, and store what its browser showed; return it only if it completed at that very moment."""

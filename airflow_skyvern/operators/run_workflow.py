@@ -14,7 +14,7 @@ from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.operators.lifecycle import REQUEST_FIELDS, RunLifecycle, trigger_class
 from airflow_skyvern.results.contract import check_schema
-from airflow_skyvern.results.deliver import check_destination, file_options
+from airflow_skyvern.results.deliver import check_delivery, file_options
 from airflow_skyvern.results.destination import check_output_to
 from airflow_skyvern.results.uploads import check_upload
 from airflow_skyvern.task.approval import answer_of, check_approval, is_answer, is_resumed
@@ -93,11 +93,15 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param output_schema: What the output has to look like: a pydantic model class (or ``list[Model]``), a JSON
         Schema as a mapping, or the path of a JSON Schema file beside the DAG. The validated value is pushed as plain
         JSON. An output that does not fit fails the task without a retry. Default: not checked.
-    :param output_to: File that the output is written to instead of XCom, as JSON: an absolute path or an address such
-        as ``s3://bucket/{{ run_id }}.json``. ``{skyvern_run_id}`` stands for Skyvern's id of the run. Pushed is
-        ``{"path", "size", "checksum"}``. A file of that name is replaced. Default: the output is pushed. (templated)
+    :param output_to: File that the output is written to instead of XCom: an absolute path or an address such as
+        ``s3://bucket/{{ run_id }}.json``. Its extension says how: ``.json``, ``.jsonl``, ``.csv``, ``.parquet``
+        (needs pyarrow), with ``.gz`` behind compressed. ``{skyvern_run_id}`` stands for Skyvern's id of the run.
+        Pushed is ``{"path", "size", "checksum"}``. A file of that name is replaced. Default: the output is pushed.
+        (templated)
     :param output_conn_id: Id of the Airflow connection for that store. Default: what the environment of the worker
         says. (templated)
+    :param output_run_columns: Whether each row in that file gets ``_skyvern_run_id`` and ``_loaded_at``, the time of
+        writing. Default: False.
     :param rerun_on_invalid_output: Whether a task whose output does not fit is retried, with a new run in each try.
         Default: False.
     :param files_to: Where the files go that the run downloads: an absolute path, ``file://``, or an address such as
@@ -106,7 +110,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param files_conn_id: Id of the Airflow connection for that store. Default: what the environment of the worker
         says. (templated)
     :param file_name: Names for the files: after Jinja, ``{index}`` counts from 1, ``{name}`` is Skyvern's name
-        without extension, ``{extension}`` the extension with its dot. Default: Skyvern's names. (templated)
+        without extension, ``{extension}`` the extension with its dot. ``{skyvern_run_id}`` is Skyvern's id of the
+        run, here and in ``files_to``. Default: Skyvern's names. (templated)
     :param overwrite: Whether a file may take the place of another one of its name. Default: False.
     :param recording: Whether the recording is stored there too, also of a run that ended badly. Default: False.
     :param screenshots: The same for screenshots. Default: False.
@@ -183,6 +188,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         output_schema: type[Any] | Mapping[str, Any] | str | None = None,
         output_to: str | None = None,
         output_conn_id: str | None = None,
+        output_run_columns: bool = False,
         rerun_on_invalid_output: bool = False,
         files_to: str | None = None,
         files_conn_id: str | None = None,
@@ -225,6 +231,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         self.output_schema = output_schema
         self.output_to = output_to
         self.output_conn_id = output_conn_id
+        self.output_run_columns = output_run_columns
         self.rerun_on_invalid_output = rerun_on_invalid_output
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         check_upload(self.task_id, upload, parameters)
@@ -276,7 +283,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
             if self.deferrable:
                 trigger_class()  # a deployment that is half done fails here, before anything is started
-            check_destination(self)
+            check_delivery(self, self._output_options)
             run = self._start(task_try)
             task_try.ensure_current()
             task_try.publish_run(run)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, get_args, get_origin
 
 from airflow_skyvern.exceptions import SkyvernConfigError, shorten
+from airflow_skyvern.results.fitting import fitted
 from airflow_skyvern.secret_values import MASK
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MOST_PROBLEMS = 20
 """How many problems a message names."""
+
+SAMPLES: tuple[Any, ...] = (None, True, 0, "", [], {})
+"""A value of each type that JSON has."""
 
 SAFE_CONTEXT = frozenset({
     "gt", "ge", "lt", "le", "multiple_of", "expected", "expected_tags", "class", "class_name", "min_length",
@@ -48,6 +52,13 @@ class Misfit(Exception):
 
 class Contract(Protocol):
     """What an output has to look like."""
+
+    def check(self) -> None:
+        """
+        Check, before a run is started, that outputs can be validated.
+
+        :raises SkyvernConfigError: a type is named that is not defined.
+        """
 
     def validated(self, value: Any) -> Any:
         """
@@ -112,12 +123,34 @@ class TypeContract:
 
     def __init__(self, kind: Any) -> None:
         from pydantic import TypeAdapter
-        from pydantic.errors import PydanticUserError
+        from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
+        if (old := next(_old_models(kind), None)) is not None:
+            raise SkyvernConfigError(
+                f"output_schema: {old.__name__} is a model of pydantic 1 (pydantic.v1). Derive it from "
+                "pydantic.BaseModel."
+            )
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
-        except PydanticUserError as error:
+        except (PydanticUserError, PydanticUndefinedAnnotation) as error:
             raise SkyvernConfigError(f"output_schema: pydantic cannot validate {kind!r}: {error.message}") from error
+        except Exception as error:  # what annotations and the model's own hooks raise
+            raise SkyvernConfigError(
+                f"output_schema: pydantic cannot validate {kind!r}: {type(error).__name__}: {error}"
+            ) from error
+
+    def check(self) -> None:
+        """Validate something: while the DAG file is read, a class may name others that follow it."""
+        from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+
+        try:
+            if hasattr(self._adapter, "rebuild"):  # from pydantic 2.10 on
+                self._adapter.rebuild(raise_errors=True)
+            self._adapter.validate_python(None)
+        except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+            raise SkyvernConfigError(f"output_schema: a type is not defined. {error.message}") from error
+        except Exception:  # noqa: BLE001  a model, and the author's own validators, may refuse this value in any way
+            return
 
     def validated(self, value: Any) -> Any:
         """
@@ -126,17 +159,23 @@ class TypeContract:
         What fits as Python values fits as JSON too, and takes less memory to find out.
         """
         from pydantic import ValidationError
+
+        try:
+            return self._adapter.dump_python(self._fitting(value), mode="json")
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_input=False)
+            raise Misfit((_path(detail["loc"]), _rule(detail)) for detail in details) from None
+        except Exception as error:  # what the author's own validators and serializers raise
+            raise Misfit(iter([("", f"the model itself failed with {type(error).__name__}")])) from error
+
+    def _fitting(self, value: Any) -> Any:
+        from pydantic import ValidationError
         from pydantic_core import to_json
 
         try:
-            fitting = self._adapter.validate_python(value)
+            return self._adapter.validate_python(value)
         except ValidationError:
-            try:
-                fitting = self._adapter.validate_json(to_json(value))
-            except ValidationError as error:
-                details = error.errors(include_url=False, include_input=False)
-                raise Misfit((_path(detail["loc"]), _rule(detail)) for detail in details) from None
-        return self._adapter.dump_python(fitting, mode="json")
+            return self._adapter.validate_json(to_json(fitted(value, [], xcom=False)))
 
 
 class JsonSchemaContract:
@@ -161,6 +200,16 @@ class JsonSchemaContract:
                 f"output_schema: is not a valid JSON Schema{where}: {shorten(error.message)}"
             ) from None
         self._validator: Validator = kind(plain, registry=Registry(), format_checker=kind.FORMAT_CHECKER)
+        _check_references(plain, kind)
+        self.check()
+
+    def check(self) -> None:
+        """Validate something of each type."""
+        try:
+            for sample in SAMPLES:
+                self._validator.is_valid(sample)
+        except RecursionError:
+            raise SkyvernConfigError("output_schema: a $ref leads back to itself.") from None
 
     def validated(self, value: Any) -> Any:
         """Return the value itself: a JSON Schema changes nothing."""
@@ -175,6 +224,50 @@ class JsonSchemaContract:
         if errors:
             raise Misfit((_path(error.absolute_path), _broken_rule(error)) for error in errors)
         return value
+
+
+def _old_models(kind: Any) -> Iterator[type[Any]]:
+    """Find models of pydantic 1 in a type; pydantic 2 validates with them, and cannot serialize them."""
+    seen: set[int] = set()
+    types = [kind]
+    while types:
+        found = types.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        types += get_args(found)
+        if isinstance(found, type):
+            if any(base.__module__.startswith("pydantic.v1") for base in found.__mro__):
+                yield found
+            fields = getattr(found, "model_fields", None) or {}
+            types += [field.annotation for field in fields.values()]
+            types += [field.type for field in getattr(found, "__dataclass_fields__", {}).values()]
+
+
+def _check_references(schema: Any, kind: Any) -> None:
+    """
+    Resolve each reference of a schema, also of those parts that few outputs reach.
+
+    :raises SkyvernConfigError: one leads nowhere, or out of the schema.
+    """
+    from referencing import Registry, Resource
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012, specification_with
+
+    specification = specification_with(kind.META_SCHEMA.get("$schema", ""), default=DRAFT202012)
+    root: Resource[Any] = specification.create_resource(schema)
+    pending = [(root, Registry[Any]().resolver_with_root(root))]
+    while pending:
+        resource, resolver = pending.pop()
+        for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
+            contents = resource.contents
+            reference = contents.get(keyword) if isinstance(contents, Mapping) else None
+            try:
+                if isinstance(reference, str):
+                    resolver.lookup(reference)
+            except Unresolvable:
+                raise SkyvernConfigError(f"output_schema: $ref {reference!r} is not within the schema.") from None
+        pending += [(part, resolver.in_subresource(part)) for part in resource.subresources()]
 
 
 def _schema_in(path: str, text: str) -> Any:

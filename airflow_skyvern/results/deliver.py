@@ -6,7 +6,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.compat.stores import add_input_to_lineage, add_output_to_lineage
-from airflow_skyvern.exceptions import SkyvernFilesMissing, SkyvernRunCanceled
+from airflow_skyvern.exceptions import SkyvernFilesMissing, SkyvernOutputError, SkyvernRunCanceled
+from airflow_skyvern.results.names import before_run_id
 from airflow_skyvern.results.options import FileOptions
 from airflow_skyvern.task import xcom
 
@@ -14,8 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_skyvern.models import Run
+    from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.results.run_files import StoredFile
     from airflow_skyvern.task.task_try import TaskTry
+
+
+ESCAPED = str.maketrans({"%": "%25", "#": "%23", "?": "%3F"})
+"""What would end the path in an address."""
 
 
 def file_options(task: Any) -> FileOptions:
@@ -23,19 +29,47 @@ def file_options(task: Any) -> FileOptions:
     return FileOptions(**{field.name: getattr(task, field.name) for field in fields(FileOptions)})
 
 
-def check_destination(task: Any) -> None:
+def check_delivery(task: Any, output: OutputOptions | None = None) -> None:
     """
-    Check, before a run is started, that there is a way to the place where its files will go.
+    Check, before a run is started, all that can be known about how its files and its output will be delivered.
 
-    :raises SkyvernConfigError: ``files_to`` is none, as its template shows now, or Airflow's provider for the store
-        is not installed.
+    That the schema of the output is one is checked when ``output`` is made.
+
+    :raises SkyvernConfigError: there is no way to a place, as the templates show now: no address, no provider for the
+        store, no connection, no bucket, or a store that does not keep what docs/files.md promises.
+    :raises SkyvernTransferError: a store cannot be reached.
+    :raises OSError: a folder cannot be written to.
     """
     options = file_options(task)
     options.check_destination(task.task_id)
     if options.files_to is not None:
         from airflow_skyvern.results.stores import store_at
 
-        store_at(options.files_to, options.files_conn_id)
+        store_at(before_run_id(options.files_to), options.files_conn_id).check(overwrite=options.overwrite)
+    if output is not None and output.file is not None:
+        output.file.check()
+
+
+def deliver_output(
+    task: Any,
+    task_try: TaskTry,
+    run: Run,
+    output: OutputOptions,
+    check_stop: Callable[[], object] = lambda: None,
+) -> Any:
+    """
+    Return what the task pushes as its value; the file that it is written to is known to lineage and outlets then.
+
+    :raises SkyvernOutputError: the output is not what was agreed; the evidence is stored.
+    """
+    try:
+        value = output.value_of(run, task.log)
+    except SkyvernOutputError:
+        deliver_evidence(task, task_try, run, check_stop)
+        raise
+    if output.file is not None:
+        _report(task, task_try, [value["path"]], {"skyvern_run_id": run.run_id, "output": value})
+    return value
 
 
 def deliver_files(
@@ -67,7 +101,10 @@ def deliver_files(
         raise
     if options.files_to is not None:
         task_try.publish_files(xcom.FILES, [file.as_xcom() for file in files])
-        _report(task, task_try, run, files, source)
+        if files and source is not None:
+            add_input_to_lineage(task.hook, source)
+        stored = [file.as_xcom() for file in files]
+        _report(task, task_try, [file.path for file in files], {"skyvern_run_id": run.run_id, "files": stored})
     if options.evidence:
         _store_evidence(task, task_try, run, check_stop)
     return files
@@ -105,13 +142,9 @@ def _store_evidence(task: Any, task_try: TaskTry, run: Run, check_stop: Callable
     task_try.publish_files(xcom.EVIDENCE, [file.as_xcom() for file in files])
 
 
-def _report(task: Any, task_try: TaskTry, run: Run, files: list[StoredFile], source: str | None) -> None:
-    """Tell lineage where the files come from and are, and the events of the task's outlets what they are."""
-    if files and source is not None:
-        add_input_to_lineage(task.hook, source)
-    for file in files:
-        address = file.path if "://" in file.path else f"file://{file.path}"
+def _report(task: Any, task_try: TaskTry, paths: list[str], extra: dict[str, Any]) -> None:
+    """Tell lineage where something is, and the events of the task's outlets what it is."""
+    addresses = [path if "://" in path else f"file://{path.translate(ESCAPED)}" for path in paths]
+    for address in addresses:
         add_output_to_lineage(task.hook, address)
-    task_try.add_to_outlet_events(
-        task.outlets, {"skyvern_run_id": run.run_id, "files": [file.as_xcom() for file in files]}
-    )
+    task_try.add_to_outlet_events(task.outlets, extra, addresses)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import chain
+from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.compat.sdk import conf
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernOutputTooLarge
+from airflow_skyvern.results.fitting import Change, fitted, fitted_for_xcom, log_changes
+from airflow_skyvern.results.formats import LOADED_AT_COLUMN, RUN_ID_COLUMN, Format, json_pieces
+from airflow_skyvern.results.names import before_run_id, with_run_id
+from airflow_skyvern.results.store_kinds import Address
 from airflow_skyvern.task.arguments import is_dynamic
 
 if TYPE_CHECKING:
@@ -21,46 +26,75 @@ LARGE = 2**20
 MAX_XCOM_BYTES = 32 * 2**20
 """On Airflow 3.3 with PostgreSQL, 20 MB took 21 s on a busy machine, and 64 MB exceeded the worker's timeouts."""
 
-NUL = rb"\u0000"
-
-ROWS = 1_000
-"""How many items of a long list are written at once."""
-
 REMEDY = 'output_to="s3://…/{{ run_id }}.json" writes it into a file instead.'
-
-RUN_ID = "{skyvern_run_id}"
-"""What stands for Skyvern's id of the run in ``output_to``; ``{{ run_id }}`` is Airflow's id of the DAG run."""
 
 
 @dataclass(frozen=True)
 class OutputFile:
     """
-    The file that an output is written to.
+    The file that an output is written to, in the form that its extension names.
 
     :param address: An absolute path, or the address of an object such as ``s3://bucket/folder/name.json``.
     :param conn_id: The Airflow connection for the store.
+    :param run_columns: Whether each row gets the id of the run and the time of loading.
     """
 
     address: str
     conn_id: str | None = None
+    run_columns: bool = False
 
-    def write(self, pieces: Iterable[bytes], run_id: str) -> dict[str, Any]:
+    @property
+    def format(self) -> Format:
+        """The form of the file."""
+        return Format.of(self.address)
+
+    def check(self) -> None:
         """
-        Write the file, in the place of one that an earlier try has written, and return the reference to it.
+        Check, before a run is started, that the file can be written, as far as that can be known.
 
-        It appears when it is complete, or not at all.
+        :raises SkyvernConfigError: this worker has no way to it, or cannot write this form.
         """
         from airflow_skyvern.results.stores import store_at
 
-        folder, _, name = self.address.replace(RUN_ID, run_id).rpartition("/")
-        store = store_at(folder or "/", self.conn_id)
-        digest, size = hashlib.sha256(), 0
+        self.format.check()
+        folder, _ = Address.of(self.address).split()
+        store_at(before_run_id(folder.text), self.conn_id).check(overwrite=True)
+
+    def write(self, value: Any, run_id: str) -> dict[str, Any]:
+        """
+        Write the file, in the place of one that an earlier try has written, and return the reference to it.
+
+        It appears when it is complete, or not at all. The same content is not written again.
+
+        :param value: Plain JSON.
+        """
+        from airflow_skyvern.results.stores import store_of
+
+        store, name = store_of(with_run_id(self.address, run_id), self.conn_id)
+        columns = _run_columns(run_id) if self.run_columns else None
+        pieces = partial(self.format.pieces, value, columns)
+        if store.size(name) is not None:
+            size, checksum = _measured(pieces())
+            if store.size(name) == size and store.checksum(name) == checksum:
+                return {"path": store.address(name), "size": size, "checksum": checksum}
         with store.sink(name, overwrite=True) as sink:
-            for piece in pieces:
-                sink.write(piece)
-                digest.update(piece)
-                size += len(piece)
-        return {"path": store.address(name), "size": size, "checksum": digest.hexdigest()}
+            size, checksum = _measured(pieces(), sink.write)
+        return {"path": store.address(name), "size": size, "checksum": checksum}
+
+
+def _measured(pieces: Iterable[bytes], write: Callable[[bytes], Any] = lambda _: None) -> tuple[int, str]:
+    """Write a file piece by piece, and return its size and sha256."""
+    digest, size = hashlib.sha256(), 0
+    for piece in pieces:
+        write(piece)
+        digest.update(piece)
+        size += len(piece)
+    return size, digest.hexdigest()
+
+
+def _run_columns(run_id: str) -> dict[str, Any]:
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {RUN_ID_COLUMN: run_id, LOADED_AT_COLUMN: now}
 
 
 def check_output_to(task_id: str, address: Any, *, has_output: bool = True) -> None:
@@ -83,6 +117,10 @@ def check_output_to(task_id: str, address: Any, *, has_output: bool = True) -> N
             f"Task {task_id!r}: output_to must be the absolute path of a file or the address of an object, such as "
             f"s3://bucket/folder/{{{{ run_id }}}}.json, not {address!r}."
         )
+    try:
+        Address.of(address).split()
+    except SkyvernConfigError as error:
+        raise SkyvernConfigError(f"Task {task_id!r}: output_to: {error}") from None
 
 
 def delivered(value: Any, run_id: str, file: OutputFile | None, log: Log) -> Any:
@@ -93,51 +131,15 @@ def delivered(value: Any, run_id: str, file: OutputFile | None, log: Log) -> Any
     :raises SkyvernOutputTooLarge: it is larger than what may go into XCom.
     """
     if file is None:
-        sizes, nuls = zip(*((len(piece), NUL in piece) for piece in json_pieces(value)), strict=True)
-        _check_size(sum(sizes), run_id, log)
-        return _without_nul(value) if any(nuls) else value
-    reference = file.write(json_pieces(value), run_id)
+        value = fitted_for_xcom(value, run_id, log)
+        _check_size(sum(map(len, json_pieces(value))), run_id, log)
+        return value
+    changes: list[Change] = []
+    value = fitted(value, changes, xcom=False)
+    log_changes(changes, run_id, "a file", log)
+    reference = file.write(value, run_id)
     log.info("Skyvern run %s: output of %d bytes written to %s", run_id, reference["size"], reference["path"])
     return reference
-
-
-def json_pieces(value: Any) -> Iterator[bytes]:
-    """Write a value as JSON in pieces: all of a large one at once would be in memory twice more."""
-    from pydantic_core import to_json
-
-    if isinstance(value, dict) and value:
-        yield from _enclosed(b"{}", _entries(value))
-    elif isinstance(value, list) and value:
-        yield from _enclosed(b"[]", _items(value))
-    else:
-        yield to_json(value)
-
-
-def _enclosed(brackets: bytes, parts: Iterator[Iterable[bytes]]) -> Iterator[bytes]:
-    yield brackets[:1]
-    for number, part in enumerate(parts):
-        if number:
-            yield b","
-        yield from part
-    yield brackets[1:]
-
-
-def _entries(value: dict[str, Any]) -> Iterator[Iterable[bytes]]:
-    from pydantic_core import to_json
-
-    for name, item in value.items():
-        yield chain((to_json(name), b":"), json_pieces(item))
-
-
-def _items(value: list[Any]) -> Iterator[Iterable[bytes]]:
-    """Write the items of a list; many of a long one, which is one of rows, make a piece."""
-    from pydantic_core import to_json
-
-    if len(value) < ROWS:
-        yield from map(json_pieces, value)
-    else:
-        for start in range(0, len(value), ROWS):
-            yield (to_json(value[start : start + ROWS])[1:-1],)
 
 
 def _check_size(size: int, run_id: str, log: Log) -> None:
@@ -154,14 +156,3 @@ def _check_size(size: int, run_id: str, log: Log) -> None:
             size / 1e6,
             REMEDY,
         )
-
-
-def _without_nul(value: Any) -> Any:
-    """Replace NUL characters, as in texts of damaged PDFs: PostgreSQL refuses them, and with them the whole XCom."""
-    if isinstance(value, str):
-        return value.replace("\x00", "\ufffd")
-    if isinstance(value, list):
-        return [_without_nul(item) for item in value]
-    if isinstance(value, dict):
-        return {_without_nul(name): _without_nul(item) for name, item in value.items()}
-    return value

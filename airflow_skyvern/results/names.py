@@ -23,8 +23,11 @@ DEFAULT_NAME = "file"
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(10)})
 """Names that Windows takes for devices, with any extension."""
 
-PLACEHOLDERS = ("index", "name", "extension")
+PLACEHOLDERS = ("index", "name", "extension", "skyvern_run_id")
 """What ``file_name`` may hold in braces."""
+
+RUN_ID = "{skyvern_run_id}"
+"""What stands for Skyvern's id of the run in names and addresses; ``{{ run_id }}`` is Airflow's id of the DAG run."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _AMBIGUOUS = re.compile(r'[?#*:"<>|%\[\]]')
@@ -56,14 +59,26 @@ def split_extension(name: str) -> tuple[str, str]:
     return name[: -len(extension)], extension
 
 
-def file_names(given: Sequence[str | None], template: str | None = None) -> list[str]:
+def with_run_id(template: str, run_id: str) -> str:
+    """Return an address or a name with Skyvern's id of the run in it."""
+    return template.replace(RUN_ID, run_id)
+
+
+def before_run_id(address: str) -> str:
+    """Return the folder of an address that is known before the run is: what stands above the run's id."""
+    known, found, _ = address.partition(RUN_ID)
+    return known.rpartition("/")[0] if found else address
+
+
+def file_names(given: Sequence[str | None], template: str | None = None, run_id: str = "") -> list[str]:
     """
     Return a safe name for each file, no two of them the same, also where upper and lower case are.
 
     :param given: The names that Skyvern has for the files.
     :param template: ``file_name`` after Jinja: ``{index}`` counts from 1, ``{name}`` is the file's own name
-        without its extension, ``{extension}`` its extension with the dot.
+        without its extension, ``{extension}`` its extension with the dot, ``{skyvern_run_id}`` the id of the run.
     """
+    template = None if template is None else with_run_id(template, run_id)
     taken: set[str] = set()
     names = []
     for index, name in enumerate(given, 1):

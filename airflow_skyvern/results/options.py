@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import urlsplit
 
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernFilesMissing
 from airflow_skyvern.results.names import PLACEHOLDERS, unknown_placeholders
+from airflow_skyvern.results.store_kinds import Address
 from airflow_skyvern.task.arguments import is_dynamic
 
 ExpectedFiles = int | tuple[int, int | None] | str | Sequence[str] | None
@@ -87,8 +87,12 @@ def _place(files_to: Any) -> str | None:
         return f"files_to must be a path or an address such as s3://bucket/folder, not {files_to!r}."
     if not files_to.startswith("/") and "://" not in files_to:
         return f"files_to must be an absolute path or an address such as s3://bucket/folder, not {files_to!r}."
-    if urlsplit(files_to).scheme in ("http", "https"):
+    if files_to.startswith(("http://", "https://")):
         return "files_to cannot be an http address; use an object store or a path."
+    try:
+        Address.of(files_to)
+    except SkyvernConfigError as error:
+        return f"files_to: {error}"
     return None
 
 
@@ -113,6 +117,8 @@ def _name(template: Any) -> str | None:
 
 def _expected(options: FileOptions) -> str | None:
     expected: Any = options.expect_files
+    if is_dynamic(expected):
+        return "expect_files is not templated: give it a number, (least, most), or name patterns such as ['*.pdf']."
     if expected is None or isinstance(expected, str):
         return None
     if isinstance(expected, int) and not isinstance(expected, bool):

@@ -49,7 +49,10 @@ class OutputOptions:
         schema = task.output_schema
         contract = None if schema is None else contract_of(schema, lambda path: _read_beside_dag(task, path))
         rerun = getattr(task, "rerun_on_invalid_output", False)
-        file = None if task.output_to is None else OutputFile(task.output_to, task.output_conn_id)
+        if contract is not None:
+            contract.check()
+        columns = getattr(task, "output_run_columns", False)
+        file = None if task.output_to is None else OutputFile(task.output_to, task.output_conn_id, columns)
         return cls(source=task.output_from, contract=contract, rerun=rerun, mask=task.mask_output, file=file)
 
     def value_of(self, run: Run, log: Log) -> Any:

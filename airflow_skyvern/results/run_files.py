@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import tenacity
 
-from airflow_skyvern.exceptions import SkyvernError, SkyvernTransferError
-from airflow_skyvern.results.names import file_names
+from airflow_skyvern.exceptions import SkyvernError, SkyvernFileConflict, SkyvernFileError, SkyvernTransferError
+from airflow_skyvern.results.names import file_names, with_run_id
 from airflow_skyvern.results.sources import RunFile, Source, downloads
 from airflow_skyvern.results.stores import Store, store_at
 from airflow_skyvern.results.transfer import OtherContent, Received, Transfer
@@ -105,7 +105,7 @@ class RunFiles:
         self._options.check_files(self._run.run_id, names, self._run.app_url)
         if self._options.files_to is None or not files:
             return []
-        return self._store_all(files, file_names(names, self._options.file_name))
+        return self._store_all(files, file_names(names, self._options.file_name, self._run.run_id))
 
     def bring_evidence(self) -> list[StoredFile]:
         """
@@ -146,7 +146,7 @@ class RunFiles:
     @cached_property
     def _store(self) -> Store:
         assert self._options.files_to is not None
-        return store_at(self._options.files_to, self._options.files_conn_id)
+        return store_at(with_run_id(self._options.files_to, self._run.run_id), self._options.files_conn_id)
 
     def _store_all(self, files: Sequence[RunFile], names: Sequence[str]) -> list[StoredFile]:
         source, store = self._source(), self._store
@@ -159,7 +159,7 @@ class RunFiles:
                 self._wait(pending)
         finally:
             source.close()
-        return self._results(pending)
+        return self._results(pending, names)
 
     @contextmanager
     def _threads(self, files: int) -> Iterator[ThreadPoolExecutor]:
@@ -184,19 +184,19 @@ class RunFiles:
             wait(pending, timeout=STOP_SECONDS)
             raise
 
-    def _results(self, pending: Sequence[Future[StoredFile]]) -> list[StoredFile]:
-        errors = [error for future in pending if (error := future.exception()) is not None]
-        if len(errors) > 1:
-            self._log.warning(
-                "Skyvern run %s: %d of its %d files could not be stored", self._run.run_id, len(errors), len(pending)
-            )
-        if errors:
-            raise errors[0]
+    def _results(self, pending: Sequence[Future[StoredFile]], names: Sequence[str]) -> list[StoredFile]:
+        failed = {name: error for name, future in zip(names, pending, strict=True) if (error := future.exception())}
+        if len(failed) > 1:
+            raise _all_of(
+                failed, f"Skyvern run {self._run.run_id}: {len(failed)} of its {len(pending)} files"
+            ) from next(iter(failed.values()))
+        for error in failed.values():
+            raise error
         return [future.result() for future in pending]
 
     def _store_one(self, source: Source, store: Store, file: RunFile, name: str) -> StoredFile:
         try:
-            return self._known(source, store, file, name) or self._fetch(source, store, file, name)
+            return self._known(source, store, file, name) or self._fetch_unless_stored(source, store, file, name)
         except (SkyvernError, _StopRequested):
             raise
         except Exception as error:  # what stores raise: OSError, and the errors of a dozen client libraries
@@ -204,6 +204,15 @@ class RunFiles:
                 f"Skyvern run {self._run.run_id}: could not store {store.address(name)}: "
                 f"{type(error).__name__}: {error}"
             ) from error
+
+    def _fetch_unless_stored(self, source: Source, store: Store, file: RunFile, name: str) -> StoredFile:
+        try:
+            return self._fetch(source, store, file, name)
+        except SkyvernFileConflict:
+            # Perhaps this task itself has stored it: an earlier try, or a write whose answer was lost.
+            if (stored := self._known(source, store, file, name)) is None:
+                raise
+            return stored
 
     def _known(self, source: Source, store: Store, file: RunFile, name: str) -> StoredFile | None:
         """Return what an earlier try has stored; None if the file has to be fetched."""
@@ -272,3 +281,12 @@ class RunFiles:
         if self._stop.is_set():
             raise _StopRequested
         self._check_stop()
+
+
+def _all_of(failed: Mapping[str, BaseException], what: str) -> SkyvernFileError:
+    """Make one error of several; it is retried if each of them would be."""
+    kinds = {type(error) for error in failed.values()}
+    transient = all(isinstance(error, SkyvernError) and error.transient for error in failed.values())
+    conflict = SkyvernFileConflict if kinds == {SkyvernFileConflict} else SkyvernFileError
+    named = " ".join(f"[{number}] {name}: {error}" for number, (name, error) in enumerate(failed.items(), 1))
+    return (SkyvernTransferError if transient else conflict)(f"{what} could not be stored. {named}")

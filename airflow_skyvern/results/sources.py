@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from airflow_skyvern.client import api
@@ -25,6 +26,8 @@ class RunFile:
     :param name: The name that Skyvern has for it.
     :param artifact_id: What it is read by; ids do not expire.
     :param address: A signed address, which expires; a secret.
+    :param number: Which one it is of those that Skyvern describes alike, in its order, from 0 on.
+    :param alike: How many these are.
     """
 
     name: str | None
@@ -32,6 +35,8 @@ class RunFile:
     checksum: str | None = None
     artifact_id: str | None = None
     address: str = field(default="", repr=False)
+    number: int = 0
+    alike: int = 1
 
     @classmethod
     def of(cls, file: DownloadedFile) -> RunFile:
@@ -43,6 +48,16 @@ class RunFile:
         """Whether there is an id, or an address that may be read."""
         return self.artifact_id is not None or self.address.startswith(("http://", "https://"))
 
+    @property
+    def place(self) -> str:
+        """The address without its signature, which each answer makes anew."""
+        return self.address.partition("?")[0]
+
+    @property
+    def description(self) -> tuple[object, ...]:
+        """What Skyvern says of it, apart from where it is."""
+        return self.name, self.size, self.checksum
+
 
 def downloads(run: Run) -> list[RunFile]:
     """
@@ -50,14 +65,19 @@ def downloads(run: Run) -> list[RunFile]:
 
     Servers list it in any order, and another one at the next request; the names of a retry must not depend on that.
     """
-    found = sorted(run.downloaded_files, key=_age)
-    return [RunFile.of(file) for file in found]
+    found = [RunFile.of(file) for file in sorted(run.downloaded_files, key=_age)]
+    total, before = Counter(file.description for file in found), Counter[object]()
+    numbered = []
+    for file in found:
+        numbered.append(replace(file, number=before[file.description], alike=total[file.description]))
+        before[file.description] += 1
+    return numbered
 
 
 def _age(file: DownloadedFile) -> tuple[object, ...]:
     when = file.modified_at.timestamp() if file.modified_at else 0.0
     artifact_id = file.artifact_id or ""  # counts up with time
-    return len(artifact_id), artifact_id, when, file.filename or ""
+    return len(artifact_id), artifact_id, when, file.filename or "", file.url.partition("?")[0]
 
 
 class Source:
@@ -96,7 +116,12 @@ class Source:
 
     def _current(self, file: RunFile) -> str:
         """Return the address that the run has now for a file: each answer signs anew."""
-        again = [found for found in self._fetch() if (found.name, found.checksum) == (file.name, file.checksum)]
-        if not again:
+        alike = [found for found in self._fetch() if found.description == file.description]
+        here = [found for found in alike if found.place == file.place] or alike
+        if not here:
             raise SkyvernResponseError(f"Skyvern does not list the file {file.name} of the run any more.")
-        return again[0].address
+        if len(here) > 1 and len(alike) != file.alike:
+            raise SkyvernResponseError(
+                f"Skyvern lists {len(alike)} files {file.name} of the run, and nothing tells which one is which."
+            )
+        return (here[0] if len(here) == 1 else alike[file.number]).address

@@ -1,26 +1,29 @@
 """
-Where files are stored so that each is there as a whole or not at all.
+Where files are stored so that each is there as a whole or not at all, and replaces no other one.
 
-In a folder, a file is written under a temporary name, flushed to the disk, and then given its own. In an object
-store, parts are uploaded, and the object appears when the upload is completed. A process that is killed leaves no
-half file under a name that anybody reads; its temporary file is removed when the file is stored again.
+:mod:`airflow_skyvern.results.store_kinds` says by what means each kind of store does that.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from airflow_skyvern.compat.sdk import AirflowNotFoundException, BaseHook
 from airflow_skyvern.compat.stores import object_storage_path
-from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernFileConflict
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernFileConflict, SkyvernTransferError
+from airflow_skyvern.results.store_kinds import Address, StoreKind
 
 PART_BYTES = 5 * 2**20
 """The size of a part of an upload: the smallest that S3 takes, as each file on its way holds one or two in memory."""
@@ -30,12 +33,11 @@ MOST_PARTS = 9_000
 
 READ_BYTES = 2**20
 
-PACKAGES = {
-    "s3": "apache-airflow-providers-amazon[s3fs]",
-    "gs": "apache-airflow-providers-google and gcsfs",
-    "abfs": "apache-airflow-providers-microsoft-azure",
-    "abfss": "apache-airflow-providers-microsoft-azure",
-}
+STALE_LOCK_SECONDS = 60.0
+"""Age of a lock, which is held for an instant, from which on the task that made it was killed."""
+
+PROBE = ".skyvern-probe"
+"""What is written, and removed, to see whether a server of S3's interface heeds conditions."""
 
 
 class Sink(Protocol):
@@ -51,6 +53,16 @@ class Store(ABC):
     @abstractmethod
     def address(self, name: str) -> str:
         """Return where a file of this name is, as other tasks read it."""
+
+    @abstractmethod
+    def check(self, *, overwrite: bool = False) -> None:
+        """
+        Check, before a run is started, that files can be stored here, as far as that can be known.
+
+        :param overwrite: Whether files may take the place of others.
+        :raises SkyvernConfigError: this place does not exist, or cannot keep what the documentation promises.
+        :raises SkyvernTransferError: the store does not answer.
+        """
 
     @abstractmethod
     def size(self, name: str) -> int | None:
@@ -73,7 +85,7 @@ class Store(ABC):
         """Make the error for a name that another file has."""
         return SkyvernFileConflict(
             f"{self.address(name)} exists and holds something else. Choose another files_to or file_name, for "
-            "example with {{ run_id }} in it, or set overwrite=True."
+            "example with {{ run_id }} or {skyvern_run_id} in it, or set overwrite=True."
         )
 
 
@@ -91,6 +103,14 @@ class FolderStore(Store):
         """Return the file's path."""
         return str(self._folder / name)
 
+    def check(self, *, overwrite: bool = False) -> None:
+        """Check that the folder, or what it will be made in, is a folder and can be written to."""
+        there = next(path for path in (self._folder, *self._folder.parents) if path.exists() or path.is_symlink())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "Not a folder, so no files can be stored in it", str(there))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "No files can be stored in this folder", str(there))
+
     def size(self, name: str) -> int | None:
         """Return the file's size."""
         try:
@@ -107,10 +127,9 @@ class FolderStore(Store):
     def sink(self, name: str, *, overwrite: bool = False, size: int | None = None) -> Iterator[Sink]:
         """Write under a temporary name, and rename at the end."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        prefix = f".skyvern-{hashlib.sha256(name.encode()).hexdigest()[:16]}-"
-        for left in self._folder.glob(f"{prefix}*.part"):
+        for left in self._folder.glob(f"{_prefix(name)}*.part"):
             left.unlink(missing_ok=True)
-        temporary = self._folder / f"{prefix}{secrets.token_hex(8)}.part"
+        temporary = self._folder / _temporary(name)
         try:
             with temporary.open("xb") as file:
                 yield file
@@ -132,29 +151,81 @@ class FolderStore(Store):
             except FileNotFoundError:  # another try of this task has taken over, and removed what this one wrote
                 raise
             except OSError:  # a file system without links
-                if target.exists():
-                    raise self.conflict(name) from None
-                temporary.rename(target)
+                self._rename_alone(temporary, target)
         _flush_folder(self._folder)
 
+    def _rename_alone(self, temporary: Path, target: Path) -> None:
+        """Rename while no other task does: of two that find the name free, only one makes the lock."""
+        lock = self._folder / f"{_prefix(target.name)}.lock"
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - lock.stat().st_mtime > STALE_LOCK_SECONDS:
+                lock.unlink(missing_ok=True)
+        try:
+            lock.open("xb").close()
+        except FileExistsError:
+            raise self.conflict(target.name) from None
+        try:
+            if target.exists():
+                raise self.conflict(target.name)
+            temporary.rename(target)
+        finally:
+            lock.unlink(missing_ok=True)
 
-class ObjectStore(Store):
+
+class RemoteStore(Store):
     """
-    A prefix in an object store, reached as Airflow's ``ObjectStoragePath`` reaches it.
+    A place that Airflow's ``ObjectStoragePath`` reaches.
 
     :param address: For example ``s3://bucket/folder``.
     :param conn_id: The Airflow connection for the store; without it, what the machine's environment says.
     """
 
-    def __init__(self, address: str, conn_id: str | None = None) -> None:
-        root = object_storage_path(address.rstrip("/"), conn_id)
-        self._address = address.rstrip("/")
+    def __init__(self, address: Address, conn_id: str | None = None) -> None:
+        root = object_storage_path(address.text, conn_id)
+        self._kind = address.kind
+        self._address = address.text
         self._fs: Any = root.fs
         self._root = str(root.path).rstrip("/")
+        place = address.text.partition("://")[2]
+        if not place.endswith(self._root.lstrip("/")) and "@" not in place:
+            raise SkyvernConfigError(
+                f"{address.text!r}: its client reads {self._root!r}, so it cannot hold the characters # or ?."
+            )
 
     def address(self, name: str) -> str:
         """Return the object's address."""
         return f"{self._address}/{name}"
+
+    def check(self, *, overwrite: bool = False) -> None:
+        """Check that the bucket, container or folder can be reached."""
+        if not (overwrite or self._kind.can_create_only()):
+            raise SkyvernConfigError(
+                f"{self._address}: {self._kind.client} of this worker cannot keep from replacing other files; it can "
+                f"from {self._kind.client_since} on. Install that, or set overwrite=True."
+            )
+        try:
+            self._reach()
+        except FileNotFoundError:
+            raise SkyvernConfigError(f"{self._address}: {self._top!r} does not exist there.") from None
+        except PermissionError:  # to write may be allowed without what reading about a bucket takes
+            pass
+        except SkyvernConfigError:
+            raise
+        except Exception as error:  # what the clients raise: OSError, and the errors of a dozen libraries
+            if "forbidden" not in str(error).casefold():
+                raise SkyvernTransferError(
+                    f"{self._address}: the store cannot be reached, so no run is started. "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+
+    def _reach(self) -> None:
+        self._fs.invalidate_cache()
+        self._fs.info(self._top)
+
+    @property
+    def _top(self) -> str:
+        """The bucket or container."""
+        return self._root.partition("/")[0]
 
     def size(self, name: str) -> int | None:
         """Ask the store."""
@@ -170,48 +241,254 @@ class ObjectStore(Store):
         with self._fs.open(self._path(name), "rb", block_size=PART_BYTES, cache_type="readahead") as file:
             return _sha256(file)
 
-    @contextmanager
-    def sink(self, name: str, *, overwrite: bool = False, size: int | None = None) -> Iterator[Sink]:
-        """Upload in parts, and complete the upload at the end."""
-        file = self._fs.open(
-            self._path(name), "wb", block_size=max(PART_BYTES, (size or 0) // MOST_PARTS), autocommit=False
-        )
-        try:
-            yield file
-            file.close()  # uploads the last part; the object appears with commit()
-            self._check_free(name, overwrite=overwrite)
-            file.commit()
-        except BaseException:
-            # Closing it would complete the object with what is there, and so would its garbage collection.
-            file.closed = True
-            with contextlib.suppress(Exception):
-                file.discard()
-            raise
-
-    def _check_free(self, name: str, *, overwrite: bool) -> None:
-        if not overwrite and self.size(name) is not None:
-            raise self.conflict(name)
-
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
 
+class ObjectStore(RemoteStore):
+    """A prefix in an object store."""
+
+    def check(self, *, overwrite: bool = False) -> None:
+        """Check also that a server which is not Amazon's heeds the condition of a write."""
+        super().check(overwrite=overwrite)
+        if self._other_endpoint and not overwrite:
+            self._check_conditions()
+
+    @property
+    def _other_endpoint(self) -> str | None:
+        """The address of a server of S3's interface that is not Amazon's."""
+        endpoint = getattr(self._fs, "endpoint_url", None) if self._kind.client == "s3fs" else None
+        return endpoint if endpoint and not f"{urlsplit(endpoint).hostname}".endswith(".amazonaws.com") else None
+
+    def _check_conditions(self) -> None:
+        """Write an object twice; only one of the tasks that do this at the same time makes and removes it."""
+        if not self._made_probe():
+            return
+        try:
+            if self._made_probe():
+                raise SkyvernConfigError(
+                    f"{self._address}: the S3 server at {self._other_endpoint} ignores If-None-Match, so two tasks "
+                    "could replace each other's files. Use another store, or set overwrite=True."
+                )
+        finally:
+            with contextlib.suppress(Exception):  # who may write need not be allowed to delete
+                self._fs.rm_file(self._path(PROBE))
+
+    def _made_probe(self) -> bool:
+        try:
+            self._fs.pipe_file(self._path(PROBE), b"written by a task to check If-None-Match", mode="create")
+        except PermissionError as error:
+            raise SkyvernConfigError(f"{self._address}: files may not be stored there. {error}") from None
+        except Exception as error:  # the client has no error of its own for a condition that does not hold
+            if self.size(PROBE) is not None:
+                return False
+            raise SkyvernTransferError(
+                f"{self._address}: nothing can be stored there, so no run is started. {type(error).__name__}: {error}"
+            ) from error
+        return True
+
+    @contextmanager
+    def sink(self, name: str, *, overwrite: bool = False, size: int | None = None) -> Iterator[Sink]:
+        """Send what is small in one request, else upload in parts, and complete the upload at the end."""
+        upload = _Upload(self._fs, self._path(name), max(PART_BYTES, (size or 0) // MOST_PARTS), overwrite=overwrite)
+        try:
+            yield upload
+        except BaseException:
+            upload.discard()
+            raise
+        try:
+            upload.complete()
+        except BaseException as error:
+            upload.discard()
+            if not overwrite and isinstance(error, Exception) and self.size(name) is not None:
+                raise self.conflict(name) from error
+            raise
+        if self._other_endpoint and not overwrite and not upload.is_still_there():
+            raise self.conflict(name)
+
+
+class _Upload:
+    """One object on its way: in memory until it is larger than a part, then in parts."""
+
+    def __init__(self, fs: Any, path: str, part: int, *, overwrite: bool) -> None:
+        self._fs = fs
+        self._path = path
+        self._part = part
+        self._overwrite = overwrite
+        self._start = bytearray()
+        self._file: Any = None
+
+    def write(self, data: bytes) -> None:
+        if self._file is None and len(self._start) + len(data) <= self._part:
+            self._start += data
+            return
+        if self._file is None:
+            mode = "wb" if self._overwrite else "xb"
+            self._file = self._fs.open(self._path, mode, block_size=self._part, autocommit=False)
+            self._file.write(bytes(self._start))
+            self._start.clear()
+        self._file.write(data)
+
+    def complete(self) -> None:
+        if self._file is None:
+            mode = "overwrite" if self._overwrite else "create"
+            self._fs.pipe_file(self._path, bytes(self._start), mode=mode)
+            return
+        self._file.close()  # sends the last part; of Azure's client this is the commit, too
+        self._file.commit()
+
+    def is_still_there(self) -> bool:
+        """
+        Return whether an upload in parts is what has the name now.
+
+        Some servers of S3's interface check the condition and complete the upload in two steps, so that two uploads
+        may both be completed; what is there then is that of the second.
+        """
+        parts = getattr(self._file, "parts", None)
+        if not parts:
+            return True
+        self._fs.invalidate_cache()
+        digests = b"".join(bytes.fromhex(part["ETag"].strip('"')) for part in parts)
+        tag = f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
+        return bool(tag == str(self._fs.info(self._path).get("ETag")).strip('"'))
+
+    def discard(self) -> None:
+        """Leave nothing: closing the file would complete the object, and so would its garbage collection."""
+        if self._file is None:
+            return
+        self._file.closed = True
+        with contextlib.suppress(Exception):
+            self._file.discard()
+
+
+class SftpStore(RemoteStore):
+    """A folder of an SFTP server, made when it is missing."""
+
+    def _reach(self) -> None:
+        """Check that the folder, or what it will be made in, is a folder."""
+        parts = self._root.split("/")
+        ancestors = ("/".join(parts[:count]) or "/" for count in range(len(parts), 0, -1))
+        there = next(path for path in ancestors if path == "/" or self._fs.exists(path))
+        if self._fs.info(there)["type"] not in ("directory", "link"):
+            raise SkyvernConfigError(f"{self._address}: {there} is not a folder, so no files can be stored in it.")
+
+    @contextmanager
+    def sink(self, name: str, *, overwrite: bool = False, size: int | None = None) -> Iterator[Sink]:
+        """Write under a temporary name, and rename at the end."""
+        self._fs.makedirs(self._root, exist_ok=True)
+        prefix = _prefix(name)
+        for left in self._fs.ls(self._root, detail=False):
+            if left.rpartition("/")[2].startswith(prefix):
+                self._remove(left)
+        temporary = self._path(_temporary(name))
+        try:
+            with self._fs.open(temporary, "wb") as file:
+                yield file
+                with contextlib.suppress(Exception):  # an extension of OpenSSH's
+                    file.fsync()
+            if overwrite:
+                self._channel("posix_rename", temporary, self._path(name))
+            else:
+                self._publish(temporary, name)
+        finally:
+            self._remove(temporary)
+
+    def _publish(self, temporary: str, name: str) -> None:
+        """Give a file its name, unless something has it: a link fails then, and so must a rename of SFTP."""
+        target = self._path(name)
+        try:
+            self._channel("link", temporary, target)
+        except Exception as error:  # noqa: BLE001  what servers answer for a name that is taken differs
+            self._raise_if_taken(name, error)
+            try:
+                self._channel("rename", temporary, target)
+            except Exception as second:
+                self._raise_if_taken(name, second)
+                raise
+
+    def _raise_if_taken(self, name: str, error: Exception) -> None:
+        if self.size(name) is not None:
+            raise self.conflict(name) from error
+
+    def _channel(self, method: str, *paths: str) -> None:
+        """Call what sshfs has no method for."""
+        from fsspec.asyn import sync
+
+        async def call() -> None:
+            async with self._fs._pool.get() as channel:  # noqa: SLF001  there is no other way to it
+                await getattr(channel, method)(*paths)
+
+        sync(self._fs.loop, call)
+
+    def _remove(self, path: str) -> None:
+        with contextlib.suppress(Exception):
+            self._fs.rm_file(path)
+
+
 def store_at(address: str, conn_id: str | None = None) -> Store:
     """
-    Return the store for ``files_to``: an absolute path, ``file://``, or the address of an object store.
+    Return the store for ``files_to``: an absolute path, ``file://``, or the address of another store.
 
-    :raises SkyvernConfigError: Airflow's provider for this kind of store is not installed, or its connection wrong.
+    :raises SkyvernConfigError: it is no address of a store that is known, Airflow's provider for it is not installed,
+        or there is no such connection.
+    :raises SkyvernTransferError: the store cannot be reached.
     """
-    url = urlsplit(address)
-    if url.scheme in ("", "file", "local"):
-        return FolderStore(Path(unquote(url.path) if url.scheme else address))
+    return _store(Address.of(address), conn_id)
+
+
+def store_of(address: str, conn_id: str | None = None) -> tuple[Store, str]:
+    """Return the store of one file, and the file's name in it; see :func:`store_at`."""
+    folder, name = Address.of(address).split()
+    return _store(folder, conn_id), name
+
+
+def _store(address: Address, conn_id: str | None) -> Store:
+    kind = address.kind
+    if kind.protocol == "folder":
+        return FolderStore(Path(address.path or "/"))
+    _check_connection(address, conn_id)
     try:
-        return ObjectStore(address, conn_id)
-    except (ImportError, ValueError) as error:
-        packages = PACKAGES.get(url.scheme, "the Airflow provider for it")
+        return (SftpStore if kind.protocol == "sftp" else ObjectStore)(address, conn_id)
+    except SkyvernConfigError:
+        raise
+    except (ImportError, ValueError, TypeError) as error:
+        if isinstance(error, ImportError) or not _is_installed(kind):
+            raise SkyvernConfigError(
+                f"This worker has no way to {address.scheme}:// addresses ({error}). Install {kind.install}."
+            ) from error
         raise SkyvernConfigError(
-            f"files_to: this worker has no way to {url.scheme}:// addresses ({error}). Install {packages}."
+            f"{address.text}: the connection {conn_id or 'of the environment'} does not open it. {error}"
         ) from error
+    except Exception as error:  # what the clients raise
+        raise SkyvernTransferError(
+            f"{address.text}: the store cannot be reached. {type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_connection(address: Address, conn_id: str | None) -> None:
+    """Without this, some providers would go on without credentials."""
+    named = address.text.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    try:
+        for name in filter(None, (conn_id, named)):
+            BaseHook.get_connection(name)
+    except AirflowNotFoundException as error:
+        raise SkyvernConfigError(f"{address.text}: there is no such connection: {error}") from None
+
+
+def _is_installed(kind: StoreKind) -> bool:
+    try:
+        version(kind.client or "")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _prefix(name: str) -> str:
+    return f".skyvern-{hashlib.sha256(name.encode()).hexdigest()[:16]}-"
+
+
+def _temporary(name: str) -> str:
+    return f"{_prefix(name)}{secrets.token_hex(8)}.part"
 
 
 def _sha256(file: Any) -> str:

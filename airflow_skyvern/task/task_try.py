@@ -13,6 +13,7 @@ from uuid import UUID
 
 from airflow_skyvern import compat
 from airflow_skyvern.compat import tries
+from airflow_skyvern.compat.stores import asset, is_asset_alias
 from airflow_skyvern.task import xcom
 from airflow_skyvern.task.current_try import CurrentTry
 from airflow_skyvern.task.deferral import note_of
@@ -165,12 +166,23 @@ class TaskTry:
         """Push what a person has answered."""
         self._ti.xcom_push(key=xcom.APPROVAL, value=dict(note))
 
-    def add_to_outlet_events(self, outlets: Iterable[Any], extra: Mapping[str, Any]) -> None:
-        """Put something into the extra of the asset events that this task's success makes."""
+    def add_to_outlet_events(
+        self, outlets: Iterable[Any], extra: Mapping[str, Any], addresses: Iterable[str] = ()
+    ) -> None:
+        """
+        Put something into the extra of the asset events that this task's success makes.
+
+        :param addresses: What an asset alias among the outlets gets an event for, each.
+        """
         events: Any = self._context.get("outlet_events")
         for outlet in outlets:
-            if events is not None and hasattr(outlet, "uri"):
+            if events is None:
+                continue
+            if hasattr(outlet, "uri"):
                 events[outlet].extra.update(extra)
+            elif is_asset_alias(outlet):
+                for address in addresses:
+                    events[outlet].add(asset(address), extra=dict(extra))
 
     def published_run_id(self) -> str | None:
         """Return the run id that this task pushed before it was deferred."""

@@ -77,7 +77,14 @@ def connections(skyvern: str, s3: S3Server) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def session_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def s3() -> Iterator[S3Server]:
+    with S3Server() as server:
+        server.create(BUCKET)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def session_rig(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     async def handle(exchange: Exchange) -> None:
         if exchange.kind == "content":
             await found.on_content(exchange)
@@ -85,7 +92,6 @@ def session_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     home = tmp_path_factory.mktemp("skyvern")
     with (
         pytest.MonkeyPatch.context() as patch,
-        S3Server() as s3,
         SkyvernServer(home, SKYVERN_VENV) as skyvern,
         FaultProxy(skyvern.base_url, skyvern.api_key, handle) as proxy,
     ):
@@ -93,7 +99,6 @@ def session_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         found = Rig(s3, skyvern, proxy, connections(proxy.url, s3))
         for name, value in found.connections.items():
             patch.setenv(name, value)
-        s3.create(BUCKET)
         yield found
 
 

@@ -67,7 +67,10 @@ def test_output_to_is_a_template() -> None:
 
 
 def test_a_failure_to_write_keeps_the_run_for_the_retry(skyvern: FakeSkyvern, tmp_path: Path) -> None:
-    (tmp_path / "folder").write_text("a file where a folder is needed")
+    def take_the_place() -> None:
+        (tmp_path / "folder").write_text("a file where a folder is needed")
+
+    skyvern.next("POST", "/v1/run/workflows", take_the_place)
     workflow_id = skyvern.workflow(output=OUTPUT)
     ti = FakeTaskInstance()
     ti.max_tries = 1

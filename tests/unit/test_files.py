@@ -19,14 +19,17 @@ from airflow_skyvern.exceptions import (
     SkyvernConfigError,
     SkyvernFileConflict,
     SkyvernFilesMissing,
+    SkyvernResponseError,
     SkyvernRunCanceled,
     SkyvernRunFailed,
     SkyvernTransferError,
     SkyvernWaitTimeout,
 )
 from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.models import DownloadedFile, Run
 from airflow_skyvern.operators import SkyvernDownloadFilesOperator, SkyvernRunWorkflowOperator
 from airflow_skyvern.results import deliver, evidence, run_files
+from airflow_skyvern.results.sources import RunFile, Source, downloads
 from airflow_skyvern.sensors import SkyvernRunSensor
 from dev.fake.records import Media
 from tests.support.file_server import FileServer
@@ -270,7 +273,7 @@ def test_a_recording_that_skyvern_does_not_give_out_is_told_of(
 def test_evidence_that_cannot_be_stored_does_not_hide_how_the_run_ended(
     skyvern: FakeSkyvern, tmp_path: Path, task_log: TaskLog
 ) -> None:
-    (tmp_path / "a file").write_bytes(b"")
+    skyvern.next("POST", START, (tmp_path / "a file").touch)
     workflow_id = skyvern.workflow(plan=("running", "failed"), media=PICTURES)
     with pytest.raises(SkyvernRunFailed):
         run_task(partial(make, workflow_id, files_to=f"{tmp_path}/a file/folder", screenshots=True))
@@ -445,3 +448,49 @@ def test_lineage_is_told_of_the_workflow_that_the_files_come_from(
 def test_a_lineage_that_refuses_an_address_does_not_fail_the_task() -> None:
     add_output_to_lineage(SkyvernHook(), "file:///tmp/a.pdf")
     add_output_to_lineage(SkyvernHook(), "nonsense")
+
+
+def test_each_file_that_could_not_be_stored_is_named(skyvern: FakeSkyvern, tmp_path: Path) -> None:
+    run_id = ended(skyvern, artifacts={"a.pdf": PDF, "b.csv": CSV, "c.txt": b"c"})
+    for name in ("a.pdf", "c.txt"):
+        (tmp_path / name).write_bytes(b"another")
+    with pytest.raises(AirflowFailException, match=r"2 of its 3 files .* \[1\] a\.pdf: .*c\.txt: "):
+        download(run_id, tmp_path)
+    assert stored(tmp_path)["b.csv"] == CSV
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_output_that_does_not_fit_leaves_its_evidence(skyvern: FakeSkyvern, tmp_path: Path) -> None:
+    workflow_id = skyvern.workflow(output={"rows_output": "none"}, media=PICTURES)
+    more = {"output_from": "rows", "output_schema": list[int], "screenshots": True, "files_to": str(tmp_path)}
+    with pytest.raises(AirflowFailException, match="is not what output_schema and output_from say"):
+        run_task(partial(make, workflow_id, **more))
+    assert any("screenshot" in name for name in stored(tmp_path))
+
+
+def test_two_files_that_skyvern_describes_alike_stay_two_when_their_addresses_expire(tmp_path: Path) -> None:
+    def listed(signature: int) -> list[DownloadedFile]:
+        places = [f"https://store/{place}?sig={signature}" for place in ("b/1", "a/2", "a/3")]
+        names = ["same.pdf", "same.pdf", "other.pdf"]
+        return [DownloadedFile(url=url, filename=name) for url, name in zip(places, names, strict=True)]
+
+    source = object.__new__(Source)
+    before = downloads(Run(run_id="wr_1", status="completed", downloaded_files=listed(1)))
+    after = downloads(Run(run_id="wr_1", status="completed", downloaded_files=listed(2)[::-1]))
+    source._fetch = lambda: after
+    renewed = [source._current(file) for file in before]
+    assert renewed == [file.address.replace("sig=1", "sig=2") for file in before]
+    assert len(set(renewed)) == 3
+
+
+def test_files_that_nothing_tells_apart_are_told_by_their_order_or_not_at_all() -> None:
+    def listed(*names: str) -> list[RunFile]:
+        files = [DownloadedFile(url=f"https://store/get?id={name}", filename="same.pdf") for name in names]
+        return downloads(Run(run_id="wr_1", status="completed", downloaded_files=files))
+
+    source = object.__new__(Source)
+    source._fetch = lambda: listed("1b", "2b")
+    assert [source._current(file)[-2:] for file in listed("1a", "2a")] == ["1b", "2b"]
+    source._fetch = lambda: listed("1b", "2b", "3b")
+    with pytest.raises(SkyvernResponseError, match="nothing tells which one is which"):
+        source._current(listed("1a", "2a")[0])

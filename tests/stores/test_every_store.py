@@ -1,0 +1,195 @@
+"""What docs/files.md promises of each store, with a real server or an emulator of each: see `STORES`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernFileConflict, SkyvernTransferError
+from airflow_skyvern.results.store_kinds import BY_SCHEME, KINDS
+from airflow_skyvern.results.stores import PART_BYTES, Store, store_at
+from dev.other_stores import AzureServer, GoogleServer, SftpServer
+from dev.process import RigError
+from tests.stores.conftest import BUCKET
+
+if TYPE_CHECKING:
+    from dev.object_store import S3Server
+
+Open = Callable[[str], Store]
+STORES = ("file", "s3", "abfs", "gs", "sftp")
+PAIRS = 20
+
+
+def conditions_in_parts(scheme: str) -> bool:
+    """Whether the emulator heeds the condition of a file that is sent in parts."""
+    return scheme != "gs"
+
+
+@pytest.fixture(scope="module")
+def stores(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The address of each store and the id of its connection, as far as its server can be had here."""
+    from airflow.sdk.io import attach
+
+    found = {"file": f"file://{tmp_path_factory.mktemp('folders')}", "s3": f"s3://s3_every@{BUCKET}"}
+    with ExitStack() as running, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # else its client asks by gRPC, for a minute each
+        patch.setenv("AIRFLOW_CONN_S3_EVERY", json.dumps(s3.connection))
+        sftp = running.enter_context(SftpServer())
+        patch.setenv("AIRFLOW_CONN_SFTP_EVERY", json.dumps(sftp.connection))
+        found["sftp"] = "sftp://sftp_every@rig/data"
+        servers: dict[str, Callable[[], Any]] = {"abfs": AzureServer, "gs": GoogleServer}
+        for scheme, server in servers.items():
+            with suppress(RigError):
+                client = running.enter_context(server()).client
+                client.mkdir(BUCKET)
+                attach(scheme, fs=client)
+                found[scheme] = f"{scheme}://{BUCKET}"
+        yield found
+
+
+@pytest.fixture(params=STORES)
+def scheme(request: pytest.FixtureRequest, stores: dict[str, str]) -> str:
+    if request.param not in stores:
+        pytest.skip(f"no server for {request.param} here")
+    return str(request.param)
+
+
+@pytest.fixture
+def place(scheme: str, stores: dict[str, str], request: pytest.FixtureRequest) -> str:
+    return f"{stores[scheme]}/{request.node.originalname}/{os.urandom(4).hex()}"
+
+
+def put(store: Store, name: str, content: bytes, **more: Any) -> None:
+    with store.sink(name, **more) as sink:
+        for start in range(0, len(content), 2**18):
+            sink.write(content[start : start + 2**18])
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_every_store_of_the_table_is_tried_or_named_as_unproven() -> None:
+    assert {BY_SCHEME[scheme] for scheme in STORES} == {kind for kind in KINDS if kind.proven_with}
+
+
+@pytest.mark.parametrize("size", [0, 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES])
+def test_a_file_is_there_when_it_is_whole_and_stays_what_it_is(place: str, scheme: str, size: int) -> None:
+    content, store = os.urandom(size), store_at(place)
+    store.check()
+    with store.sink("a b#ü.bin") as sink:
+        for start in range(0, size, 2**18):
+            sink.write(content[start : start + 2**18])
+        assert store.size("a b#ü.bin") is None
+    assert (store.size("a b#ü.bin"), store.checksum("a b#ü.bin")) == (size, sha256(content))
+    if size > PART_BYTES and not conditions_in_parts(scheme):
+        return
+    with pytest.raises(SkyvernFileConflict, match="exists and holds something else"):
+        put(store, "a b#ü.bin", b"other" + content)
+    assert store.checksum("a b#ü.bin") == sha256(content)
+    put(store, "a b#ü.bin", b"other" + content, overwrite=True)
+    assert store.checksum("a b#ü.bin") == sha256(b"other" + content)
+
+
+@pytest.mark.parametrize("size", [1_000, 2 * PART_BYTES + 1])
+def test_nothing_is_left_of_a_file_whose_writer_fails(place: str, size: int) -> None:
+    store = store_at(place)
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="no more arrives"):
+            fail_after(store, size, overwrite=overwrite)
+    assert store.size("x") is None
+    put(store, "x", b"whole")
+    assert store.checksum("x") == sha256(b"whole")
+    assert names_in(store) <= {"x"}
+
+
+def fail_after(store: Store, size: int, *, overwrite: bool) -> None:
+    with store.sink("x", overwrite=overwrite) as sink:
+        sink.write(b"x" * size)
+        raise ValueError("no more arrives")
+
+
+def names_in(store: Store) -> set[str]:
+    from airflow.sdk import ObjectStoragePath
+
+    folder = ObjectStoragePath(store.address("x")).parent
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("size", [1_000, PART_BYTES + 1_000])
+def test_of_two_tasks_that_store_one_name_exactly_one_does(place: str, scheme: str, size: int) -> None:
+    if size > PART_BYTES and not conditions_in_parts(scheme):
+        pytest.skip("the emulator does not")
+    pairs = PAIRS if size == 1_000 else 6
+    outcomes: Counter[tuple[str, ...]] = Counter()
+    for number in range(pairs):
+        outcomes[pair(place, f"{number}.bin", size)] += 1
+    print(f"{scheme}, {size} bytes: {dict(outcomes)}")
+    assert outcomes == {("conflict", "stored"): pairs}
+
+
+def pair(place: str, name: str, size: int) -> tuple[str, ...]:
+    """Let two tasks store different files of one name at the same time, and say how each ended."""
+    begin = threading.Barrier(2)
+    ended: dict[bytes, str] = {}
+
+    def store(content: bytes) -> None:
+        try:
+            with store_at(place).sink(name) as sink:
+                sink.write(content)
+                begin.wait(60)
+            ended[content] = "stored"
+        except (
+            SkyvernFileConflict,
+            FileNotFoundError,
+        ):  # in a folder the second writer ends the first; a retry finds it
+            ended[content] = "conflict"
+        except Exception as error:  # noqa: BLE001  the test says which
+            ended[content] = f"{type(error).__name__}: {error}"
+
+    threads = [threading.Thread(target=store, args=(mark * size,)) for mark in (b"1", b"2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    there = store_at(place).checksum(name)
+    assert all(sha256(content) == there for content, end in ended.items() if end == "stored")
+    return tuple(sorted(ended.values()))
+
+
+def test_a_bucket_that_does_not_exist_is_found_before_a_run(stores: dict[str, str]) -> None:
+    for scheme in {"s3", "abfs", "gs"} & stores.keys():
+        with pytest.raises(SkyvernConfigError, match="'nobody-made-this' does not exist there"):
+            store_at(f"{stores[scheme].replace(BUCKET, 'nobody-made-this')}/x").check()
+
+
+def test_a_file_in_the_place_of_a_folder_is_found_before_a_run(stores: dict[str, str]) -> None:
+    put(store_at(stores["sftp"]), "file", b"x")
+    with pytest.raises(SkyvernConfigError, match="is not a folder"):
+        store_at(f"{stores['sftp']}/file/folder").check()
+
+
+def test_a_store_that_does_not_answer_is_found_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"conn_type": "sftp", "host": "127.0.0.1", "port": 9, "login": "x", "password": "x"}
+    monkeypatch.setenv("AIRFLOW_CONN_SFTP_AWAY", json.dumps(given))
+    with pytest.raises(SkyvernTransferError, match="cannot be reached"):
+        store_at("sftp://sftp_away@rig/data").check()
+
+
+def test_an_unknown_connection_is_no_anonymous_access() -> None:
+    for address, conn_id in ((f"s3://{BUCKET}/x", "nobody_made_this"), (f"s3://nobody_made_this@{BUCKET}/x", None)):
+        with pytest.raises(SkyvernConfigError, match="no such connection"):
+            store_at(address, conn_id)
+
+
+def test_a_server_that_heeds_conditions_keeps_no_probe(stores: dict[str, str], s3: S3Server) -> None:
+    store_at(f"{stores['s3']}/probed").check()
+    assert s3.objects(BUCKET, "probed/") == {}
