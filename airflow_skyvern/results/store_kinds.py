@@ -84,8 +84,6 @@ KINDS = (
         install="apache-airflow-providers-google and gcsfs",
         client="gcsfs",
         client_since="2024.12.0",
-        proven_with="fake-gcs-server, up to 5 MiB; it ignores conditions on resumable uploads, so larger files are "
-        "unproven",
     ),
     StoreKind(
         "Azure Blob Storage, Data Lake Gen2",
