@@ -276,9 +276,11 @@ class SkyvernHook(BaseHook):
         except SkyvernNotFoundError as error:
             return await self.asend(api.get_run_despite(error, run_id))
 
-    def emergency_client(self, timeout: float = 3.5) -> SkyvernClient | None:
+    def emergency_client(self, timeout: float = 3.5, *, observed: bool = False) -> SkyvernClient | None:
         """
         Make a client for a signal handler: one attempt per call, each within ``timeout`` seconds.
+
+        :param observed: Whether its requests are counted, which a signal handler must not do.
 
         The interrupted code may hold a lock of the shared client or be in the middle of a request to Airflow,
         so neither is touched: the settings are those that the hook already has. None if it has none yet, and
@@ -287,7 +289,8 @@ class SkyvernHook(BaseHook):
         client = self._client
         if client is None:
             return None
-        return SkyvernClient(client.settings.within(timeout), retry=RetryPolicy(attempts=1))
+        observe = self.observe if observed else None
+        return SkyvernClient(client.settings.within(timeout), retry=RetryPolicy(attempts=1), observe=observe)
 
     def observe(self, call: Call[Any], error: SkyvernError | None) -> None:
         """Count a request of this connection in Airflow's metrics."""

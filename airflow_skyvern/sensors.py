@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_skyvern import compat
-from airflow_skyvern.client.durations import interval_of, seconds_of
 from airflow_skyvern.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -18,6 +17,7 @@ from airflow_skyvern.compat.sdk import (
     PokeReturnValue,
     conf,
 )
+from airflow_skyvern.durations import interval_of, seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.contract import check_schema

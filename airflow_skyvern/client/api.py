@@ -17,7 +17,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from airflow_skyvern.client import answers
 from airflow_skyvern.client.calls import Call, delete, get, given, paged, parser_of, path_segment, post
-from airflow_skyvern.client.limits import (
+from airflow_skyvern.client.workflow_api import tags_body
+from airflow_skyvern.limits import (
     LAST_RUNS_PAGE,
     LAST_SEARCH_PAGE,
     MOST_RUNS_OF_TAGS,
@@ -26,7 +27,6 @@ from airflow_skyvern.client.limits import (
     PAGE_SIZE,
     check_at_most,
 )
-from airflow_skyvern.client.workflow_api import tags_body
 from airflow_skyvern.models import (
     ACTIVE_STATUSES,
     Artifact,

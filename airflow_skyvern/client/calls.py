@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from airflow_skyvern.client.answers import ANY_WORDS
-from airflow_skyvern.client.limits import PAGE_SIZE
+from airflow_skyvern.limits import PAGE_SIZE
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.answers import Refusal

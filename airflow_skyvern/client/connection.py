@@ -14,9 +14,9 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from airflow_skyvern.client.durations import seconds_of
 from airflow_skyvern.client.environment import LARGEST_PORT, PROXY_SCHEMES, proxy_of
 from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, Settings
+from airflow_skyvern.durations import seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError
 
 EXTRAS = ("timeout", "proxy", "verify", "app_url")

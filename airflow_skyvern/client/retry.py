@@ -52,8 +52,11 @@ def may_repeat(call: Call[Any], error: SkyvernError) -> bool:
     """
     Return whether sending the call again can help and cannot do anything twice.
 
-    A call that starts something is repeated only where it certainly did nothing.
+    A call that starts something is repeated only where it certainly did nothing. Errors that are not about an answer,
+    as that another try has taken over, end the call.
     """
+    if not isinstance(error, SkyvernConnectionError | SkyvernAPIError):
+        return False
     return error.transient and (call.repeatable or did_nothing(error))
 
 

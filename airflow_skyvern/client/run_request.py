@@ -22,7 +22,9 @@ from pydantic import (
 )
 
 from airflow_skyvern.client.json_values import json_of
-from airflow_skyvern.client.limits import (
+from airflow_skyvern.client.proxy_locations import checked_name
+from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.limits import (
     LONGEST_ADDRESS,
     LONGEST_METADATA_KEY,
     LONGEST_METADATA_VALUE,
@@ -30,8 +32,6 @@ from airflow_skyvern.client.limits import (
     MOST_FILES,
     MOST_METADATA,
 )
-from airflow_skyvern.client.proxy_locations import checked_name
-from airflow_skyvern.exceptions import SkyvernConfigError
 
 
 def _location(value: Any) -> Any:

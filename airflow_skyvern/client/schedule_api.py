@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from airflow_skyvern.client import answers
 from airflow_skyvern.client.calls import Call, get, parser_of, path_segment, post
-from airflow_skyvern.client.limits import PAGE_SIZE
+from airflow_skyvern.limits import PAGE_SIZE
 from airflow_skyvern.models import Deleted, ListedSchedule, ScheduleDetails, SchedulePage, Schedules
 
 

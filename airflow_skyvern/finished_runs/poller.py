@@ -23,12 +23,12 @@ from weakref import WeakKeyDictionary
 
 from airflow_skyvern.client import api
 from airflow_skyvern.client.backoff import backoff, jittered
-from airflow_skyvern.client.limits import LAST_SEARCH_PAGE, MOST_WORKFLOWS, PAGE_SIZE
 from airflow_skyvern.client.retry import REFUSAL_PATIENCE
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.finished_runs.log import log_failure
 from airflow_skyvern.finished_runs.watermark import BEGINNING, OVERLAP, Row, Watermark, newest
 from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.limits import LAST_SEARCH_PAGE, MOST_WORKFLOWS, PAGE_SIZE
 from airflow_skyvern.models import ACTIVE_STATUSES, Run, RunSummary
 
 log = logging.getLogger(__name__)

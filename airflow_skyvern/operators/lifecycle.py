@@ -212,7 +212,7 @@ class RunLifecycle(BaseOperator):
         """Cancel second runs of the same start, if there are any; a few seconds at most, and never an error."""
         from airflow_skyvern.runs.twins import cancel_twins
 
-        client = self.hook.emergency_client() if self._group is not None else None
+        client = self.hook.emergency_client(observed=True) if self._group is not None else None
         if self._group is not None and client is not None:
             with client:
                 cancel_twins(client.send, self._group, run.run_id, self.log)

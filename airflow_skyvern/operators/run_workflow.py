@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_skyvern import compat
-from airflow_skyvern.client.durations import interval_of, seconds_of
 from airflow_skyvern.compat.sdk import AirflowException, conf
+from airflow_skyvern.durations import interval_of, seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.operators.lifecycle import REQUEST_FIELDS, RunLifecycle, trigger_class

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_skyvern.client.limits import LARGEST_UPLOAD
 from airflow_skyvern.compat.stores import object_storage_path
 from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.limits import LARGEST_UPLOAD
 from airflow_skyvern.task.arguments import is_dynamic
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern.client.limits import LONGEST_METADATA_VALUE, MOST_METADATA
 from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.limits import LONGEST_METADATA_VALUE, MOST_METADATA
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.limits import PAGE_SIZE
-from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernNotFoundError, SkyvernRequestError
+from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernAuthError, SkyvernRequestError
+from airflow_skyvern.limits import PAGE_SIZE
 from airflow_skyvern.models import ACTIVE_STATUSES
 from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_and_fetch
 from airflow_skyvern.runs.key import ENDS_WITH_TASK, ENDS_WITH_TASK_TAG, GROUP_TAG
-from airflow_skyvern.runs.lookup import TagsRefused
+from airflow_skyvern.runs.lookup import TagsRefused, is_missing_route
 from airflow_skyvern.runs.orphans import (
     UNKNOWN_TIME,
     Evidence,
@@ -159,8 +159,10 @@ def _with_tags(send: Send, rows: Iterable[RunSummary]) -> list[StartedRun]:
         some, left = left[:PAGE_SIZE], left[PAGE_SIZE:]
         try:
             tags = send(api.get_run_tags(row.run_id for row in some))
-        except SkyvernNotFoundError as error:
-            raise TagsRefused(str(error)) from error
+        except SkyvernAPIError as error:
+            if is_missing_route(error):
+                raise TagsRefused(str(error)) from error
+            raise
         found += [_started(row, tags.of(row.run_id)) for row in some]
     return found
 

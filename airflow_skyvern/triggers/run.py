@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_skyvern import compat, metrics
-from airflow_skyvern.client.durations import interval_of, moment_of
 from airflow_skyvern.client.retry import RETRY_INTERVAL
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
+from airflow_skyvern.durations import interval_of, moment_of
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.polling.poller import poller_of

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.limits import PAGE_SIZE
+from airflow_skyvern.limits import PAGE_SIZE
 from airflow_skyvern.runs.key import READABLE_TAGS, tag_value
 from airflow_skyvern.task import deferral, xcom
 from airflow_skyvern.task.pushed import Pushed, pushed_xcoms, value_of

@@ -13,7 +13,6 @@ from starlette.concurrency import run_in_threadpool
 from airflow_skyvern import compat
 from airflow_skyvern.client import api
 from airflow_skyvern.client.answers import NO_TAGS
-from airflow_skyvern.client.limits import PAGE_SIZE
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient
 from airflow_skyvern.exceptions import (
@@ -24,6 +23,7 @@ from airflow_skyvern.exceptions import (
     SkyvernRequestError,
 )
 from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.limits import PAGE_SIZE
 from airflow_skyvern.runs.key import TASK_TAG, task_tag
 from airflow_skyvern.runs.lookup import is_missing_route
 from airflow_skyvern.ui.cache import SharedCache

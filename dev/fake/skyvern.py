@@ -236,10 +236,11 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
         ids = [run_id for given in seen.query.get("workflow_run_ids", []) for run_id in given.split(",")]
         if len(set(ids)) > MOST_TAGGED:
             raise detail(400, f"At most {MOST_TAGGED} workflow run IDs may be requested at once")
-        known = [self.runs[run_id] for run_id in ids if run_id in self.runs]
+        tags = {run_id: self.runs[run_id].tags if run_id in self.runs else {} for run_id in ids}
         return {
             "run_tags": {
-                run.run_id: [{"key": key, "value": value} for key, value in sorted(run.tags.items())] for run in known
+                run_id: [{"key": key, "value": value} for key, value in sorted(own.items())]
+                for run_id, own in tags.items()
             }
         }
 

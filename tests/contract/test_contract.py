@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.limits import (
+from airflow_skyvern.client.run_request import RunRequest
+from airflow_skyvern.client.workflow_parameters import check_parameters, name_refused
+from airflow_skyvern.exceptions import (
+    SkyvernAPIError,
+    SkyvernAuthError,
+    SkyvernConfigError,
+    SkyvernNotFoundError,
+    SkyvernRequestError,
+)
+from airflow_skyvern.limits import (
     LAST_RUNS_PAGE,
     LAST_SEARCH_PAGE,
     LONGEST_ADDRESS,
@@ -27,15 +36,6 @@ from airflow_skyvern.client.limits import (
     MOST_TAGS,
     MOST_WORKFLOWS,
     PAGE_SIZE,
-)
-from airflow_skyvern.client.run_request import RunRequest
-from airflow_skyvern.client.workflow_parameters import check_parameters, name_refused
-from airflow_skyvern.exceptions import (
-    SkyvernAPIError,
-    SkyvernAuthError,
-    SkyvernConfigError,
-    SkyvernNotFoundError,
-    SkyvernRequestError,
 )
 
 if TYPE_CHECKING:

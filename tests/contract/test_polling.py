@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.limits import LAST_RUNS_PAGE
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import SkyvernRequestError
+from airflow_skyvern.limits import LAST_RUNS_PAGE
 from airflow_skyvern.polling.poller import RunPoller
 from airflow_skyvern.polling.session import single_attempt_client
 from airflow_skyvern.runs.wait import Wait

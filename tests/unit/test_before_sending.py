@@ -71,7 +71,7 @@ async def test_the_same_in_an_event_loop(fake: FakeSkyvern, settings: Settings, 
 
 
 def test_each_repetition_is_checked_as_pauses_may_be_long(fake: FakeSkyvern, settings: Settings) -> None:
-    fake.next("POST", START, httpx.Response(429))
+    fake.next("POST", START, httpx.Response(429, json={"detail": "Rate limit exceeded for organization o_1."}))
     checks = Checks(refuse=3)
     client = SkyvernClient(settings, retry=RetryPolicy(attempts=3), sleep=lambda _: None)
     with client, pytest.raises(SkyvernOvertaken):

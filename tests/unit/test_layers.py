@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "airflow_skyvern"
 LAYERS = (
     "provider_info models secret_values documentation",
     "exceptions",
+    "durations limits",
     "client",
     "runs",
     "polling",

@@ -12,6 +12,7 @@ from airflow.models.trigger import Trigger
 from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import Session
 
+from airflow_skyvern.client import retry
 from airflow_skyvern.compat import is_airflow_3
 from airflow_skyvern.runs.key import GROUP_TAG
 from airflow_skyvern.task import listener
@@ -155,8 +156,9 @@ def test_what_became_of_the_run_is_logged(skyvern: FakeSkyvern, caplog: pytest.L
 
 @pytest.mark.parametrize("conn_id", ["skyvern_default", "no_such_connection"])
 def test_a_run_that_cannot_be_canceled_is_told_of_and_raises_nothing(
-    skyvern: FakeSkyvern, caplog: pytest.LogCaptureFixture, conn_id: str
+    skyvern: FakeSkyvern, caplog: pytest.LogCaptureFixture, conn_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(retry, "REFUSAL_PATIENCE", 0.0)
     listener.cancel_marked(Cancellation(conn_id, "wr_unknown", None))
     assert "Skyvern run wr_unknown may still be running" in caplog.text
 

@@ -185,7 +185,7 @@ class Stored:
     conn_id = "c"
 
     def __init__(self, **fields: Any) -> None:
-        self.password, self.host, self.port, self.schema, self.extra = ("k", None, None, None, None)
+        self.password, self.login, self.host, self.port, self.schema, self.extra = ("k", None, None, None, None, None)
         vars(self).update(fields)
 
 

@@ -20,6 +20,8 @@ NAV = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
 REFERENCE = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
 
 INTERNAL = {
+    "durations",
+    "limits",
     "cli",  # documented by its own help, and in schedules.md
     "compat",
     "documentation",

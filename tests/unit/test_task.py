@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from airflow_skyvern import compat
-from airflow_skyvern.client.durations import interval_of, moment_of, seconds_of
 from airflow_skyvern.compat.sdk import DAG, AirflowFailException, BaseOperator
+from airflow_skyvern.durations import interval_of, moment_of, seconds_of
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
     SkyvernConfigError,

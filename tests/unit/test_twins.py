@@ -118,8 +118,14 @@ def test_a_copy_of_the_run_that_was_over_is_left_alone(skyvern: FakeSkyvern, by:
     assert skyvern.sent("POST", ".*/cancel") == []
 
 
+GENUINE = {
+    403: {"detail": "Workflow tagging is not enabled for this organization."},
+    422: {"detail": [{"type": "enum", "loc": ["query", "status", 1], "msg": "Input should be 'created'"}]},
+}
+
+
 def refused(status: int) -> httpx.Response:
-    return httpx.Response(status, json={"detail": "no"})
+    return httpx.Response(status, json=GENUINE.get(status, {"detail": "no"}))
 
 
 @pytest.mark.parametrize("trouble", [503, 404, 403, 302, 422, "timeout"])

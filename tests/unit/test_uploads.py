@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_skyvern.client.limits import LARGEST_UPLOAD
 from airflow_skyvern.compat.sdk import AirflowFailException
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernConnectionError, SkyvernStartUnknown
+from airflow_skyvern.limits import LARGEST_UPLOAD
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from dev.fake.skyvern import LOST
 from tests.support.tasks import FakeTaskInstance, run_task
