@@ -63,7 +63,7 @@ def imported(path: str) -> Any:
 
 def test_airflows_page_of_providers_links_to_this_documentation() -> None:
     found = ProvidersManager().providers["airflow-provider-skyvern"].data
-    if "documentation-url" not in found:
+    address = re.findall(r'^Documentation = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    if address and "documentation-url" not in found:
         pytest.skip("this Airflow makes the link itself")
-    [address] = re.findall(r'^Documentation = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert found["documentation-url"].strip() == address  # 3.1 leaves a space
+    assert found.get("documentation-url", "").split() == address  # 3.1 leaves a space; none before it is published
