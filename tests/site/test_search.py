@@ -34,7 +34,7 @@ NOT_TUNED_FOR = {
     "use output in next task": {"output.html", "guide.html", "examples/run_and_use_output.html"},
     "upload a csv to the workflow": {"guide.html"},
 }
-"""Written down before the search was tuned, and not looked at meanwhile. Most of them have to be answered."""
+"""Questions that the search was not tuned for, but for two that were looked at. Most of them have to be answered."""
 
 
 @pytest.fixture(scope="module")
