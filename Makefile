@@ -69,7 +69,7 @@ ifneq ($(UNIT),0)
 	$(NEWEST)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" tests/unit
 endif
 
-# AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: some of the system tests.
+# AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: what differs between versions: unit tests that know Airflow, some of the system tests.
 # SUITE=unit: no servers; also AIRFLOW=lowest|newest, the lowest and newest versions that the package allows.
 # SUITE=installs: the wheel, by pip, beside each Airflow's dependencies of its time (ALL=1: on each Python).
 # SUITE=site: the documentation's site: what fails its build, and what its search finds; needs Chromium.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import airflow
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import settings
 
 from airflow_skyvern.runs.parameter_check import DEFINITIONS
 from dev.fake.skyvern import API_KEY, FakeSkyvern
+from tests.support.layers import needs_airflow
 from tests.support.loopback import Loopback
 
 settings.register_profile("unit", deadline=None)  # a busy machine is no error
@@ -18,6 +21,12 @@ settings.load_profile("unit")
 
 Connect = Callable[..., None]
 TaskLog = Callable[[], str]
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """With CORE=1, leave out what is the same on every Airflow."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if is_test and os.environ.get("CORE") and not needs_airflow(collection_path) else None
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,31 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.layers import RANK, WITHOUT_AIRFLOW
+
 PACKAGE = Path(__file__).parents[2] / "airflow_skyvern"
 
-LAYERS = (
-    "provider_info models secret_values documentation",
-    "exceptions",
-    "durations limits",
-    "client",
-    "runs",
-    "polling",
-    # Above here is what knows Airflow.
-    "compat",
-    "metrics",
-    "hooks",
-    "task",
-    "results finished_runs",
-    "triggers",
-    "links notifications retries macros",
-    "operators sensors assets schedules reconciler",
-    "ui",
-    "plugin cli",
-)
-"""From the bottom up; what stands in one line does not import each other."""
-
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
-WITHOUT_AIRFLOW = RANK["compat"]
 MODULES = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in sorted(PACKAGE.rglob("*.py"))}
 
 
