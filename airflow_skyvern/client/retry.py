@@ -20,6 +20,7 @@ from airflow_skyvern.exceptions import (
     SkyvernAuthError,
     SkyvernConnectionError,
     SkyvernError,
+    SkyvernWaitInterrupted,
 )
 
 if TYPE_CHECKING:
@@ -168,8 +169,8 @@ def _while_transient(
 
     def may_pass(state: tenacity.RetryCallState) -> bool:
         error = error_of(state)
-        if error is None:
-            return False
+        if error is None or isinstance(error, SkyvernWaitInterrupted):
+            return False  # this try ends, whatever Skyvern would answer
         if error.transient:
             refused_since.clear()
             return clock() < until

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow_skyvern import compat, metrics
 from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
-from airflow_skyvern.exceptions import SkyvernError, SkyvernWaitTimeout
+from airflow_skyvern.exceptions import SkyvernError, SkyvernOvertaken, SkyvernWaitTimeout
 from airflow_skyvern.finished_runs.uri import runs_uri
 from airflow_skyvern.results.deliver import deliver_evidence, deliver_files, deliver_output
 from airflow_skyvern.task.arguments import checked_request, is_dynamic
@@ -408,13 +408,16 @@ class RunLifecycle(BaseOperator):
     def _cancel_at_deadline(self, task_try: TaskTry, wait: Wait[Run]) -> Run:
         """Cancel the run, and store what its browser showed; return it only if it completed at that very moment."""
         from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_and_fetch
+        from airflow_skyvern.runs.lookup import checked
 
-        if task_try.was_overtaken(DEADLINE_PATIENCE):
-            task_try.ensure_current()  # a process that was stopped for long finds its deadline passed
+        task_try.stop_if_overtaken()  # a process that was stopped for long finds its deadline passed
         self._active_run.is_unwanted()
+        send = checked(self.hook.send, task_try.stop_if_overtaken)
         link = f" See {wait.run.app_url}" if wait.run and wait.run.app_url else ""
         try:
-            run = cancel_and_fetch(self.hook.send, wait.run_id, DEADLINE_PATIENCE, self._active_run.sleep)
+            run = cancel_and_fetch(send, wait.run_id, DEADLINE_PATIENCE, self._active_run.sleep)
+        except SkyvernOvertaken:
+            raise
         except SkyvernError as error:
             self._active_run.stop_if_killed()
             self._active_run.ended()

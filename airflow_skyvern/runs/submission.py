@@ -42,6 +42,7 @@ from airflow_skyvern.runs.key import GROUP_TAG, TASK_TAG, Kin
 from airflow_skyvern.runs.lookup import (
     TaggedRun,
     TagsRefused,
+    checked,
     fetch_run,
     find_tagged,
     replaces_another,
@@ -154,7 +155,7 @@ class Submission:
         self._ensure_current()
         self._store.will_start(self._key.group)
         try:
-            run: Run = self._send(replace(call, before_sending=self._ensure_current))
+            run: Run = checked(self._send, self._ensure_current)(call)
         except SkyvernOvertaken:
             raise
         except SkyvernError as error:
@@ -298,7 +299,7 @@ class Submission:
             "Skyvern run %s: canceling it, as this task started it before it was cleared or for another input", run_id
         )
         try:
-            self._patiently(self._send, api.cancel_run(run_id))
+            self._patiently(checked(self._send, self._ensure_current), api.cancel_run(run_id))
         except SkyvernNotFoundError:
             self._log.warning("Skyvern run %s does not exist any more", run_id)
 

@@ -25,6 +25,7 @@ from airflow_skyvern.task.task_try import TaskTry, answer_within
 if TYPE_CHECKING:
     from airflow_skyvern.client.sender import SkyvernClient
     from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.runs.lookup import Send
 
 LONGEST_SLEEP = 1.0
 """Seconds between two checks whether the task was killed."""
@@ -283,8 +284,10 @@ class ActiveRun:
         late_start = self._lost_start_timeout if may_appear else 0.0
         try:
             canceled = cancel_if_active(
-                self._hook().send, run_id, group, patience=DEADLINE_PATIENCE, late_start=late_start
+                self._sender(), run_id, group, patience=DEADLINE_PATIENCE, late_start=late_start
             )
+        except SkyvernOvertaken:
+            return True  # the run is the other try's
         except (SkyvernError, AirflowNotFoundException) as error:
             self._log_left(run_id, group, error)
             return True
@@ -301,6 +304,8 @@ class ActiveRun:
         if names is not None:
             try:
                 self._cancel_or_name(names)
+            except SkyvernOvertaken:
+                return
             except (SkyvernError, AirflowNotFoundException) as error:
                 self._log_left(None, names.group, error)
 
@@ -309,7 +314,7 @@ class ActiveRun:
 
         for run_id in active_runs_of_task(self._hook().send, names.task, DEADLINE_PATIENCE):
             if names.only_task:
-                run = cancel_and_fetch(self._hook().send, run_id, DEADLINE_PATIENCE)
+                run = cancel_and_fetch(self._sender(), run_id, DEADLINE_PATIENCE)
                 self._log.warning(
                     "Skyvern run %s: %s, as its task failed and will not be retried", run_id, run.status
                 )
@@ -334,6 +339,13 @@ class ActiveRun:
             where,
             problem,
         )
+
+    def _sender(self) -> Send:
+        """Return what sends calls, and cancels nothing if Airflow says that the run is another try's by now."""
+        from airflow_skyvern.runs.lookup import checked
+
+        send = self._hook().send
+        return send if self._try is None else checked(send, self._try.stop_if_overtaken)
 
     def _may_have_run(self) -> bool:
         """Return whether there can be a run: this try has sent a start, or an earlier one may have."""

@@ -134,8 +134,10 @@ class Approvals:
     def approve(self, request: Request, answer: Answer) -> None:
         """Let the run continue, unless it has moved on already."""
         from airflow_skyvern.runs.approval import approve
+        from airflow_skyvern.runs.lookup import checked
 
-        if approve(self._hook.send, self._run_id, request["block_id"], self._sleep):
+        send = checked(self._hook.send, self._try.ensure_current)
+        if approve(send, self._run_id, request["block_id"], self._sleep):
             self._note(request, answer)
         else:
             self._log_too_late(answer)
@@ -146,12 +148,14 @@ class Approvals:
         """Cancel the run and return it as it is then, and the note; None if it has moved on already."""
         from airflow_skyvern.runs.approval import asking, still_asks
         from airflow_skyvern.runs.cancel import cancel_and_fetch
+        from airflow_skyvern.runs.lookup import checked
 
         if not asking(self._sleep)(still_asks, self._hook.send, self._run_id, request["block_id"]):
             self._log_too_late(answer)
             return None
         before_cancel()
-        run = cancel_and_fetch(self._hook.send, self._run_id, sleep=self._sleep)
+        send = checked(self._hook.send, self._try.stop_if_overtaken)
+        run = cancel_and_fetch(send, self._run_id, sleep=self._sleep)
         return run, self._note(request, answer)
 
     def note_answer_in_skyvern(self, request: Request, event: Any) -> None:

@@ -14,6 +14,7 @@ from uuid import UUID
 from airflow_skyvern import compat
 from airflow_skyvern.compat import tries
 from airflow_skyvern.compat.stores import asset, is_asset_alias
+from airflow_skyvern.exceptions import SkyvernOvertaken
 from airflow_skyvern.task import xcom
 from airflow_skyvern.task.current_try import CurrentTry
 from airflow_skyvern.task.deferral import note_of
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.store import StartStore
 
 T = TypeVar("T")
+
+ANSWER_BUDGET = 5.0
+"""Seconds for Airflow to say whether a try was overtaken that has to cancel its run."""
 
 UNKNOWN = "unknown"
 """The state of a task whose state Airflow does not return."""
@@ -102,6 +106,18 @@ class TaskTry:
         :raises SkyvernOvertaken: it is not, or Airflow does not answer.
         """
         self._current.ensure()
+
+    def stop_if_overtaken(self) -> None:
+        """
+        Raise if Airflow says that another try has taken over; if it says nothing, this one does what it has to.
+
+        :raises SkyvernOvertaken: the run is the other try's.
+        """
+        try:
+            self._current.ensure()
+        except SkyvernOvertaken:
+            if self.was_overtaken(ANSWER_BUDGET):
+                raise
 
     def is_first_of_group(self, retries: int) -> bool:
         """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Way = Literal["deferred", "worker", "reschedule", "timeout", "own", "nested", "nested_0"]
 UserAction = Literal["clear", "mark_failed", "mark_success", "queue", "remove_file", "delete_dag"]
 
-SHORT, MEDIUM, LATE, WAITS, LONG, ITEM = "short", "medium", "late", "waits", "long", "item"
+SHORT, MEDIUM, STEADY, LATE, WAITS, LONG, ITEM = "short", "medium", "steady", "late", "waits", "long", "item"
 FINAL = ("completed", "failed", "terminated", "timed_out", "canceled")
 CLIENT_TIMEOUT = 8.0
 """Seconds after which the connection's client gives up on an answer."""
@@ -612,8 +612,8 @@ def _stall_faults() -> list[Fault]:
         ("start, connecting", "transport.start", (), BOTH, MEDIUM),
         ("parameter check", "send.workflow", (), BOTH, MEDIUM),
         ("search after a lost start", "send.find", (lost,), BOTH, MEDIUM),
-        ("search of a retry", "send.find", (killed,), BOTH, LATE),
-        ("tags", "send.tags", (killed,), BOTH, LATE),
+        ("search of a retry", "send.find", (killed,), BOTH, STEADY),
+        ("tags", "send.tags", (killed,), BOTH, STEADY),
         ("poll", "send.get", (), WORKER, MEDIUM),
         ("fetch at resumption", "send.get", (), DEFERRED, SHORT),
         ("cancel at the deadline", "send.cancel", (), BOTH, LATE),

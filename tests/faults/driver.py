@@ -32,6 +32,7 @@ from tests.faults.catalogue import (
     NOT_SKYVERNS,
     ROAD,
     SHORT,
+    STEADY,
     WAITS,
     Effect,
     Fault,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 TASK = "run"
 CONNECTION = "skyvern_default"
 OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
-RUN_SECONDS = {SHORT: 10, MEDIUM: 60, LATE: 140, WAITS: 240, LONG: 900}
+RUN_SECONDS = {SHORT: 10, MEDIUM: 60, STEADY: 110, LATE: 140, WAITS: 240, LONG: 900}
 OPERATOR_TIMEOUT = 80.0
 LOST_START_TIMEOUT = 20.0
 CLIENT_TIMEOUT = 8.0

@@ -7,10 +7,11 @@ from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import SkyvernClient
 from airflow_skyvern.client.settings import Settings
-from airflow_skyvern.exceptions import SkyvernServerError
+from airflow_skyvern.exceptions import SkyvernOvertaken, SkyvernServerError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.runs.cancel import cancel_and_fetch, cancel_if_active, cancel_within_budget
 from airflow_skyvern.runs.key import GROUP_TAG, RunKey
+from airflow_skyvern.runs.lookup import checked
 from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern, Scripted
 from tests.support.log_lines import LogLines
 
@@ -148,6 +149,21 @@ def test_a_cancel_with_patience_goes_on_while_skyvern_is_away(skyvern: FakeSkyve
     naps: list[float] = []
     assert cancel_and_fetch(hook.send, run_id, 60, naps.append).status == skyvern.status(run_id) == "canceled"
     assert len(naps) == 3
+
+
+def test_a_cancel_that_its_try_has_no_right_to_any_more_is_not_sent_and_not_tried_again(
+    skyvern: FakeSkyvern, hook: SkyvernHook
+) -> None:
+    """The process was stopped after it had decided to cancel; what a try may not do is checked at the wire."""
+    run_id = skyvern.run(plan=("running",))
+    naps: list[float] = []
+
+    def overtaken() -> None:
+        raise SkyvernOvertaken("another try")
+
+    with pytest.raises(SkyvernOvertaken):
+        cancel_and_fetch(checked(hook.send, overtaken), run_id, 60, naps.append)
+    assert (skyvern.sent("POST", ".*/cancel"), naps, skyvern.status(run_id)) == ([], [], "running")
 
 
 def test_a_cancel_with_patience_ends_with_its_patience(skyvern: FakeSkyvern, hook: SkyvernHook) -> None:
