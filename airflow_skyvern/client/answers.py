@@ -97,7 +97,11 @@ ANY_WORDS = (
     *(Refusal(status, "{}", SkyvernAPIError) for status in (405, 409, 410, 413, 501)),
 )
 
+BROKEN_PARAMETER = Refusal(400, "Invalid workflow parameter. Expected parameter type: {}", SkyvernRequestError)
+"""Of a start; and of each request about a run that was started nevertheless, with 7.0 for a whole number."""
+
 GET_RUN = (
+    BROKEN_PARAMETER,
     Refusal(404, "Task run not found {id}", SkyvernNotFoundError),
     Refusal(404, "Workflow not found. workflow_permanent_id={}", SkyvernNotFoundError),
 )
@@ -125,7 +129,7 @@ START = (
     Refusal(404, "Browser session {} does not exist or is not live.", SkyvernNotFoundError),
     Refusal(404, "Browser profile {} not found for organization {}", SkyvernNotFoundError),
     Refusal(400, "Missing value for parameter {}", SkyvernRequestError),
-    Refusal(400, "Invalid workflow parameter. Expected parameter type: {}", SkyvernRequestError),
+    BROKEN_PARAMETER,
     Refusal(400, "The host in your url is blocked: {}", SkyvernRequestError),
     Refusal(400, "Invalid URL: {}", SkyvernRequestError),
     Refusal(400, "Invalid webhook_url: {}", SkyvernRequestError),
@@ -137,6 +141,7 @@ START = (
     Refusal(503, "This run resolves to a sequential credential {}", SkyvernServerError, nothing_done=False),
 )
 CANCEL = (
+    BROKEN_PARAMETER,
     Refusal(404, "Run not found {id}", SkyvernNotFoundError),
     Refusal(404, "WorkflowRun {id} not found", SkyvernNotFoundError),
     Refusal(404, "Task {id} not found", SkyvernNotFoundError),
