@@ -274,6 +274,11 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
                 self._active_run.give_up(error, TaskTry(context))
             raise
 
+    def pre_execute(self, context: Any) -> None:
+        """Note the try before anything of it runs: after a signal at this point, 2.11 executes nothing of it."""
+        self._active_run.learn(TaskTry(context))
+        super().pre_execute(context)
+
     def execute(self, context: Context) -> Any:
         """Start the run, publish it, and wait for its end or defer."""
         with no_retry_for_permanent_errors():  # before anything is noted: the run of the other task is not ours

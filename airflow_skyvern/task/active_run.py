@@ -139,7 +139,7 @@ class ActiveRun:
         began = time.monotonic()
         self._killed = True
         if self._try is None and (context := compat.current_context()) is not None:
-            self._learn(TaskTry(context))
+            self.learn(TaskTry(context))
         if compat.timed_out_by_airflow() and not self._timed_out:  # a signal may come during what that takes
             self._timed_out = self._unwanted = True
             self._decide()
@@ -160,7 +160,7 @@ class ActiveRun:
     def give_up(self, error: Exception, task_try: TaskTry | None = None) -> None:
         """Cancel the run of a task that this error ends, unless a later try will resume it."""
         if self._try is None and task_try is not None:
-            self._learn(task_try)
+            self.learn(task_try)
         if self._try is None or self._killed or self._over or not self._cancel_on_kill:
             return
         if self._resumes_after(error) or self._is_of_another_try(error):
@@ -192,8 +192,8 @@ class ActiveRun:
         self._killed, self._verdict = True, Verdict.CANCEL
         self._stop()
 
-    def _learn(self, task_try: TaskTry) -> None:
-        """Note whose run it is when a task ends before Airflow has called it; after a signal, 2.11 never does."""
+    def learn(self, task_try: TaskTry) -> None:
+        """Note whose run it is, as the task may end before Airflow executes it."""
         self._try, self._resumed, self._run_id = task_try, task_try.is_resumed, task_try.deferred_run_id
 
     def _stop(self) -> NoReturn:
