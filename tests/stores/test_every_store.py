@@ -92,8 +92,9 @@ def test_nothing_is_left_of_a_file_whose_writer_fails(place: str, size: int) -> 
         with pytest.raises(ValueError, match="no more arrives"):
             fail_after(store, size, overwrite=overwrite)
     assert store.size("x") is None
-    put(store, "x", b"whole")
-    assert store.checksum("x") == sha256(b"whole")
+    again = b"y" * size  # as the retry of the task does; Azurite takes parts without a commit for a blob of its name
+    put(store, "x", again)
+    assert store.checksum("x") == sha256(again)
     assert names_in(store) <= {"x"}
 
 
@@ -106,8 +107,9 @@ def fail_after(store: Store, size: int, *, overwrite: bool) -> None:
 def names_in(store: Store) -> set[str]:
     from airflow.sdk import ObjectStoragePath
 
-    folder = ObjectStoragePath(store.address("x")).parent
-    return {path.name for path in folder.iterdir()}
+    path = ObjectStoragePath(store.address("x"))
+    path.fs.invalidate_cache()
+    return {name.rpartition("/")[2] for name in path.fs.ls(path.path.rpartition("/")[0], detail=False)}
 
 
 @pytest.mark.parametrize("size", [1_000, PART_BYTES + 1_000])
