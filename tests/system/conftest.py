@@ -13,6 +13,7 @@ import pytest
 
 from dev.airflow_server import AirflowServer
 from dev.postgres import PostgresServer
+from dev.process import wait_until
 from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 from tests.support import events_rig
 
@@ -38,6 +39,17 @@ class Rig:
         status, body = self.skyvern.request("GET", f"/v1/runs/{run_id}")
         assert status == 200, body
         return str(body["status"])
+
+    def wait_for_trigger(self, dag_id: str, dag_run: str) -> None:
+        """Wait until the triggerer has begun to wait for a task: what ends it before, nobody notices on Airflow 2."""
+        begins = f"trigger {dag_id}/{dag_run}/"
+
+        def begun() -> bool:
+            text = (self.airflow.home / "triggerer.log").read_text(errors="replace")
+            text += self.airflow.log(dag_id, dag_run, "run")  # 3.x writes it there
+            return any(begins in line and "starting" in line for line in text.splitlines())
+
+        wait_until(f"trigger of {dag_run}", begun, 120)
 
     def wait_run_status(self, run_id: str, wanted: str, timeout: float) -> float:
         """Wait until Skyvern says so, and return how long it took."""

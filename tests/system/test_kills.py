@@ -86,7 +86,7 @@ def test_a_deferred_task_whose_dag_is_deleted_cancels_its_run(rig: Rig) -> None:
     run_id = task.xcom("run_id")
     task.wait("deferred", 1)
     # A DAG that is deleted before the triggerer has begun is for `airflow-skyvern runs orphans`.
-    wait_until("start of the trigger", lambda: "starting" in task.airflow.log("deleted", task.dag_run, "run"), SLOW)
+    rig.wait_for_trigger("deleted", task.dag_run)
     response = task.airflow.request("DELETE", "/dags/deleted")
     assert response.status_code in (200, 204), response.text
     rig.wait_run_status(run_id, "canceled", timeout=30)
