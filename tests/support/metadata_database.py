@@ -135,14 +135,22 @@ def _plain(value: Any) -> Any:
     return value if compat.is_airflow_3() else json.dumps(value).encode()
 
 
+def _type_of(column: Any) -> Any:
+    """Return the type of a column's values; UUIDs of Airflow 3.0 do not say theirs."""
+    try:
+        return column.type.python_type
+    except NotImplementedError:
+        return UUID if "UUID" in type(column.type).__name__.upper() else str
+
+
 def _is_required(column: Any) -> bool:
     has_default = column.default is not None or column.server_default is not None
-    numbers_itself = column.primary_key and column.type.python_type is int
+    numbers_itself = column.primary_key and _type_of(column) is int
     return not (column.nullable or has_default or numbers_itself)
 
 
 def _anything(column: Any) -> Any:
-    kind = column.type.python_type
+    kind = _type_of(column)
     return {datetime: LONG_AGO, UUID: uuid4()}.get(kind) or kind()
 
 
