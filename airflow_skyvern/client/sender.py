@@ -299,7 +299,10 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
 def _tls_context(trust: Trust) -> ssl.SSLContext:
     check_trust(trust)
     if trust.file is None and trust.directory is None:
-        return httpx.create_ssl_context(verify=trust.verify, trust_env=False)
+        context = httpx.create_ssl_context(verify=trust.verify, trust_env=False)
+        if trust.verify and trust.key_log:
+            context.keylog_filename = trust.key_log  # httpx 0.27 leaves it to itself
+        return context
     try:
         return ssl.create_default_context(cafile=trust.file, capath=trust.directory)
     except OSError as error:
