@@ -213,7 +213,9 @@ class ActiveRun:
         if self._verdict is not None or self._try is None:
             return
         if self._unwanted or not self._resumes_after(_interrupted()):
-            self._verdict = Verdict.CANCEL
+            # A process that was stopped for long is killed when it wakes up: the run is the other try's then.
+            overtaken = self._try.was_overtaken(STATE_BUDGET)
+            self._verdict = Verdict.LEAVE if overtaken else Verdict.CANCEL
             return
         state = self._try.state_within(STATE_BUDGET)
         self._verdict = Verdict.CANCEL if state in compat.ENDED_BY_USER else Verdict.LEAVE

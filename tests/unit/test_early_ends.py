@@ -21,6 +21,7 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+from airflow_skyvern.task.task_try import TaskTry
 from dev.fake.skyvern import LOST, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed
 
@@ -366,6 +367,22 @@ def test_one_answer_that_is_not_skyverns_does_not_keep_a_last_try_from_its_run(s
     with pytest.raises(SkyvernWaitTimeout):
         operator.execute(context_of(ti))
     assert skyvern.status(run_id) == "canceled"
+
+
+@pytest.mark.parametrize("overtaken", [True, False])
+def test_a_try_that_is_killed_when_it_wakes_up_beside_its_retry_leaves_the_run_to_it(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, *, overtaken: bool
+) -> None:
+    """Stopped after it had decided to cancel, at its deadline; Airflow has given it up, and kills it now."""
+    ti, operator, run_id = last_try(skyvern)
+    monkeypatch.setattr("airflow_skyvern.compat.tries.is_current", lambda _: not overtaken)
+    operator.pre_execute(context_of(ti))
+    operator.hook.get_conn()
+    active = operator._active_run
+    active.is_running(TaskTry(context_of(ti)), run_id)
+    active.is_unwanted()
+    operator.on_kill()
+    assert skyvern.status(run_id) == ("created" if overtaken else "canceled")
 
 
 def test_a_run_that_cannot_be_found_is_named_by_its_tag(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
