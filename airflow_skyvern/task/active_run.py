@@ -214,8 +214,12 @@ class ActiveRun:
             return
         if self._unwanted or not self._resumes_after(_interrupted()):
             # A process that was stopped for long is killed when it wakes up: the run is the other try's then.
-            overtaken = self._try.was_overtaken(STATE_BUDGET)
-            self._verdict = Verdict.LEAVE if overtaken else Verdict.CANCEL
+            # Where Airflow does not answer, as the signal came during a question to it, a retry does what is left to do.
+            if self._resumes_after(_interrupted()):
+                left = not self._try.is_surely_current(STATE_BUDGET)
+            else:
+                left = self._try.was_overtaken(STATE_BUDGET)
+            self._verdict = Verdict.LEAVE if left else Verdict.CANCEL
             return
         state = self._try.state_within(STATE_BUDGET)
         self._verdict = Verdict.CANCEL if state in compat.ENDED_BY_USER else Verdict.LEAVE

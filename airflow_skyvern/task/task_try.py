@@ -247,6 +247,16 @@ class TaskTry:
         """
         return answer_within(seconds, self._is_overtaken, otherwise=False)
 
+    def is_surely_current(self, seconds: float) -> bool:
+        """Return whether Airflow says within this time that no other try has taken over."""
+
+        def ask() -> bool:
+            with suppress(Exception):
+                return tries.is_current(self._ti)
+            return False
+
+        return answer_within(seconds, ask, otherwise=False)
+
     def _is_overtaken(self) -> bool:
         try:
             return not tries.is_current(self._ti)
