@@ -214,7 +214,7 @@ class ActiveRun:
             return
         if self._unwanted or not self._resumes_after(_interrupted()):
             # A process that was stopped for long is killed when it wakes up: the run is the other try's then.
-            # Where Airflow does not answer, as the signal came during a question to it, a retry does what is left to do.
+            # Where Airflow does not answer, as the signal came during a question to it, a retry does the rest.
             if self._resumes_after(_interrupted()):
                 left = not self._try.is_surely_current(STATE_BUDGET)
             else:
