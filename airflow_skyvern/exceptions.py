@@ -25,7 +25,8 @@ The errors of this package, each for one way to handle it.
     ├── SkyvernStartUnknown             a start was not answered, no run was found; a retry looks again
     ├── SkyvernStartAmbiguous           a start was not answered, and no way to find out; a person must look
     ├── SkyvernWaitInterrupted          the worker was stopped; the run continues, and the next try resumes it
-    │   └── SkyvernOvertaken            another try of the task has taken over; this one does nothing more
+    │   ├── SkyvernOvertaken            another try of the task has taken over; this one does nothing more
+    │   └── SkyvernTaskEnded            the task was marked, cleared or deleted; its run is canceled
     ├── SkyvernWaitTimeout              the run did not end within our own deadline
     └── SkyvernFileError                a file of a run is not where it should be; the run itself is over
         ├── SkyvernTransferError        a file could not be stored in full; a retry takes the same run
@@ -71,6 +72,7 @@ __all__ = [
     "SkyvernServerError",
     "SkyvernStartAmbiguous",
     "SkyvernStartUnknown",
+    "SkyvernTaskEnded",
     "SkyvernTransferError",
     "SkyvernWaitInterrupted",
     "SkyvernWaitTimeout",
@@ -293,6 +295,14 @@ class SkyvernOvertaken(SkyvernWaitInterrupted):
     Another try of the task has taken over, or Airflow did not say that this one is still the current one.
 
     What this try was about to do was not done, and nothing is canceled: the run is the other try's.
+    """
+
+
+class SkyvernTaskEnded(SkyvernWaitInterrupted):
+    """
+    A user has marked, cleared or deleted the task, and Airflow has not stopped this try yet.
+
+    What this try was about to do was not done. The run of the task is canceled, unless ``cancel_on_kill`` is False.
     """
 
 

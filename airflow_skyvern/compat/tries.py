@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from enum import Enum
 from http import HTTPStatus
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,8 +13,20 @@ from airflow_skyvern import compat
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
 
-ENDED_2 = compat.ENDED_BY_USER | {"up_for_retry", "upstream_failed"}
-"""The states in 2.11 of a task instance none of whose tries runs. ``airflow dags test`` leaves them ``scheduled``."""
+
+class Standing(Enum):
+    """What a running try is to Airflow."""
+
+    CURRENT = "the task's current try"
+    ENDED = "the last one: the task has been ended or deleted, and no other try has its run"
+    OVERTAKEN = "given up for another try, which has the run"
+
+
+ENDED_2 = compat.ENDED_BY_USER | {"upstream_failed"}
+"""
+The states in 2.11 of a task instance that nobody runs and nobody will retry by itself. ``airflow dags test`` leaves
+those that run ``scheduled``.
+"""
 
 NO_LONGER = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 """
@@ -21,30 +35,41 @@ which a supervisor that runs renews in time.
 """
 
 
-def is_current(ti: Any) -> bool:
+def standing(ti: Any) -> Standing:
     """
-    Ask Airflow whether a running try is its task's current one; True for anything that is not Airflow's own object.
+    Ask Airflow what a running try is to it; the current one, for anything that is not Airflow's own object.
 
     Costs one request. 3.x gives each try its own id, and forgets it when the try is given up; of what a task may ask
-    its API server, on all versions, one question names the try by that id. It does not tell what a user has done.
+    its API server, on all versions, one question names the try by that id. It does not tell what a user has done, so
+    there a try of a task that was marked may be called the current one.
 
     :raises Exception: Airflow does not answer.
     """
-    if compat.is_airflow_3():
-        return _is_current_3(ti)
-    return _is_current_2(ti)
+    return _standing_3(ti) if compat.is_airflow_3() else _standing_2(ti)
 
 
-def _is_current_3(ti: Any) -> bool:
+def _standing_3(ti: Any) -> Standing:
     task_runner = import_module("airflow.sdk.execution_time.task_runner")
     if not isinstance(ti, task_runner.RuntimeTaskInstance):
-        return True
+        return Standing.CURRENT
     comms = import_module("airflow.sdk.execution_time.comms")
     status = _refusal(task_runner, comms.ValidateInletsAndOutlets(ti_id=ti.id))
-    if status is None or status in NO_LONGER:
-        return status is None
+    if status is None:
+        return Standing.CURRENT
+    if status in NO_LONGER:
+        return Standing.ENDED if _is_deleted(ti) else Standing.OVERTAKEN
     # The question has more in it than we need: below 3.3 it fails where Airflow has no version of the DAG any more.
-    return bool(compat.state_of_running_task(ti) == "running")
+    state = compat.state_of_running_task(ti)
+    if state in compat.ENDED_BY_USER:
+        return Standing.ENDED
+    return Standing.CURRENT if state == "running" else Standing.OVERTAKEN
+
+
+def _is_deleted(ti: Any) -> bool:
+    """Return whether there is no other try that could have taken over, as the task instance has no row."""
+    with suppress(Exception):  # as the token is no longer taken
+        return bool(compat.state_of_running_task(ti) == compat.DELETED)
+    return False
 
 
 def _refusal(task_runner: Any, message: Any) -> int | None:
@@ -77,13 +102,13 @@ def _status_of(answer: Any) -> int | None:
     return None if status is None else int(status)
 
 
-def _is_current_2(ti: Any) -> bool:
+def _standing_2(ti: Any) -> Standing:
     from airflow import settings
     from airflow.models.taskinstance import TaskInstance as TI  # noqa: N817  Airflow's own name for it
     from sqlalchemy import select
 
     if not isinstance(ti, TI) or ti.test_mode:
-        return True
+        return Standing.CURRENT
     rows = select(TI.try_number, TI.state, TI.job_id).where(
         TI.dag_id == ti.dag_id, TI.run_id == ti.run_id, TI.task_id == ti.task_id, TI.map_index == ti.map_index
     )
@@ -91,9 +116,11 @@ def _is_current_2(ti: Any) -> bool:
     with settings.engine.connect() as connection:  # not the session of the task, which may see the past only
         row = connection.execute(rows).one_or_none()
     if row is None:
-        return ti.job_id is None
+        return Standing.CURRENT if ti.job_id is None else Standing.ENDED
     try_number, state, job_id = row
-    return bool(try_number == ti.try_number and state not in ENDED_2 and str(job_id) == str(ti.job_id))
+    if try_number != ti.try_number or str(job_id) != str(ti.job_id) or state == "up_for_retry":
+        return Standing.OVERTAKEN
+    return Standing.ENDED if state in ENDED_2 else Standing.CURRENT
 
 
 def dag_run_id(context: Context) -> str | None:

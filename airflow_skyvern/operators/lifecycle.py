@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
@@ -149,11 +148,12 @@ class RunLifecycle(BaseOperator):
 
     def _start_anew(self, task_try: TaskTry, request: RunRequest) -> Run:
         from airflow_skyvern.client.api import run_workflow
+        from airflow_skyvern.runs.lookup import checked
 
         self._before_start(request)
         self._announce(task_try, None)
-        call = replace(run_workflow(self._with_uploads(task_try, request)), before_sending=task_try.ensure_current)
-        run: Run = self.hook.send(call)
+        send = checked(self.hook.send, task_try.ensure_current)
+        run: Run = send(run_workflow(self._with_uploads(task_try, request)))
         metrics.run_started(self.skyvern_conn_id, resumed=False)
         return run
 
@@ -265,9 +265,9 @@ class RunLifecycle(BaseOperator):
         raise (AirflowSkipException if self.on_reject == "skip" else AirflowFailException)(message)
 
     def _stop_if_ended_by_user(self, task_try: TaskTry, run_id: str) -> None:
+        self._active_run.is_running(task_try, run_id)
         task_try.ensure_current()
         if task_try.ended_by_user():
-            self._active_run.is_running(task_try, run_id)
             self._active_run.stop_for_user()
 
     def _defer(self, task_try: TaskTry, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:

@@ -34,9 +34,9 @@ from airflow_skyvern.exceptions import (
     SkyvernCreditError,
     SkyvernError,
     SkyvernNotFoundError,
-    SkyvernOvertaken,
     SkyvernStartAmbiguous,
     SkyvernStartUnknown,
+    SkyvernWaitInterrupted,
 )
 from airflow_skyvern.runs.key import GROUP_TAG, TASK_TAG, Kin
 from airflow_skyvern.runs.lookup import (
@@ -144,6 +144,7 @@ class Submission:
         :raises SkyvernStartUnknown: the start was not answered and no run was found; a later try searches again.
         :raises SkyvernStartAmbiguous: whether a run was started cannot be found out here.
         :raises SkyvernOvertaken: another try of the task has taken over; this one has started nothing.
+        :raises SkyvernTaskEnded: a user has ended the task; this try has started nothing.
         """
         self._deadline = self._clock() + attempt.seconds_left
         self._key_known = self._has_key_worked(attempt)
@@ -156,8 +157,8 @@ class Submission:
         self._store.will_start(self._key.group)
         try:
             run: Run = checked(self._send, self._ensure_current)(call)
-        except SkyvernOvertaken:
-            raise
+        except SkyvernWaitInterrupted:
+            raise  # before anything was sent
         except SkyvernError as error:
             if not may_have_started(error):
                 self._store.not_started()

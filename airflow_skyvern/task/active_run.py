@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from airflow_skyvern import compat
 from airflow_skyvern.compat.sdk import AirflowFailException, AirflowNotFoundException, AirflowSkipException
+from airflow_skyvern.compat.tries import Standing
 from airflow_skyvern.exceptions import (
     SkyvernError,
     SkyvernOvertaken,
     SkyvernRunCanceled,
     SkyvernStartUnknown,
+    SkyvernTaskEnded,
     SkyvernWaitInterrupted,
 )
 from airflow_skyvern.runs.wait import Log
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.sender import SkyvernClient
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.runs.lookup import Send
+
+ENDS_THE_TASK = (AirflowFailException, AirflowSkipException, SkyvernTaskEnded)
+"""The errors after which no other try comes."""
 
 LONGEST_SLEEP = 1.0
 """Seconds between two checks whether the task was killed."""
@@ -172,8 +177,11 @@ class ActiveRun:
 
     def _is_of_another_try(self, error: Exception) -> bool:
         """Return whether another try of the task has taken over, and with it the run."""
-        overtaken = isinstance(error, SkyvernOvertaken)
-        return overtaken or (self._try is not None and self._try.was_overtaken(STATE_BUDGET))
+        return isinstance(error, SkyvernOvertaken) or self._was_overtaken()
+
+    def _was_overtaken(self) -> bool:
+        """Return whether Airflow says so; without an answer, a run that nobody may wait for is not left."""
+        return self._try is not None and self._try.standing_within(STATE_BUDGET) is Standing.OVERTAKEN
 
     def sleep(self, seconds: float) -> None:
         """Sleep, but stop soon after the task was killed: Airflow 3 lets its code continue then."""
@@ -212,13 +220,12 @@ class ActiveRun:
         """
         if self._verdict is not None or self._try is None:
             return
-        if self._unwanted or not self._resumes_after(_interrupted()):
+        resumed = self._resumes_after(_interrupted())
+        if self._unwanted or not resumed:
             # A process that was stopped for long is killed when it wakes up: the run is the other try's then.
             # Where Airflow does not answer, as the signal came during a question to it, a retry does the rest.
-            if self._resumes_after(_interrupted()):
-                left = not self._try.is_surely_current(STATE_BUDGET)
-            else:
-                left = self._try.was_overtaken(STATE_BUDGET)
+            standing = self._try.standing_within(STATE_BUDGET)
+            left = standing is Standing.OVERTAKEN or (resumed and standing is None)
             self._verdict = Verdict.LEAVE if left else Verdict.CANCEL
             return
         state = self._try.state_within(STATE_BUDGET)
@@ -233,7 +240,7 @@ class ActiveRun:
 
     def _resumes_after(self, error: BaseException) -> bool:
         """Return whether another try comes after this error, and takes the run of this one."""
-        if self._try is None or isinstance(error, AirflowFailException | AirflowSkipException):
+        if self._try is None or isinstance(error, ENDS_THE_TASK):
             return False
         return self._durable and self._try.will_be_retried and not self._refuses_retry(self._try, error)
 
@@ -263,7 +270,7 @@ class ActiveRun:
 
     def _cancel_after_timeout(self) -> None:
         """Cancel the run of a task whose ``execution_timeout`` is over; Airflow waits for that."""
-        if self._try is not None and self._try.was_overtaken(STATE_BUDGET):
+        if self._was_overtaken():
             return  # a process that was stopped for long finds its time over; the run is the other try's
         if self._cancel_on_kill and not self._over and self._may_have_run():
             self._cancel_with_patience("execution_timeout is over", may_appear=True)

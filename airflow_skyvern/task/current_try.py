@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from airflow_skyvern.exceptions import SkyvernOvertaken
+from airflow_skyvern.compat.tries import Standing
+from airflow_skyvern.exceptions import SkyvernOvertaken, SkyvernTaskEnded
 
 PROOF_SECONDS = 5.0
 """
@@ -24,14 +25,14 @@ class CurrentTry:
     A process that is stopped notices nothing, and on a suspended machine the monotonic clock stands still. So what
     counts is the longest time that any clock has seen since Airflow was asked.
 
-    :param is_current: Asks Airflow.
+    :param standing: Asks Airflow.
     :param clocks: What the age of an answer is measured by.
     """
 
     def __init__(
-        self, is_current: Callable[[], bool], *, clocks: Sequence[Callable[[], float]] = (time.monotonic, time.time)
+        self, standing: Callable[[], Standing], *, clocks: Sequence[Callable[[], float]] = (time.monotonic, time.time)
     ) -> None:
-        self._is_current = is_current
+        self._standing = standing
         self._clocks = clocks
         self._asked_at: list[float] | None = None
 
@@ -40,6 +41,7 @@ class CurrentTry:
         Ask Airflow, unless it has answered just now.
 
         :raises SkyvernOvertaken: another try has taken over, or Airflow does not answer.
+        :raises SkyvernTaskEnded: no try is to do anything more.
         """
         for _ in range(MOST_PROOFS):
             if self._is_proved():
@@ -58,13 +60,15 @@ class CurrentTry:
     def _ask(self) -> None:
         asked_at = self._now()
         try:
-            current = self._is_current()
+            standing = self._standing()
         except Exception as error:
             raise SkyvernOvertaken(
                 "Airflow did not say whether this try is still the current one, so it does nothing more; the next "
                 f"try continues. {type(error).__name__}: {error}"
             ) from error
-        if not current:
+        if standing is Standing.ENDED:
+            raise SkyvernTaskEnded("This task was marked, cleared or deleted in Airflow, so it does nothing more.")
+        if standing is Standing.OVERTAKEN:
             raise SkyvernOvertaken("Another try of this task has taken over, so this one does nothing more.")
         self._asked_at = asked_at
 

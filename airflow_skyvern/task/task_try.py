@@ -14,7 +14,8 @@ from uuid import UUID
 from airflow_skyvern import compat
 from airflow_skyvern.compat import tries
 from airflow_skyvern.compat.stores import asset, is_asset_alias
-from airflow_skyvern.exceptions import SkyvernOvertaken
+from airflow_skyvern.compat.tries import Standing
+from airflow_skyvern.exceptions import SkyvernOvertaken, SkyvernTaskEnded
 from airflow_skyvern.task import xcom
 from airflow_skyvern.task.current_try import CurrentTry
 from airflow_skyvern.task.deferral import note_of
@@ -49,7 +50,7 @@ class TaskTry:
         self._context = context
         self._ti: Any = context["ti"]
         self._published: Run | None = None
-        self._current = CurrentTry(lambda: tries.is_current(self._ti))
+        self._current = CurrentTry(lambda: tries.standing(self._ti))
 
     @property
     def number(self) -> int:
@@ -104,6 +105,7 @@ class TaskTry:
         Ask Airflow whether this try is still the task's current one, unless that was done just now.
 
         :raises SkyvernOvertaken: it is not, or Airflow does not answer.
+        :raises SkyvernTaskEnded: a user has ended the task.
         """
         self._current.ensure()
 
@@ -115,8 +117,10 @@ class TaskTry:
         """
         try:
             self._current.ensure()
+        except SkyvernTaskEnded:
+            return  # what was started has to be ended
         except SkyvernOvertaken:
-            if self.was_overtaken(ANSWER_BUDGET):
+            if self.standing_within(ANSWER_BUDGET) is Standing.OVERTAKEN:
                 raise
 
     def is_first_of_group(self, retries: int) -> bool:
@@ -239,29 +243,15 @@ class TaskTry:
             return record.run_id if record is not None else None
         return None
 
-    def was_overtaken(self, seconds: float) -> bool:
-        """
-        Return whether Airflow says within this time that another try has taken over, and with it the run.
+    def standing_within(self, seconds: float) -> Standing | None:
+        """Return what Airflow says of this try within this time, if anything; may be called in a signal handler."""
 
-        May be called in a signal handler. No answer is no reason to leave a run that nobody may wait for.
-        """
-        return answer_within(seconds, self._is_overtaken, otherwise=False)
-
-    def is_surely_current(self, seconds: float) -> bool:
-        """Return whether Airflow says within this time that no other try has taken over."""
-
-        def ask() -> bool:
+        def ask() -> Standing | None:
             with suppress(Exception):
-                return tries.is_current(self._ti)
-            return False
+                return tries.standing(self._ti)
+            return None
 
-        return answer_within(seconds, ask, otherwise=False)
-
-    def _is_overtaken(self) -> bool:
-        try:
-            return not tries.is_current(self._ti)
-        except Exception:  # noqa: BLE001  whatever keeps Airflow from answering
-            return False
+        return answer_within(seconds, ask, None)
 
     def _state(self) -> str | None:
         try:

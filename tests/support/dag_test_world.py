@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from functools import cache
@@ -54,10 +54,14 @@ def dags() -> dict[str, Any]:
     return {name: make(FAKE) for name, make in WORLDS.items()}
 
 
+class Walked(BaseException):
+    """Ends the walk of a DAG, where Airflow would wait forever for a task that a user has ended."""
+
+
 def walked(name: str, dag: Any) -> dict[str, Any]:
     """Run a DAG, and return the states of its tasks and how many runs were started in Skyvern."""
     state, before = "failed", len(FAKE.sent("POST", START))
-    with suppress(Exception):  # Airflow raises what the last task has raised, or not, by version
+    with suppress(Exception, Walked):  # Airflow raises what the last task has raised, or not, by version
         dag_run = dag.test()
         state = str(getattr(dag_run.state, "value", dag_run.state))
     return {"state": state, "starts": len(FAKE.sent("POST", START)) - before, "said": SAID.get(name, [])}
@@ -152,7 +156,7 @@ def overtaken(fake: FakeSkyvern) -> Any:
 
     class Overtaken(SkyvernRunWorkflowOperator):
         def execute(self, context: Any) -> Any:
-            replace_in_database(context["ti"])
+            replace_in_database()
             with noted("overtaken"):
                 return super().execute(context)
 
@@ -161,19 +165,57 @@ def overtaken(fake: FakeSkyvern) -> Any:
     return dag
 
 
-def replace_in_database(ti: Any) -> None:
+def replace_in_database() -> None:
     """Do what Airflow does when it gives up a try: 3.x gives the next one another id, 2.11 counts."""
-    from airflow import settings
-    from sqlalchemy import text
-
     from airflow_skyvern.compat import is_airflow_3
 
     change = "id = lower(hex(randomblob(16)))" if is_airflow_3() else "try_number = try_number + 1"
-    with settings.engine.begin() as connection:  # type: ignore[union-attr]  # there is one
-        connection.execute(text(f"UPDATE task_instance SET {change} WHERE dag_id = 'overtaken'"))
+    in_database(f"UPDATE task_instance SET {change} WHERE dag_id = 'overtaken'")
 
+
+def in_database(statement: str) -> None:
+    """Do what a user or a scheduler does meanwhile."""
+    from airflow import settings
+    from sqlalchemy import text
+
+    with settings.engine.begin() as connection:  # type: ignore[union-attr]  # there is one
+        connection.execute(text(statement))
+
+
+def ended_by_user(name: str, statement: str, **more: Any) -> Callable[[FakeSkyvern], Any]:
+    """Make a DAG whose task a user ends while it waits on its worker, upon which Airflow stops it."""
+
+    def make(fake: FakeSkyvern) -> Any:
+        from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+
+        class Ended(SkyvernRunWorkflowOperator):
+            def _fetch_of(self, run_id: str) -> Callable[[], Any]:
+                return lambda: self.is_ended(run_id)
+
+            def is_ended(self, run_id: str) -> None:
+                in_database(statement.format(name))
+                self.on_kill()
+                SAID.setdefault(name, []).append(fake.status(run_id))
+                raise Walked
+
+        with dag_of(name) as dag:
+            workflow = fake.workflow(plan=("running",))
+            Ended(task_id="run", workflow_id=workflow, poll_interval=0.05, **more)
+        return dag
+
+    return make
+
+
+MARK = "UPDATE task_instance SET state = 'failed' WHERE dag_id = '{}'"
+CLEAR = "UPDATE task_instance SET state = 'restarting' WHERE dag_id = '{}'"
+DELETE = "DELETE FROM task_instance WHERE dag_id = '{}'"
 
 WORLDS = {
+    **{
+        f"{word}_{retries}": ended_by_user(f"{word}_{retries}", statement, retries=retries)
+        for word, statement in {"marked": MARK, "cleared": CLEAR, "deleted": DELETE}.items()
+        for retries in (0, 1)
+    },
     "nested": nested,
     "ordinary": ordinary,
     "deferred": deferred,

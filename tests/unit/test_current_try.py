@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from airflow_skyvern.exceptions import SkyvernOvertaken
+from airflow_skyvern.compat.tries import Standing
+from airflow_skyvern.exceptions import SkyvernOvertaken, SkyvernTaskEnded
 from airflow_skyvern.task.current_try import MOST_PROOFS, PROOF_SECONDS, CurrentTry
 
 
@@ -13,14 +14,14 @@ class Airflow:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.current = True
+        self.answer = Standing.CURRENT
         self.monotonic = self.wall = 1000.0
         self.while_asked: Callable[[], object] = lambda: None
 
-    def is_current(self) -> bool:
+    def standing(self) -> Standing:
         self.asked += 1
         self.while_asked()
-        return self.current
+        return self.answer
 
     def passes(self, seconds: float) -> None:
         self.monotonic += seconds
@@ -38,7 +39,7 @@ def airflow() -> Airflow:
 
 @pytest.fixture
 def this_try(airflow: Airflow) -> CurrentTry:
-    return CurrentTry(airflow.is_current, clocks=(lambda: airflow.monotonic, lambda: airflow.wall))
+    return CurrentTry(airflow.standing, clocks=(lambda: airflow.monotonic, lambda: airflow.wall))
 
 
 def test_airflow_is_asked_once_for_what_is_done_at_once(airflow: Airflow, this_try: CurrentTry) -> None:
@@ -54,8 +55,16 @@ def test_it_is_asked_again_when_any_clock_has_advanced(
 ) -> None:
     this_try.ensure()
     stalled(airflow, PROOF_SECONDS)
-    airflow.current = False
+    airflow.answer = Standing.OVERTAKEN
     with pytest.raises(SkyvernOvertaken, match="Another try of this task has taken over"):
+        this_try.ensure()
+
+
+def test_a_task_that_a_user_has_ended_is_told_from_one_that_another_try_has(
+    airflow: Airflow, this_try: CurrentTry
+) -> None:
+    airflow.answer = Standing.ENDED
+    with pytest.raises(SkyvernTaskEnded, match="marked, cleared or deleted"):
         this_try.ensure()
 
 

@@ -55,6 +55,16 @@ def test_an_operator_inside_a_task_refuses_before_anything_is_started(walked: di
     )
 
 
+@pytest.mark.parametrize(
+    "ended", [f"{word}_{retries}" for word in ("marked", "cleared", "deleted") for retries in (0, 1)]
+)
+def test_a_task_that_a_user_ends_while_it_waits_on_its_worker_cancels_its_run(
+    walked: dict[str, Any], ended: str
+) -> None:
+    """The word "failed" in the database is a user's, or the last try's own; no other try has taken over."""
+    assert walked[ended]["said"][0] == "canceled"
+
+
 def test_a_try_that_was_replaced_in_the_database_starts_nothing(walked: dict[str, Any]) -> None:
     assert walked["overtaken"]["starts"] == 0
     assert "SkyvernOvertaken: Another try of this task has taken over" in walked["overtaken"]["said"][0]

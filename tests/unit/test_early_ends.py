@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,12 @@ import pytest
 from airflow_skyvern import compat
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.compat.sdk import DAG, AirflowFailException, AirflowTaskTimeout
+from airflow_skyvern.compat.tries import Standing
 from airflow_skyvern.exceptions import (
     SkyvernError,
     SkyvernRunCanceled,
     SkyvernStartUnknown,
+    SkyvernTaskEnded,
     SkyvernWaitInterrupted,
     SkyvernWaitTimeout,
 )
@@ -369,20 +372,58 @@ def test_one_answer_that_is_not_skyverns_does_not_keep_a_last_try_from_its_run(s
     assert skyvern.status(run_id) == "canceled"
 
 
-@pytest.mark.parametrize("overtaken", [True, False])
+@pytest.mark.parametrize("left", [0, 1], ids=["no retry left", "a retry left"])
+@pytest.mark.parametrize("standing", [*Standing, None])
 def test_a_try_that_is_killed_when_it_wakes_up_beside_its_retry_leaves_the_run_to_it(
-    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, *, overtaken: bool
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, standing: Standing | None, left: int
 ) -> None:
     """Stopped after it had decided to cancel, at its deadline; Airflow has given it up, and kills it now."""
     ti, operator, run_id = last_try(skyvern)
-    monkeypatch.setattr("airflow_skyvern.compat.tries.is_current", lambda _: not overtaken)
+    ti.try_number -= left
+    monkeypatch.setattr("airflow_skyvern.compat.tries.standing", answers(standing))
     operator.pre_execute(context_of(ti))
     operator.hook.get_conn()
     active = operator._active_run
     active.is_running(TaskTry(context_of(ti)), run_id)
     active.is_unwanted()
     operator.on_kill()
-    assert skyvern.status(run_id) == ("created" if overtaken else "canceled")
+    resumed = standing is Standing.OVERTAKEN or (standing is None and left)
+    assert skyvern.status(run_id) == ("created" if resumed else "canceled")
+
+
+def answers(standing: Standing | None) -> Callable[[Any], Standing]:
+    """Let Airflow answer this about a try, or nothing."""
+
+    def answer(_: Any) -> Standing:
+        if standing is None:
+            raise ConnectionError("Airflow is away")
+        return standing
+
+    return answer
+
+
+@pytest.mark.parametrize("left", [0, 1], ids=["no retry left", "a retry left"])
+@pytest.mark.parametrize("key", ["run_id", "connection_and_run_key"])
+def test_a_try_that_learns_by_itself_that_a_user_has_ended_its_task_cancels_the_run(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, key: str, left: int
+) -> None:
+    """2.11 says so in its database, and stops the try seconds later: when it may have ended. Marked at this XCom."""
+    ti, operator, run_id = last_try(skyvern, deferrable=True)
+    ti.try_number -= left
+    monkeypatch.setattr("airflow_skyvern.task.current_try.PROOF_SECONDS", 0.3)
+    said = [Standing.CURRENT]
+    monkeypatch.setattr("airflow_skyvern.compat.tries.standing", lambda _: said[0])
+
+    def mark(pushed: str) -> None:
+        if pushed == key:
+            said[0] = Standing.ENDED
+            time.sleep(0.3)
+
+    ti.on_push = mark
+    with pytest.raises(SkyvernTaskEnded):
+        operator.execute(context_of(ti))
+    assert skyvern.status(run_id) == "canceled"
+    assert skyvern.sent("POST", START) == []
 
 
 def test_a_run_that_cannot_be_found_is_named_by_its_tag(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
