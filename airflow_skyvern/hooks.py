@@ -13,6 +13,7 @@ from airflow_skyvern import compat, metrics
 from airflow_skyvern.client import api, browser_api, credential_api, schedule_api, task_api, workflow_api
 from airflow_skyvern.client.connection import settings_from
 from airflow_skyvern.client.retry import RetryPolicy
+from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
 from airflow_skyvern.client.settings import DEFAULT_MAX_ANSWER_BYTES, Settings
 from airflow_skyvern.compat.sdk import BaseHook, conf
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.streaming import Incoming
     from airflow_skyvern.compat.sdk import Connection
     from airflow_skyvern.models import Run
+
+__all__ = ["RunRequest", "SkyvernHook"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
