@@ -19,7 +19,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import sqlalchemy
+import tenacity
 
 from dev.airflow_server import DATABASE, AirflowServer
 from dev.process import MARK, RigError
@@ -47,6 +49,14 @@ if TYPE_CHECKING:
     from dev.fault_proxy import Exchange, FaultProxy
     from dev.postgres import PostgresServer
     from dev.skyvern_server import SkyvernServer
+
+PATIENTLY = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type(httpx.ConnectError),
+    wait=tenacity.wait_fixed(1),
+    stop=tenacity.stop_after_delay(180),
+    reraise=True,
+)
+"""For a request of the suite's own, while the server that was killed starts again; nothing was sent then."""
 
 TASK = "run"
 CONNECTION = "skyvern_default"
@@ -374,7 +384,8 @@ class Driver:
     def _start_for_sensor(self, execution: Execution, workflow: str) -> str:
         metadata = {"x": execution.name, "group": "4"}
         body = {"workflow_id": workflow, "run_metadata": metadata}
-        status, run = self.skyvern.request("POST", "/v1/run/workflows", body)
+        send = PATIENTLY.wraps(self.skyvern.request)  # it may have just been killed, and starts again
+        status, run = send("POST", "/v1/run/workflows", body)
         if status >= 300:
             raise RigError(f"no run for the sensor: {status} {run}")
         self.proxy.run_owner[run["run_id"]] = execution.name
