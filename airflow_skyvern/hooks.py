@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from airflow_skyvern import compat, metrics
 from airflow_skyvern.client import api, browser_api, credential_api, schedule_api, task_api, workflow_api
-from airflow_skyvern.client.connection import settings_from
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
-from airflow_skyvern.client.settings import DEFAULT_MAX_ANSWER_BYTES, Settings
+from airflow_skyvern.client.settings import DEFAULT_MAX_ANSWER_BYTES, Settings, settings_from
 from airflow_skyvern.compat.sdk import BaseHook, conf
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.provider_info import CONNECTION_TYPE

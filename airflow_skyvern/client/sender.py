@@ -157,16 +157,15 @@ class SkyvernClient:
         return result
 
     def _exchange(self, call: Call[T]) -> T:
+        settings = _settings_for(call, self.settings)
         try:
-            with self._http.stream(
-                call.method, **_request(self.settings, call), extensions=_checked(call)
-            ) as response:
-                body = _Body(call, response, self.settings.max_answer_bytes)
+            with self._http.stream(call.method, **_request(settings, call), extensions=_checked(call)) as response:
+                body = _Body(call, response, settings.max_answer_bytes)
                 for chunk in response.iter_bytes():
                     body.add(chunk)
         except NO_ANSWER as error:
-            raise no_answer(call, error, self.settings) from error
-        return _result(call, response, body.taken(), self.settings)
+            raise no_answer(call, error, settings) from error
+        return _result(call, response, body.taken(), settings)
 
 
 class AsyncSkyvernClient:
@@ -250,15 +249,16 @@ class AsyncSkyvernClient:
         return result
 
     async def _exchange(self, call: Call[T]) -> T:
+        settings = _settings_for(call, self.settings)
         try:
-            request = _request(self.settings, call) | {"extensions": _checked_async(call)}
+            request = _request(settings, call) | {"extensions": _checked_async(call)}
             async with self._http.stream(call.method, **request) as response:
-                body = _Body(call, response, self.settings.max_answer_bytes)
+                body = _Body(call, response, settings.max_answer_bytes)
                 async for chunk in response.aiter_bytes():
                     body.add(chunk)
         except NO_ANSWER as error:
-            raise no_answer(call, error, self.settings) from error
-        return _result(call, response, body.taken(), self.settings)
+            raise no_answer(call, error, settings) from error
+        return _result(call, response, body.taken(), settings)
 
 
 def _when_unused(client: object, close: Callable[..., object], *args: object) -> None:
@@ -354,14 +354,24 @@ def _options(settings: Settings, transport: object) -> dict[str, Any]:
             "x-api-key": settings.api_key,
             "user-agent": f"airflow-provider-skyvern/{__version__}",
         },
-        "timeout": httpx.Timeout(settings.timeout, connect=settings.connect_timeout),
+        "timeout": _timeout(settings),
         **way_to(settings.base_url, settings),
         **({} if transport is None else {"transport": transport, "proxy": None}),
     }
 
 
+def _settings_for(call: Call[Any], settings: Settings) -> Settings:
+    """Return the settings with the limit of a call, if it has one."""
+    return settings if call.within is None else settings.within(call.within)
+
+
+def _timeout(settings: Settings) -> httpx.Timeout:
+    return httpx.Timeout(settings.timeout, connect=settings.connect_timeout)
+
+
 def _request(settings: Settings, call: Call[Any]) -> dict[str, Any]:
-    return {
+    limit = {} if call.within is None else {"timeout": _timeout(settings)}
+    return limit | {
         "url": _parsed(settings.base_url.rstrip("/") + call.path, str(httpx.QueryParams(call.query))),
         "json": call.body,
         "files": call.files,
