@@ -1,8 +1,7 @@
 """
 The endpoints around credentials, as values; see :mod:`airflow_skyvern.client.api`.
 
-No answer has a secret in it, and no error repeats what was sent. What a credential must have is checked before it is
-sent: Skyvern takes a login without a password.
+No answer has a secret in it, and no error repeats what was sent.
 """
 
 from __future__ import annotations
@@ -12,32 +11,9 @@ from datetime import datetime
 from typing import Any, Literal
 
 from airflow_skyvern.client.calls import Call, get, given, no_body, paged, path_segment, post
-from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.models import Credential, TotpCode
 
 CredentialType = Literal["password", "credit_card", "secret"]
-
-
-NEEDED: dict[str, tuple[str, ...]] = {
-    "password": ("username", "password"),
-    "credit_card": (
-        "card_number",
-        "card_cvv",
-        "card_exp_month",
-        "card_exp_year",
-        "card_brand",
-        "card_holder_name",
-    ),
-    "secret": ("secret_value",),
-}
-
-ALLOWED: dict[str, frozenset[str]] = {
-    "password": frozenset({*NEEDED["password"], "totp", "totp_type", "totp_identifier", "metadata"}),
-    "credit_card": frozenset(
-        {*NEEDED["credit_card"], "billing_address", "billing_email", "billing_phone", "metadata"}
-    ),
-    "secret": frozenset({*NEEDED["secret"], "secret_label"}),
-}
 
 
 def create_credential(name: str, credential_type: CredentialType, credential: Mapping[str, Any]) -> Call[Credential]:
@@ -120,6 +96,7 @@ def send_totp_code(
 
 
 def _body(name: str, credential_type: CredentialType, credential: Mapping[str, Any]) -> dict[str, Any]:
+    from airflow_skyvern.client.credential_check import check_credential
 
     check_credential(name, credential_type, credential)
     return {"name": name, "credential_type": credential_type, "credential": dict(credential)}
@@ -127,21 +104,3 @@ def _body(name: str, credential_type: CredentialType, credential: Mapping[str, A
 
 def _path(credential_id: str) -> str:
     return f"/v1/credentials/{path_segment(credential_id)}"
-
-
-def check_credential(name: str, credential_type: str, credential: Mapping[str, Any]) -> None:
-    """
-    Check a credential; no message repeats a value.
-
-    :raises SkyvernConfigError: names what is missing, empty, or unknown.
-    """
-    if not name.strip():
-        raise SkyvernConfigError("credential: name is empty.")
-    if credential_type not in NEEDED:
-        raise SkyvernConfigError(f"credential {name!r}: credential_type must be one of {', '.join(NEEDED)}.")
-    for field in NEEDED[credential_type]:
-        if not (isinstance(value := credential.get(field), str) and value):
-            raise SkyvernConfigError(f"credential {name!r}: {field} is missing or empty.")
-    if unknown := sorted(set(credential) - ALLOWED[credential_type]):
-        known = ", ".join(sorted(ALLOWED[credential_type]))
-        raise SkyvernConfigError(f"credential {name!r}: {', '.join(unknown)} is unknown; known: {known}.")

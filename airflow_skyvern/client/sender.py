@@ -91,6 +91,7 @@ class SkyvernClient:
         observe: Observe | None = None,
     ) -> None:
         self.settings = settings
+        self.fingerprint = settings.fingerprint
         self._observe = observe or _ignore
         self._http = httpx.Client(**_options(settings, transport))
         self._repeat = tenacity.Retrying(**(retry or RetryPolicy()).repeating(), sleep=sleep)
@@ -190,6 +191,7 @@ class AsyncSkyvernClient:
         observe: Observe | None = None,
     ) -> None:
         self.settings = settings
+        self.fingerprint = settings.fingerprint
         self._observe = observe or _ignore
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=IDLE, keepalive_expiry=keep)
         self._http = httpx.AsyncClient(**_options(settings, transport), limits=limits)

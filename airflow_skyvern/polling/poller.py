@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.session import Connect, MakeClient, afetch_snapshot
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.polling.block_requests import BlockRequests
 from airflow_skyvern.polling.circuit_breaker import CircuitBreaker
 from airflow_skyvern.polling.listing import ListPass, ListPolicy, is_no_news, row_suffices
 from airflow_skyvern.polling.queue import RECHECK_INTERVAL, InList, PollQueue, QueueEntry, State
-from airflow_skyvern.polling.session import Connect, MakeClient, PollSession, single_attempt_client
+from airflow_skyvern.polling.session import PollSession, single_attempt_client
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
@@ -220,8 +221,8 @@ class RunPoller:
         entry.fetch_starts(self._loop.time())
         try:
             try:
-                run, entry.workflow_deleted = await self._session.snapshot(
-                    entry.wait.run_id, workflow_deleted=entry.workflow_deleted
+                run, entry.workflow_deleted = await afetch_snapshot(
+                    self._session.send, entry.wait.run_id, workflow_deleted=entry.workflow_deleted
                 )
             except SkyvernError as error:
                 self._fetch_failed(entry, error)

@@ -18,8 +18,8 @@ from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, Skyvern
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
+    from airflow_skyvern.client.session import Send
     from airflow_skyvern.models import Workflow
-    from airflow_skyvern.runs.lookup import Send
     from airflow_skyvern.runs.wait import Log
 
 KEEP = 300.0

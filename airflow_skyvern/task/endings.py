@@ -11,8 +11,8 @@ from airflow_skyvern.compat.sdk import AirflowFailException
 from airflow_skyvern.exceptions import SkyvernError, SkyvernRunError, SkyvernWaitTimeout, error_of_ending
 
 if TYPE_CHECKING:
+    from airflow_skyvern.client.session import Send
     from airflow_skyvern.models import Run
-    from airflow_skyvern.runs.lookup import Send
 
 WIDTH = 100
 """Columns of the log that a reason fills; Airflow's UI does not wrap."""
