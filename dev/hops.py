@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -137,7 +137,7 @@ class _TaskInstance:
         return "running"
 
 
-def run_a_task(address: str, workflow_id: str) -> Any:
+def run_a_task(address: str, workflow_id: str, on_deferral: Callable[[], object]) -> Any:
     """Run a task as two workers and a triggerer do, and return what it returns."""
     os.environ["AIRFLOW_CONN_SKYVERN_DEFAULT"] = json.dumps(
         {"conn_type": "skyvern", "host": address, "password": API_KEY}
@@ -166,6 +166,7 @@ def run_a_task(address: str, workflow_id: str) -> Any:
     try:
         operator().execute(context)
     except TaskDeferred as deferred:
+        on_deferral()
         event = asyncio.run(event_of(deferred.trigger.serialize()))
         kwargs = json.loads(json.dumps({**(deferred.kwargs or {}), "event": event}))
         return operator().resume_execution(deferred.method_name, kwargs, context)
@@ -214,15 +215,20 @@ class _Server(ThreadingHTTPServer):
 def counted() -> tuple[Hops, dict[str, int]]:
     """Run the task; return where it went, and the sums."""
     fake, hops = FakeSkyvern(), Hops()
+    clients = 0
+
+    def count_clients() -> None:
+        nonlocal clients
+        clients = hops.calls["client.sender"]["SkyvernClient.__init__"]
+
     workflow_id = fake.workflow(plan=("completed",), parameters={"vendor": "string"})
     fake.workflows[workflow_id].plan = [{"status": "running"}, {"status": "completed"}]
     with _Server(fake) as server:
         serve_in_thread(server)
         with hops.counting():
-            run_a_task(f"http://127.0.0.1:{server.server_port}", workflow_id)
+            run_a_task(f"http://127.0.0.1:{server.server_port}", workflow_id, count_clients)
         server.shutdown()
-    clients = hops.calls["client.sender"]["SkyvernClient.__init__"]
-    return hops, {**hops.counts, "clients of the workers": clients, "connections": server.connections}
+    return hops, {**hops.counts, "clients before the start": clients, "connections": server.connections}
 
 
 def main() -> None:
@@ -238,5 +244,10 @@ def main() -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as home:
-        os.environ |= {"AIRFLOW_HOME": home, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db"}
+        os.environ |= {
+            "AIRFLOW_HOME": home,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
         main()
