@@ -37,8 +37,7 @@ The errors of this package, each for one way to handle it.
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from airflow_skyvern.secret_values import masked_text
 
@@ -349,14 +348,6 @@ BAD_ENDINGS: dict[str, type[SkyvernRunError]] = {
 }
 
 
-def no_api_at(base_url: str) -> str:
-    """Say that this is not where the API is."""
-    return (
-        f"There is no Skyvern API at this base URL (the host field of the Airflow connection): {base_url}. It is the "
-        "address of Skyvern's API, not of its web UI, and without a path unless a proxy adds one."
-    )
-
-
 def error_of_ending(run: Run, block: str | None = None) -> SkyvernRunError:
     """
     Make the error for a run that ended badly: how, where, why, and where to look.
@@ -371,36 +362,10 @@ def error_of_ending(run: Run, block: str | None = None) -> SkyvernRunError:
     return BAD_ENDINGS.get(run.status, SkyvernRunError)(sentence(message, where), run)
 
 
-def detail_of(body: str) -> str:
-    """
-    Read what the server said out of an error body.
-
-    The API sends ``detail`` as a string or as a list, or ``error`` as a string; proxies send HTML. The list
-    form echoes the request as ``input``, which may hold secrets: only the field and the message are kept.
-    """
-    try:
-        parsed = json.loads(body)
-    except ValueError:
-        return f"(not JSON) {shorten(body)}" if body.strip() else "(empty body)"
-    detail = (parsed.get("detail") or parsed.get("error")) if isinstance(parsed, dict) else None
-    if isinstance(detail, list):
-        return shorten("; ".join(_describe(item) for item in detail))
-    return shorten(detail) if isinstance(detail, str) else "(no detail)"
-
-
 def shorten(text: str, limit: int = MAX_QUOTE) -> str:
     """Fold white space and cut what is too long for a message."""
     folded = " ".join(text.split())
     return folded if len(folded) <= limit else f"{folded[: limit - 1]}…"
-
-
-def _describe(item: Any) -> str:
-    if not isinstance(item, dict):
-        return "(no detail)"
-    loc = item.get("loc")
-    parts = loc if isinstance(loc, list) else []
-    field_path = ".".join(str(part) for part in parts if part not in ("body", "query"))
-    return f"{field_path}: {item.get('msg')}" if field_path else str(item.get("msg"))
 
 
 def _codes(run: Run) -> str:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from airflow_skyvern import compat, metrics
 from airflow_skyvern.client import api, browser_api, credential_api, schedule_api, task_api, workflow_api
-from airflow_skyvern.client.connection import settings_from
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
-from airflow_skyvern.client.settings import DEFAULT_MAX_ANSWER_BYTES, Settings
+from airflow_skyvern.client.session import AsyncSession, Session, afetch_run, fetch_run
+from airflow_skyvern.client.settings import DEFAULT_MAX_ANSWER_BYTES, Settings, settings_from
 from airflow_skyvern.compat.sdk import BaseHook, conf
-from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.provider_info import CONNECTION_TYPE
-from airflow_skyvern.runs.lookup import fetch_run
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from airflow_skyvern.client.calls import Call
     from airflow_skyvern.client.streaming import Incoming
     from airflow_skyvern.compat.sdk import Connection
@@ -183,71 +183,44 @@ class SkyvernHook(BaseHook):
         super().__init__(**kwargs)
         self.skyvern_conn_id = skyvern_conn_id
         self.retry = retry
-        self._client: SkyvernClient | None = None
-        self._async_clients: dict[asyncio.AbstractEventLoop, AsyncSkyvernClient] = {}
-        # One that the same thread may take twice: a signal handler interrupts it anywhere.
-        self._making = threading.RLock()
+        self._session = Session(self._settings, self._new_client, self._log_change)
+        self._async_sessions: dict[asyncio.AbstractEventLoop, AsyncSession] = {}
+        self._making = threading.Lock()
 
     def get_conn(self) -> SkyvernClient:
         """Return the client of this connection, which all threads share; it is made once."""
-        with self._making:
-            if self._client is None:
-                self._client = self._new_client(self._settings())
-            return self._client
+        return self._session.client()
 
     async def aget_conn(self) -> AsyncSkyvernClient:
         """Return the client of this connection for the running event loop; it is made once per loop."""
-        loop = asyncio.get_running_loop()
-        if (known := self._async_clients.get(loop)) is not None:
-            return known
-        return self._use(loop, None, await self.asettings())
+        return await self._async_session().client()
 
     def send(self, call: Call[T]) -> T:
         """Send any call of :mod:`airflow_skyvern.client.api` and return its result; several threads may do so."""
-        client = self.get_conn()
-        try:
-            return client.send(call)
-        except SkyvernAuthError as error:
-            renewed = self._renewed(client, error)
-        return renewed.send(call)
+        return self._session.send(call)
 
     async def asend(self, call: Call[T]) -> T:
         """Send any call of :mod:`airflow_skyvern.client.api` from an event loop and return its result."""
-        client = await self.aget_conn()
-        try:
-            return await client.send(call)
-        except SkyvernAuthError as error:
-            loop = asyncio.get_running_loop()
-            renewed = self._async_clients.get(loop)
-            if renewed is client or renewed is None:
-                settings = await self.asettings()
-                self._check_changed(client.settings, settings, error)
-                renewed = self._use(loop, client, settings)
-        return await renewed.send(call)
+        return await self._async_session().send(call)
 
-    @contextmanager
-    def stream(self, call: Call[Any], start: int = 0) -> Iterator[Incoming]:
+    def stream(self, call: Call[Any], start: int = 0) -> AbstractContextManager[Incoming]:
         """
         Send a call and hand over its answer as it arrives; several threads may do so at once.
 
         See :meth:`~airflow_skyvern.client.sender.SkyvernClient.stream`.
         """
-        client = self.get_conn()
-        with ExitStack() as stack:
-            try:
-                incoming = stack.enter_context(client.stream(call, start))
-            except SkyvernAuthError as error:
-                incoming = stack.enter_context(self._renewed(client, error).stream(call, start))
-            yield incoming
+        return self._session.stream(call, start)
 
-    def _renewed(self, used: SkyvernClient, refusal: SkyvernAuthError) -> SkyvernClient:
-        """Return a client with another key than the one that was refused; the first thread makes it for all."""
+    def _async_session(self) -> AsyncSession:
+        """Return the session of the running event loop; those of loops that have ended are forgotten."""
+        loop = asyncio.get_running_loop()
+        if (known := self._async_sessions.get(loop)) is not None:
+            return known
         with self._making:
-            if self._client is None or self._client is used:
-                settings = self._settings()
-                self._check_changed(used.settings, settings, refusal)
-                self._client = self._new_client(settings)
-            return self._client
+            made = AsyncSession(self.asettings, self._new_async_client, lambda _: self._log_change())
+            open_ones = {known: session for known, session in self._async_sessions.items() if not known.is_closed()}
+            self._async_sessions = {**open_ones, loop: made}
+        return made
 
     def _new_client(self, settings: Settings) -> SkyvernClient:
         """Make a client that closes when nobody uses it any more: other threads may, when this hook does not."""
@@ -255,18 +228,13 @@ class SkyvernHook(BaseHook):
         client.close_when_unused()
         return client
 
-    def _use(
-        self, loop: asyncio.AbstractEventLoop, used: AsyncSkyvernClient | None, settings: Settings
-    ) -> AsyncSkyvernClient:
-        """Use these settings in the loop, unless another task has replaced the client meanwhile."""
-        with self._making:
-            current = self._async_clients.get(loop)
-            if current is None or current is used:
-                current = AsyncSkyvernClient(settings, retry=self.retry, observe=self.observe)
-                current.close_when_unused()
-                open_ones = {known: client for known, client in self._async_clients.items() if not known.is_closed()}
-                self._async_clients = {**open_ones, loop: current}
-            return current
+    def _new_async_client(self, settings: Settings) -> AsyncSkyvernClient:
+        client = AsyncSkyvernClient(settings, retry=self.retry, observe=self.observe)
+        client.close_when_unused()
+        return client
+
+    def _log_change(self) -> None:
+        self.log.info("The Skyvern connection %r has changed: trying its new key", self.skyvern_conn_id)
 
     def fetch_run(self, run_id: str) -> Run:
         """Get a run, also when its workflow was deleted while it runs; that is what waits call."""
@@ -274,10 +242,7 @@ class SkyvernHook(BaseHook):
 
     async def afetch_run(self, run_id: str) -> Run:
         """:meth:`fetch_run` for an event loop."""
-        try:
-            return await self.aget_run(run_id)
-        except SkyvernNotFoundError as error:
-            return await self.asend(api.get_run_despite(error, run_id))
+        return await afetch_run(self.asend, run_id)
 
     def emergency_client(self, timeout: float = 3.5, *, observed: bool = False) -> SkyvernClient | None:
         """
@@ -289,7 +254,7 @@ class SkyvernHook(BaseHook):
         so neither is touched: the settings are those that the hook already has. None if it has none yet, and
         so cannot have sent anything.
         """
-        client = self._client
+        client = self._session.current
         if client is None:
             return None
         observe = self.observe if observed else None
@@ -301,15 +266,14 @@ class SkyvernHook(BaseHook):
 
     def close(self) -> None:
         """Let go of the client, if there is one; it closes when no thread is using it."""
-        with self._making:
-            self._client = None
+        self._session.forget()
 
     async def aclose(self) -> None:
         """Close the client of the running event loop, if there is one."""
         with self._making:
-            client = self._async_clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+            session = self._async_sessions.pop(asyncio.get_running_loop(), None)
+        if session is not None:
+            await session.aclose()
 
     def test_connection(self) -> tuple[bool, str]:
         """Prove that the server is there and accepts the key; say what is wrong otherwise."""
@@ -335,12 +299,6 @@ class SkyvernHook(BaseHook):
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the fields of the connection form, for Airflow versions that ask the hook (below 3.2)."""
         return compat.connection_form_widgets(CONNECTION_TYPE["conn-fields"])
-
-    def _check_changed(self, used: Settings, current: Settings, refusal: SkyvernAuthError) -> None:
-        """Raise the refusal of a key, unless the connection has changed since: a rotated key."""
-        if current == used:
-            raise refusal
-        self.log.info("The Skyvern connection %r has changed: trying its new key", self.skyvern_conn_id)
 
     def _settings(self) -> Settings:
         return self._checked(self.get_connection(self.skyvern_conn_id))

@@ -20,16 +20,14 @@ from airflow_skyvern.compat.sdk import (
 from airflow_skyvern.durations import interval_of, seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.results.contract import check_schema
 from airflow_skyvern.results.deliver import (
     StopsTransfers,
     check_delivery,
+    checked_file_options,
     deliver_evidence,
     deliver_files,
     deliver_output,
-    file_options,
 )
-from airflow_skyvern.results.destination import check_output_to
 from airflow_skyvern.task.arguments import run_id_of
 from airflow_skyvern.task.deadlines import (
     CONFIRMATION,
@@ -40,9 +38,8 @@ from airflow_skyvern.task.deadlines import (
     patience_after,
 )
 from airflow_skyvern.task.deferral import NOTE, note_of_run
-from airflow_skyvern.task.endings import logged_error_of
+from airflow_skyvern.task.endings import logged_error_of, no_retry_for_permanent_errors
 from airflow_skyvern.task.nesting import NO_WAIT_OUTSIDE, check_is_the_task
-from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
 
 if TYPE_CHECKING:
@@ -164,8 +161,14 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
             raise SkyvernConfigError(f"Task {self.task_id!r}: run_id is empty.")
         if end_from_trigger and not start_from_trigger:
             raise SkyvernConfigError(f"Task {self.task_id!r}: end_from_trigger needs start_from_trigger=True.")
-        check_schema(self.task_id, output_schema, has_output=not end_from_trigger)
-        check_output_to(self.task_id, output_to, has_output=not end_from_trigger)
+        if output_schema is not None:
+            from airflow_skyvern.results.contract import check_schema
+
+            check_schema(self.task_id, output_schema, has_output=not end_from_trigger)
+        if output_to is not None:
+            from airflow_skyvern.results.destination import check_output_to
+
+            check_output_to(self.task_id, output_to, has_output=not end_from_trigger)
         self.files_to = files_to
         self.files_conn_id = files_conn_id
         self.file_name = file_name
@@ -173,8 +176,8 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
         self.recording = recording
         self.screenshots = screenshots
         self.expect_files = expect_files
-        file_options(self).check(self.task_id)
-        if end_from_trigger and file_options(self).wanted:
+        files = checked_file_options(self)
+        if end_from_trigger and files is not None and files.wanted:
             raise SkyvernConfigError(
                 f"Task {self.task_id!r}: files_to and expect_files need a worker at the end, which "
                 "end_from_trigger=True leaves out."
@@ -249,8 +252,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
         :param skyvern: What the run page reads of the try, see :mod:`airflow_skyvern.task.deferral`; not used here.
         :param run_known: Whether the run was polled before the deferral.
         """
-        from airflow_skyvern.runs.event import event_of
-        from airflow_skyvern.runs.wait import wait_for_end
+        from airflow_skyvern.runs.wait import event_of, wait_for_end
 
         ended = event_of(event)
         if deadline is None:  # Airflow itself started the wait, in the triggerer

@@ -43,6 +43,8 @@ class Call(Generic[T]):
         Give its words wherever a run is at stake; where none is, any words in Skyvern's form will do.
     :param subject: The id that the request is about.
     :param fits: Whether a result is about that id; one that is not is no answer to this request.
+    :param within: Seconds to wait for the answer, where that is less than the connection says; such a call is sent
+        once.
     """
 
     method: str
@@ -60,6 +62,7 @@ class Call(Generic[T]):
     known: tuple[Refusal, ...] = ANY_WORDS
     subject: str | None = None
     fits: Fits | None = None
+    within: float | None = None
 
     def result_of(self, body: bytes) -> T:
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -19,8 +20,6 @@ from airflow_skyvern.exceptions import (
     SkyvernRateLimitError,
     SkyvernResponseError,
     SkyvernServerError,
-    detail_of,
-    no_api_at,
     sentence,
     shorten,
 )
@@ -113,6 +112,40 @@ def refused(call: Call[Any], response: httpx.Response, body: bytes, settings: Se
     if settings.base_url.startswith("http://") and any(sign in text for sign in PLAIN_TO_TLS):
         error.args = (f"{error} {_use_https(settings)}",)
     return error
+
+
+def detail_of(body: str) -> str:
+    """
+    Read what the server said out of an error body.
+
+    The API sends ``detail`` as a string or as a list, or ``error`` as a string; proxies send HTML. The list
+    form echoes the request as ``input``, which may hold secrets: only the field and the message are kept.
+    """
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return f"(not JSON) {shorten(body)}" if body.strip() else "(empty body)"
+    detail = (parsed.get("detail") or parsed.get("error")) if isinstance(parsed, dict) else None
+    if isinstance(detail, list):
+        return shorten("; ".join(_describe(item) for item in detail))
+    return shorten(detail) if isinstance(detail, str) else "(no detail)"
+
+
+def _describe(item: Any) -> str:
+    if not isinstance(item, dict):
+        return "(no detail)"
+    loc = item.get("loc")
+    parts = loc if isinstance(loc, list) else []
+    field_path = ".".join(str(part) for part in parts if part not in ("body", "query"))
+    return f"{field_path}: {item.get('msg')}" if field_path else str(item.get("msg"))
+
+
+def no_api_at(base_url: str) -> str:
+    """Say that this is not where the API is."""
+    return (
+        f"There is no Skyvern API at this base URL (the host field of the Airflow connection): {base_url}. It is the "
+        "address of Skyvern's API, not of its web UI, and without a path unless a proxy adds one."
+    )
 
 
 def _kind_of(status: int, text: str) -> type[SkyvernAPIError]:

@@ -1,11 +1,13 @@
 """
 When something is tried again: single calls by :class:`RetryPolicy`, longer waits by :func:`while_transient`.
 
-The decisions are pure; tenacity carries them out, with a sleep and a clock that tests replace.
+The decisions, and how long to wait after failures, are pure; tenacity carries them out, with a sleep and a clock that
+tests replace.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import tenacity
 
-from airflow_skyvern.client.backoff import LONGEST_REQUESTED, backoff, jittered
 from airflow_skyvern.exceptions import (
     SkyvernAnswerTooLarge,
     SkyvernAPIError,
@@ -40,6 +41,10 @@ REFUSAL_INTERVAL = 5.0
 
 Sleep = Callable[[float], Any]
 PatienceWith = Callable[[SkyvernError], float]
+
+
+LONGEST_REQUESTED = 600.0
+"""Seconds that are waited for a server at the most, whatever its ``Retry-After`` says: it may ask for a day."""
 
 
 def did_nothing(error: SkyvernError) -> bool:
@@ -99,7 +104,7 @@ class RetryPolicy:
 
     def delay(self, call: Call[Any], attempt: int, error: SkyvernError) -> float | None:
         """Return the seconds to wait before sending the call again, or None to give up."""
-        if attempt >= self.attempts or not may_repeat(call, error):
+        if attempt >= self.attempts or call.within is not None or not may_repeat(call, error):
             return None
         requested = error.retry_after if isinstance(error, SkyvernAPIError) else None
         pause = backoff(attempt, base=self.base, longest=self.longest, requested=requested)
@@ -191,3 +196,19 @@ def _while_transient(
             on_error(error)
 
     return {"retry": may_pass, "wait": pause, "before_sleep": report, "reraise": True}
+
+
+def backoff(failures: int, *, base: float, longest: float, requested: float | None = None) -> float:
+    """
+    Return the seconds to wait after so many failures in a row: ``base``, doubled with each further one.
+
+    :param longest: The most that this grows to; what the server asks for may be longer, up to ten minutes.
+    :param requested: The seconds that the server asked for.
+    """
+    grown = min(base * 2.0 ** min(failures - 1, 20), longest)
+    return max(grown, min(requested or 0.0, LONGEST_REQUESTED))
+
+
+def jittered(seconds: float, most: float = 0.1) -> float:
+    """Return the seconds and up to such a share more; never less."""
+    return seconds * random.uniform(1.0, 1.0 + most)

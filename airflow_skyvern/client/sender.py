@@ -91,6 +91,7 @@ class SkyvernClient:
         observe: Observe | None = None,
     ) -> None:
         self.settings = settings
+        self.fingerprint = settings.fingerprint
         self._observe = observe or _ignore
         self._http = httpx.Client(**_options(settings, transport))
         self._repeat = tenacity.Retrying(**(retry or RetryPolicy()).repeating(), sleep=sleep)
@@ -157,16 +158,15 @@ class SkyvernClient:
         return result
 
     def _exchange(self, call: Call[T]) -> T:
+        settings = _settings_for(call, self.settings)
         try:
-            with self._http.stream(
-                call.method, **_request(self.settings, call), extensions=_checked(call)
-            ) as response:
-                body = _Body(call, response, self.settings.max_answer_bytes)
+            with self._http.stream(call.method, **_request(settings, call), extensions=_checked(call)) as response:
+                body = _Body(call, response, settings.max_answer_bytes)
                 for chunk in response.iter_bytes():
                     body.add(chunk)
         except NO_ANSWER as error:
-            raise no_answer(call, error, self.settings) from error
-        return _result(call, response, body.taken(), self.settings)
+            raise no_answer(call, error, settings) from error
+        return _result(call, response, body.taken(), settings)
 
 
 class AsyncSkyvernClient:
@@ -191,6 +191,7 @@ class AsyncSkyvernClient:
         observe: Observe | None = None,
     ) -> None:
         self.settings = settings
+        self.fingerprint = settings.fingerprint
         self._observe = observe or _ignore
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=IDLE, keepalive_expiry=keep)
         self._http = httpx.AsyncClient(**_options(settings, transport), limits=limits)
@@ -250,15 +251,16 @@ class AsyncSkyvernClient:
         return result
 
     async def _exchange(self, call: Call[T]) -> T:
+        settings = _settings_for(call, self.settings)
         try:
-            request = _request(self.settings, call) | {"extensions": _checked_async(call)}
+            request = _request(settings, call) | {"extensions": _checked_async(call)}
             async with self._http.stream(call.method, **request) as response:
-                body = _Body(call, response, self.settings.max_answer_bytes)
+                body = _Body(call, response, settings.max_answer_bytes)
                 async for chunk in response.aiter_bytes():
                     body.add(chunk)
         except NO_ANSWER as error:
-            raise no_answer(call, error, self.settings) from error
-        return _result(call, response, body.taken(), self.settings)
+            raise no_answer(call, error, settings) from error
+        return _result(call, response, body.taken(), settings)
 
 
 def _when_unused(client: object, close: Callable[..., object], *args: object) -> None:
@@ -354,14 +356,24 @@ def _options(settings: Settings, transport: object) -> dict[str, Any]:
             "x-api-key": settings.api_key,
             "user-agent": f"airflow-provider-skyvern/{__version__}",
         },
-        "timeout": httpx.Timeout(settings.timeout, connect=settings.connect_timeout),
+        "timeout": _timeout(settings),
         **way_to(settings.base_url, settings),
         **({} if transport is None else {"transport": transport, "proxy": None}),
     }
 
 
+def _settings_for(call: Call[Any], settings: Settings) -> Settings:
+    """Return the settings with the limit of a call, if it has one."""
+    return settings if call.within is None else settings.within(call.within)
+
+
+def _timeout(settings: Settings) -> httpx.Timeout:
+    return httpx.Timeout(settings.timeout, connect=settings.connect_timeout)
+
+
 def _request(settings: Settings, call: Call[Any]) -> dict[str, Any]:
-    return {
+    limit = {} if call.within is None else {"timeout": _timeout(settings)}
+    return limit | {
         "url": _parsed(settings.base_url.rstrip("/") + call.path, str(httpx.QueryParams(call.query))),
         "json": call.body,
         "files": call.files,

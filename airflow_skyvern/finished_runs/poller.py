@@ -22,10 +22,9 @@ from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.backoff import backoff, jittered
-from airflow_skyvern.client.retry import REFUSAL_PATIENCE
+from airflow_skyvern.client.retry import REFUSAL_PATIENCE, backoff, jittered
+from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError, SkyvernNotFoundError
-from airflow_skyvern.finished_runs.log import log_failure
 from airflow_skyvern.finished_runs.watermark import BEGINNING, OVERLAP, Row, Watermark, newest
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.limits import LAST_SEARCH_PAGE, MOST_WORKFLOWS, PAGE_SIZE
@@ -292,3 +291,9 @@ async def finished_runs_poller(skyvern_conn_id: str) -> AsyncIterator[FinishedRu
         if not poller.users:
             del pollers[skyvern_conn_id]
             await poller.hook.aclose()
+
+
+def log_failure(what: str, error: Exception) -> None:
+    """Log a failure: an error of Skyvern or of the connection explains itself, any other needs its traceback."""
+    expected = isinstance(error, SkyvernError | AirflowNotFoundException)
+    log.warning("%s. %s: %s", what, type(error).__name__, error, exc_info=None if expected else error)

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import Any
 
-from airflow_skyvern.finished_runs.log import log_failure
+from airflow_skyvern.finished_runs.poller import log_failure
 from airflow_skyvern.finished_runs.watermark import Watermark
 
 

@@ -18,7 +18,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
 from typing import Any
@@ -30,6 +30,7 @@ from pydantic import AliasChoices, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from airflow_skyvern.client.session import Kept
 from airflow_skyvern.compat.sdk import BaseHook
 from airflow_skyvern.finished_runs import registry
 from airflow_skyvern.finished_runs.registry import Delivered, DeliveryResult
@@ -165,24 +166,13 @@ class TokenBucket:
         return True
 
 
-@dataclass
-class _Key:
-    value: bytes
-    read_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def age(self) -> float:
-        return time.monotonic() - self.read_at
-
-
 class SigningKeys:
     """The API keys of the connections, with which Skyvern signs."""
 
     def __init__(self, read: Callable[[str], bytes | None]) -> None:
         self._read = read
         self._no_key = secrets.token_bytes(32)
-        self._known: dict[str, _Key] = {}
-        self._reading: dict[str, asyncio.Lock] = {}
+        self._known: dict[str, Kept[bytes]] = {}
 
     async def signed(self, conn_id: str | None, body: bytes | bytearray, signature: str) -> bool:
         """
@@ -192,19 +182,16 @@ class SigningKeys:
         """
         if conn_id is None:
             return is_signed_with(self._no_key, body, signature) and False
-        key = await self._key(conn_id, KEY_MAX_AGE)
-        if is_signed_with(key.value, body, signature):
+        kept = self._known.setdefault(conn_id, Kept(partial(self._read_key, conn_id)))
+        key = await kept.get(KEY_MAX_AGE)
+        if is_signed_with(key, body, signature):
             return True
-        newer = await self._key(conn_id, 1.0)
-        return newer is not key and is_signed_with(newer.value, body, signature)
+        newer = await kept.get(1.0)
+        return newer is not key and is_signed_with(newer, body, signature)
 
-    async def _key(self, conn_id: str, oldest: float) -> _Key:
-        async with self._reading.setdefault(conn_id, asyncio.Lock()):  # one at a time: they share Airflow's threads
-            known = self._known.get(conn_id)
-            if known is None or known.age > oldest:
-                value: bytes | None = await run_in_threadpool(self._read, conn_id)
-                known = self._known[conn_id] = _Key(value or self._no_key)
-            return known
+    async def _read_key(self, conn_id: str) -> bytes:
+        key: bytes | None = await run_in_threadpool(self._read, conn_id)
+        return key or self._no_key
 
 
 def is_signed_with(key: bytes, body: bytes | bytearray, signature: str) -> bool:

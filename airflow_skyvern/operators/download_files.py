@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_skyvern.compat.sdk import BaseOperator
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernTransferError
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.results.deliver import StopsTransfers, check_delivery, deliver_files, file_options
+from airflow_skyvern.results.deliver import StopsTransfers, check_delivery, checked_file_options, deliver_files
 from airflow_skyvern.task.arguments import run_id_of
-from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
+from airflow_skyvern.task.endings import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class SkyvernDownloadFilesOperator(StopsTransfers, BaseOperator):
         self.skyvern_conn_id = skyvern_conn_id
         if not run_id or not files_to:
             raise SkyvernConfigError(f"Task {self.task_id!r}: {'files_to' if run_id else 'run_id'} is empty.")
-        file_options(self).check(self.task_id)
+        checked_file_options(self)
 
     @cached_property
     def hook(self) -> SkyvernHook:

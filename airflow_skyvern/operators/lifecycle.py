@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.models import Run
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.results.uploads import Uploads
-    from airflow_skyvern.runs.event import Reason
-    from airflow_skyvern.runs.wait import Wait
+    from airflow_skyvern.runs.wait import Reason, Wait
     from airflow_skyvern.task.active_run import ActiveRun, Names
     from airflow_skyvern.task.approval import Approvals, Note
     from airflow_skyvern.task.task_try import TaskTry
@@ -127,7 +126,7 @@ class RunLifecycle(BaseOperator):
         return deadline_after(time.time(), self.timeout, self.execution_timeout, task_try.started_at)
 
     def _start(self, task_try: TaskTry) -> Run:
-        from airflow_skyvern.task.parameters import refused_parameter_named
+        from airflow_skyvern.runs.parameter_check import refused_parameter_named
 
         request = self._request()
         if self.durable:
@@ -158,10 +157,11 @@ class RunLifecycle(BaseOperator):
         return run
 
     def _before_start(self, request: RunRequest) -> None:
-        from airflow_skyvern.task.parameters import check_parameters
+        from airflow_skyvern.runs.parameter_check import check_before_start
 
         if self.check_parameters:
-            check_parameters(self.hook, request, self.log)
+            client = self.hook.get_conn()  # a refused key is for the start to find out
+            check_before_start(client.send, request, client.settings, self.log)
         self._active_run.stop_if_killed()
 
     def _start_once(self, task_try: TaskTry, request: RunRequest) -> Run:
@@ -386,9 +386,9 @@ class RunLifecycle(BaseOperator):
         self._cancel_twins(run)
         if run.succeeded:
             # First the value: a run whose output is refused delivers no files.
-            stop_if_killed, source = self._active_run.stop_if_killed, self._origin_of_files()
+            stop_if_killed = self._active_run.stop_if_killed
             value = deliver_output(self, task_try, run, self._output_options, stop_if_killed)
-            files = deliver_files(self, task_try, run, stop_if_killed, source=source)
+            files = deliver_files(self, task_try, run, stop_if_killed, origin=self._origin_of_files)
             task_try.start_store.done(run.run_id)
             return self._whole_run(run, value, files) if self.return_run else value
         deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)
@@ -399,7 +399,7 @@ class RunLifecycle(BaseOperator):
 
     def _whole_run(self, run: Run, output: Any, files: Sequence[Any]) -> dict[str, Any]:
         from airflow_skyvern.results.fitting import fitted_for_xcom
-        from airflow_skyvern.results.whole_run import whole_run
+        from airflow_skyvern.results.output import whole_run
 
         value = whole_run(run, self._request().parameters, output, files, mask=self.mask_output)
         fitting: dict[str, Any] = fitted_for_xcom(value, run.run_id, self.log)
@@ -437,7 +437,7 @@ class RunLifecycle(BaseOperator):
         """Build the request from the rendered arguments."""
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         request = checked_request(fields, self.run_options, durable=self.durable)
-        return self._uploads.announced_in(request)
+        return self._uploads.announced_in(request) if self.upload else request
 
     @property
     def _uploads(self) -> Uploads:
@@ -447,10 +447,11 @@ class RunLifecycle(BaseOperator):
 
     def _with_uploads(self, task_try: TaskTry, request: RunRequest) -> RunRequest:
         """Send the files of the run; only a try that starts it does, right before the start."""
-        sent = self._uploads.sent_for(request, self.hook.upload_file, self.log)
+        if self.upload:
+            request = self._uploads.sent_for(request, self.hook.upload_file, self.log)
         self._active_run.stop_if_killed()
         self._active_run.will_start(task_try)
-        return sent
+        return request
 
 
 def trigger_class() -> type[SkyvernRunTrigger]:

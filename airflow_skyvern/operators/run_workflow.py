@@ -13,16 +13,12 @@ from airflow_skyvern.durations import interval_of, seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.operators.lifecycle import REQUEST_FIELDS, RunLifecycle, trigger_class
-from airflow_skyvern.results.contract import check_schema
-from airflow_skyvern.results.deliver import check_delivery, file_options
-from airflow_skyvern.results.destination import check_output_to
-from airflow_skyvern.results.uploads import check_upload
-from airflow_skyvern.task.approval import answer_of, check_approval, is_answer, is_resumed
+from airflow_skyvern.results.deliver import check_delivery, checked_file_options
 from airflow_skyvern.task.arguments import check_arguments, included
 from airflow_skyvern.task.deadlines import deadline_to_fetch
 from airflow_skyvern.task.deferral import note_of
+from airflow_skyvern.task.endings import no_retry_for_permanent_errors
 from airflow_skyvern.task.nesting import NO_IDENTITY, check_is_the_task
-from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
 
 if TYPE_CHECKING:
@@ -233,10 +229,6 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         self.output_conn_id = output_conn_id
         self.output_run_columns = output_run_columns
         self.rerun_on_invalid_output = rerun_on_invalid_output
-        fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
-        check_upload(self.task_id, upload, parameters)
-        check_arguments(self.task_id, fields, run_options, skip_on=self.skip_on, durable=durable)
-        check_schema(self.task_id, output_schema, has_output=wait_for_completion)
         self.files_to = files_to
         self.files_conn_id = files_conn_id
         self.file_name = file_name
@@ -246,16 +238,38 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         self.expect_files = expect_files
         self.upload = upload
         self.upload_conn_id = upload_conn_id
-        file_options(self).check(self.task_id)
-        if file_options(self).wanted and not wait_for_completion:
+        self.approval = approval
+        self.on_reject = on_reject
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        """Check what is known when the DAG is parsed; checks of what few tasks set are imported for them only."""
+        waits = self.wait_for_completion
+        if self.upload is not None:
+            from airflow_skyvern.results.uploads import check_upload
+
+            check_upload(self.task_id, self.upload, self.parameters)
+        fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
+        check_arguments(self.task_id, fields, self.run_options, skip_on=self.skip_on, durable=self.durable)
+        if self.output_schema is not None:
+            from airflow_skyvern.results.contract import check_schema
+
+            check_schema(self.task_id, self.output_schema, has_output=waits)
+        files = checked_file_options(self)
+        if files is not None and files.wanted and not waits:
             raise SkyvernConfigError(
                 f"Task {self.task_id!r}: files_to and expect_files need wait_for_completion=True; or give run_id to "
                 "a SkyvernRunSensor or a SkyvernDownloadFilesOperator with files_to."
             )
-        check_output_to(self.task_id, output_to, has_output=wait_for_completion)
-        self.approval = approval
-        self.on_reject = on_reject
-        check_approval(self.task_id, approval, on_reject, waits_deferred=deferrable and wait_for_completion)
+        if self.output_to is not None:
+            from airflow_skyvern.results.destination import check_output_to
+
+            check_output_to(self.task_id, self.output_to, has_output=waits)
+        if (self.approval, self.on_reject) != (None, "fail"):
+            from airflow_skyvern.task.approval import check_approval
+
+            waits_deferred = self.deferrable and waits
+            check_approval(self.task_id, self.approval, self.on_reject, waits_deferred=waits_deferred)
 
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
@@ -315,7 +329,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
 
         :param skyvern: What the run page reads of the try, see :mod:`airflow_skyvern.task.deferral`.
         """
-        from airflow_skyvern.runs.event import event_of
+        from airflow_skyvern.runs.wait import event_of, is_answer
 
         task_try = TaskTry(context)
         self._group = (skyvern or {}).get("group")
@@ -354,6 +368,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
 
         :param skyvern: As in :meth:`execute_complete`.
         """
+        from airflow_skyvern.task.approval import answer_of, is_resumed
+
         task_try = TaskTry(context)
         self._group = (skyvern or {}).get("group")
         if try_number is not None and try_number != task_try.number:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_skyvern.client.backoff import backoff, jittered
+from airflow_skyvern.client.retry import backoff, jittered
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
     SkyvernConnectionError,

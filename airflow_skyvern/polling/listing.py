@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_skyvern.client.backoff import jittered
+from airflow_skyvern.client.retry import jittered
 from airflow_skyvern.limits import LAST_RUNS_PAGE, PAGE_SIZE
 from airflow_skyvern.models import RunSnapshot
 from airflow_skyvern.runs.wait import POLL_JITTER

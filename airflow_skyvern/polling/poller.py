@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.session import Connect, MakeClient, afetch_snapshot
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.polling.block_requests import BlockRequests
 from airflow_skyvern.polling.circuit_breaker import CircuitBreaker
 from airflow_skyvern.polling.listing import ListPass, ListPolicy, is_no_news, row_suffices
 from airflow_skyvern.polling.queue import RECHECK_INTERVAL, InList, PollQueue, QueueEntry, State
-from airflow_skyvern.polling.session import Connect, MakeClient, PollSession, single_attempt_client
+from airflow_skyvern.polling.session import PollSession, single_attempt_client
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
@@ -67,7 +68,7 @@ class RunPoller:
         self._session = PollSession(connect, make_client)
         self._queue = PollQueue(self._loop.time)
         self._breaker = CircuitBreaker()
-        self._block_requests = BlockRequests(self._send, self._count_waits)
+        self._block_requests: BlockRequests | None = None
         self._list_policy = ListPolicy()
         self._to_fetch: deque[QueueEntry] = deque()
         self._fetches: set[asyncio.Task[None]] = set()
@@ -126,7 +127,9 @@ class RunPoller:
             task.add_done_callback(_CLOSING.discard)
         for entry in left:  # the loop itself was canceled
             entry.future.cancel()
-        pending = [*fetches, *([refresh] if refresh else []), *self._block_requests.stop()]
+        block_requests, self._block_requests = self._block_requests, None
+        timelines = block_requests.stop() if block_requests else []
+        pending = [*fetches, *([refresh] if refresh else []), *timelines]
         for request in pending:
             request.cancel()
         self._on_idle()
@@ -218,15 +221,15 @@ class RunPoller:
         entry.fetch_starts(self._loop.time())
         try:
             try:
-                run, entry.workflow_deleted = await self._session.snapshot(
-                    entry.wait.run_id, workflow_deleted=entry.workflow_deleted
+                run, entry.workflow_deleted = await afetch_snapshot(
+                    self._session.send, entry.wait.run_id, workflow_deleted=entry.workflow_deleted
                 )
             except SkyvernError as error:
                 self._fetch_failed(entry, error)
             else:
                 self._breaker.succeeded()
-                if run.is_final:
-                    await self._block_requests.before_end(entry)
+                if run.is_final and entry.blocks is not None:
+                    await self._requests_of_blocks().before_end(entry)
                 self._update(entry, run)
         except Exception as error:  # noqa: BLE001  such as a log that cannot be written; this wait must get it
             self._resolve(entry, error=error)
@@ -242,7 +245,8 @@ class RunPoller:
         if self._queue.active_though_missing(entry):
             self._list_policy.run_was_active()
         self._queue.requeue(entry, self._loop.time() + wait.next_delay())
-        self._block_requests.polled(entry)
+        if entry.blocks is not None:
+            self._requests_of_blocks().polled(entry)
 
     def _fetch_failed(self, entry: QueueEntry, error: SkyvernError) -> None:
         if error.transient:
@@ -332,7 +336,7 @@ class RunPoller:
         elif is_no_news(row, wait) or self._call(entry, row_suffices, row, wait):
             self._queue.requeue(entry, started_at + wait.poll_interval * list_pass.spread)
             if entry.blocks is not None:
-                self._block_requests.polled(entry)
+                self._requests_of_blocks().polled(entry)
         elif entry.may_fetch(started_at):
             self._fetch_soon(entry)
 
@@ -344,6 +348,12 @@ class RunPoller:
     def _count_waits(self) -> int:
         """Return how many waits this event loop has, at all connections."""
         return sum(poller.waits for poller in {self, *_POLLERS.get(self._loop, {}).values()})
+
+    def _requests_of_blocks(self) -> BlockRequests:
+        """Return what requests the timelines of runs; it is made for the first wait that logs blocks."""
+        if self._block_requests is None:
+            self._block_requests = BlockRequests(self._send, self._count_waits)
+        return self._block_requests
 
     async def _send(self, call: Call[T]) -> T:
         return await self._session.send(call)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import tenacity
@@ -13,23 +12,20 @@ import tenacity
 from airflow_skyvern.client import api
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient, tls_context
+from airflow_skyvern.client.session import AsyncSession, Connect, MakeClient
 from airflow_skyvern.exceptions import (
-    SkyvernAuthError,
     SkyvernConfigError,
     SkyvernConnectionError,
     SkyvernError,
-    SkyvernNotFoundError,
 )
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
     from airflow_skyvern.client.sender import Observe
     from airflow_skyvern.client.settings import Settings
-    from airflow_skyvern.models import RunSnapshot
+
 
 T = TypeVar("T")
-Connect = Callable[[], Awaitable["Settings"]]
-MakeClient = Callable[["Settings"], AsyncSkyvernClient]
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +44,11 @@ def single_attempt_client(settings: Settings, *, observe: Observe | None = None)
     return AsyncSkyvernClient(settings, retry=RetryPolicy(attempts=1), keep=KEEPALIVE, observe=observe)
 
 
-class PollSession:
+class PollSession(AsyncSession):
     """
-    A client, and another one as soon as the connection has changed: its key, its address, or anything else.
+    A session whose connection is read again, now and then, also after errors that another key does not cure.
+
+    The address may have changed, or the proxy. A connection that cannot be read again is used as it was.
 
     :param connect: Reads the connection.
     """
@@ -59,18 +57,14 @@ class PollSession:
     """Seconds for which reading the connection is retried at first: a secrets backend may be away."""
 
     def __init__(self, connect: Connect, make_client: MakeClient = single_attempt_client) -> None:
-        self._connect = connect
-        self._make_client = make_client
-        self._client: AsyncSkyvernClient | None = None
-        self._fingerprint: object = None
+        super().__init__(connect, make_client, self._retire)
         self._retired: list[AsyncSkyvernClient] = []
-        self._reading = asyncio.Lock()
-        self._read_at = self._read_not_before = -math.inf
+        self._read_not_before = -math.inf
 
     @property
     def is_old(self) -> bool:
         """Whether the connection may have been edited since it was read."""
-        return self._client is not None and self._now() - self._read_at >= MAX_AGE
+        return self._client is not None and self._age >= MAX_AGE
 
     async def open(self) -> None:
         """
@@ -88,7 +82,7 @@ class PollSession:
         )
         settings: Settings = await reading(self._read)
         await asyncio.to_thread(_prepare, settings)
-        self._use(settings)
+        self._take(settings)
 
     def unopened_copy(self) -> PollSession:
         """Return a session of the same connection that is not open yet."""
@@ -97,89 +91,51 @@ class PollSession:
     async def close(self) -> None:
         """Close the client."""
         await self.close_retired()
-        if self._client is not None:
-            await self._client.aclose()
+        await self.aclose()
 
     async def close_retired(self) -> None:
         """Close the clients of former connections, when no request is in flight."""
         while self._retired:
             await self._retired.pop().aclose()
 
-    async def send(self, call: Call[T]) -> T:
-        """Send a call; once more if it failed and the connection has changed since."""
-        client = self._client
-        assert client is not None
-        try:
-            return await _sent(client, call)
-        except SkyvernError as error:
-            may_help = error.transient or isinstance(error, SkyvernAuthError)
-            if not (may_help and await self.refresh(used=client)):
-                raise
-        assert self._client is not None
-        return await _sent(self._client, call)
-
-    async def snapshot(self, run_id: str, *, workflow_deleted: bool = False) -> tuple[RunSnapshot, bool]:
-        """
-        Fetch a run, also when its workflow was deleted while it runs.
-
-        :param workflow_deleted: Whether that is known already.
-        :returns: the run, and whether its workflow was deleted.
-        """
-        if not workflow_deleted:
-            try:
-                return await self.send(api.get_run_snapshot(run_id)), False
-            except SkyvernNotFoundError as error:
-                api.get_run_despite(error, run_id)  # raises unless only the workflow is gone
-        return await self.send(api.get_run_snapshot(run_id, workflow_deleted=True)), True
-
     async def refresh(self, *, used: AsyncSkyvernClient | None = None) -> bool:
-        """
-        Read the connection again, unless that was done lately.
-
-        :param used: The client whose request failed.
-        :returns: whether there is another client than that now.
-        """
+        """Read the connection again, unless that was done lately; see :meth:`AsyncSession.refresh`."""
         async with self._reading:
             if used is not None and self._client is not used:
                 return True
             if self._now() < self._read_not_before:
                 return False
             try:
-                return self._use(await self._connect())
+                return self._take(await self._connect())
             except Exception as error:  # noqa: BLE001  the failed request says more than why nothing newer can be read
                 self._read_at, self._read_not_before = self._now(), self._now() + MAX_AGE
                 log.warning("The Skyvern connection could not be read again: %s", error)
                 return False
 
-    def _use(self, settings: Settings) -> bool:
-        """Use this connection from now on; return whether it differs from the one used so far."""
-        self._read_at = now = self._now()
-        if self._client is not None and settings.fingerprint == self._fingerprint:
-            self._read_not_before = now + MAX_AGE
-            return False
-        if self._client is not None:
+    def _take(self, settings: Settings) -> bool:
+        changed = super()._take(settings)
+        self._read_not_before = self._now() + (FRESH if changed else MAX_AGE)
+        if self._retired and changed:
             log.info("A Skyvern connection has changed: using the new one for %s", settings.base_url)
-            self._retired.append(self._client)
-        self._read_not_before = now + FRESH
-        self._fingerprint = settings.fingerprint
-        self._client = self._make_client(settings)
-        return True
+        return changed
+
+    def _retire(self, client: AsyncSkyvernClient) -> None:
+        self._retired.append(client)
+
+    def _may_have_changed(self, error: SkyvernError) -> bool:
+        return error.transient or super()._may_have_changed(error)
 
     async def _read(self) -> Settings:
         return await self._connect()
 
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
-
-
-async def _sent(client: AsyncSkyvernClient, call: Call[T]) -> T:
-    """Send a call; once more at once if the server closed the connection: most often it was idle for too long."""
-    try:
+    async def _sent(self, client: AsyncSkyvernClient, call: Call[T]) -> T:
+        """Send a call; once more at once if the server closed the connection: most often it was idle for too long."""
+        try:
+            return await client.send(call)
+        except SkyvernConnectionError as error:
+            if not (error.hung_up and call.repeatable):
+                raise
         return await client.send(call)
-    except SkyvernConnectionError as error:
-        if not (error.hung_up and call.repeatable):
-            raise
-    return await client.send(call)
 
 
 def _prepare(settings: Settings) -> None:

@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern import compat
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.reconciler.airflow_tasks import AirflowTasks
-from airflow_skyvern.runs.lookup import Send, TagsRefused
+from airflow_skyvern.runs.lookup import TagsRefused
 from airflow_skyvern.runs.orphan_search import Finding, cancel_orphan, find_orphans
 from airflow_skyvern.runs.orphans import Rule
+
+if TYPE_CHECKING:
+    from airflow_skyvern.client.session import Send
 
 ENVIRONMENT_PREFIX = "AIRFLOW_CONN_"
 

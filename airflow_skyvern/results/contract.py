@@ -100,8 +100,6 @@ def check_schema(task_id: str, schema: Any, *, has_output: bool) -> None:
     :param has_output: Whether the task gets the output at all.
     :raises SkyvernConfigError: names the task and what is wrong.
     """
-    if schema is None:
-        return
     if not has_output:
         raise SkyvernConfigError(
             f"Task {task_id!r}: output_schema: this task does not wait for an output; give it to the one that does."

@@ -20,13 +20,32 @@ if TYPE_CHECKING:
     from airflow_skyvern.task.task_try import TaskTry
 
 
+FILE_ARGUMENTS = tuple(field.name for field in fields(FileOptions))
+
 ESCAPED = str.maketrans({"%": "%25", "#": "%23", "?": "%3F"})
 """What would end the path in an address."""
 
 
-def file_options(task: Any) -> FileOptions:
-    """Return the arguments about files that a task has, as they are now: templates, or what these have become."""
-    return FileOptions(**{field.name: getattr(task, field.name) for field in fields(FileOptions)})
+def file_options(task: Any) -> FileOptions | None:
+    """
+    Return the arguments about files that a task has, as they are now: templates, or what these have become.
+
+    None are returned where none is given: then nothing is done about files.
+    """
+    arguments = {name: getattr(task, name) for name in FILE_ARGUMENTS}
+    is_given = any(value is not None and value is not False for value in arguments.values())
+    return FileOptions(**arguments) if is_given else None
+
+
+def checked_file_options(task: Any) -> FileOptions | None:
+    """
+    Check the arguments about files when the DAG is parsed, and return them, or None where none is given.
+
+    :raises SkyvernConfigError: names the task, what is wrong, and what would be right.
+    """
+    if (options := file_options(task)) is not None:
+        options.check(task.task_id)
+    return options
 
 
 def check_delivery(task: Any, output: OutputOptions | None = None) -> None:
@@ -40,12 +59,12 @@ def check_delivery(task: Any, output: OutputOptions | None = None) -> None:
     :raises SkyvernTransferError: a store cannot be reached.
     :raises OSError: a folder cannot be written to.
     """
-    options = file_options(task)
-    options.check_destination(task.task_id)
-    if options.files_to is not None:
-        from airflow_skyvern.results.stores import store_at
+    if (options := file_options(task)) is not None:
+        options.check_destination(task.task_id)
+        if options.files_to is not None:
+            from airflow_skyvern.results.stores import store_at
 
-        store_at(before_run_id(options.files_to), options.files_conn_id).check(overwrite=options.overwrite)
+            store_at(before_run_id(options.files_to), options.files_conn_id).check(overwrite=options.overwrite)
     if output is not None and output.file is not None:
         output.file.check()
 
@@ -78,19 +97,19 @@ def deliver_files(
     run: Run,
     check_stop: Callable[[], object] = lambda: None,
     *,
-    source: str | None = None,
+    origin: Callable[[], str | None] = lambda: None,
 ) -> list[StoredFile]:
     """
     Store the files of a run that has completed, and push where they are.
 
     :param task: The operator, with the arguments of :class:`FileOptions`, ``hook`` and ``log``.
     :param check_stop: Called about once a second; raises when the task has to stop.
-    :param source: The address that lineage gets as the origin of the files.
+    :param origin: Returns the address that lineage gets as the origin of the files.
     :raises SkyvernFilesMissing: the run downloaded other files than were expected; the evidence is stored.
     :raises SkyvernFileError: a file could not be stored.
     """
     options = file_options(task)
-    if not options.wanted:
+    if options is None or not options.wanted:
         return []
     from airflow_skyvern.results.run_files import RunFiles
 
@@ -101,21 +120,22 @@ def deliver_files(
         raise
     if options.files_to is not None:
         task_try.publish_files(xcom.FILES, [file.as_xcom() for file in files])
-        if files and source is not None:
+        if files and (source := origin()) is not None:
             add_input_to_lineage(task.hook, source)
         stored = [file.as_xcom() for file in files]
         _report(task, task_try, [file.path for file in files], {"skyvern_run_id": run.run_id, "files": stored})
     if options.evidence:
-        _store_evidence(task, task_try, run, check_stop)
+        _store_evidence(task, task_try, run, options, check_stop)
     return files
 
 
 def deliver_evidence(task: Any, task_try: TaskTry, run: Run, check_stop: Callable[[], object] = lambda: None) -> None:
     """Store recording and screenshots of a run that ended badly; that this fails must not hide how the run ended."""
-    if not file_options(task).evidence:
+    options = file_options(task)
+    if options is None or not options.evidence:
         return
     try:
-        _store_evidence(task, task_try, run, check_stop)
+        _store_evidence(task, task_try, run, options, check_stop)
     except Exception as error:  # noqa: BLE001  whatever it is, the run's own error is what the task fails with
         task.log.warning("Skyvern run %s: its recording or screenshots could not be stored. %s", run.run_id, error)
 
@@ -135,10 +155,12 @@ class StopsTransfers:
             raise SkyvernRunCanceled("The task was killed, so it must not succeed.")
 
 
-def _store_evidence(task: Any, task_try: TaskTry, run: Run, check_stop: Callable[[], object]) -> None:
+def _store_evidence(
+    task: Any, task_try: TaskTry, run: Run, options: FileOptions, check_stop: Callable[[], object]
+) -> None:
     from airflow_skyvern.results.run_files import RunFiles
 
-    files = RunFiles(task.hook, file_options(task), run, log=task.log, check_stop=check_stop).bring_evidence()
+    files = RunFiles(task.hook, options, run, log=task.log, check_stop=check_stop).bring_evidence()
     task_try.publish_files(xcom.EVIDENCE, [file.as_xcom() for file in files])
 
 

@@ -1,4 +1,4 @@
-"""Where a task's value goes: into XCom as it is, or into a file, with a reference to it in XCom."""
+"""A task's value that goes into a file, with a reference to it in XCom."""
 
 from __future__ import annotations
 
@@ -9,24 +9,15 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern.compat.sdk import conf
-from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernOutputTooLarge
-from airflow_skyvern.results.fitting import Change, fitted, fitted_for_xcom, log_changes
-from airflow_skyvern.results.formats import LOADED_AT_COLUMN, RUN_ID_COLUMN, Format, json_pieces
+from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.results.fitting import Change, fitted, log_changes
+from airflow_skyvern.results.formats import LOADED_AT_COLUMN, RUN_ID_COLUMN, Format
 from airflow_skyvern.results.names import before_run_id, with_run_id
 from airflow_skyvern.results.store_kinds import Address
 from airflow_skyvern.task.arguments import is_dynamic
 
 if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Log
-
-LARGE = 2**20
-"""The size in bytes from which on an output in XCom is worth a warning."""
-
-MAX_XCOM_BYTES = 32 * 2**20
-"""On Airflow 3.3 with PostgreSQL, 20 MB took 21 s on a busy machine, and 64 MB exceeded the worker's timeouts."""
-
-REMEDY = 'output_to="s3://…/{{ run_id }}.json" writes it into a file instead.'
 
 
 @dataclass(frozen=True)
@@ -104,8 +95,6 @@ def check_output_to(task_id: str, address: Any, *, has_output: bool = True) -> N
     :param has_output: Whether the task gets the output at all.
     :raises SkyvernConfigError: names the task and what would be right.
     """
-    if address is None:
-        return
     if not has_output:
         raise SkyvernConfigError(
             f"Task {task_id!r}: output_to: this task does not wait for an output; give it to the one that does."
@@ -123,36 +112,15 @@ def check_output_to(task_id: str, address: Any, *, has_output: bool = True) -> N
         raise SkyvernConfigError(f"Task {task_id!r}: output_to: {error}") from None
 
 
-def delivered(value: Any, run_id: str, file: OutputFile | None, log: Log) -> Any:
+def written(value: Any, run_id: str, file: OutputFile, log: Log) -> dict[str, Any]:
     """
-    Return what is pushed: the value itself, or the reference to the file that now holds it.
+    Write a file, and return the reference to it, which is pushed.
 
     :param value: Plain JSON.
-    :raises SkyvernOutputTooLarge: it is larger than what may go into XCom.
     """
-    if file is None:
-        value = fitted_for_xcom(value, run_id, log)
-        _check_size(sum(map(len, json_pieces(value))), run_id, log)
-        return value
     changes: list[Change] = []
     value = fitted(value, changes, xcom=False)
     log_changes(changes, run_id, "a file", log)
     reference = file.write(value, run_id)
     log.info("Skyvern run %s: output of %d bytes written to %s", run_id, reference["size"], reference["path"])
     return reference
-
-
-def _check_size(size: int, run_id: str, log: Log) -> None:
-    largest = conf.getint("skyvern", "max_xcom_bytes", fallback=MAX_XCOM_BYTES)
-    if size > largest:
-        raise SkyvernOutputTooLarge(
-            f"Skyvern run {run_id}: the output has {size / 1e6:.1f} MB, more than goes into Airflow's database "
-            f"([skyvern] max_xcom_bytes: {largest:,}). {REMEDY} A retry takes the same run."
-        )
-    if size > LARGE:
-        log.warning(
-            "Skyvern run %s: the output has %.1f MB, and Airflow stores it in its database. %s",
-            run_id,
-            size / 1e6,
-            REMEDY,
-        )

@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern.exceptions import shorten
+from airflow_skyvern.compat.sdk import conf
+from airflow_skyvern.exceptions import SkyvernOutputTooLarge, shorten
 
 if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Log
@@ -34,6 +35,14 @@ REPLACEMENT = "\ufffd"
 
 MOST_NAMED = 20
 """How many places a line of the log names."""
+
+LARGE = 2**20
+"""The size in bytes from which on an output in XCom is worth a warning."""
+
+MAX_XCOM_BYTES = 32 * 2**20
+"""On Airflow 3.3 with PostgreSQL, 20 MB took 21 s on a busy machine, and 64 MB exceeded the worker's timeouts."""
+
+REMEDY = 'output_to="s3://…/{{ run_id }}.json" writes it into a file instead.'
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _NOT_IN_DATABASE = re.compile("[\x00\ud800-\udfff]")
@@ -58,6 +67,36 @@ def fitted_for_xcom(value: Any, run_id: str, log: Log) -> Any:
     value = fitted(value, changes, xcom=True)
     log_changes(changes, run_id, "XCom", log)
     return value
+
+
+def into_xcom(value: Any, run_id: str, log: Log) -> Any:
+    """
+    Return the output of a run as it goes into XCom.
+
+    :param value: Plain JSON.
+    :raises SkyvernOutputTooLarge: it is larger than what may go into XCom.
+    """
+    from airflow_skyvern.results.formats import json_pieces
+
+    value = fitted_for_xcom(value, run_id, log)
+    _check_size(sum(map(len, json_pieces(value))), run_id, log)
+    return value
+
+
+def _check_size(size: int, run_id: str, log: Log) -> None:
+    largest = conf.getint("skyvern", "max_xcom_bytes", fallback=MAX_XCOM_BYTES)
+    if size > largest:
+        raise SkyvernOutputTooLarge(
+            f"Skyvern run {run_id}: the output has {size / 1e6:.1f} MB, more than goes into Airflow's database "
+            f"([skyvern] max_xcom_bytes: {largest:,}). {REMEDY} A retry takes the same run."
+        )
+    if size > LARGE:
+        log.warning(
+            "Skyvern run %s: the output has %.1f MB, and Airflow stores it in its database. %s",
+            run_id,
+            size / 1e6,
+            REMEDY,
+        )
 
 
 def log_changes(changes: list[Change], run_id: str, place: str, log: Log) -> None:

@@ -1,15 +1,16 @@
-"""What becomes of a run's output: the value of its task."""
+"""What becomes of a run's output: the value of its task, alone or in one value that says which run it is of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernOutputError
 from airflow_skyvern.results.contract import Misfit, contract_of
-from airflow_skyvern.results.destination import OutputFile, check_output_to, delivered
+from airflow_skyvern.results.destination import OutputFile, check_output_to, written
+from airflow_skyvern.results.fitting import into_xcom
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Run
@@ -45,7 +46,8 @@ class OutputOptions:
 
         :raises SkyvernConfigError: the schema cannot be read, or is none; ``output_to`` names no file.
         """
-        check_output_to(task.task_id, task.output_to)
+        if task.output_to is not None:
+            check_output_to(task.task_id, task.output_to)
         schema = task.output_schema
         contract = None if schema is None else contract_of(schema, lambda path: _read_beside_dag(task, path))
         rerun = getattr(task, "rerun_on_invalid_output", False)
@@ -67,7 +69,9 @@ class OutputOptions:
         value = self._agreed(run)
         if self.mask:
             value = OutputMasker().masked(value)
-        return delivered(value, run.run_id, self.file, log)
+        if self.file is None:
+            return into_xcom(value, run.run_id, log)
+        return written(value, run.run_id, self.file, log)
 
     def rejects(self, run: Run) -> bool:
         """Tell whether a run completed with an output for which another run is to be started."""
@@ -131,3 +135,36 @@ def _read_beside_dag(task: Any, path: str) -> str:
             "template_searchpath."
         ) from None
     return text
+
+
+def whole_run(
+    run: Run, parameters: Mapping[str, Any] | None, output: Any, files: Sequence[Any], *, mask: bool
+) -> dict[str, Any]:
+    """
+    Return a run as plain JSON, with its input and its output: one value that holds it all, to map over.
+
+    :param parameters: The parameters that it was started with, as JSON has them.
+    :param output: What the task would have returned otherwise.
+    :param files: The files that the task has stored.
+    :param mask: Whether to mask what is a secret by its name among the parameters.
+    """
+    given = json_copy(parameters or {})
+    if mask:
+        from airflow_skyvern.results.masking import OutputMasker
+
+        given = OutputMasker().masked(given)
+    return {
+        "run_id": run.run_id,
+        "status": run.status,
+        "app_url": run.app_url,
+        "parameters": given,
+        "output": output,
+        "files": [file.as_xcom() for file in files],
+    }
+
+
+def json_copy(value: Any) -> Any:
+    """Copy what JSON holds: masking changes values in place, and the parameters are the operator's own."""
+    if isinstance(value, Mapping):
+        return {name: json_copy(item) for name, item in value.items()}
+    return [json_copy(item) for item in value] if isinstance(value, list) else value

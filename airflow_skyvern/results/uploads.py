@@ -80,7 +80,7 @@ def check_upload(task_id: str, files: Any, parameters: Any) -> None:
 
     :raises SkyvernConfigError: names the task, what is wrong, and what would be right.
     """
-    if files is None or (is_dynamic(files) and not isinstance(files, Mapping)):
+    if is_dynamic(files) and not isinstance(files, Mapping):
         return
     try:
         _check(files, parameters)

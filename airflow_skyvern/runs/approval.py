@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 
 from airflow_skyvern.client import api
 from airflow_skyvern.client.retry import patience_with, while_transient
+from airflow_skyvern.client.session import fetch_run
 from airflow_skyvern.exceptions import SkyvernNotFoundError, shorten
 from airflow_skyvern.runs.blocks import HUMAN_INTERACTION, definitions_of, waiting_block
-from airflow_skyvern.runs.lookup import fetch_run
 from airflow_skyvern.runs.wait import PAUSED
 from airflow_skyvern.secret_values import masked_text
 
 if TYPE_CHECKING:
     import tenacity
 
+    from airflow_skyvern.client.session import Send
     from airflow_skyvern.models import Block, Workflow
-    from airflow_skyvern.runs.lookup import Send
 
 APPROVE, REJECT = "Approve", "Reject"
 """What the answers are called where a block does not name them."""

@@ -17,8 +17,8 @@ from airflow_skyvern.runs.blocks import ENDED
 from airflow_skyvern.runs.wait import duration_text
 
 if TYPE_CHECKING:
+    from airflow_skyvern.client.session import Send
     from airflow_skyvern.models import BlockRow, Run, RunDefinition, RunSnapshot, TimelineRow
-    from airflow_skyvern.runs.lookup import Send
     from airflow_skyvern.runs.wait import Log
 
 log = logging.getLogger(__name__)

@@ -17,14 +17,15 @@ import tenacity
 
 from airflow_skyvern.client import api
 from airflow_skyvern.client.retry import RETRY_INTERVAL, patience_with, while_transient, while_transient_async
+from airflow_skyvern.client.session import fetch_run
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.runs.key import GROUP_TAG, TASK_TAG
-from airflow_skyvern.runs.lookup import REPLACED_STATUSES, fetch_run, tagged_runs
+from airflow_skyvern.runs.lookup import REPLACED_STATUSES, tagged_runs
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.retry import Sleep
+    from airflow_skyvern.client.session import Send
     from airflow_skyvern.models import Run
-    from airflow_skyvern.runs.lookup import Send
     from airflow_skyvern.runs.wait import Log
 
 KILL_BUDGET = 4.0

@@ -1,29 +1,27 @@
-"""Finding runs: by id, also when the workflow was deleted; by tag; and the one that replaces a failed one."""
+"""Finding runs: by tag, and the one that replaces a failed one."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tenacity
 
 from airflow_skyvern.client import api
 from airflow_skyvern.client.answers import NO_SUCH_ROUTE, NO_TAGS
 from airflow_skyvern.client.retry import RETRY_INTERVAL
+from airflow_skyvern.client.session import fetch_run
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
-    SkyvernNotFoundError,
     SkyvernRequestError,
     SkyvernResponseError,
 )
 
 if TYPE_CHECKING:
-    from airflow_skyvern.client.calls import Call
+    from airflow_skyvern.client.session import Send
     from airflow_skyvern.models import Run
-
-Send = Callable[["Call[Any]"], Any]
 
 REPLACED_STATUSES = frozenset({"failed", "terminated", "timed_out"})
 """The statuses after which Skyvern may start another run with a fallback credential."""
@@ -61,15 +59,6 @@ def checked(send: Send, check: Callable[[], object]) -> Send:
     return lambda call: send(call if call.method == "GET" else replace(call, before_sending=check))
 
 
-def fetch_run(send: Send, run_id: str) -> Run:
-    """Fetch a run with its output, also when its workflow was deleted while it runs."""
-    try:
-        run: Run = send(api.get_run(run_id))
-    except SkyvernNotFoundError as error:
-        run = send(api.get_run_despite(error, run_id))
-    return run
-
-
 def tagged_runs(send: Send, tag: str, value: str) -> list[TaggedRun]:
     """
     Return what the server gives for a tag, newest first, with all tags.
@@ -97,7 +86,7 @@ def find_tagged(send: Send, tag: str, value: str) -> list[TaggedRun]:
     try:
         found = tagged_runs(send, tag, value)
     except SkyvernAPIError as error:
-        if error.detail == NO_TAGS and not error.transient:
+        if has_no_tags(error):
             raise TagsRefused(str(error)) from error
         if not is_missing_route(error):
             raise
@@ -108,6 +97,11 @@ def find_tagged(send: Send, tag: str, value: str) -> list[TaggedRun]:
         _check_filter(send, foreign)
         raise foreign
     return [run for run in found if not run.by_person]
+
+
+def has_no_tags(error: SkyvernAPIError) -> bool:
+    """Return whether Skyvern itself says that the organization has no run tags: the key is not what it refuses."""
+    return error.detail == NO_TAGS and not error.transient
 
 
 def is_missing_route(error: SkyvernAPIError) -> bool:

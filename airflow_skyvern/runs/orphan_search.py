@@ -32,8 +32,8 @@ from airflow_skyvern.runs.orphans import (
 )
 
 if TYPE_CHECKING:
+    from airflow_skyvern.client.session import Send
     from airflow_skyvern.models import Run, RunSummary
-    from airflow_skyvern.runs.lookup import Send
 
 MAY_BE_ACTIVE = ACTIVE_STATUSES | {"failed", "terminated", "timed_out"}
 """The statuses of runs that may be active: Skyvern's own retry policy may run a failed one again."""

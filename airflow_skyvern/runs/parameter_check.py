@@ -1,19 +1,25 @@
-"""The check of a run's parameters before its first start, which prevents no start that Skyvern might take."""
+"""
+The parameters of a run: checked before its first start, and named in a refusal of Skyvern.
+
+The check prevents no start that Skyvern might take.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.workflow_parameters import check_parameters
-from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernNotFoundError
+from airflow_skyvern.client.workflow_parameters import check_parameters, name_refused
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernNotFoundError, SkyvernRequestError
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
+    from airflow_skyvern.client.session import Send
     from airflow_skyvern.models import Workflow
-    from airflow_skyvern.runs.lookup import Send
     from airflow_skyvern.runs.wait import Log
 
 KEEP = 300.0
@@ -23,7 +29,7 @@ MOST_KEPT = 64
 """Of how many workflows a process keeps the definition."""
 
 PATIENCE = 10.0
-"""Seconds for the request: longer than that, the check is left out."""
+"""Seconds for the request, which is sent once: without an answer in that time, the check is left out."""
 
 
 class Definitions:
@@ -92,7 +98,7 @@ def _fits(workflow: Workflow, parameters: Mapping[str, Any]) -> bool:
 def _fetched(send: Send, workflow_id: str, log: Log) -> Workflow | None:
     """Fetch a definition; whatever stands against that, but a missing workflow, leaves the check out."""
     try:
-        workflow: Workflow = send(api.get_workflow(workflow_id))
+        workflow: Workflow = send(replace(api.get_workflow(workflow_id), within=PATIENCE))
     except SkyvernError as error:
         if isinstance(error, SkyvernNotFoundError) and error.workflow_gone:
             raise
@@ -109,3 +115,12 @@ def _is_readable(workflow: Workflow) -> bool:
         return "parameters" in workflow.workflow_definition and workflow.parameters is not None
     except (TypeError, ValueError):
         return False
+
+
+@contextmanager
+def refused_parameter_named(request: RunRequest) -> Iterator[None]:
+    """Add the name of the parameter to a refusal of Skyvern that gives only its type and its value."""
+    try:
+        yield
+    except SkyvernRequestError as error:
+        raise name_refused(error, request.parameters or {}) from error

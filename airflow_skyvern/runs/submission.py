@@ -30,6 +30,7 @@ from airflow_skyvern.client.retry import (
     patience_with,
     while_transient,
 )
+from airflow_skyvern.client.session import fetch_run
 from airflow_skyvern.exceptions import (
     SkyvernCreditError,
     SkyvernError,
@@ -43,7 +44,6 @@ from airflow_skyvern.runs.lookup import (
     TaggedRun,
     TagsRefused,
     checked,
-    fetch_run,
     find_tagged,
     replaces_another,
     resumable,
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
 
     from airflow_skyvern.client.retry import PatienceWith
     from airflow_skyvern.client.run_request import RunRequest
+    from airflow_skyvern.client.session import Send
     from airflow_skyvern.models import Run
     from airflow_skyvern.runs.key import RunKey
-    from airflow_skyvern.runs.lookup import Send
     from airflow_skyvern.runs.wait import Log
 
 LOST_START_TIMEOUT = 30.0

@@ -19,7 +19,7 @@ from airflow_skyvern.runs.lookup import TagsRefused
 from airflow_skyvern.runs.orphan_search import runs_of_group
 
 if TYPE_CHECKING:
-    from airflow_skyvern.runs.lookup import Send
+    from airflow_skyvern.client.session import Send
     from airflow_skyvern.runs.orphans import StartedRun
     from airflow_skyvern.runs.wait import Log
 

@@ -2,7 +2,8 @@
 One wait for one run, without the waiting: what is known, what to log, when to poll again, when to give up.
 
 The worker's loop and the trigger's loop are the same but for ``await``; everything they decide is here, so that
-a deferred task and a task that stays on its worker log the same and end the same.
+a deferred task and a task that stays on its worker log the same and end the same. A trigger ends its wait with an
+event for the worker, :class:`RunEvent`: the only thing that crosses Airflow's database.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict, TypeVar, get_args
 
-from airflow_skyvern.client.backoff import backoff, jittered
-from airflow_skyvern.client.retry import patience_with
+from airflow_skyvern.client.retry import backoff, jittered, patience_with
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError, shorten
 from airflow_skyvern.secret_values import masked_text
 
@@ -35,6 +35,9 @@ LONGEST_REASON = 100
 
 PAUSED = "paused"
 """The status of a run that waits for a person."""
+
+
+Reason = Literal["ended", "deadline", "paused", "resumed", "answered", "error"]
 
 
 class Log(Protocol):
@@ -243,3 +246,56 @@ def duration_text(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class RunEvent(TypedDict):
+    """
+    Why a wait is over; the resumed task asks Skyvern for everything else.
+
+    ``ended``: the run is over. ``deadline``: it is not, and the time is up. ``paused``: it waits for a person,
+    at the address in ``message``. ``resumed``: it does not wait for one any more. ``answered``: a person has answered
+    in Airflow. ``error``: looking at it failed in a way that looking again cannot cure, as
+    ``message`` says.
+    """
+
+    run_id: str
+    reason: Reason
+    status: str | None
+    message: str | None
+
+
+class AnswerEvent(RunEvent):
+    """A person's answer in Airflow, by the names that Airflow 3.3 uses where it resumes the task itself."""
+
+    chosen_options: list[str]
+    responded_by_user: dict[str, str] | None
+    responded_at: str | None
+
+
+def event_of(value: Any) -> RunEvent:
+    """
+    Validate the event of a trigger.
+
+    :raises SkyvernError: the event is missing or malformed, which must never pass for a success.
+    """
+    if (
+        isinstance(value, Mapping)
+        and isinstance(value.get("run_id"), str)
+        and value.get("reason") in get_args(Reason)
+    ):
+        return RunEvent(
+            run_id=value["run_id"],
+            reason=value["reason"],
+            status=value.get("status"),
+            message=value.get("message"),
+        )
+    raise SkyvernError(f"The task was resumed without a valid event of SkyvernRunTrigger: {value!r}")
+
+
+def is_answer(event: Any) -> bool:
+    """
+    Tell whether Airflow has resumed the task with a person's answer.
+
+    That may come while the run asks nothing: a clear leaves the request of the try before, until the run asks again.
+    """
+    return isinstance(event, Mapping) and "reason" not in event and bool(event.get("chosen_options"))

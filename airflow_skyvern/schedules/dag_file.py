@@ -11,19 +11,18 @@ from __future__ import annotations
 import hashlib
 import re
 import textwrap
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern import compat
 from airflow_skyvern.client.cron import check_zone
-from airflow_skyvern.exceptions import SkyvernConfigError
-from airflow_skyvern.schedules.literals import literal
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.secret_values import looks_secret, names_secret
 
 if TYPE_CHECKING:
-    from airflow_skyvern.models import Schedule
+    from airflow_skyvern.models import Schedule, Workflow
 
 MARK = "# airflow-skyvern schedules"
 TAG_PREFIX = "skyvern:"
@@ -307,3 +306,45 @@ def _moment(text: str) -> datetime:
 
 def _hash(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
+
+
+def literal(value: Any, indent: int = 0) -> str:
+    """Write a JSON value as Python, as ``ruff format`` would: one item per line where it is not empty."""
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, dict) and value:
+        return _lines("{", [f"{_text(key)}: {literal(item, indent + 4)}" for key, item in value.items()], "}", indent)
+    if isinstance(value, list) and value:
+        return _lines("[", [literal(item, indent + 4) for item in value], "]", indent)
+    return repr(value)
+
+
+def _lines(opening: str, items: list[str], closing: str, indent: int) -> str:
+    inner = "".join(f"{' ' * (indent + 4)}{item},\n" for item in items)
+    return f"{opening}\n{inner}{' ' * indent}{closing}"
+
+
+def _text(value: str) -> str:
+    """Write a text in double quotes, unless single ones spare escapes."""
+    body = "".join(mark if mark in "'\"" else repr(mark)[1:-1] for mark in value)
+    if value.count('"') > value.count("'"):
+        return "'" + body.replace("'", "\\'") + "'"
+    return '"' + body.replace('"', '\\"') + '"'
+
+
+def ignored_parameters(schedule: Schedule, get_workflow: Callable[[str], Workflow]) -> tuple[str, ...]:
+    """
+    Return the parameters that the schedule's workflow does not have: Skyvern ignores them, the operator refuses them.
+
+    None are returned where the workflow's definition cannot be fetched or read.
+    """
+    if not schedule.parameters:
+        return ()
+    try:
+        workflow = get_workflow(schedule.workflow_permanent_id)
+        if "parameters" not in workflow.workflow_definition:
+            return ()
+        settable = {parameter.key for parameter in workflow.parameters if parameter.is_settable}
+    except (SkyvernError, TypeError, ValueError):
+        return ()
+    return tuple(sorted(set(schedule.parameters) - settable))

@@ -10,7 +10,7 @@ from airflow_skyvern import compat
 from airflow_skyvern.compat.sdk import AirflowSkipException, BaseOperator
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernNotFoundError
 from airflow_skyvern.schedules.ownership import NO_SCHEDULES, skyvern_fires
-from airflow_skyvern.task.permanent_errors import no_retry_for_permanent_errors
+from airflow_skyvern.task.endings import no_retry_for_permanent_errors
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context

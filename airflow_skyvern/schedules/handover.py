@@ -23,8 +23,7 @@ from tenacity import RetryCallState, Retrying, retry_if_result, wait_fixed
 from airflow_skyvern.client.cron import last_skyvern_run, skyvern_runs
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.schedules.airflow_db import KnownDag, preferred_dag
-from airflow_skyvern.schedules.dag_file import Export, Options, dag_id_for, export
-from airflow_skyvern.schedules.ignored_parameters import ignored_parameters
+from airflow_skyvern.schedules.dag_file import Export, Options, dag_id_for, export, ignored_parameters
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import ListedSchedule, RunSummary, Schedule, ScheduleDetails, Workflow

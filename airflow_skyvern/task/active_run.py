@@ -26,8 +26,8 @@ from airflow_skyvern.task.task_try import TaskTry, answer_within
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.sender import SkyvernClient
+    from airflow_skyvern.client.session import Send
     from airflow_skyvern.hooks import SkyvernHook
-    from airflow_skyvern.runs.lookup import Send
 
 ENDS_THE_TASK = (AirflowFailException, AirflowSkipException, SkyvernTaskEnded)
 """The errors after which no other try comes."""

@@ -85,15 +85,6 @@ def answer_of(event: Any, request: Request) -> Answer | None:
     return Answer(approved=chosen[0] == request["options"][0], option=chosen[0], by=by, at=at)
 
 
-def is_answer(event: Any) -> bool:
-    """
-    Tell whether Airflow has resumed the task with a person's answer.
-
-    That may come while the run asks nothing: a clear leaves the request of the try before, until the run asks again.
-    """
-    return isinstance(event, Mapping) and "reason" not in event and bool(event.get("chosen_options"))
-
-
 def is_resumed(event: Any) -> bool:
     """Tell whether the trigger has ended because the run does not wait for a person any more."""
     return isinstance(event, Mapping) and event.get("reason") == "resumed"

@@ -96,6 +96,8 @@ def is_dynamic(value: Any) -> bool:
     """Return whether a value is, or holds, a template or an XCom: known only when the task runs."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
+    if value is None or isinstance(value, bool | int | float):
+        return False
     if isinstance(value, dict):
         return any(is_dynamic(item) for pair in value.items() for item in pair)
     if isinstance(value, list | tuple):

@@ -8,8 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_skyvern.runs.event import Reason, RunEvent
-    from airflow_skyvern.runs.wait import Log
+    from airflow_skyvern.runs.wait import Log, Reason, RunEvent
 
 BACKSTOP = timedelta(minutes=5)
 """How long after our own deadline Airflow ends a deferral whose trigger sent no event."""

@@ -1,15 +1,18 @@
-"""Telling how a run ended."""
+"""How a task ends: the error of a run that ended badly, and which of Skyvern's errors end it without a retry."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_skyvern.exceptions import SkyvernError, SkyvernRunError, error_of_ending
+from airflow_skyvern.compat.sdk import AirflowFailException
+from airflow_skyvern.exceptions import SkyvernError, SkyvernRunError, SkyvernWaitTimeout, error_of_ending
 
 if TYPE_CHECKING:
+    from airflow_skyvern.client.session import Send
     from airflow_skyvern.models import Run
-    from airflow_skyvern.runs.lookup import Send
 
 WIDTH = 100
 """Columns of the log that a reason fills; Airflow's UI does not wrap."""
@@ -46,3 +49,21 @@ def failing_label(run: Run, send: Send) -> str | None:
     except SkyvernError:  # the run's end is known, and says more than why its timeline is not
         return None
     return block.label if block else None
+
+
+@contextmanager
+def no_retry_for_permanent_errors() -> Iterator[None]:
+    """
+    Turn errors that no retry can cure into :class:`AirflowFailException`.
+
+    These are a wrong key, an unknown workflow or run, a request that Skyvern does not accept, no credit, and
+    a wrong connection or argument. Everything else keeps its type, and the task its retries.
+    """
+    try:
+        yield
+    except (SkyvernRunError, SkyvernWaitTimeout):
+        raise
+    except SkyvernError as error:
+        if error.transient:
+            raise
+        raise AirflowFailException(str(error)) from error

@@ -12,8 +12,7 @@ from airflow.triggers.base import TriggerEvent
 from asgiref.sync import sync_to_async
 
 from airflow_skyvern import compat
-from airflow_skyvern.runs.event import AnswerEvent, Reason, RunEvent
-from airflow_skyvern.runs.wait import Wait
+from airflow_skyvern.runs.wait import AnswerEvent, Reason, RunEvent, Wait
 from airflow_skyvern.triggers.run import SkyvernRunTrigger
 
 if TYPE_CHECKING:

@@ -20,8 +20,7 @@ from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.polling.poller import poller_of
 from airflow_skyvern.runs.block_log import BlockLog
 from airflow_skyvern.runs.cancel import cancel_unless_ended_async
-from airflow_skyvern.runs.event import Reason, RunEvent
-from airflow_skyvern.runs.wait import Wait
+from airflow_skyvern.runs.wait import Reason, RunEvent, Wait
 from airflow_skyvern.task import xcom
 from airflow_skyvern.task.arguments import run_id_of
 from airflow_skyvern.task.deadlines import has_outlasted_first_poll

@@ -17,11 +17,11 @@ from airflow_skyvern import compat
 from airflow_skyvern.client import api
 from airflow_skyvern.durations import LONGEST_INTERVAL, LONGEST_WAIT, SHORTEST_INTERVAL, seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
-from airflow_skyvern.finished_runs.log import log_failure
 from airflow_skyvern.finished_runs.poller import (
     FinishedRunsPoller,
     Subscription,
     finished_runs_poller,
+    log_failure,
     retry_delay_after,
     starting_watermark,
 )

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern import compat
 from airflow_skyvern.client import api
-from airflow_skyvern.client.answers import NO_TAGS
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient
+from airflow_skyvern.client.session import AsyncSession, afetch_run
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
-    SkyvernAuthError,
     SkyvernError,
     SkyvernNotFoundError,
     SkyvernRequestError,
@@ -25,7 +24,7 @@ from airflow_skyvern.exceptions import (
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.limits import PAGE_SIZE
 from airflow_skyvern.runs.key import TASK_TAG, task_tag
-from airflow_skyvern.runs.lookup import is_missing_route
+from airflow_skyvern.runs.lookup import has_no_tags, is_missing_route
 from airflow_skyvern.ui.cache import SharedCache
 from airflow_skyvern.ui.lookup import RunRef
 from airflow_skyvern.ui.page_data import RunData, page_of
@@ -66,12 +65,6 @@ RECORDING = "recording"
 DOWNLOAD = "download"
 
 
-@dataclass
-class _Client:
-    client: AsyncSkyvernClient
-    read_at: float
-
-
 class Clients:
     """
     The clients of the connections that pages need, on the event loop of the API server.
@@ -81,44 +74,40 @@ class Clients:
 
     def __init__(self, settings: Callable[[str], Any] = lambda conn_id: SkyvernHook(conn_id).asettings()) -> None:
         self._settings = settings
-        self._clients: dict[str, _Client] = {}
-        self._reading: dict[str, asyncio.Lock] = {}
+        self._sessions: dict[str, AsyncSession] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def get(self, conn_id: str, *, max_age: float = SETTINGS_MAX_AGE) -> AsyncSkyvernClient:
+    async def get(self, conn_id: str) -> AsyncSkyvernClient:
         """Return the client of a connection as it is now, or was a minute ago."""
-        async with self._reading.setdefault(conn_id, asyncio.Lock()):
-            known = self._clients.get(conn_id)
-            if known is not None and time.monotonic() - known.read_at <= max_age:
-                return known.client
-            settings: Settings = await self._settings(conn_id)
-            if known is None or known.client.settings.fingerprint != settings.within(PATIENCE).fingerprint:
-                self._close_later(known)
-                known = _Client(AsyncSkyvernClient(settings.within(PATIENCE), retry=RetryPolicy(attempts=1)), 0.0)
-            known.read_at = time.monotonic()
-            self._clients[conn_id] = known
-            return known.client
-
-    def _close_later(self, replaced: _Client | None) -> None:
-        """Close a client whose connection was edited, when what it has on its way has arrived."""
-        if replaced is not None:
-            loop = asyncio.get_running_loop()
-            loop.call_later(CLOSING_DELAY, lambda: self._closing.add(loop.create_task(replaced.client.aclose())))
+        return await self._session(conn_id).client(SETTINGS_MAX_AGE)
 
     async def send(self, conn_id: str, call: Call[Any]) -> Any:
         """Send a call and read its answer, a large one in a thread; a rotated key is noticed. Of a list, one page."""
         raw: Call[bytes] = replace(call, parse=bytes, last_page=None, fits=None)
-        client = await self.get(conn_id)
-        try:
-            body = await client.send(raw)
-        except SkyvernAuthError:
-            newer = await self.get(conn_id, max_age=1.0)
-            if newer is client:
-                raise
-            body = await newer.send(raw)
+        await self.get(conn_id)  # reads an old connection again
+        body = await self._session(conn_id).send(raw)
         if len(body) < PARSE_IN_THREAD_BYTES:
             return call.result_of(body)
         return await run_in_threadpool(call.result_of, body)
+
+    def _session(self, conn_id: str) -> AsyncSession:
+        if conn_id not in self._sessions:
+            connect = partial(self._connect, conn_id)
+            self._sessions[conn_id] = AsyncSession(connect, _new_client, self._close_later, fresh=1.0)
+        return self._sessions[conn_id]
+
+    async def _connect(self, conn_id: str) -> Settings:
+        settings: Settings = await self._settings(conn_id)
+        return settings.within(PATIENCE)
+
+    def _close_later(self, replaced: AsyncSkyvernClient) -> None:
+        """Close a client whose connection was edited, when what it has on its way has arrived."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(CLOSING_DELAY, lambda: self._closing.add(loop.create_task(replaced.aclose())))
+
+
+def _new_client(settings: Settings) -> AsyncSkyvernClient:
+    return AsyncSkyvernClient(settings, retry=RetryPolicy(attempts=1))
 
 
 class RunReader:
@@ -194,7 +183,9 @@ class RunReader:
         return await self._tags.get(ref, lambda: self._fetch_tags(ref))
 
     async def _fetch(self, ref: RunRef) -> RunData:
-        run, timeline = await asyncio.gather(self._fetch_run(ref), self._fetch_timeline(ref))
+        run, timeline = await asyncio.gather(
+            afetch_run(partial(self.clients.send, ref.skyvern_conn_id), ref.run_id), self._fetch_timeline(ref)
+        )
         pictures: list[str] = []
         if timeline is None:
             artifacts = (await self.artifacts(ref)).values()
@@ -208,13 +199,6 @@ class RunReader:
         return await run_in_threadpool(
             lambda: page_of(run, timeline or [], pictures, schedule_id, has_recording=has_recording)
         )
-
-    async def _fetch_run(self, ref: RunRef) -> Run:
-        try:
-            run: Run = await self.clients.send(ref.skyvern_conn_id, api.get_run(ref.run_id))
-        except SkyvernNotFoundError as error:
-            run = await self.clients.send(ref.skyvern_conn_id, api.get_run_despite(error, ref.run_id))
-        return run
 
     async def _fetch_timeline(self, ref: RunRef) -> list[TimelineItem] | None:
         """Return the timeline; None where there is none: for tasks (400), and of a deleted workflow."""
@@ -247,11 +231,11 @@ class RunReader:
         return (await self._all_tags(ref.skyvern_conn_id, [ref.run_id])).get(ref.run_id, {})
 
     async def _all_tags(self, conn_id: str, run_ids: Sequence[str]) -> dict[str, Mapping[str, str]]:
-        """Fetch tags; an organization without the feature (403) has none, and a server without the endpoint (404)."""
+        """Fetch tags; where runs have none, as the organization or the server has no tags, they are empty."""
         try:
             found = await self.clients.send(conn_id, api.get_run_tags(run_ids))
         except SkyvernAPIError as error:
-            if error.detail == NO_TAGS or is_missing_route(error):
+            if has_no_tags(error) or is_missing_route(error):
                 return {}
             raise
         return {run_id: found.of(run_id) for run_id in run_ids}

@@ -26,6 +26,7 @@ from airflow_skyvern.client.retry import (
 )
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import SkyvernClient
+from airflow_skyvern.client.session import fetch_run
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
@@ -40,7 +41,6 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.runs.cancel import cancel_and_fetch
 from airflow_skyvern.runs.key import RunKey
-from airflow_skyvern.runs.lookup import fetch_run
 from airflow_skyvern.runs.store import StartStore
 from airflow_skyvern.runs.submission import Attempt, Submission
 from airflow_skyvern.runs.wait import Wait, wait_for_end

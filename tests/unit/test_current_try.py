@@ -6,7 +6,7 @@ import pytest
 
 from airflow_skyvern.compat.tries import Standing
 from airflow_skyvern.exceptions import SkyvernOvertaken, SkyvernTaskEnded
-from airflow_skyvern.task.current_try import MOST_PROOFS, PROOF_SECONDS, CurrentTry
+from airflow_skyvern.task.task_try import MOST_PROOFS, PROOF_SECONDS, CurrentTry
 
 
 class Airflow:

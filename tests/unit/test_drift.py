@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +23,11 @@ from tests.support.snippets import AIRFLOW_2, BLOCKS, DOCUMENTS, as_this_airflow
 
 ROOT = Path(__file__).parents[2]
 DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
+
+PACKAGE = ROOT / "airflow_skyvern"
+
+MOST_MODULES, MOST_MOVES = 52, 430
+"""Of a deferred run, with a margin: it enters 50, and moves 412 times between them."""
 
 HARMLESS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.With)
 
@@ -159,3 +166,43 @@ def test_discovery_loads_nothing_but_itself(fresh: dict[str, subprocess.Popen[st
         "airflow_skyvern.provider_info",
         "airflow_skyvern.cli",
     }
+
+
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py"
+}
+
+
+def test_the_map_of_the_architecture_names_each_module() -> None:
+    """A module stands beside the name of its package, or alone where it is in none."""
+    document = (ROOT / "docs" / "architecture.md").read_text()
+    tree = document.partition("```text\nairflow_skyvern/\n")[2].partition("```")[0]
+    rooms = re.findall(r"^    (\S.*(?:\n {8,}.*)*)", tree, re.MULTILINE)
+    named = set()
+    for room in rooms:
+        packages = re.findall(r"\b(\w+)/", room)
+        words = set(re.findall(r"\w+", room))
+        named |= {f"{package}.{word}" for package in packages for word in words} | words
+    assert sorted(MODULES - named) == []
+
+
+def test_the_map_of_the_architecture_names_no_module_that_is_gone() -> None:
+    document = (ROOT / "docs" / "architecture.md").read_text()
+    paths = re.findall(r"`(?:airflow_skyvern/)?(\w+/\w+)\.py`", document)
+    packages = {module.partition(".")[0] for module in MODULES}
+    ours = {path for path in paths if path.partition("/")[0] in packages}
+    assert sorted(path for path in ours if path.replace("/", ".") not in MODULES) == []
+
+
+@pytest.mark.slow
+def test_a_deferred_run_goes_through_few_modules() -> None:
+    """Each is read by whoever follows a run; `python -m dev.hops` shows where it goes."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    command = [sys.executable, "-m", "dev.hops", "--counts"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+    counts = json.loads(done.stdout.splitlines()[-1])
+    assert counts["modules"] <= MOST_MODULES
+    assert counts["moves"] <= MOST_MOVES
+    assert counts["clients before the start"] == 1

@@ -410,7 +410,7 @@ def test_a_try_that_learns_by_itself_that_a_user_has_ended_its_task_cancels_the_
     """2.11 says so in its database, and stops the try seconds later: when it may have ended. Marked at this XCom."""
     ti, operator, run_id = last_try(skyvern, deferrable=True)
     ti.try_number -= left
-    monkeypatch.setattr("airflow_skyvern.task.current_try.PROOF_SECONDS", 0.3)
+    monkeypatch.setattr("airflow_skyvern.task.task_try.PROOF_SECONDS", 0.3)
     said = [Standing.CURRENT]
     monkeypatch.setattr("airflow_skyvern.compat.tries.standing", lambda _: said[0])
 

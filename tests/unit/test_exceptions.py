@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_skyvern import exceptions
+from airflow_skyvern.client.failures import detail_of
 from airflow_skyvern.exceptions import (
     MAX_QUOTE,
     SkyvernConnectionError,
@@ -16,7 +17,6 @@ from airflow_skyvern.exceptions import (
     SkyvernRunFailed,
     SkyvernRunTerminated,
     SkyvernRunTimedOut,
-    detail_of,
     error_of_ending,
 )
 from airflow_skyvern.models import Run

@@ -17,10 +17,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from airflow_skyvern.client import api, browser_api, credential_api, schedule_api, task_api, workflow_api
-from airflow_skyvern.client.connection import EXTRAS
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.run_request import RunRequest
-from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, Settings
+from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, EXTRAS, Settings
 from airflow_skyvern.compat.sdk import AirflowNotFoundException, Connection
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,

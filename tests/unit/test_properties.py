@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.failures import detail_of
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.run_request import RunOptions, RunRequest
 from airflow_skyvern.client.sender import SkyvernClient
@@ -22,11 +23,10 @@ from airflow_skyvern.exceptions import (
     SkyvernConfigError,
     SkyvernError,
     SkyvernResponseError,
-    detail_of,
 )
 from airflow_skyvern.hooks import settings_of
 from airflow_skyvern.models import FINAL_STATUSES, Run, RunSummary
-from airflow_skyvern.runs.event import Reason, event_of
+from airflow_skyvern.runs.wait import Reason, event_of
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_skyvern.client.proxy_locations import PROXY_LOCATIONS, checked_name
+from airflow_skyvern.client.run_request import PROXY_LOCATIONS, checked_name
 from dev.fake.checks import PROXY_LOCATIONS as SKYVERNS
 
 

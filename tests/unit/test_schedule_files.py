@@ -19,9 +19,17 @@ from airflow_skyvern.compat import dag_bag, dag_import
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.models import Schedule
 from airflow_skyvern.schedules.airflow_db import AirflowDatabase
-from airflow_skyvern.schedules.dag_file import DagFile, Export, Options, dag_id_for, export, read_file, tag_of
+from airflow_skyvern.schedules.dag_file import (
+    DagFile,
+    Export,
+    Options,
+    dag_id_for,
+    export,
+    literal,
+    read_file,
+    tag_of,
+)
 from airflow_skyvern.schedules.dag_folder import DagFolder
-from airflow_skyvern.schedules.literals import literal
 from airflow_skyvern.secret_values import looks_secret
 
 START = datetime(2026, 11, 24, 1, 30, tzinfo=timezone.utc)
