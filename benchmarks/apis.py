@@ -17,11 +17,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from dev.fake.checks import STATUSES, Refusal, check_statuses, page_of
-from dev.fake.records import Run, Seen, Workflow
-from dev.fake.run_details import timeline
-from dev.fake.skyvern import MOST_PAGES, MOST_ROWS
-from dev.fake.views import row, view, workflow_view
+from airflow_skyvern.testing.fake.checks import STATUSES, Refusal, check_statuses, page_of
+from airflow_skyvern.testing.fake.records import Run, Seen, Workflow
+from airflow_skyvern.testing.fake.run_details import timeline
+from airflow_skyvern.testing.fake.skyvern import MOST_PAGES, MOST_ROWS
+from airflow_skyvern.testing.fake.views import row, view, workflow_view
 
 if TYPE_CHECKING:
     from benchmarks.plan import Plan

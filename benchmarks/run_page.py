@@ -23,11 +23,11 @@ from typing import Any
 
 import httpx
 
+from airflow_skyvern.testing.fake.records import Media
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.serving import serve_in_thread
 from dev.airflow_server import AirflowServer
-from dev.fake.records import Media
-from dev.fake.skyvern import API_KEY, FakeSkyvern
 from dev.process import start_and_wait, stop_all
-from dev.serving import serve_in_thread
 
 VIEWERS, REFRESH, SECONDS, ROUNDS = 50, 5.0, 20.0, 3
 MOST_REQUESTS_PER_SECOND = 2.0

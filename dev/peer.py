@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from airflow_skyvern.testing.serving import serve_in_thread
 from dev.browser.site import pdf, size_in_bytes
-from dev.serving import serve_in_thread
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,7 @@ os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{HOME}/airflow.db"
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
-from dev.fake.skyvern import FakeSkyvern  # noqa: E402  after the lines above
+from airflow_skyvern.testing.fake.skyvern import FakeSkyvern  # noqa: E402  after the lines above
 
 GROUPS = {
     "contract": "contract",

@@ -14,9 +14,9 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from airflow_skyvern.testing.serving import serve_in_thread
 from dev.browser.prompt import Prompt
 from dev.browser.script import NO_RULE, RULES, Act
-from dev.serving import serve_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable

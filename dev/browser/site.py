@@ -22,7 +22,7 @@ import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
-from dev.serving import serve_in_thread
+from airflow_skyvern.testing.serving import serve_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from airflow_skyvern.client import api
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import SkyvernClient
 from airflow_skyvern.client.settings import Settings
-from dev.fake.skyvern import FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 from dev.skyvern_server import SKYVERN_VENV, SkyvernServer, workflows
 
 if TYPE_CHECKING:

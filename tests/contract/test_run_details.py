@@ -9,7 +9,7 @@ import pytest
 from airflow_skyvern.client import api
 from airflow_skyvern.exceptions import SkyvernRequestError
 from airflow_skyvern.runs.block_log import BlockLog
-from dev.fake.run_details import ARTIFACT_TYPES, NO_ARTIFACT, NO_BLOCK
+from airflow_skyvern.testing.fake.run_details import ARTIFACT_TYPES, NO_ARTIFACT, NO_BLOCK
 from tests.support.log_lines import LogLines
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from airflow_skyvern.client import schedule_api
 from airflow_skyvern.client.sender import SkyvernClient
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernConfigError, SkyvernNotFoundError, SkyvernRequestError
-from dev.fake.schedules import NO_SCHEDULES
-from dev.fake.skyvern import FakeSkyvern
+from airflow_skyvern.testing.fake.schedules import NO_SCHEDULES
+from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 from tests.contract.test_contract import refused
 

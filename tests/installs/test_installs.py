@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.loopback import Loopback
 from dev.airflow_server import AirflowServer
 from dev.constraints import AIRFLOW, FOLDER
-from dev.fake.skyvern import API_KEY, FakeSkyvern
 from dev.process import RigError
-from tests.support.loopback import Loopback
 
 ROOT = Path(__file__).parents[2]
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -20,14 +20,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Error as PlaywrightError
 
+from airflow_skyvern.testing.fake.records import Media
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.loopback import Loopback
 from dev.airflow_server import AirflowServer
 from dev.browser.ui import AirflowUI, airflow_ui
-from dev.fake.records import Media
-from dev.fake.skyvern import API_KEY, FakeSkyvern
 from dev.process import wait_until
 from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 from tests.faults.leaks import Leaks
-from tests.support.loopback import Loopback
 
 ROOT = Path(__file__).parents[2]
 DAG, TASK = "invoices", "fetch_invoices"

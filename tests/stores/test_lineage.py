@@ -12,13 +12,13 @@ from airflow.sdk.lineage import HookLineageCollector
 from airflow_skyvern.compat.stores import add_input_to_lineage, add_output_to_lineage
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernDownloadFilesOperator
-from tests.support.loopback import Loopback
+from airflow_skyvern.testing.loopback import Loopback
 from tests.support.tasks import FakeTaskInstance, run_task
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 
 def outputs() -> set[tuple[str, str]]:

@@ -19,8 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from dev.fake.skyvern import API_KEY, FakeSkyvern
-from tests.support.loopback import Loopback
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.loopback import Loopback
 
 START = "/v1/run/workflows"
 

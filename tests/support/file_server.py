@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dev.serving import serve_in_thread
+from airflow_skyvern.testing.serving import serve_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,10 +12,10 @@ from airflow_skyvern.models import RunSummary, Schedule
 from airflow_skyvern.schedules.airflow_db import KnownDag
 from airflow_skyvern.schedules.dag_file import Block, DagFile, read_file
 from airflow_skyvern.schedules.ownership import skyvern_fires
-from dev.fake import views
+from airflow_skyvern.testing.fake import views
 
 if TYPE_CHECKING:
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 EVERY = timedelta(minutes=5)
 SKYVERN_LOOKS_EVERY = 60

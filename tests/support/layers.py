@@ -23,12 +23,15 @@ LAYERS = (
     "links notifications retries macros",
     "operators sensors assets schedules reconciler",
     "ui",
-    "plugin cli",
+    "plugin cli testing",
 )
 """From the bottom up; what stands in one line does not import each other."""
 
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 WITHOUT_AIRFLOW = RANK["compat"]
+
+FAKE = "airflow_skyvern.testing.fake"
+"""The one part of the kit that knows no Airflow."""
 
 OF_AIRFLOW = ("airflow", "tests.support.tasks", "tests.support.ui_rig", "subprocess")
 
@@ -50,6 +53,6 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 def _knows_airflow(module: str) -> bool:
     package, _, rest = module.partition(".")
-    if package == "airflow_skyvern":
+    if package == "airflow_skyvern" and not f"{module}.".startswith(f"{FAKE}."):
         return RANK.get(rest.partition(".")[0], 0) >= WITHOUT_AIRFLOW
     return any(module == name or module.startswith(f"{name}.") for name in OF_AIRFLOW)

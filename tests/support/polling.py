@@ -15,7 +15,7 @@ from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.polling.poller import RunPoller
 from airflow_skyvern.runs.block_log import BlockLog
 from airflow_skyvern.runs.wait import Wait
-from dev.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.log_lines import LogLines
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import settings
 
 from airflow_skyvern.runs.parameter_check import DEFINITIONS
-from dev.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.loopback import Loopback
 from tests.support.layers import needs_airflow
-from tests.support.loopback import Loopback
 
 settings.register_profile("unit", deadline=None)  # a busy machine is no error
 settings.load_profile("unit")

@@ -44,7 +44,7 @@ from airflow_skyvern.runs.key import RunKey
 from airflow_skyvern.runs.store import StartStore
 from airflow_skyvern.runs.submission import Attempt, Submission
 from airflow_skyvern.runs.wait import Wait, wait_for_end
-from dev.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.log_lines import LogLines
 
 Answer = Callable[[], httpx.Response]

@@ -18,8 +18,8 @@ from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipExceptio
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernRunCanceled, SkyvernWaitTimeout
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.runs import approval
+from airflow_skyvern.testing.fake.skyvern import LOST, FakeSkyvern
 from airflow_skyvern.triggers.approval import SkyvernApprovalTrigger
-from dev.fake.skyvern import LOST, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, first_event, rebuilt, resumed
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import SkyvernOvertaken
-from dev.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
-    from tests.support.loopback import Loopback
+    from airflow_skyvern.testing.loopback import Loopback
 
 START = "/v1/run/workflows"
 

@@ -24,7 +24,7 @@ from tests.support.virtual_time import run_virtually
 from tests.unit.test_poller import play
 
 if TYPE_CHECKING:
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
     from tests.unit.conftest import TaskLog
 
 BLOCKS = [

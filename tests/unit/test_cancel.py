@@ -12,7 +12,7 @@ from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.runs.cancel import cancel_and_fetch, cancel_if_active, cancel_within_budget
 from airflow_skyvern.runs.key import GROUP_TAG, RunKey
 from airflow_skyvern.runs.lookup import checked
-from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern, Scripted
+from airflow_skyvern.testing.fake.skyvern import API_KEY, LOST, FakeSkyvern, Scripted
 from tests.support.log_lines import LogLines
 
 KEY = RunKey.of(

@@ -20,7 +20,7 @@ from airflow_skyvern.provider_info import get_provider_info
 from airflow_skyvern.schedules.airflow_db import AirflowDatabase, KnownDag
 
 if TYPE_CHECKING:
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 COLUMNS = ("next_run", "fired_by", "dag_id", "dag_state")
 NEXT = datetime(2026, 11, 24, 1, 30, tzinfo=timezone.utc)

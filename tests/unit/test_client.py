@@ -33,7 +33,7 @@ from airflow_skyvern.exceptions import (
     SkyvernResponseError,
     SkyvernServerError,
 )
-from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import API_KEY, LOST, FakeSkyvern
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call

@@ -19,7 +19,7 @@ from airflow_skyvern.sensors import SkyvernRunSensor
 from tests.support.tasks import run_task
 
 if TYPE_CHECKING:
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 
 class Old(pydantic.v1.BaseModel):

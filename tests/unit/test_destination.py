@@ -18,7 +18,7 @@ from tests.support.tasks import FakeTaskInstance, run_task
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
     from tests.unit.conftest import TaskLog
 
 OUTPUT = {"fetch_output": {"request_headers": {"Authorization": "Bearer s3cr3t"}, "text": "größer"}}

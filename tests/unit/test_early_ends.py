@@ -25,7 +25,7 @@ from airflow_skyvern.exceptions import (
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.task.task_try import TaskTry
-from dev.fake.skyvern import LOST, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import LOST, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.client.signed_addresses import AddressReader
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.hooks import SkyvernHook
-from dev.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 
 if TYPE_CHECKING:
-    from tests.support.loopback import Loopback
+    from airflow_skyvern.testing.loopback import Loopback
     from tests.unit.conftest import Connect
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")

@@ -22,10 +22,10 @@ from airflow_skyvern.exceptions import (
     SkyvernNotFoundError,
     SkyvernResponseError,
 )
-from dev.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 
 if TYPE_CHECKING:
-    from tests.support.loopback import Loopback
+    from airflow_skyvern.testing.loopback import Loopback
 
 ONCE = RetryPolicy(attempts=1)
 TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"  # "protocol version": what OpenSSL answers to plain http

@@ -31,12 +31,12 @@ from airflow_skyvern.operators import SkyvernDownloadFilesOperator, SkyvernRunWo
 from airflow_skyvern.results import deliver, evidence, run_files
 from airflow_skyvern.results.sources import RunFile, Source, downloads
 from airflow_skyvern.sensors import SkyvernRunSensor
-from dev.fake.records import Media
+from airflow_skyvern.testing.fake.records import Media
 from tests.support.file_server import FileServer
 from tests.support.tasks import FakeTaskInstance, context_of, run_task
 
 if TYPE_CHECKING:
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
     from tests.unit.conftest import TaskLog
 
 PDF = b"%PDF-1.7 " + b"x" * 100_000

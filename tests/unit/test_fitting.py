@@ -16,7 +16,7 @@ from tests.support.tasks import FakeTaskInstance, run_task
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
     from tests.unit.conftest import TaskLog
 
 NESTED: Any = "x"

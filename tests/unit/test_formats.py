@@ -19,7 +19,7 @@ from tests.support.tasks import run_task
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 ROWS = [{"item": 'größe, "a"', "price": 1.5}, {"item": "b\nc", "tags": ["x"], "paid": True}]
 

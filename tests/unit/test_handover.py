@@ -17,7 +17,7 @@ from tests.support.handover_world import AirflowOfWorld, Interrupting, Killed, W
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import ListedSchedule
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 TICK = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 MINUTES = 60.0

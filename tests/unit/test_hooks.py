@@ -30,10 +30,10 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.hooks import SkyvernHook, settings_of
 from airflow_skyvern.provider_info import CONNECTION_TYPE
-from dev.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 
 if TYPE_CHECKING:
-    from tests.support.loopback import Loopback
+    from airflow_skyvern.testing.loopback import Loopback
     from tests.unit.conftest import Connect, TaskLog
 
 ENV = "AIRFLOW_CONN_SKYVERN_DEFAULT"

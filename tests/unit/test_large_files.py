@@ -18,7 +18,7 @@ from random import Random
 
 import pytest
 
-from dev.serving import serve_in_thread
+from airflow_skyvern.testing.serving import serve_in_thread
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from airflow_skyvern.sensors import SkyvernRunSensor
 from tests.support.tasks import run_task
 
 if TYPE_CHECKING:
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 
 @pytest.fixture

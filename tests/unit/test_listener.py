@@ -19,7 +19,7 @@ from airflow_skyvern.task import listener
 from airflow_skyvern.task.cancellations import Cancellation, Cancellations
 
 if TYPE_CHECKING:
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 if not is_airflow_3():
     pytest.skip("Airflow 2 has no API server that would notify of marks", allow_module_level=True)

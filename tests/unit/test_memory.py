@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dev.serving import serve_in_thread
+from airflow_skyvern.testing.serving import serve_in_thread
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

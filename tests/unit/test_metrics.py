@@ -18,8 +18,8 @@ from airflow_skyvern import compat, metrics
 from airflow_skyvern.exceptions import SkyvernRunFailed
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+from airflow_skyvern.testing.fake.skyvern import LOST, FakeSkyvern
 from airflow_skyvern.triggers.run import SkyvernRunTrigger
-from dev.fake.skyvern import LOST, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, first_event, run_task
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"

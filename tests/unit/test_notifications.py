@@ -19,12 +19,12 @@ from airflow_skyvern.compat.sdk import DAG
 from airflow_skyvern.exceptions import SkyvernRunFailed
 from airflow_skyvern.notifications import skyvern_run
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
-from dev.fake.records import Media
+from airflow_skyvern.testing.fake.records import Media
 from dev.peer import Peer
 from tests.support.tasks import FakeTaskInstance, context_of, run_task
 
 if TYPE_CHECKING:
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 BLOCKS = [
     {"label": "log_in", "block_type": "login"},

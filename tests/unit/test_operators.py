@@ -44,7 +44,7 @@ from airflow_skyvern.operators import DEFAULT_TIMEOUT, SkyvernRunWorkflowOperato
 from airflow_skyvern.runs import cancel, lookup
 from airflow_skyvern.runs.key import ENDS_WITH_TASK_TAG
 from airflow_skyvern.task.deadlines import BACKSTOP
-from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import API_KEY, LOST, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed, run_task
 
 if TYPE_CHECKING:

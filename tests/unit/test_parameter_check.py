@@ -16,7 +16,7 @@ from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernNotFoundError,
 from airflow_skyvern.models import Workflow
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.runs.parameter_check import KEEP, MOST_KEPT, Definitions, check_before_start
-from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import API_KEY, LOST, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from tests.support.tasks import first_event
 from tests.support.virtual_time import run_virtually
 
 if TYPE_CHECKING:
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
     from tests.unit.conftest import Connect
 
 Scenario = Callable[[PollerRig], Awaitable[None]]

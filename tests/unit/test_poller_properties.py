@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_skyvern.models import FINAL_STATUSES
 from airflow_skyvern.polling.listing import OFF_SECONDS
-from dev.fake.skyvern import FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 from tests.support.polling import PollerRig
 from tests.support.virtual_time import run_virtually
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_skyvern.client.run_request import PROXY_LOCATIONS, checked_name
-from dev.fake.checks import PROXY_LOCATIONS as SKYVERNS
+from airflow_skyvern.testing.fake.checks import PROXY_LOCATIONS as SKYVERNS
 
 
 def test_the_known_names_are_skyverns() -> None:

@@ -32,7 +32,7 @@ from tests.support.xcom_backends import BACKENDS, FolderXCom
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 HERE = "production"
 BASE_URL = f"AIRFLOW__{'API' if compat.is_airflow_3() else 'WEBSERVER'}__BASE_URL"

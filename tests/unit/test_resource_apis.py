@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_skyvern.client.calls import Call
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 SESSION, PROFILE = "/v1/browser_sessions", "/v1/browser_profiles"
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 DAG_RUN = f"/skyvern/dag_run/{DAG}/{RUN}"
 RUNS = "/skyvern/runs"

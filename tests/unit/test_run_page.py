@@ -12,14 +12,14 @@ import pytest
 
 from airflow_skyvern import compat
 from airflow_skyvern.runs.key import task_tag
-from dev.fake import views
-from dev.fake.records import Media
-from dev.fake.skyvern import API_KEY
+from airflow_skyvern.testing.fake import views
+from airflow_skyvern.testing.fake.records import Media
+from airflow_skyvern.testing.fake.skyvern import API_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
     from tests.unit.conftest import Connect
 
 if not compat.shows_external_views():

@@ -11,7 +11,7 @@ from airflow_skyvern import compat
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 if not compat.shows_external_views():
     pytest.skip("pages of plugins came with Airflow 3.1", allow_module_level=True)

@@ -12,11 +12,11 @@ from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernConfigError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.models import Schedule
-from dev.fake.schedules import NO_SCHEDULES
+from airflow_skyvern.testing.fake.schedules import NO_SCHEDULES
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 OF_WORKFLOW = "/v1/workflows/wpid_1/schedules"
 NIGHTLY = {"cron_expression": "30 2 * * *", "timezone": "UTC"}

@@ -16,8 +16,8 @@ from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.schedules.guard import SkyvernScheduleGuard
 
 if TYPE_CHECKING:
-    from dev.fake.schedules import Schedule
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.schedules import Schedule
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 TICK = datetime(2026, 11, 24, 1, 30, tzinfo=timezone.utc)
 EARLIER, LATER = TICK - timedelta(hours=1), TICK + timedelta(seconds=30)

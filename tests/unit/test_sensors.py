@@ -24,8 +24,8 @@ from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.sensors import SkyvernRunSensor
 from airflow_skyvern.task.deadlines import BACKSTOP
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from airflow_skyvern.triggers.run import SkyvernSensorTrigger
-from dev.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, rebuilt, resumed, run_task
 
 if TYPE_CHECKING:

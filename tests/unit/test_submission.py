@@ -30,7 +30,7 @@ from airflow_skyvern.exceptions import (
 from airflow_skyvern.runs.key import ENDS_WITH_TASK_TAG, OUR_TAGS, RunKey
 from airflow_skyvern.runs.store import StartStore
 from airflow_skyvern.runs.submission import Attempt, Submission
-from dev.fake.skyvern import API_KEY, LOST, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import API_KEY, LOST, FakeSkyvern
 from tests.support.log_lines import LogLines
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import pytest
 from airflow_skyvern import compat
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.runs.wait import event_of
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from airflow_skyvern.triggers.run import SkyvernRunTrigger
-from dev.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.tasks import FakeTaskInstance, first_event, rebuilt
 
 if TYPE_CHECKING:

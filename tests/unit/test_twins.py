@@ -12,12 +12,12 @@ import pytest
 
 from airflow_skyvern.exceptions import SkyvernRunFailed, SkyvernWaitTimeout
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
-from dev.fake.skyvern import LOST
+from airflow_skyvern.testing.fake.skyvern import LOST
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed, run_task
 
 if TYPE_CHECKING:
-    from dev.fake.records import Run
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.records import Run
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
     from tests.unit.conftest import TaskLog
 
 START = "/v1/run/workflows"

@@ -11,13 +11,13 @@ from airflow_skyvern.compat.sdk import AirflowFailException
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernConnectionError, SkyvernStartUnknown
 from airflow_skyvern.limits import LARGEST_UPLOAD
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
-from dev.fake.skyvern import LOST
+from airflow_skyvern.testing.fake.skyvern import LOST
 from tests.support.tasks import FakeTaskInstance, run_task
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
     from tests.unit.conftest import TaskLog
 
 START = "/v1/run/workflows"

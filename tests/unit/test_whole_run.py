@@ -9,7 +9,7 @@ from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from tests.support.tasks import FakeTaskInstance, run_task
 
 if TYPE_CHECKING:
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 OUTPUT = {"fetch_output": {"n": 42}}
 

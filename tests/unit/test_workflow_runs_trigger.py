@@ -21,8 +21,8 @@ if airflow.__version__.startswith("2."):
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.finished_runs.poller import FinishedRunsPoller, active_runs_of, runs_of
 from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
-from dev.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.tasks import rebuilt
 
 if TYPE_CHECKING:

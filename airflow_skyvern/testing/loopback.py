@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from dev.serving import serve_in_thread
+from airflow_skyvern.testing.serving import serve_in_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 
 class _Handler(BaseHTTPRequestHandler):

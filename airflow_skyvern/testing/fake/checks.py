@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 if TYPE_CHECKING:
-    from dev.fake.records import Seen, Workflow
+    from airflow_skyvern.testing.fake.records import Seen, Workflow
 
 STATUSES = (
     "created",

@@ -1,4 +1,4 @@
-"""Web servers of the rig that run in a thread of this process."""
+"""Web servers that run in a thread of this process."""
 
 from __future__ import annotations
 

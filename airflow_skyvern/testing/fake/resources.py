@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from dev.fake import views
-from dev.fake.checks import detail, page_of
-from dev.fake.records import ORGANIZATION, Run, Seen, Workflow, stamp
+from airflow_skyvern.testing.fake import views
+from airflow_skyvern.testing.fake.checks import detail, page_of
+from airflow_skyvern.testing.fake.records import ORGANIZATION, Run, Seen, Workflow, stamp
 
 NOT_SECRET = {
     "password": ("username", "totp_type", "totp_identifier"),
@@ -67,7 +67,7 @@ class Folder:
 
 
 class FakeResources:
-    """The part of :class:`~dev.fake.skyvern.FakeSkyvern` that knows them."""
+    """The part of :class:`~airflow_skyvern.testing.fake.skyvern.FakeSkyvern` that knows them."""
 
     workflows: dict[str, Workflow]
     runs: dict[str, Run]

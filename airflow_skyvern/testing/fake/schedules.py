@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from croniter import croniter
 
-from dev.fake.checks import complaint, detail, page_of
-from dev.fake.records import ORGANIZATION, Run, Seen, Workflow, stamp
+from airflow_skyvern.testing.fake.checks import complaint, detail, page_of
+from airflow_skyvern.testing.fake.records import ORGANIZATION, Run, Seen, Workflow, stamp
 
 NO_SCHEDULES = (
     "Workflow schedules are disabled in this Skyvern build. "
@@ -71,7 +71,7 @@ class Schedule:
 
 
 class FakeSchedules:
-    """The part of :class:`~dev.fake.skyvern.FakeSkyvern` that knows schedules."""
+    """The part of :class:`~airflow_skyvern.testing.fake.skyvern.FakeSkyvern` that knows schedules."""
 
     workflows: dict[str, Workflow]
     runs: dict[str, Run]

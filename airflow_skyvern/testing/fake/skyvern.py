@@ -20,8 +20,8 @@ from urllib.parse import parse_qs, unquote
 
 import httpx
 
-from dev.fake import views
-from dev.fake.checks import (
+from airflow_skyvern.testing.fake import views
+from airflow_skyvern.testing.fake.checks import (
     STATUSES,
     STATUSES_OF_A_WORKFLOW,
     Refusal,
@@ -34,10 +34,10 @@ from dev.fake.checks import (
     detail,
     page_of,
 )
-from dev.fake.records import FINAL, ORGANIZATION, Run, Seen, Step, Workflow, stamp
-from dev.fake.resources import RESOURCE_ROUTES, FakeResources
-from dev.fake.run_details import RUN_DETAIL_ROUTES, FakeRunDetails
-from dev.fake.schedules import SCHEDULE_ROUTES, FakeSchedules
+from airflow_skyvern.testing.fake.records import FINAL, ORGANIZATION, Run, Seen, Step, Workflow, stamp
+from airflow_skyvern.testing.fake.resources import RESOURCE_ROUTES, FakeResources
+from airflow_skyvern.testing.fake.run_details import RUN_DETAIL_ROUTES, FakeRunDetails
+from airflow_skyvern.testing.fake.schedules import SCHEDULE_ROUTES, FakeSchedules
 
 API_KEY = "made-up-key-of-the-fake"
 VERSION = "1.0.56"

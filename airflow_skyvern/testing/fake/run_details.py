@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
-from dev.fake.checks import complaint, detail, one_of
-from dev.fake.records import FINAL, ORGANIZATION, Media, Run, Seen, stamp
+from airflow_skyvern.testing.fake.checks import complaint, detail, one_of
+from airflow_skyvern.testing.fake.records import FINAL, ORGANIZATION, Media, Run, Seen, stamp
 
 BROWSER_BLOCKS = {"task", "navigation", "login", "action", "extraction", "file_download", "validation", "goto_url"}
 CONTENT_TYPES = {

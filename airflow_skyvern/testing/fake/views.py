@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from dev.fake.records import FINAL, ORGANIZATION, stamp
-from dev.fake.run_details import downloaded_files, pictures
+from airflow_skyvern.testing.fake.records import FINAL, ORGANIZATION, stamp
+from airflow_skyvern.testing.fake.run_details import downloaded_files, pictures
 
 if TYPE_CHECKING:
-    from dev.fake.records import Run, Workflow
+    from airflow_skyvern.testing.fake.records import Run, Workflow
 
 
 def view(run: Run) -> dict[str, Any]:

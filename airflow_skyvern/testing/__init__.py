@@ -1,0 +1,1 @@
+"""Tests of DAGs without a Skyvern: ``pytest_plugins = ["airflow_skyvern.testing"]``."""
