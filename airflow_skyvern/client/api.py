@@ -33,6 +33,7 @@ from airflow_skyvern.models import (
     BulkCancel,
     ListedRun,
     Run,
+    RunCost,
     RunDefinition,
     RunSnapshot,
     RunSummary,
@@ -294,6 +295,12 @@ def get_run_definition(run_id: str) -> Call[RunDefinition]:
     """Get the workflow of a run as it was when the run started, for waits."""
     call = get_run_of_deleted_workflow(run_id)
     return get(call.path, f"get the workflow of run {run_id}", RunDefinition, known=call.known, subject=run_id)
+
+
+def get_run_cost(run_id: str) -> Call[RunCost]:
+    """Get the steps and credits that a run has used, for the run page."""
+    call = get_run_of_deleted_workflow(run_id)
+    return get(call.path, f"get the cost of run {run_id}", RunCost, known=call.known, subject=run_id)
 
 
 def list_run_artifacts(run_id: str, artifact_type: Iterable[str] = ()) -> Call[list[Artifact]]:

@@ -34,7 +34,7 @@ from airflow_skyvern.models.resources import (
     WorkflowTags,
 )
 from airflow_skyvern.models.timeline import Action, Artifact, Block, BlockRow, TimelineItem, TimelineRow
-from airflow_skyvern.models.workflow import RunDefinition, Workflow, WorkflowParameter
+from airflow_skyvern.models.workflow import RunCost, RunDefinition, Workflow, WorkflowParameter
 
 __all__ = [
     "ACTIVE_STATUSES",
@@ -58,6 +58,7 @@ __all__ = [
     "Run",
     "RunAttempt",
     "RunBase",
+    "RunCost",
     "RunDefinition",
     "RunSnapshot",
     "RunStatus",

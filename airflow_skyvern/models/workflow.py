@@ -77,3 +77,15 @@ class RunDefinition(TypedDict):
     """What a wait reads of a run to know the blocks of its workflow: as the workflow was when the run started."""
 
     workflow: NotRequired[dict[str, Any] | None]
+
+
+class RunCost(TypedDict):
+    """
+    What a run has cost: the agent's steps, and credits of Skyvern Cloud; a server of one's own counts none.
+
+    :param cached_credits_used: Credits for what a script has done that the agent had written before.
+    """
+
+    total_steps: NotRequired[int | None]
+    credits_used: NotRequired[int | None]
+    cached_credits_used: NotRequired[int | None]

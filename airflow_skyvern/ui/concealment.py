@@ -1,20 +1,46 @@
-"""What a page must not show of a run: the values of secret parameters, and what was typed into forms."""
+"""What a page must not show of a run: the values of secret parameters, and what was typed into password fields."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from airflow_skyvern import compat
-from airflow_skyvern.secret_values import MASK, looks_secret, masked_text
+from airflow_skyvern.secret_values import MASK, looks_secret, masked_text, names_secret
 
-SHORTEST = 4
-"""A shorter text is no secret that could be found again: masking it would tear words apart."""
+if TYPE_CHECKING:
+    from airflow_skyvern.models import Action
+
+SHORTEST = 3
+"""A shorter text is no secret that could be found again: masking it would take words apart."""
+
+SHORTEST_UNMISTAKABLE = 8
+"""From this length on, a text of letters and digits is no word that a sentence could hold by chance."""
 
 LONGEST_TEXT = 2000
 """Characters of a text on a page."""
+
+INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+"""Characters that show nothing, and may turn what stands around them: ``invoice_<U+202E>fdp.exe``."""
+
+SAYS_SECRET = re.compile(
+    r"\bpass(word|code|phrase|wd|key)s?\b|\bpwd\b|\bpin\b|\botps?\b|\btotp\b|one[- ]time|\b(2|m)fa\b|secret|\btoken\b"
+    r"|(verification|security|authenticat\w+|access|login) code|\bcv[vc]2?\b|card number|api[ -]?key|\bssn\b"
+    r"|passwor[td]|kennwort|contrase|mot de passe|\bsenha\b|wachtwoord",
+    re.IGNORECASE,
+)
+"""What the agent says of a field whose content is a secret."""
+
+SECRET_FIELDS = frozenset({"current-password", "new-password", "one-time-code", "cc-number", "cc-csc"})
+"""What the attribute ``autocomplete`` says of such a field."""
+
+OPEN_FIELDS = frozenset(
+    {"email", "search", "url", "date", "datetime-local", "month", "time", "week", "color", "range"}
+)
+"""Types of fields that hold no secret."""
 
 
 class Concealment:
@@ -22,25 +48,29 @@ class Concealment:
     Masks secrets in everything that a page shows of one run.
 
     Skyvern puts values of parameters, and what it types, into descriptions, reasons and errors. So the values of
-    parameters whose names or contents say that they are secret are masked wherever they stand, and so is every text
-    that was typed.
+    parameters whose names or contents say that they are secret are masked there, and so is what was typed into a
+    password field. Short ones are masked as whole words only, and never in a name: a password ``demo`` says nothing
+    about the block ``find_demo``.
 
     :param parameters: The parameters of the run.
-    :param typed: The texts that its actions typed.
+    :param actions: What its agent did.
     """
 
-    def __init__(self, parameters: Mapping[str, Any], typed: Iterable[str]) -> None:
+    def __init__(self, parameters: Mapping[str, Any], actions: Iterable[Action] = ()) -> None:
         self._names = compat.sensitive_names()
-        secrets = {*self._secrets_in(parameters), *typed}
-        self._secrets = sorted((text for text in secrets if len(text) >= SHORTEST), key=len, reverse=True)
+        typed = (str(action.text).strip() for action in actions if types_secret(action))
+        secrets = {text for text in (*self._secrets_in(parameters), *typed) if len(text) >= SHORTEST}
+        unmistakable = {form for text in secrets if _is_unmistakable(text) for form in _spellings(text)}
+        self._in_names = _any_of(unmistakable)
+        self._in_texts = _any_of(unmistakable, whole_words=secrets)
 
     def text(self, value: Any) -> str:
-        """Return a text as a page may show it: masked, and not endless."""
-        text = str(value or "")[: 4 * LONGEST_TEXT]
-        for secret in self._secrets:
-            text = text.replace(secret, MASK)
-        text = masked_text(text)
-        return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} …"
+        """Return a sentence as a page may show it: masked, and not endless."""
+        return _shortened(self._masked_text(value, self._in_texts))
+
+    def name(self, value: Any) -> str:
+        """Return a title, a label, a code or the name of a file: only what is certainly a secret is masked in it."""
+        return _shortened(self._masked_text(value, self._in_names))
 
     def parameter(self, name: str, value: Any) -> str:
         """Return the value of a parameter as a page may show it."""
@@ -48,6 +78,9 @@ class Concealment:
             return MASK
         shown = self._masked(value)
         return self.text(shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False, default=str))
+
+    def _masked_text(self, value: Any, secrets: re.Pattern[str]) -> str:
+        return masked_text(secrets.sub(MASK, visible(value)))
 
     def _masked(self, value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -71,6 +104,63 @@ class Concealment:
         if any(part in lower for part in self._names):
             return value not in (None, "", True, False)
         return looks_secret(name, "x" if isinstance(value, Mapping | list) and value else value)
+
+
+def types_secret(action: Action) -> bool:
+    """
+    Tell whether the agent has typed a secret: by the field, else by what the agent says of it.
+
+    Whatever else was typed (a customer's number, a month) is what the run is about, and stands in its reasons.
+    """
+    if not action.text:
+        return False
+    attributes = _attributes_of(action)
+    kind = str(attributes.get("type") or "").lower()
+    if kind == "password" or SECRET_FIELDS & set(str(attributes.get("autocomplete") or "").lower().split()):
+        return True
+    named = [str(attributes.get(name) or "") for name in ("name", "id", "placeholder", "aria-label")]
+    if any(names_secret(name) or SAYS_SECRET.search(name) for name in named):
+        return True
+    return kind not in OPEN_FIELDS and bool(SAYS_SECRET.search(_said_of(action)))
+
+
+def _attributes_of(action: Action) -> Mapping[str, Any]:
+    element = (action.model_extra or {}).get("skyvern_element_data")
+    found = element.get("attributes") if isinstance(element, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _said_of(action: Action) -> str:
+    context = (action.model_extra or {}).get("input_or_select_context")
+    field = context.get("field") if isinstance(context, Mapping) else None
+    return f"{field or ''} {action.intention or ''}".strip() or action.reasoning or ""
+
+
+def visible(value: Any) -> str:
+    """Return a text without the characters that would show nothing, or turn the others around."""
+    return INVISIBLE.sub("", str(value or "")[: 4 * LONGEST_TEXT])
+
+
+def _is_unmistakable(secret: str) -> bool:
+    kinds = (str.isalpha, str.isdigit, lambda character: not character.isalnum())
+    mixed = sum(any(map(kind, secret)) for kind in kinds) > 1
+    return mixed and len(secret) >= SHORTEST_UNMISTAKABLE and not re.search(r"\s", secret)
+
+
+def _spellings(secret: str) -> set[str]:
+    """Return how a secret may stand in a text: as it is, within JSON, and in an address."""
+    return {secret, json.dumps(secret)[1:-1], quote(secret, safe="")}
+
+
+def _any_of(anywhere: Iterable[str], *, whole_words: Iterable[str] = ()) -> re.Pattern[str]:
+    """Return what finds any of these texts, the longest first."""
+    found = {text: re.escape(text) for text in anywhere}
+    found = {**{text: rf"(?<!\w){re.escape(text)}(?!\w)" for text in whole_words}, **found}
+    return re.compile("|".join(found[text] for text in sorted(found, key=len, reverse=True)) or r"(?!)")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} …"
 
 
 def web_address(text: Any) -> str | None:

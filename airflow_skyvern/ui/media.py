@@ -24,6 +24,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from airflow_skyvern.client import api
 from airflow_skyvern.ui.cache import SharedCache
+from airflow_skyvern.ui.concealment import visible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -264,6 +265,6 @@ def _check(answer: httpx.Response) -> None:
 
 def disposition(filename: str) -> str:
     """Return the header that lets a browser save a file under its name, whatever the name holds."""
-    name = re.sub(r"[\x00-\x1f\x7f/\\:*?\"<>|]", "_", filename).strip(". ")[:150] or "file"
+    name = re.sub(r"[\x00-\x1f\x7f/\\:*?\"<>|]", "_", visible(filename)).strip(". ")[:150] or "file"
     plain = re.sub(r"[^A-Za-z0-9._ -]", "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_skyvern.ui.concealment import Concealment, web_address
+from airflow_skyvern.ui.output_text import output_text
 
 if TYPE_CHECKING:
-    from airflow_skyvern.models import Action, Block, Run, TimelineItem
+    from airflow_skyvern.models import Action, Block, DownloadedFile, Run, RunCost, TimelineItem
 
 MOST_BLOCKS = 300
 """Blocks of a timeline on a page; a loop may have thousands."""
@@ -48,8 +49,6 @@ class BlockData:
     failure_reason: str
     error_codes: Sequence[str]
     question: str
-    yes: str
-    no: str
     iteration: str
     steps: Sequence[Step]
     steps_left_out: int
@@ -102,8 +101,12 @@ class RunData:
     recording_not_available: bool
     files: Sequence[FileData]
     parameters: Sequence[tuple[str, str]]
+    output: str
+    steps: int
+    credits: int
     attempt: int
     retry_pending: bool
+    conceal: Concealment
 
     @property
     def has_ended(self) -> bool:
@@ -126,6 +129,8 @@ def page_of(
     schedule_id: str | None = None,
     *,
     has_recording: bool = False,
+    cost: RunCost | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> RunData:
     """
     Make the page of a run.
@@ -134,18 +139,21 @@ def page_of(
     :param pictures: The run's pictures, newest first, where there is no timeline.
     :param schedule_id: The schedule in Skyvern that has started the run.
     :param has_recording: Whether the run is over and Skyvern's API has its recording; a browser session's it has not.
+    :param cost: What the run has cost, once it is over.
+    :param sizes: The sizes of downloaded files by the ids of their artifacts, where the run does not tell them.
     """
     request = run.run_request or {}
     parameters: Mapping[str, Any] = request.get("parameters") or {}
     blocks = [block for item in timeline for block in _blocks_of(item)]
-    conceal = Concealment(parameters, [action.text for block in blocks for action in block.actions if action.text])
+    conceal = Concealment(parameters, [action for block in blocks for action in block.actions])
+    used = cost or {}
     count = _Count(MOST_BLOCKS)
     return RunData(
         run_id=run.run_id,
         status=run.status,
         is_final=run.is_final,
-        title=conceal.text(request.get("title") or ""),
-        workflow_id=conceal.text(request.get("workflow_id") or ""),
+        title=conceal.name(request.get("title") or ""),
+        workflow_id=conceal.name(request.get("workflow_id") or ""),
         app_url=web_address(run.app_url),
         schedule_id=schedule_id or "",
         schedule_url=_schedule_url(run, str(request.get("workflow_id") or ""), schedule_id),
@@ -153,7 +161,7 @@ def page_of(
         finished_at=run.finished_at,
         failure_reason=conceal.text(run.failure_reason),
         errors=[
-            RunError(conceal.text(error.get("error_code")), conceal.text(error.get("reasoning")))
+            RunError(conceal.name(error.get("error_code")), conceal.text(error.get("reasoning")))
             for error in run.errors
         ],
         blocks=[_block(item, conceal, count) for item in _oldest_first(timeline) if count.take()],
@@ -162,14 +170,20 @@ def page_of(
         or next(iter(pictures), None),
         has_recording=has_recording,
         recording_not_available=bool(run.recording_url) and not has_recording,
-        files=[
-            FileData(file.artifact_id, conceal.text(file.filename or "file"), size_in_words(file.file_size))
-            for file in run.downloaded_files
-        ],
-        parameters=[(conceal.text(name), conceal.parameter(str(name), value)) for name, value in parameters.items()],
+        files=[_file(file, conceal, sizes or {}) for file in run.downloaded_files],
+        output=output_text(run.output, conceal),
+        steps=used.get("total_steps") or run.step_count or 0,
+        credits=(used.get("credits_used") or 0) + (used.get("cached_credits_used") or 0),
+        conceal=conceal,
+        parameters=[(conceal.name(name), conceal.parameter(str(name), value)) for name, value in parameters.items()],
         attempt=run.attempt or 1,
         retry_pending=run.retry_pending,
     )
+
+
+def _file(file: DownloadedFile, conceal: Concealment, sizes: Mapping[str, int]) -> FileData:
+    size = file.file_size if file.file_size is not None else sizes.get(file.artifact_id or "")
+    return FileData(file.artifact_id, conceal.name(file.filename or "file"), size_in_words(size))
 
 
 def _schedule_url(run: Run, workflow_id: str, schedule_id: str | None) -> str | None:
@@ -207,16 +221,14 @@ def _block(item: TimelineItem, conceal: Concealment, count: _Count, depth: int =
     assert block is not None
     children = _oldest_first(item.children) if depth < DEEPEST else ()
     return BlockData(
-        label=conceal.text(block.label or block.block_type),
-        kind=block.block_type,
-        status=block.status or "unknown",
+        label=conceal.name(block.label or block.block_type),
+        kind=conceal.name(block.block_type),
+        status=conceal.name(block.status or "unknown"),
         description=conceal.text(block.description),
         duration=_duration_of(block),
         failure_reason=conceal.text(block.failure_reason),
-        error_codes=[conceal.text(code) for code in block.error_codes],
+        error_codes=[conceal.name(code) for code in block.error_codes],
         question=conceal.text(block.instructions),
-        yes=conceal.text(block.positive_descriptor),
-        no=conceal.text(block.negative_descriptor),
         iteration="" if block.current_index is None else f"iteration {block.current_index + 1}",
         steps=[_step(action, conceal) for action in reversed(block.actions[:MOST_STEPS])],
         steps_left_out=max(0, len(block.actions) - MOST_STEPS),
@@ -227,9 +239,9 @@ def _block(item: TimelineItem, conceal: Concealment, count: _Count, depth: int =
 
 def _step(action: Action, conceal: Concealment) -> Step:
     return Step(
-        what=conceal.text(action.action_type).replace("_", " "),
+        what=conceal.name(action.action_type).replace("_", " "),
         why=conceal.text(action.intention or action.reasoning),
-        status=action.status or "",
+        status=conceal.name(action.status),
         picture=action.screenshot_artifact_id,
     )
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern import compat
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from airflow_skyvern.client.calls import Call
     from airflow_skyvern.client.settings import Settings
-    from airflow_skyvern.models import Artifact, Run, RunSummary, TimelineItem
+    from airflow_skyvern.models import Artifact, Run, RunCost, RunSummary, TimelineItem
     from airflow_skyvern.ui.lookup import TaskKey
 
 PATIENCE = 10.0
@@ -194,11 +195,31 @@ class RunReader:
                 item.artifact_id for item in sorted(found, key=lambda item: str(item.created_at), reverse=True)
             ]
         schedule_id = await self._schedules.get(ref, lambda: self._fetch_schedule(ref, run))
+        cost, sizes = await asyncio.gather(self._fetch_cost(ref, run), self._sizes(ref, run))
         # Asked after the run: that of a browser session has an address, and no artifact that could be fetched.
         has_recording = run.is_final and bool(run.recording_url) and await self.recording(ref) is not None
         return await run_in_threadpool(
-            lambda: page_of(run, timeline or [], pictures, schedule_id, has_recording=has_recording)
+            lambda: page_of(
+                run, timeline or [], pictures, schedule_id, has_recording=has_recording, cost=cost, sizes=sizes
+            )
         )
+
+    async def _fetch_cost(self, ref: RunRef, run: Run) -> RunCost:
+        """Return what a run has cost, once it is over; nothing where Skyvern does not tell."""
+        if not run.is_final:
+            return {}
+        try:
+            found: RunCost = await self.clients.send(ref.skyvern_conn_id, api.get_run_cost(ref.run_id))
+        except (SkyvernError, ValidationError):
+            return {}
+        return found
+
+    async def _sizes(self, ref: RunRef, run: Run) -> Mapping[str, int]:
+        """Return the sizes of downloaded files where the run itself does not tell them."""
+        if all(file.file_size is not None for file in run.downloaded_files):
+            return {}
+        found = (await self.artifacts(ref)).values()
+        return {artifact.artifact_id: artifact.file_size for artifact in found if artifact.file_size is not None}
 
     async def _fetch_timeline(self, ref: RunRef) -> list[TimelineItem] | None:
         """Return the timeline; None where there is none: for tasks (400), and of a deleted workflow."""

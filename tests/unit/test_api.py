@@ -37,6 +37,7 @@ ENDPOINTS: list[tuple[Call[Any], str, Any]] = [
     (api.get_run_timeline("wr_1"), "GET /v1/runs/wr_1/timeline", None),
     (api.list_block_rows("wr_1"), "GET /v1/runs/wr_1/timeline", None),
     (api.get_run_definition("wr_1"), "GET /v1/workflows/runs/wr_1", None),
+    (api.get_run_cost("wr_1"), "GET /v1/workflows/runs/wr_1", None),
     (api.list_run_artifacts("wr_1"), "GET /v1/runs/wr_1/artifacts", None),
     (api.get_artifact_content("a_1"), "GET /v1/artifacts/a_1/content", None),
     (api.list_workflows(), "GET /v1/workflows", None),

@@ -397,7 +397,13 @@ OF_REAL_SERVERS_ONLY = {
 }
 """What the fake does not know; tests/unit/test_resource_apis.py says what is sent, tests/contract what comes back."""
 
-OF_WAITS = ("get_run_snapshot", "list_active_runs", "list_block_rows", "get_run_definition")  # lighter forms
+OF_WAITS = (
+    "get_run_snapshot",
+    "list_active_runs",
+    "list_block_rows",
+    "get_run_definition",
+    "get_run_cost",
+)  # lighter
 
 
 def test_the_table_above_has_every_endpoint() -> None:

@@ -171,7 +171,7 @@ async def test_a_run_that_a_task_has_started_is_not_searched_among_those_of_sche
 ) -> None:
     add_task(xcoms={"run_id": started(skyvern)})
     assert "Schedule" not in (await ui.get(PAGE)).text
-    assert skyvern.sent("GET", "/v1/workflows/.*") == []
+    assert skyvern.sent("GET", "/v1/workflows/wpid.*") == []
 
 
 async def test_a_run_of_another_organization_is_not_found(ui: Ui, skyvern: FakeSkyvern) -> None:
@@ -343,6 +343,163 @@ async def test_an_address_that_is_not_of_the_web_is_no_link(ui: Ui, skyvern: Fak
     run_id = started(skyvern, plan=plan)
     add_task(xcoms={"run_id": run_id})
     assert "javascript:" not in (await ui.get(PAGE)).text
+
+
+PASSWORD_FIELD = {"tagName": "input", "attributes": {"type": "password"}}
+TEXT_FIELD = {"tagName": "input", "attributes": {"type": "text", "name": "q"}}
+
+
+def fills(text: str, element: Any = None, intention: str = "", **more: Any) -> dict[str, Any]:
+    more["skyvern_element_data"] = element
+    return {"action_type": "input_text", "text": text, "intention": intention, **more}
+
+
+async def test_a_reason_names_what_the_run_was_about(ui: Ui, skyvern: FakeSkyvern) -> None:
+    """What was typed is masked only where a password was typed, as a whole word, and never in a name."""
+    actions = [
+        fills("4711", TEXT_FIELD, "Search the invoice"),
+        fills("ACME", None, "Enter the customer"),
+        fills("demo", PASSWORD_FIELD),
+        fills("2468", None, "Enter the PIN"),
+    ]
+    run_id = started(
+        skyvern,
+        plan=("running", "failed"),
+        title="demo of 4711",
+        failure_reason="Invoice 4711 of ACME was not found in demo-land by the demo. account with 2468 on demonstration day",
+        errors=[{"error_code": "NO_demo", "reasoning": "4711"}],
+        artifacts={"demo_2468.pdf": b"%PDF"},
+        blocks=[block("find_demo", actions=actions), block("demo")],
+    )
+    add_task(xcoms={"run_id": run_id})
+    page = (await ui.get(PAGE)).text
+    assert "Invoice 4711 of ACME was not found in ***-land by the ***. account with *** on demonstration day" in page
+    for name in ("demo of 4711", "find_demo", '<span class="label">demo</span>', "NO_demo", "demo_2468.pdf"):
+        assert name in page
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        fills("geheim", PASSWORD_FIELD),
+        fills("geheim", {"attributes": {"type": "text", "autocomplete": "section-a one-time-code"}}),
+        fills("geheim", {"attributes": {"type": "text", "name": "user_password"}}),
+        fills("geheim", {"attributes": {"placeholder": "Security code"}}),
+        fills("geheim", TEXT_FIELD, "The password of the user"),
+        fills("geheim", None, "", reasoning="Das Passwort wird verlangt"),
+        fills("geheim", None, "", input_or_select_context={"field": "Card number"}),
+    ],
+)
+async def test_what_was_typed_into_a_password_field_is_hidden(ui: Ui, skyvern: FakeSkyvern, action: Any) -> None:
+    failed = {"plan": ("running", "failed"), "failure_reason": "The page refused geheim."}
+    add_task(xcoms={"run_id": started(skyvern, **failed, blocks=[block("sign_in", actions=[action])])})
+    page = (await ui.get(PAGE)).text
+    assert "The page refused ***." in page
+    assert "geheim" not in page
+
+
+@pytest.mark.parametrize("field", ["email", "search", "date"])
+async def test_what_a_field_of_another_type_got_is_shown(ui: Ui, skyvern: FakeSkyvern, field: str) -> None:
+    action = fills("eve@acme.test", {"attributes": {"type": field}}, "First the user, then the password")
+    failed = {"plan": ("running", "failed"), "failure_reason": "eve@acme.test is not known."}
+    add_task(xcoms={"run_id": started(skyvern, **failed, blocks=[block("sign_in", actions=[action])])})
+    assert "eve@acme.test is not known." in (await ui.get(PAGE)).text
+
+
+async def test_a_long_secret_is_hidden_wherever_and_however_it_stands(ui: Ui, skyvern: FakeSkyvern) -> None:
+    secret = 'Tr0ub4dor&"3'
+    run_id = started(
+        skyvern,
+        plan=("running", "failed"),
+        title=f"with {secret}",
+        failure_reason=f"x{secret}x {json.dumps(secret)} Tr0ub4dor%26%223",
+        blocks=[block("a", actions=[fills(secret, PASSWORD_FIELD)])],
+    )
+    add_task(xcoms={"run_id": run_id})
+    assert "Tr0ub4dor" not in (await ui.get(PAGE)).text
+
+
+async def test_the_page_shows_the_output_and_what_it_cost(ui: Ui, skyvern: FakeSkyvern) -> None:
+    output = {
+        "rows": [{"invoice": 4711, "total": "12.50 €", "note": "pin 2468"}],
+        "headers": {"Authorization": "Bearer abc.def"},
+        "password": "s3cr3t-value",
+    }
+    actions = [fills("2468", PASSWORD_FIELD)]
+    run_id = started(skyvern, output=output, blocks=[block("sign_in", actions=actions)], artifacts={"a.pdf": b"%PDF"})
+    cost = httpx.Response(200, json={"total_steps": 12, "credits_used": 30, "cached_credits_used": 4})
+    skyvern.next("GET", f"/v1/workflows/runs/{run_id}", cost)
+    add_task(xcoms={"run_id": run_id})
+    page = (await ui.get(PAGE)).text
+    for shown in (
+        "4711",
+        "12.50 €",
+        "pin ***",
+        "<dt>Steps</dt><dd>12</dd>",
+        "<dt>Credits</dt><dd>34</dd>",
+        "4 bytes",
+    ):
+        assert shown in page
+    for secret in ("2468", "abc.def", "s3cr3t-value"):
+        assert secret not in page
+
+
+async def test_the_page_of_a_run_whose_cost_is_not_told_has_all_else(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(skyvern, output={"rows": 1})
+    skyvern.next("GET", f"/v1/workflows/runs/{run_id}", httpx.Response(503))
+    add_task(xcoms={"run_id": run_id})
+    page = (await ui.get(PAGE)).text
+    assert "&#34;rows&#34;: 1" in page
+    assert "Credits" not in page
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "long " * 10**6,
+        [{"a": number} for number in range(10**5)],
+        {f"k{number}": "x" * 1000 for number in range(10**4)},
+        [[["y" * 50] * 30] * 30] * 30,
+    ],
+)
+async def test_a_large_output_is_cut(ui: Ui, skyvern: FakeSkyvern, output: Any) -> None:
+    add_task(xcoms={"run_id": started(skyvern, output=output)})
+    page = (await ui.get(PAGE)).text
+    assert "…" in page
+    assert len(page) < 300_000
+
+
+async def test_a_deeply_nested_output_is_cut(ui: Ui, skyvern: FakeSkyvern) -> None:
+    output: Any = "bottom"
+    for _ in range(100):
+        output = [output]
+    add_task(xcoms={"run_id": started(skyvern, output=output)})
+    page = (await ui.get(PAGE)).text
+    assert "bottom" not in page
+    assert "…" in page
+
+
+async def test_the_size_of_a_file_is_taken_from_its_artifact_where_the_run_has_none(
+    ui: Ui, skyvern: FakeSkyvern
+) -> None:
+    run_id = started(skyvern, artifacts={"a.pdf": b"%PDF"})
+    run = views.view(skyvern.runs[run_id])
+    run["downloaded_files"][0]["file_size"] = None
+    skyvern.next("GET", f"/v1/runs/{run_id}", httpx.Response(200, json=run))
+    add_task(xcoms={"run_id": run_id})
+    assert "4 bytes" in (await ui.get(PAGE)).text
+
+
+async def test_no_character_turns_a_name_around(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(skyvern, title="t\u2066itle", artifacts={"file": b"MZ"})
+    skyvern.next("GET", f"/v1/runs/{run_id}", lambda: _with_file_name(skyvern, run_id, "invoice_\u202efdp.exe"))
+    add_task(xcoms={"run_id": run_id})
+    page = (await ui.get(PAGE)).text
+    assert "invoice_fdp.exe" in page
+    assert ">title<" in page
+    answer = await ui.get(f"{PAGE}/tries/1/files/a_{run_id[3:]}0")
+    assert "invoice_fdp.exe" in answer.headers["content-disposition"]
+    assert "%E2%80%AE" not in answer.headers["content-disposition"] + page
 
 
 async def test_what_was_typed_and_secret_parameters_are_hidden(ui: Ui, skyvern: FakeSkyvern) -> None:

@@ -223,7 +223,8 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
         retried = {"retried_from_workflow_run_id": run.retried_from, "retried_by_workflow_run_id": run.retried_by}
         self._start_with_fallback_credential(run)
         definition = {"workflow": views.workflow_view(run.workflow)}
-        return {**own, "outputs": view.pop("output"), **retried, **definition, **view}
+        cost = {"total_steps": view["step_count"], "total_cost": None, "credits_used": 0, "cached_credits_used": 0}
+        return {**own, "outputs": view.pop("output"), **retried, **definition, **cost, **view}
 
     def _start_with_fallback_credential(self, run: Run) -> None:
         """Start another run in place of a failed one, a moment after it was first fetched."""
