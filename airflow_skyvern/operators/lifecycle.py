@@ -51,6 +51,7 @@ class RunLifecycle(ChecksArguments):
     Each takes the try of the task (``TaskTry``); what an author has set is read from the operator.
     """
 
+    fields_of_start = (*REQUEST_FIELDS, "run_options", "upload", "upload_conn_id")
     workflow_id: str
     parameters: Mapping[str, Any] | str | None
     run_options: Mapping[str, Any] | None

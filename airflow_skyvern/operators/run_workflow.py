@@ -263,19 +263,21 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
-        """
-        Render a value; the path of a ``.json`` file in ``parameters`` becomes what the file holds.
-
-        :param seen_oids: The values that a mapped task got from another task, which are no templates and no paths.
-        """
-        if content is self.parameters and id(content) not in (seen_oids or ()):
-            content = included(content)
+        """Render a value; an error that ends the task cancels the run of an earlier try."""
         try:
             return super().render_template(content, context, jinja_env, seen_oids)
         except Exception as error:
             if compat.is_executed(context):  # and not rendered for a page of Airflow
                 self._active_run.give_up(error, TaskTry(context))
             raise
+
+    def _template_of(self, content: Any, seen_oids: Collection[int]) -> Any:
+        """
+        Let the path of a ``.json`` file in ``parameters`` become what the file holds.
+
+        :param seen_oids: The values that a mapped task got from another task, which are no templates and no paths.
+        """
+        return included(content) if content is self.parameters and id(content) not in seen_oids else content
 
     def pre_execute(self, context: Any) -> None:
         """Note the try before anything of it runs: after a signal at this point, 2.11 executes nothing of it."""

@@ -8,17 +8,30 @@ read. Which arguments these are is read from the signatures, less ``template_fie
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_skyvern.compat.sdk import BaseOperator, BaseSensorOperator, OperatorPartial
+from airflow_skyvern import compat
+from airflow_skyvern.compat.sdk import AirflowFailException, BaseOperator, BaseSensorOperator, OperatorPartial
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.task.arguments import complaint_about
+from airflow_skyvern.task.rendering import ADVICE, Absent, absent_in, guarded, is_guarded
+from airflow_skyvern.task.task_try import TaskTry
+
+if TYPE_CHECKING:
+    from airflow_skyvern.compat.sdk import Context
 
 
 class ChecksArguments(BaseOperator):
-    """An operator that checks, also when it is mapped, the arguments that are not templated."""
+    """
+    An operator that checks its arguments: those that are not templated when it is made, the others when rendered.
+
+    What is not templated is also checked when it is mapped. A template without a value is refused.
+    """
+
+    fields_of_start: ClassVar[Sequence[str]] = ()
+    """Templated arguments that matter to the start of a run only: a task that resumes takes them as they are."""
 
     if not TYPE_CHECKING:  # for mypy it stays what Airflow declares: an attribute that can be called
 
@@ -28,6 +41,35 @@ class ChecksArguments(BaseOperator):
             partial = super().partial(**kwargs)
             partial.__class__ = CheckedPartial
             return partial
+
+    def render_template(
+        self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
+    ) -> Any:
+        """
+        Render a value, and the values in it.
+
+        :raises SkyvernConfigError: a template has no value; where the task is executed, before it has started
+            anything, that is an AirflowFailException: no retry changes it.
+        """
+        environment = jinja_env or self.get_template_env()
+        if is_guarded(environment):
+            rendered = super().render_template(content, context, environment, seen_oids)
+            return rendered.value if isinstance(rendered, Absent) else rendered
+        names = [name for name in self.template_fields if getattr(self, name, None) is content]
+        resumes = compat.is_executed(context) and TaskTry(context).is_resumed
+        refuses = not (resumes and {*names} <= {*self.fields_of_start})
+        template = self._template_of(content, seen_oids or ())
+        rendered = self.render_template(template, context, guarded(environment, refuses=refuses), seen_oids)
+        if absent := absent_in(" and ".join(names) or "a template", rendered):
+            message = f"Task {self.task_id!r}: {', '.join(absent)}: {ADVICE}"
+            if compat.is_executed(context) and not resumes:
+                raise AirflowFailException(message)
+            raise SkyvernConfigError(message)
+        return rendered
+
+    def _template_of(self, content: Any, _seen_oids: Collection[int]) -> Any:
+        """Return the template that an argument stands for."""
+        return content
 
 
 class CheckedPartial(OperatorPartial):
