@@ -16,6 +16,7 @@ from airflow_skyvern.compat.stores import openlineage_dataset
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.finished_runs.declarations import declare
 from airflow_skyvern.finished_runs.uri import FinishedRun, checked_statuses, runs_named, runs_uri
+from airflow_skyvern.task.arguments import refuse_late_values
 
 __all__ = [
     "FinishedRun",
@@ -91,6 +92,7 @@ def skyvern_runs(
         raise SkyvernConfigError("skyvern_runs needs Airflow 3: assets with watchers came with it.")
     from airflow.sdk import Asset, AssetWatcher
 
+    refuse_late_values(watch=watch, poll_interval=poll_interval, redeliver_to=redeliver_to)
     uri = runs_uri(workflow_id, skyvern_conn_id, statuses)
     if not watch:
         if redeliver_to is not None:

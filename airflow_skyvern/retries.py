@@ -13,13 +13,14 @@ from datetime import timedelta
 
 from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy, RetryAction, RetryRule
 
-from airflow_skyvern.exceptions import BAD_ENDINGS, SkyvernConfigError
+from airflow_skyvern.exceptions import BAD_ENDINGS
+from airflow_skyvern.task.arguments import endings_of, refuse_late_values
 
 DEFAULT_RETRY_ON = ("failed", "timed_out")
 
 
 def skyvern_retry_policy(
-    retry_on: Collection[str] = DEFAULT_RETRY_ON, retry_delay: timedelta | None = None
+    retry_on: Collection[str] | str = DEFAULT_RETRY_ON, retry_delay: timedelta | None = None
 ) -> ExceptionRetryPolicy:
     """
     Retry after the endings of a run that may go well next time, and not after the others.
@@ -28,17 +29,17 @@ def skyvern_retry_policy(
     that was ``terminated`` (its workflow decided so) or ``canceled`` (a person decided so) is not. Errors that
     are no ending of a run keep Airflow's rules: what no retry can cure fails at once, the rest is retried.
 
-    :param retry_on: Endings to retry: of ``failed``, ``terminated``, ``timed_out``, ``canceled``.
+    :param retry_on: Endings to retry, one or several: of ``failed``, ``terminated``, ``timed_out``, ``canceled``.
     :param retry_delay: Pause before such a retry. Default: the task's ``retry_delay``.
     :raises SkyvernConfigError: ``retry_on`` names something else.
     """
-    if unknown := sorted(set(retry_on) - set(BAD_ENDINGS)):
-        raise SkyvernConfigError(f"retry_on: {', '.join(unknown)} is no ending; use {', '.join(BAD_ENDINGS)}.")
+    refuse_late_values(retry_on=retry_on, retry_delay=retry_delay)
+    retried = endings_of("retry_on", retry_on)
     rules = [
         RetryRule(
             exception=f"{error.__module__}.{error.__qualname__}",
-            action=RetryAction.RETRY if ending in retry_on else RetryAction.FAIL,
-            retry_delay=retry_delay if ending in retry_on else None,
+            action=RetryAction.RETRY if ending in retried else RetryAction.FAIL,
+            retry_delay=retry_delay if ending in retried else None,
             reason=f"the Skyvern run ended as {ending}",
         )
         for ending, error in BAD_ENDINGS.items()

@@ -41,6 +41,7 @@ from airflow_skyvern.task.deferral import NOTE, note_of_run
 from airflow_skyvern.task.endings import logged_error_of, no_retry_for_permanent_errors
 from airflow_skyvern.task.nesting import NO_WAIT_OUTSIDE, check_is_the_task
 from airflow_skyvern.task.task_try import TaskTry
+from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Wait
 
 
-class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
+class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
     """
     Wait for a Skyvern run to complete, and return its output.
 
@@ -80,6 +81,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
     :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed;
         see :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default: True.
     :param output_from: Label of the block whose output is taken; see there. Default: the whole output.
+        (templated)
     :param output_schema: What the output has to look like: a pydantic model class, a JSON Schema, or the path of one;
         see there. Default: not checked.
     :param output_to: File that the output is written to instead of XCom; see there. (templated)
@@ -107,6 +109,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
     template_fields: Sequence[str] = (
         "run_id",
         "skyvern_conn_id",
+        "output_from",
         "output_to",
         "output_conn_id",
         "files_to",
@@ -144,6 +147,7 @@ class SkyvernRunSensor(StopsTransfers, BaseSensorOperator):
         log_blocks: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_untemplated(type(self), {**kwargs, **locals()})
         super().__init__(poke_interval=interval_of("poke_interval", poke_interval), **kwargs)
         seconds_of("timeout", self.timeout, or_zero=True)
         self.run_id = run_id

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         task,
     )
     from airflow.sdk.configuration import conf
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
     from airflow.sdk.exceptions import (
         AirflowException,
         AirflowFailException,
@@ -54,6 +55,7 @@ __all__ = [
     "BaseSensorOperator",
     "Connection",
     "Context",
+    "OperatorPartial",
     "Param",
     "PokeReturnValue",
     "TaskDeferred",
@@ -80,6 +82,7 @@ _HOMES = {
     "Connection": ("airflow.sdk", "airflow.models.connection"),
     "Context": ("airflow.sdk", "airflow.utils.context"),
     "DAG": ("airflow.sdk", "airflow.models.dag"),
+    "OperatorPartial": ("airflow.sdk.definitions.mappedoperator", "airflow.models.mappedoperator"),
     "Param": ("airflow.sdk", "airflow.models.param"),
     "PokeReturnValue": ("airflow.sdk", "airflow.sensors.base"),
     "TaskDeferred": _EXCEPTIONS,

@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.task.arguments import refuse_late_values
 
 SCHEME = "skyvern"
 FINAL = ("canceled", "completed", "failed", "terminated", "timed_out")
@@ -52,9 +53,10 @@ def runs_uri(
 ) -> str:
     """Return the address of the finished runs of a workflow on a connection."""
     given: dict[str, Any] = {"workflow_id": workflow_id, "skyvern_conn_id": skyvern_conn_id}
+    refuse_late_values(**given, statuses=statuses)
     for name, value in given.items():
-        if not isinstance(value, str) or not value.strip() or "{{" in value:
-            raise SkyvernConfigError(f"{name} must be a text, and not a template, as it names an asset: {value!r}.")
+        if not isinstance(value, str) or not value.strip():
+            raise SkyvernConfigError(f"{name} must be a text, as it names an asset: {value!r}.")
     chosen = checked_statuses(statuses)
     query = "" if chosen == FINAL else urlencode([("status", status) for status in chosen])
     return urlunsplit((SCHEME, quote(skyvern_conn_id, safe=""), f"/{quote(workflow_id, safe='')}", query, ""))

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern.compat.sdk import BaseOperator
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernTransferError
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.deliver import StopsTransfers, check_delivery, checked_file_options, deliver_files
 from airflow_skyvern.task.arguments import run_id_of
 from airflow_skyvern.task.endings import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
+from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.results.options import ExpectedFiles
 
 
-class SkyvernDownloadFilesOperator(StopsTransfers, BaseOperator):
+class SkyvernDownloadFilesOperator(StopsTransfers, ChecksArguments):
     """
     Store the files that a Skyvern run has downloaded; the run is over, however it ended.
 
@@ -42,7 +42,7 @@ class SkyvernDownloadFilesOperator(StopsTransfers, BaseOperator):
         run, here and in ``files_to``. Default: Skyvern's names. (templated)
     :param overwrite: Whether a file may take the place of another one of its name. What is there already and is the
         same, by size and checksum, is not fetched again in any case. Default: False.
-    :param expect_files: How many files the run must have downloaded: a number, ``(least, most)``, or name patterns
+    :param expect_files: How many files the run must have downloaded: a number, ``[least, most]``, or name patterns
         such as ``["*.pdf"]`` that each must match a file. Default: any.
     :param recording: Whether the run's recording is stored there too. Default: False.
     :param screenshots: Whether its screenshots are stored there too. Default: False.
@@ -70,6 +70,7 @@ class SkyvernDownloadFilesOperator(StopsTransfers, BaseOperator):
         skyvern_conn_id: str = "skyvern_default",
         **kwargs: Any,
     ) -> None:
+        check_untemplated(type(self), {**kwargs, **locals()})
         super().__init__(**kwargs)
         self.run_id = run_id
         self.files_to = files_to

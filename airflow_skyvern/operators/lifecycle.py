@@ -8,15 +8,16 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow_skyvern import compat, metrics
-from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
+from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow_skyvern.exceptions import SkyvernError, SkyvernOvertaken, SkyvernWaitTimeout
 from airflow_skyvern.finished_runs.uri import runs_uri
 from airflow_skyvern.results.deliver import deliver_evidence, deliver_files, deliver_output
-from airflow_skyvern.task.arguments import checked_request, is_dynamic
+from airflow_skyvern.task.arguments import checked_request, endings_of, is_dynamic
 from airflow_skyvern.task.deadlines import CONFIRMATION, airflows_timeout_for, deadline_after, patience_after
 from airflow_skyvern.task.deferral import NOTE, note_of_run
 from airflow_skyvern.task.endings import logged_error_of
 from airflow_skyvern.task.nesting import check_starts_one
+from airflow_skyvern.task.untemplated import ChecksArguments
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
@@ -42,13 +43,14 @@ REQUEST_FIELDS = (
 """The arguments that the API takes by these names; ``run_options`` holds the rarer ones."""
 
 
-class RunLifecycle(BaseOperator):
+class RunLifecycle(ChecksArguments):
     """
     The steps between the calls that Airflow makes, which are in the operator.
 
     Each takes the try of the task (``TaskTry``); what an author has set is read from the operator.
     """
 
+    fields_of_start = (*REQUEST_FIELDS, "run_options", "upload", "upload_conn_id")
     workflow_id: str
     parameters: Mapping[str, Any] | str | None
     run_options: Mapping[str, Any] | None
@@ -58,7 +60,7 @@ class RunLifecycle(BaseOperator):
     durable: bool
     lost_start_timeout: float
     cancel_on_kill: bool
-    skip_on: Collection[str]
+    skip_on: Collection[str] | str
     poll_interval: float
     timeout: float
     mask_output: bool
@@ -393,7 +395,7 @@ class RunLifecycle(BaseOperator):
             return self._whole_run(run, value, files) if self.return_run else value
         deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)
         error = logged_error_of(run, self.log, self.hook.send)
-        if run.status in self.skip_on:
+        if run.status in endings_of("skip_on", self.skip_on):
             raise AirflowSkipException(str(error)) from error
         raise error
 

@@ -20,6 +20,7 @@ from airflow_skyvern.task.deferral import note_of
 from airflow_skyvern.task.endings import no_retry_for_permanent_errors
 from airflow_skyvern.task.nesting import NO_IDENTITY, check_is_the_task
 from airflow_skyvern.task.task_try import TaskTry
+from airflow_skyvern.task.untemplated import check_untemplated
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
@@ -71,8 +72,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param lost_start_timeout: Seconds, or a timedelta, for which a run whose start was not answered is searched
         for. Default: 30.
     :param cancel_on_kill: Whether killing or clearing the task cancels the run. Default: True.
-    :param skip_on: Final statuses that skip the task instead of failing it: ``failed``, ``terminated``,
-        ``timed_out``, ``canceled``. Default: none.
+    :param skip_on: Final statuses, one or several, that skip the task instead of failing it: ``failed``,
+        ``terminated``, ``timed_out``, ``canceled``. Default: none.
     :param poll_interval: Seconds between two polls of the run, or a timedelta, from 0.01 s to a day. Default: 10.
     :param timeout: Seconds, or a timedelta, after which the run is canceled and the task fails. Also counts
         while deferred, across restarts. An earlier ``execution_timeout`` counts too, less 30 s (at most half of
@@ -85,7 +86,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         definition cannot be fetched, the run is started unchecked. Default: True.
     :param output_from: Label of the block whose output is taken: of a block that used the browser its extracted
         data, of any other its whole entry. ``"extracted_information"`` takes the list of what all blocks have
-        extracted. Default: the whole output.
+        extracted. Default: the whole output. (templated)
     :param output_schema: What the output has to look like: a pydantic model class (or ``list[Model]``), a JSON
         Schema as a mapping, or the path of a JSON Schema file beside the DAG. The validated value is pushed as plain
         JSON. An output that does not fit fails the task without a retry. Default: not checked.
@@ -111,7 +112,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param overwrite: Whether a file may take the place of another one of its name. Default: False.
     :param recording: Whether the recording is stored there too, also of a run that ended badly. Default: False.
     :param screenshots: The same for screenshots. Default: False.
-    :param expect_files: How many files a completed run must have downloaded: a number, ``(least, most)``, or name
+    :param expect_files: How many files a completed run must have downloaded: a number, ``[least, most]``, or name
         patterns such as ``["*.pdf"]`` that each must match a file. Default: any.
     :param approval: ``"airflow"``: when the run waits for a person (a ``human_interaction`` block), ask in Airflow's
         Required Actions, and give the answer to Skyvern. Needs Airflow 3.1 and ``deferrable=True``. Default: None, a
@@ -149,6 +150,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         "file_name",
         "upload",
         "upload_conn_id",
+        "output_from",
         "output_to",
         "output_conn_id",
     )
@@ -175,7 +177,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         durable: bool = True,
         lost_start_timeout: timedelta | float = 30.0,
         cancel_on_kill: bool = True,
-        skip_on: Collection[str] = (),
+        skip_on: Collection[str] | str = (),
         poll_interval: timedelta | float = 10.0,
         timeout: timedelta | float = DEFAULT_TIMEOUT,
         mask_output: bool = True,
@@ -201,6 +203,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         log_blocks: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_untemplated(type(self), {**kwargs, **locals()})
         super().__init__(**kwargs)
         self.return_run = return_run
         self.log_blocks = log_blocks
@@ -218,7 +221,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         self.durable = durable
         self.lost_start_timeout = seconds_of("lost_start_timeout", lost_start_timeout)
         self.cancel_on_kill = cancel_on_kill
-        self.skip_on = frozenset(skip_on)
+        self.skip_on = skip_on
         self.poll_interval = interval_of("poll_interval", poll_interval)
         self.timeout = seconds_of("timeout", timeout)
         self.mask_output = mask_output
@@ -274,19 +277,21 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
-        """
-        Render a value; the path of a ``.json`` file in ``parameters`` becomes what the file holds.
-
-        :param seen_oids: The values that a mapped task got from another task, which are no templates and no paths.
-        """
-        if content is self.parameters and id(content) not in (seen_oids or ()):
-            content = included(content)
+        """Render a value; an error that ends the task cancels the run of an earlier try."""
         try:
             return super().render_template(content, context, jinja_env, seen_oids)
         except Exception as error:
             if compat.is_executed(context):  # and not rendered for a page of Airflow
                 self._active_run.give_up(error, TaskTry(context))
             raise
+
+    def _template_of(self, content: Any, seen_oids: Collection[int]) -> Any:
+        """
+        Let the path of a ``.json`` file in ``parameters`` become what the file holds.
+
+        :param seen_oids: The values that a mapped task got from another task, which are no templates and no paths.
+        """
+        return included(content) if content is self.parameters and id(content) not in seen_oids else content
 
     def pre_execute(self, context: Any) -> None:
         """Note the try before anything of it runs: after a signal at this point, 2.11 executes nothing of it."""

@@ -12,8 +12,8 @@ from airflow_skyvern.results.names import PLACEHOLDERS, unknown_placeholders
 from airflow_skyvern.results.store_kinds import Address
 from airflow_skyvern.task.arguments import is_dynamic
 
-ExpectedFiles = int | tuple[int, int | None] | str | Sequence[str] | None
-"""How many files, ``(least, most)``, or name patterns that each must match a file."""
+ExpectedFiles = int | tuple[int, int | None] | str | Sequence[str | int | None] | None
+"""How many files, ``(least, most)`` or ``[least, most]``, or name patterns that each must match a file."""
 
 LONGEST_LIST = 10
 """How many names a message lists."""
@@ -117,32 +117,36 @@ def _name(template: Any) -> str | None:
 
 def _expected(options: FileOptions) -> str | None:
     expected: Any = options.expect_files
-    if is_dynamic(expected):
-        return "expect_files is not templated: give it a number, (least, most), or name patterns such as ['*.pdf']."
     if expected is None or isinstance(expected, str):
         return None
-    if isinstance(expected, int) and not isinstance(expected, bool):
+    if _is_count(expected):
         return None if expected >= 0 else "expect_files must not be negative."
-    if isinstance(expected, list | tuple) and expected:
-        if all(isinstance(item, str) for item in expected):
-            return None
-        if isinstance(expected, tuple) and _is_range(expected):
-            return None
-    return f"expect_files must be a number, (least, most), or name patterns such as ['*.pdf'], not {expected!r}."
+    if _is_range(expected) or (isinstance(expected, list | tuple) and expected and _are_patterns(expected)):
+        return None
+    return f"expect_files must be a number, [least, most], or name patterns such as ['*.pdf'], not {expected!r}."
 
 
-def _is_range(expected: tuple[Any, ...]) -> bool:
-    if len(expected) != 2:  # noqa: PLR2004  least and most
+def _are_patterns(expected: Sequence[Any]) -> bool:
+    return all(isinstance(item, str) for item in expected)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_range(expected: Any) -> bool:
+    """Tell ``[least, most]`` from name patterns; None is no upper limit."""
+    if not isinstance(expected, list | tuple) or len(expected) != 2:  # noqa: PLR2004  least and most
         return False
     least, most = expected
-    return isinstance(least, int) and (most is None or (isinstance(most, int) and 0 <= least <= most))
+    return _is_count(least) and least >= 0 and (most is None or (_is_count(most) and least <= most))
 
 
 def _missing(expected: Any, names: Sequence[str]) -> str | None:
     """Return what was expected and is not there, in words."""
     if isinstance(expected, int):
         return None if len(names) == expected else f"{_files(expected)} {'was' if expected == 1 else 'were'} expected"
-    if isinstance(expected, tuple) and _is_range(expected):
+    if _is_range(expected):
         least, most = expected
         if len(names) >= least and (most is None or len(names) <= most):
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern import compat
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_arguments(
-    task_id: str, fields: Mapping[str, Any], run_options: Any, *, skip_on: Collection[str], durable: bool
+    task_id: str, fields: Mapping[str, Any], run_options: Any, *, skip_on: Collection[str] | str, durable: bool
 ) -> None:
     """
     Check the arguments of a run, as far as they are known before templates and XComs are.
@@ -21,15 +22,25 @@ def check_arguments(
     :raises SkyvernConfigError: names the task, every field that is wrong, and what would be right.
     """
     try:
-        _check_endings(skip_on)
+        if not is_dynamic(skip_on):
+            endings_of("skip_on", skip_on)
         _check_request(fields, run_options, durable=durable)
     except SkyvernConfigError as error:
         raise SkyvernConfigError(f"Task {task_id!r}: {error}") from None
 
 
-def _check_endings(skip_on: Collection[str]) -> None:
-    if unknown := sorted(set(skip_on) - set(BAD_ENDINGS)):
-        raise SkyvernConfigError(f"skip_on: {', '.join(unknown)} is no ending; use {', '.join(BAD_ENDINGS)}.")
+def endings_of(name: str, endings: Any) -> frozenset[str]:
+    """
+    Return bad endings of a run, given as one or as several.
+
+    :raises SkyvernConfigError: one of them is none.
+    """
+    chosen = [endings] if isinstance(endings, str) else endings
+    if not isinstance(chosen, list | tuple | AbstractSet):
+        raise SkyvernConfigError(f"{name} must be endings such as ['terminated'], not {endings!r}.")
+    if unknown := sorted(str(ending) for ending in chosen if str(ending) not in BAD_ENDINGS):
+        raise SkyvernConfigError(f"{name}: {', '.join(unknown)} is no ending; use {', '.join(BAD_ENDINGS)}.")
+    return frozenset(chosen)
 
 
 def _check_request(fields: Mapping[str, Any], run_options: Any, *, durable: bool) -> None:
@@ -98,8 +109,35 @@ def is_dynamic(value: Any) -> bool:
         return "{{" in value or "{%" in value
     if value is None or isinstance(value, bool | int | float):
         return False
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return any(is_dynamic(item) for pair in value.items() for item in pair)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | AbstractSet):
         return any(is_dynamic(item) for item in value)
     return compat.is_reference(value)
+
+
+def refuse_late_values(**given: Any) -> None:
+    """
+    Refuse templates and XComs in what is not the argument of a task.
+
+    :raises SkyvernConfigError: names the argument.
+    """
+    for name, value in given.items():
+        if (complaint := complaint_about(name, value)) is not None:
+            raise SkyvernConfigError(complaint)
+
+
+def complaint_about(name: str, value: Any, annotation: Any = None) -> str | None:
+    """
+    Return what is wrong with a value that nothing renders, or None.
+
+    :param annotation: The type in the signature: a switch is True or False, and nothing that counts as true.
+    """
+    if is_dynamic(value):
+        return (
+            f"{name} is not templated: it takes no template, XCom or value of a mapped task group, but what is known "
+            "when the DAG is parsed."
+        )
+    if annotation in ("bool", bool) and not isinstance(value, bool):
+        return f"{name} must be True or False, not {value!r}."
+    return None

@@ -20,17 +20,20 @@ HANGING = re.compile(r"xcom_pull\((?:(?!map_indexes).)*$", re.DOTALL)
 
 
 def start_trigger_args(
-    sensor: BaseSensorOperator, run_id: Any, skyvern_conn_id: str, *, end_from_trigger: bool, log_blocks: bool
+    sensor: BaseSensorOperator, run_id: Any, skyvern_conn_id: Any, *, end_from_trigger: bool, log_blocks: bool
 ) -> StartTriggerArgs | None:
     """
     Return how Airflow starts this sensor in the triggerer, or None where it cannot.
 
-    :raises SkyvernConfigError: ``run_id`` is a template that would never be rendered.
+    :raises SkyvernConfigError: an argument is a template that would never be rendered.
     """
     if not compat.renders_trigger_arguments():
         return None
-    template = _template_of(sensor, run_id)
-    if template is None:
+    rendered = {
+        "run_id": _template_of(sensor, "run_id", run_id),
+        "skyvern_conn_id": _template_of(sensor, "skyvern_conn_id", skyvern_conn_id),
+    }
+    if None in rendered.values():
         return None
     limit = deadline_after(0.0, sensor.timeout, sensor.execution_timeout)
     airflows_limit = timedelta(seconds=limit) + BACKSTOP
@@ -39,8 +42,7 @@ def start_trigger_args(
     return StartTriggerArgs(
         trigger_cls="airflow_skyvern.triggers.SkyvernSensorTrigger",
         trigger_kwargs={
-            "run_id": template,
-            "skyvern_conn_id": skyvern_conn_id,
+            **rendered,
             "poll_interval": sensor.poke_interval,
             "timeout": limit,
             "backstop": airflows_limit.total_seconds() - limit,
@@ -53,18 +55,18 @@ def start_trigger_args(
     )
 
 
-def _template_of(sensor: BaseSensorOperator, run_id: Any) -> str | None:
-    """Return the run id as a text that a trigger can render, or None."""
+def _template_of(sensor: BaseSensorOperator, name: str, value: Any) -> str | None:
+    """Return an argument as a text that a trigger can render, or None."""
     if sensor.get_closest_mapped_task_group() is not None:
         return None
-    if isinstance(run_id, str):
-        if HANGING.search(run_id):
+    if isinstance(value, str):
+        if HANGING.search(value):
             raise SkyvernConfigError(
-                f"Task {sensor.task_id!r}: run_id: with start_from_trigger, Airflow 3.3 hangs at this xcom_pull. "
-                "Give run_id=<the other task>.output, or pull with map_indexes=-1."
+                f"Task {sensor.task_id!r}: {name}: with start_from_trigger, Airflow 3.3 hangs at this xcom_pull. "
+                f"Give {name}=<the other task>.output, or pull with map_indexes=-1."
             )
-        return run_id
-    operator, key = getattr(run_id, "operator", None), getattr(run_id, "key", None)
+        return value
+    operator, key = getattr(value, "operator", None), getattr(value, "key", None)
     if operator is None or key is None or operator.is_mapped:
         return None
     if operator.get_closest_mapped_task_group() is not None:

@@ -27,6 +27,7 @@ from airflow_skyvern.finished_runs.poller import (
 )
 from airflow_skyvern.finished_runs.uri import FinishedRun, checked_statuses, runs_uri
 from airflow_skyvern.finished_runs.watermark_store import WatermarkStore
+from airflow_skyvern.task.arguments import refuse_late_values
 
 if TYPE_CHECKING:
     from airflow_skyvern.finished_runs.watermark import Row, Watermark
@@ -85,7 +86,8 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
         redeliver_to: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's class carries no types
-        runs_uri(workflow_id, skyvern_conn_id)  # complains
+        refuse_late_values(poll_interval=poll_interval, lookback=lookback, redeliver_to=redeliver_to)
+        runs_uri(workflow_id, skyvern_conn_id, statuses)  # complains
         self.workflow_id = workflow_id
         self.skyvern_conn_id = skyvern_conn_id
         self.statuses = checked_statuses(statuses)

@@ -286,6 +286,8 @@ def test_evidence_that_cannot_be_stored_does_not_hide_how_the_run_ended(
     [
         (3, "3 files were expected; it downloaded 2 (download-1.pdf, download-2.csv)"),
         ((3, None), "at least 3 files expected"),
+        ([3, None], "at least 3 files expected"),
+        ([0, 1], "0 to 1 files were expected"),
         ((0, 1), "0 to 1 files were expected"),
         (["*.pdf", "*.xlsx"], r"no file matches \*.xlsx"),
     ],
@@ -299,7 +301,7 @@ def test_a_run_that_downloaded_other_files_than_expected_fails_without_a_retry(
     assert stored(tmp_path) == {}
 
 
-@pytest.mark.parametrize("expected", [2, (1, 2), (2, None), "*.PDF", ["download-*", "*.csv"]])
+@pytest.mark.parametrize("expected", [2, (1, 2), (2, None), [1, 5], [2, None], "*.PDF", ["download-*", "*.csv"]])
 def test_a_run_that_downloaded_what_was_expected_succeeds_also_without_a_place(
     skyvern: FakeSkyvern, expected: Any
 ) -> None:
@@ -384,6 +386,11 @@ def sensor(run_id: str, **more: Any) -> SkyvernRunSensor:
         ({"files_to": "/x", "file_name": "a/b"}, "put folders into files_to"),
         ({"expect_files": -1}, "expect_files must not be negative"),
         ({"expect_files": (2, 1)}, "expect_files must be a number"),
+        ({"expect_files": [2, 1]}, "expect_files must be a number"),
+        ({"expect_files": [True, 5]}, "expect_files must be a number"),
+        ({"expect_files": [-1, 5]}, "expect_files must be a number"),
+        ({"expect_files": [1, 2, 3]}, "expect_files must be a number"),
+        ({"expect_files": True}, "expect_files must be a number"),
         ({"expect_files": []}, "expect_files must be a number"),
         ({"expect_files": 1, "wait_for_completion": False}, "need wait_for_completion=True"),
     ],

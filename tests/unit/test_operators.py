@@ -81,6 +81,9 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
         ({"run_options": {"run_with": "magic"}}, "Task 't': run_options.run_with"),
         ({"run_options": {"run_metadata": {"airflow_key": "x"}}}, "airflow_key is used by the provider"),
         ({"skip_on": {"failed", "completed"}}, "Task 't': skip_on: completed is no ending; use failed"),
+        ({"skip_on": "completed"}, "Task 't': skip_on: completed is no ending; use failed"),
+        ({"skip_on": {"failed": True}}, "Task 't': skip_on must be endings such as"),
+        ({"skip_on": ["failed", 1]}, "Task 't': skip_on: 1 is no ending"),
         ({"poll_interval": 0}, "poll_interval must be a positive number"),
         ({"timeout": "an hour"}, "timeout must be a positive number"),
         ({"lost_start_timeout": -1}, "lost_start_timeout must be a positive number"),
@@ -122,7 +125,7 @@ def test_a_task_can_be_mapped() -> None:
 
 def test_every_argument_that_is_sent_can_be_a_template() -> None:
     sent = {"workflow_id", "parameters", "title", "proxy_location", "webhook_url", "browser_session_id"}
-    own = {"skyvern_conn_id", "files_to", "files_conn_id", "file_name", "output_to", "output_conn_id"}
+    own = {"skyvern_conn_id", "files_to", "files_conn_id", "file_name", "output_from", "output_to", "output_conn_id"}
     own |= {"upload", "upload_conn_id"}
     assert sent | {"browser_profile_id", "run_options"} | own == set(make().template_fields)
     assert isinstance(SkyvernRunWorkflowOperator.template_fields, tuple)
@@ -309,6 +312,12 @@ def test_endings_can_skip_the_task(skyvern: FakeSkyvern, status: str, *, deferra
     expected = AirflowSkipException if status == "terminated" else SkyvernRunFailed
     with pytest.raises(expected, match="no stock"):
         run_task(lambda: make(workflow, deferrable=deferrable, skip_on=["terminated"]))
+
+
+def test_one_ending_may_be_written_without_a_list(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(plan=("running", "terminated"))
+    with pytest.raises(AirflowSkipException):
+        run_task(lambda: make(workflow, skip_on="terminated"))
 
 
 @pytest.mark.parametrize(

@@ -296,6 +296,9 @@ def test_the_output_of_another_task_is_pulled_in_the_form_that_does_not_hang() -
             "{{ ti.xcom_pull(task_ids='start', key='return_value', map_indexes=-1) }}"
         )
         assert sensor.upstream_task_ids == {"start"}
+        elsewhere = early(skyvern_conn_id=start.output, task_id="t2").start_trigger_args
+        assert elsewhere is not None
+        json.dumps(elsewhere.trigger_kwargs)  # as Airflow stores it with the DAG
 
 
 @needs_early_starts

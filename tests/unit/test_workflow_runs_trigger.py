@@ -433,7 +433,7 @@ def test_a_trigger_survives_the_database_and_takes_no_secret_there(skyvern: Fake
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        ({"workflow_id": "{{ x }}"}, "workflow_id must be a text"),
+        ({"workflow_id": "{{ x }}"}, "workflow_id is not templated"),
         ({"statuses": ["done"]}, "choose from canceled"),
         ({"statuses": "running"}, "choose from canceled"),
         ({"poll_interval": 0}, "poll_interval must be a number of seconds above 0"),

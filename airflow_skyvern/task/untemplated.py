@@ -1,0 +1,139 @@
+"""
+The arguments that nothing renders: what is only known when the task runs is refused there when the DAG is parsed.
+
+Jinja would leave ``overwrite="{{ params.overwrite }}"`` as it is, a text, and so a true value; an XCom would never be
+read. Which arguments these are is read from the signatures, less ``template_fields``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_skyvern import compat
+from airflow_skyvern.compat.sdk import AirflowFailException, BaseOperator, BaseSensorOperator, OperatorPartial
+from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.task.arguments import complaint_about
+from airflow_skyvern.task.rendering import ADVICE, Absent, absent_in, guarded, is_guarded
+from airflow_skyvern.task.task_try import TaskTry
+
+if TYPE_CHECKING:
+    from airflow_skyvern.compat.sdk import Context
+
+
+class ChecksArguments(BaseOperator):
+    """
+    An operator that checks its arguments: those that are not templated when it is made, the others when rendered.
+
+    What is not templated is also checked when it is mapped. A template without a value is refused.
+    """
+
+    fields_of_start: ClassVar[Sequence[str]] = ()
+    """Templated arguments that matter to the start of a run only: a task that resumes takes them as they are."""
+
+    if not TYPE_CHECKING:  # for mypy it stays what Airflow declares: an attribute that can be called
+
+        @classmethod
+        def partial(cls, **kwargs: Any) -> CheckedPartial:
+            """Set what all tasks have in common that ``expand`` makes."""
+            partial = super().partial(**kwargs)
+            partial.__class__ = CheckedPartial
+            return partial
+
+    def render_template(
+        self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
+    ) -> Any:
+        """
+        Render a value, and the values in it.
+
+        :raises SkyvernConfigError: a template has no value; where the task is executed, before it has started
+            anything, that is an AirflowFailException: no retry changes it.
+        """
+        environment = jinja_env or self.get_template_env()
+        if is_guarded(environment):
+            rendered = super().render_template(content, context, environment, seen_oids)
+            return rendered.value if isinstance(rendered, Absent) else rendered
+        names = [name for name in self.template_fields if getattr(self, name, None) is content]
+        resumes = compat.is_executed(context) and TaskTry(context).is_resumed
+        refuses = not (resumes and {*names} <= {*self.fields_of_start})
+        template = self._template_of(content, seen_oids or ())
+        rendered = self.render_template(template, context, guarded(environment, refuses=refuses), seen_oids)
+        if absent := absent_in(" and ".join(names) or "a template", rendered):
+            message = f"Task {self.task_id!r}: {', '.join(absent)}: {ADVICE}"
+            if compat.is_executed(context) and not resumes:
+                raise AirflowFailException(message)
+            raise SkyvernConfigError(message)
+        return rendered
+
+    def _template_of(self, content: Any, _seen_oids: Collection[int]) -> Any:
+        """Return the template that an argument stands for."""
+        return content
+
+
+class CheckedPartial(OperatorPartial):
+    """What ``partial`` returns; Airflow makes the tasks, and thereby checks their arguments, on the workers only."""
+
+    __slots__ = ()
+
+    def expand(self, **mapped_kwargs: Any) -> Any:
+        """Make one task per value; a value of another task is checked when that has returned it."""
+        self._check({})
+        for name, values in mapped_kwargs.items():
+            for value in values if isinstance(values, Sequence) and not isinstance(values, str) else ():
+                self._check({name: value})
+        return super().expand(**mapped_kwargs)
+
+    def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> Any:
+        """Make one task per mapping of arguments."""
+        self._check({})
+        for arguments in kwargs if isinstance(kwargs, Sequence) else ():
+            self._check(arguments if isinstance(arguments, Mapping) else {})
+        return super().expand_kwargs(kwargs, strict=strict)
+
+    def _check(self, mapped: Mapping[str, Any]) -> None:
+        try:
+            check_untemplated(self.operator_class, {"default_args": self._defaults(), **self.kwargs, **mapped})
+        except SkyvernConfigError:
+            self._expand_called = True  # else Airflow warns that it was not
+            raise
+
+    def _defaults(self) -> dict[str, Any]:
+        """Return what DAG and task group give each of their tasks; Airflow adds most of it on the workers."""
+        homes = (self.kwargs.get("dag"), self.kwargs.get("task_group"))
+        return {name: value for home in homes for name, value in (getattr(home, "default_args", None) or {}).items()}
+
+
+def check_untemplated(operator: type[BaseOperator], given: Mapping[str, Any]) -> None:
+    """
+    Refuse values that are only known when the task runs where nothing would render them, and switches that are none.
+
+    :param given: The arguments, with those in ``default_args``.
+    :raises SkyvernConfigError: names the task, the argument, and what would be right.
+    """
+    values = {**(given.get("default_args") or {}), **given}
+    for name, annotation in _arguments_of(operator).items():
+        if name not in values or name in operator.template_fields:
+            continue
+        if (complaint := complaint_about(name, values[name], annotation)) is not None:
+            raise SkyvernConfigError(f"Task {given.get('task_id')!r}: {complaint}")
+
+
+@cache
+def _arguments_of(operator: type[BaseOperator]) -> dict[str, Any]:
+    """Return the arguments of our classes, and of Airflow's sensor, that no author's subclass has made its own."""
+    arguments: dict[str, Any] = {}
+    of_authors: set[str] = set()
+    for kind in operator.__mro__[: operator.__mro__.index(BaseOperator)]:
+        if "__init__" not in vars(kind):
+            continue
+        signature = inspect.signature(vars(kind)["__init__"])
+        own = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+        if kind.__module__.startswith("airflow_skyvern."):
+            arguments = {**own, **arguments}
+        elif kind is BaseSensorOperator:  # Airflow checks its switches itself, or takes what is true
+            arguments = {**dict.fromkeys(own), **arguments}
+        else:
+            of_authors |= own.keys()
+    return {name: kind for name, kind in arguments.items() if name not in of_authors | {"self", "kwargs"}}
