@@ -25,6 +25,7 @@ from airflow_skyvern.ui.access import connection_name
 from airflow_skyvern.ui.concealment import web_address
 from airflow_skyvern.ui.lookup import RunRef, TaskKey, is_own_operator, skyvern_tasks
 from airflow_skyvern.ui.page_data import ENDED_BADLY, in_words
+from airflow_skyvern.ui.reader import LastSeen
 from airflow_skyvern.ui.task_page import ACTIVE, READ_ERRORS, REFRESH, belongs, sentence_of
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ async def dag_run_page(pages: TaskPages, request: Request, user: Any, dag_id: st
     reasons = await _reasons(pages, user, shown, known)
     addresses = await asyncio.gather(*(_address(pages.reader, task) for task in shown))
     rows = [
-        _row(task, _run_of(task, known), reasons.get(task.key, ""), address)
+        _row(task, _run_of(task, known) or _last_seen(pages.reader, task), reasons.get(task.key, ""), address)
         for task, address in zip(shown, addresses, strict=True)
     ]
     changes = any(task.state in ACTIVE for task in found)
@@ -210,6 +211,12 @@ def _run_of(task: TaskOfRun, known: Mapping[RunRef, Any]) -> Any:
     return None if task.ref is None else known.get(task.ref)
 
 
+def _last_seen(reader: RunReader, task: TaskOfRun) -> Any:
+    """Return the run of a task as it was last, while Skyvern does not answer; another DAG's is not shown."""
+    seen = None if task.ref is None else reader.last_seen(task.ref)
+    return seen if seen is not None and seen.dag_id in (None, task.key.dag_id) else None
+
+
 async def _from_skyvern(
     reader: RunReader, user: Any, dag_id: str, run_id: str, found: Sequence[TaskOfRun]
 ) -> tuple[dict[RunRef, Any], list[str]]:
@@ -261,6 +268,8 @@ def _row(task: TaskOfRun, run: Any, reason: str, app_url: str | None) -> Row:
     row = Row(key.task_id, key.map_index, task.state, path, reason, task.ref.run_id if task.ref else "", app_url)
     if run is None:
         return row
+    if isinstance(run, LastSeen):
+        return replace(row, status=run.status)
     return replace(row, status=run.status, created_at=run.created_at, duration=duration_of(run))
 
 

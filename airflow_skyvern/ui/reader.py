@@ -189,6 +189,8 @@ class RunReader:
         """Return why runs have ended badly: those that are known within some seconds, the others next time."""
         wanted = list(refs)
         waiting = [asyncio.ensure_future(self.reason(ref)) for ref in wanted]
+        for one in waiting:
+            one.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to ask
         if waiting:
             await asyncio.wait(waiting, timeout=REASONS_PATIENCE)
         return {

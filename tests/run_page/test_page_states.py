@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import uvicorn
 from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy import select
 
 from airflow_skyvern.runs.key import READABLE_TAGS
@@ -42,7 +42,8 @@ AXE = Path(__file__).parents[2] / ".venvs" / "axe" / "node_modules" / "axe-core"
 LONG = "a_name_as_long_as_names_of_tasks_and_blocks_get_which_are_typed_without_a_single_space_" * 2
 LONG_TITLE = f"{'A title that goes on and on, as titles of workflows do, ' * 3}{LONG}"
 TASK_PAGE = f"/skyvern/ti/{DAG}/{RUN}/{TASK}/-1"
-VIEWS = [(theme, width) for theme in ("light", "dark") for width in (1280, 400)]
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+WIDTHS = (1280, 400)
 
 
 @dataclass
@@ -162,8 +163,9 @@ def failed(skyvern: FakeSkyvern) -> str:
     reason = "Invoice 4711 of ACME was not found."
     errors = [{"error_code": "NO_INVOICE", "reasoning": "The list of invoices is empty."}]
     last = blocks(status="failed", failure_reason=reason, error_codes=["NO_INVOICE"])
-    told = {"plan": ("running", "failed"), "failure_reason": reason, "errors": errors, "blocks": last}
-    add_task(state="failed", xcoms={"run_id": started(skyvern, title="Fetch the invoices", media=MEDIA, **told)})
+    told: dict[str, Any] = {"failure_reason": reason, "errors": errors, "blocks": last, "media": MEDIA}
+    run_id = started(skyvern, plan=("running", "failed"), title="Fetch the invoices", **told)
+    add_task(state="failed", xcoms={"run_id": run_id})
     return TASK_PAGE
 
 
@@ -259,21 +261,27 @@ def test_every_state_can_be_used_by_everybody(
     site: Site, skyvern: FakeSkyvern, state: Callable[[FakeSkyvern], str]
 ) -> None:
     path, problems = state(skyvern), []
-    for theme, width in VIEWS:
-        context: Any = {"color_scheme": theme, "viewport": {"width": width, "height": 900}, "bypass_csp": True}
-        with site.browser.new_context(**context) as opened:
-            cookies: Any = [{"name": "_token", "value": site.ui.cookie("eve", "op")["_token"], "url": site.address}]
-            opened.add_cookies(cookies)
-            page = opened.new_page()
+    cookies: Any = [{"name": "_token", "value": site.ui.cookie("eve", "op")["_token"], "url": site.address}]
+    with site.browser.new_context(bypass_csp=True) as opened:
+        opened.add_cookies(cookies)
+        page = opened.new_page()
+        for theme in THEMES:
+            page.emulate_media(color_scheme=theme)
             page.goto(f"{site.address}{path}")
-            page.wait_for_load_state("networkidle")
             for summary in page.locator("summary").all():
                 summary.click()
-            page.screenshot(path=site.pictures / f"{state.__name__}-{theme}-{width}.png", full_page=True)
-            overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-            if overflow > 0:
-                problems.append(f"{theme} {width}: {overflow} px wider than the window")
-            page.evaluate(AXE.read_text())
-            found = page.evaluate("axe.run()")["violations"]
-            problems += [f"{theme} {width}: {one['id']}: {[n['html'][:200] for n in one['nodes']]}" for one in found]
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 900})
+                found = problems_of(page)
+                problems += [f"{theme} {width}: {problem}" for problem in found]
+                page.screenshot(path=site.pictures / f"{state.__name__}-{theme}-{width}.png", full_page=True)
     assert problems == []
+
+
+def problems_of(page: Page) -> list[str]:
+    """Return what axe-core finds, and whether a reader would have to scroll sideways."""
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    problems = [f"{one['id']}: {[node['html'][:200] for node in one['nodes']]}" for one in found]
+    wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return [*problems, f"{wider} px wider than the window"] if wider > 0 else problems

@@ -152,6 +152,16 @@ async def test_a_subclass_that_failed_before_anything_is_listed(ui: Ui, skyvern:
     assert "has run nothing in Skyvern" not in (await ui.get(PAGE.replace(TASK, "invoices"))).text
 
 
+async def test_while_skyvern_is_away_a_dag_run_shows_what_is_known(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(skyvern, plan="paused")
+    add_task(state="deferred", xcoms={"run_id": run_id, "app_url": "https://skyvern.test/runs/1"})
+    assert run_id in (await ui.get(PAGE)).text
+    skyvern.api_key = "another"
+    page = (await ui.get(DAG_RUN)).text
+    for known in (run_id, "paused", "deferred", 'href="https://skyvern.test/runs/1"'):
+        assert known in page
+
+
 async def test_a_large_dag_run_shows_what_failed(
     ui: Ui, skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
 ) -> None:
