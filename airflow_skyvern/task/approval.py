@@ -131,7 +131,7 @@ class Approvals:
         if approve(send, self._run_id, request["block_id"], self._sleep):
             self._note(request, answer)
         else:
-            self._log_too_late(answer)
+            self._note_too_late(request, answer)
 
     def reject(
         self, request: Request, answer: Answer, before_cancel: Callable[[], object] = lambda: None
@@ -142,7 +142,7 @@ class Approvals:
         from airflow_skyvern.runs.lookup import checked
 
         if not asking(self._sleep)(still_asks, self._hook.send, self._run_id, request["block_id"]):
-            self._log_too_late(answer)
+            self._note_too_late(request, answer)
             return None
         before_cancel()
         send = checked(self._hook.send, self._try.stop_if_overtaken)
@@ -153,6 +153,9 @@ class Approvals:
         """Note that the run continues, or has completed, without an answer from Airflow."""
         if not (is_resumed(event) or (isinstance(event, Mapping) and event.get("status") == "completed")):
             return
+        self._note_in_skyvern(request)
+
+    def _note_in_skyvern(self, request: Request) -> None:
         now = datetime.now(timezone.utc).isoformat()
         self._publish(request, Answer(approved=True, option="", by=None, at=now), "skyvern")
         self._log.info("Skyvern run %s: a person has answered in Skyvern", self._run_id)
@@ -180,13 +183,20 @@ class Approvals:
         self._try.publish_approval(note)
         return note
 
-    def _log_too_late(self, answer: Answer) -> None:
+    def _note_too_late(self, request: Request, answer: Answer) -> None:
+        """Note who was faster: a person in Skyvern, unless the run has ended badly meanwhile."""
+        from airflow_skyvern.runs.approval import asking
+        from airflow_skyvern.runs.lookup import fetch_run
+
         self._log.warning(
             "Skyvern run %s: the answer of %s (%s) came too late: the run does not wait for it any more",
             self._run_id,
             answer.by or "an unknown user",
             answer.option,
         )
+        run = asking(self._sleep)(fetch_run, self._hook.send, self._run_id)
+        if run.succeeded or not run.is_final:
+            self._note_in_skyvern(request)
 
     def _asks_once(self, workflow_id: str) -> bool:
         """Tell whether the run asks once only: Airflow keeps the text of the first request for all of a try."""

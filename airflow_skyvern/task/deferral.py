@@ -39,6 +39,21 @@ def note_of(next_kwargs: Any) -> Mapping[str, Any]:
     return {}
 
 
+def deadline_of(next_kwargs: Any) -> float | None:
+    """Return until when a deferred task waits, in seconds since the epoch."""
+    kwargs = decoded(next_kwargs)
+    found = kwargs.get("deadline") if isinstance(kwargs, Mapping) else None
+    return float(found) if isinstance(found, int | float) else None
+
+
+def status_of(next_kwargs: Any) -> str | None:
+    """Return the status of the run that the trigger has reported last, if it has."""
+    kwargs = decoded(next_kwargs)
+    event = decoded(kwargs.get("event")) if isinstance(kwargs, Mapping) else None
+    found = event.get("status") if isinstance(event, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
 def decoded(value: Any) -> Any:
     """Unwrap what Airflow has stored: a text of JSON, or a value with its type beside it."""
     if isinstance(value, str) and value[:1] in ("{", "["):

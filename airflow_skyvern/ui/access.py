@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow.api_fastapi.app import get_auth_manager
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails, DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import requires_access_dag
+from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 from fastapi import Depends, HTTPException, Request
 
@@ -58,20 +59,28 @@ CHANGE = [Depends(from_our_page), *READ, Depends(requires_access_dag("PUT", DagA
 
 def readable(user: Any, dag_ids: Iterable[str]) -> set[str]:
     """Return which of these DAGs the user may see on a page."""
-    return {dag_id for dag_id in set(dag_ids) if _may_read(user, dag_id)}
+    return {dag_id for dag_id in set(dag_ids) if all(_may(user, dag_id, "GET", entity) for entity in ENTITIES)}
 
 
-def _may_read(user: Any, dag_id: str) -> bool:
+def may_answer(user: Any, dag_id: str) -> bool:
+    """Tell whether the user may answer the requests of a DAG's tasks, so that a page shows buttons."""
+    entities = (DagAccessEntity.TASK_INSTANCE, compat.hitl_entity())
+    return all(_may(user, dag_id, "PUT", entity) for entity in entities)
+
+
+def may_read_logs(user: Any, dag_id: str) -> bool:
+    """Tell whether the user may read the logs of a DAG's tasks, and so what they say of a failure."""
+    return _may(user, dag_id, "GET", DagAccessEntity.TASK_LOGS)
+
+
+def _may(user: Any, dag_id: str, method: Any, entity: DagAccessEntity) -> bool:
     details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
     allowed = get_auth_manager().is_authorized_dag
-    return all(allowed(method="GET", access_entity=entity, details=details, user=user) for entity in ENTITIES)
+    return bool(allowed(method=method, access_entity=entity, details=details, user=user))
 
 
-def may_change(user: Any, dag_id: str) -> bool:
-    """Tell whether the user may act on the task instances of a DAG, so that a page shows buttons."""
-    details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
-    return bool(
-        get_auth_manager().is_authorized_dag(
-            method="PUT", access_entity=DagAccessEntity.TASK_INSTANCE, details=details, user=user
-        )
-    )
+def connection_name(user: Any, conn_id: str) -> str:
+    """Return the name of a connection for those who may read it; nothing for others."""
+    details = ConnectionDetails(conn_id=conn_id, team_name=Connection.get_team_name(conn_id))
+    allowed = get_auth_manager().is_authorized_connection(method="GET", details=details, user=user)
+    return conn_id if allowed else ""

@@ -7,21 +7,26 @@ its dependencies. Which run it shows follows from the task instance alone: no ru
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import Any
 
+import httpx
 from airflow.api_fastapi.core_api.security import GetUserDep  # noqa: TC002  FastAPI reads the annotations
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from airflow_skyvern.exceptions import SkyvernNotFoundError
 from airflow_skyvern.ui import decision, rendering
 from airflow_skyvern.ui.access import READ
 from airflow_skyvern.ui.dag_run import dag_run_page
 from airflow_skyvern.ui.media import Media
 from airflow_skyvern.ui.newest_runs import newest_runs_page
 from airflow_skyvern.ui.reader import DOWNLOAD, PICTURES, RunReader
-from airflow_skyvern.ui.task_page import TaskPages, ref_of, task_page
+from airflow_skyvern.ui.task_page import READ_ERRORS, TaskPages, ref_of, sentence_of, task_page
+
+log = logging.getLogger(__name__)
 
 TASK = "/ti/{dag_id}/{run_id}/{task_id}/{map_index}"
 TRY = f"{TASK}/tries/{{try_number}}"
@@ -69,7 +74,7 @@ class Pages:
 
     async def dag_run(self, request: Request, user: GetUserDep, dag_id: str, run_id: str) -> Response:
         """Show all runs of a DAG run."""
-        return await dag_run_page(self.reader, request, user, dag_id, run_id)
+        return await dag_run_page(self.tasks, request, user, dag_id, run_id)
 
     async def newest(self, request: Request, user: GetUserDep) -> Response:
         """Show the newest runs of all DAGs that the user may read."""
@@ -102,6 +107,13 @@ async def _refused(request: Request, error: Exception) -> Response:
     return answer
 
 
+async def _not_answered(request: Request, error: Exception) -> Response:
+    """Answer for a Skyvern that does not: no error of this server, and no traceback in its log."""
+    log.info("Skyvern did not answer for %s: %s", request.url.path, type(error).__name__)
+    status = 404 if isinstance(error, SkyvernNotFoundError) else 502
+    return await _refused(request, StarletteHTTPException(status, sentence_of(error, "")))
+
+
 def made(reader: RunReader) -> FastAPI:
     """Make the app, which shows no documentation of itself."""
     app = FastAPI(title="Skyvern", openapi_url=None)
@@ -116,6 +128,8 @@ def made(reader: RunReader) -> FastAPI:
     app.add_api_route("/runs", pages.newest, **html)
     app.add_api_route("/static/{version}/{name}", pages.static, **html)
     app.add_exception_handler(StarletteHTTPException, _refused)
+    for kind in (*READ_ERRORS, httpx.HTTPError):
+        app.add_exception_handler(kind, _not_answered)
     return app
 
 

@@ -1,10 +1,10 @@
-"""The tab of a DAG run: all runs in Skyvern that its tasks have started or wait for."""
+"""The tab of a DAG run: its tasks that run something in Skyvern, with their runs, and why they failed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.models.dagrun import DagRun
@@ -21,9 +21,11 @@ from airflow_skyvern.runs.key import READABLE_TAGS, tag_value
 from airflow_skyvern.task import deferral, xcom
 from airflow_skyvern.task.pushed import Pushed, pushed_xcoms, value_of
 from airflow_skyvern.ui import rendering
+from airflow_skyvern.ui.access import connection_name
 from airflow_skyvern.ui.concealment import web_address
-from airflow_skyvern.ui.lookup import RunRef
-from airflow_skyvern.ui.page_data import in_words
+from airflow_skyvern.ui.lookup import RunRef, TaskKey, is_own_operator, skyvern_tasks
+from airflow_skyvern.ui.page_data import ENDED_BADLY, in_words
+from airflow_skyvern.ui.reader import LastSeen
 from airflow_skyvern.ui.task_page import ACTIVE, READ_ERRORS, REFRESH, belongs, sentence_of
 
 if TYPE_CHECKING:
@@ -33,22 +35,35 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from airflow_skyvern.ui.reader import RunReader
+    from airflow_skyvern.ui.task_page import TaskPages
 
-MOST_RUNS = 500
-"""Runs in the table."""
+MOST_TASKS = 500
+"""Tasks in the table."""
 
 MOST_SINGLE = 20
 """Runs that are fetched one by one, as they carry no tags of this DAG run: those of sensors."""
 
+MOST_REASONS = 20
+"""Reasons that are fetched for the table, of runs and of tasks each."""
+
+XCOMS = (xcom.RUN_ID, xcom.APP_URL, xcom.CONNECTION_AND_RUN_KEY)
+
+WELL = frozenset({"success", "running", "queued", "scheduled", "deferred", None})
+"""States that need no reason."""
+
 
 @dataclass(frozen=True)
 class TaskOfRun:
-    """A task instance of the DAG run, and its run in Skyvern."""
+    """
+    A task instance of the DAG run, and its run in Skyvern.
 
-    task_id: str
-    map_index: int
+    :param ref: The run; None if it has started none, or none is known.
+    """
+
+    key: TaskKey
     state: str | None
-    ref: RunRef
+    try_number: int
+    ref: RunRef | None
     app_url: str | None
 
 
@@ -60,6 +75,7 @@ class Row:
     map_index: int
     state: str | None
     path: str
+    reason: str
     run_id: str
     app_url: str | None = None
     status: str | None = None
@@ -67,60 +83,87 @@ class Row:
     duration: str = ""
 
 
-async def dag_run_page(reader: RunReader, request: Request, user: Any, dag_id: str, run_id: str) -> Response:
+async def dag_run_page(pages: TaskPages, request: Request, user: Any, dag_id: str, run_id: str) -> Response:
     """Answer with the table."""
 
     def look() -> list[TaskOfRun] | None:
         with create_session() as session:
-            return find_runs(session, dag_id, run_id)
+            return find_tasks(session, dag_id, run_id)
 
     found = await run_in_threadpool(look)
     if found is None:
         raise HTTPException(404, "There is no such DAG run.")
-    known, sentences = await _from_skyvern(reader, user, dag_id, run_id, found)
+    shown = _most_urgent(found)
+    known, sentences = await _from_skyvern(pages.reader, user, dag_id, run_id, shown)
     if not found:
         sentences = ["No task of this DAG run has started a run in Skyvern."]
+    if len(found) > len(shown):
+        sentences.append(f"{len(found) - len(shown)} more tasks are not shown.")
+    reasons = await _reasons(pages, user, shown, known)
+    addresses = await asyncio.gather(*(_address(pages.reader, task) for task in shown))
+    rows = [
+        _row(task, _run_of(task, known) or _last_seen(pages.reader, task), reasons.get(task.key, ""), address)
+        for task, address in zip(shown, addresses, strict=True)
+    ]
     changes = any(task.state in ACTIVE for task in found)
     return rendering.page(
         "dag_run.html",
         request.scope.get("root_path", ""),
-        rows=[_row(task, dag_id, run_id, known.get(task.ref)) for task in found],
+        rows=rows,
         sentences=sentences,
         refresh=REFRESH if changes or not found else 0,
     )
 
 
-def find_runs(session: Session, dag_id: str, run_id: str) -> list[TaskOfRun] | None:
-    """Find the tasks of a DAG run that have a run in Skyvern; None if there is no such DAG run."""
+def _most_urgent(found: Sequence[TaskOfRun]) -> Sequence[TaskOfRun]:
+    """Leave out what the table has no space for: of many tasks, those that went well."""
+    if len(found) <= MOST_TASKS:
+        return found
+    chosen = {task.key for task in sorted(found, key=lambda task: task.state == "success")[:MOST_TASKS]}
+    return [task for task in found if task.key in chosen]
+
+
+def find_tasks(session: Session, dag_id: str, run_id: str) -> list[TaskOfRun] | None:
+    """Find the tasks of a DAG run that run something in Skyvern; None if there is no such DAG run."""
     if session.scalar(select(DagRun.id).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)) is None:
         return None
-    tasks = select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state, TaskInstance.next_kwargs)
+    tasks = select(
+        *(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state, TaskInstance.try_number),
+        *(TaskInstance.operator, TaskInstance.next_kwargs),
+    )
     rows = session.execute(
         tasks.where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id).order_by(
             TaskInstance.start_date, TaskInstance.task_id, TaskInstance.map_index
         )
     )
     pushed, rendered = _xcoms(session, dag_id, run_id), _connections(session, dag_id, run_id)
+    of_dag: frozenset[str] | None = None
     found = []
-    for task_id, map_index, state, next_kwargs in rows:
-        values = pushed.get((task_id, map_index), {})
-        note = deferral.note_of(next_kwargs)
-        conn_id = note.get("skyvern_conn_id") or rendered.get((task_id, map_index))
-        if conn_id is None and isinstance(announced := value_of(values, xcom.CONNECTION_AND_RUN_KEY), Mapping):
-            conn_id = announced.get("skyvern_conn_id")
-        skyvern_id = note.get("run_id") or value_of(values, xcom.RUN_ID)
-        if isinstance(skyvern_id, str) and isinstance(conn_id, str):
-            app_url = note.get("app_url") or value_of(values, xcom.APP_URL)
-            found.append(TaskOfRun(task_id, map_index, state, RunRef(conn_id, skyvern_id), app_url))
-    return found[:MOST_RUNS]
+    for row in rows:
+        place = (row.task_id, row.map_index)
+        values = pushed.get(place, {})
+        ours = place in rendered or xcom.CONNECTION_AND_RUN_KEY in values or is_own_operator(row.operator)
+        if not ours and row.state not in WELL:
+            of_dag = skyvern_tasks(session, dag_id) if of_dag is None else of_dag
+        task = _task_of(row, TaskKey(dag_id, run_id, *place), values, rendered.get(place))
+        if ours or task.ref is not None or row.task_id in (of_dag or ()):
+            found.append(task)
+    return found
+
+
+def _task_of(row: Any, key: TaskKey, values: Mapping[str, Pushed], conn_id: str | None) -> TaskOfRun:
+    note = deferral.note_of(row.next_kwargs)
+    conn_id = note.get("skyvern_conn_id") or conn_id
+    if conn_id is None and isinstance(announced := value_of(values, xcom.CONNECTION_AND_RUN_KEY), Mapping):
+        conn_id = announced.get("skyvern_conn_id")
+    skyvern_id = note.get("run_id") or value_of(values, xcom.RUN_ID)
+    ref = RunRef(conn_id, skyvern_id) if isinstance(skyvern_id, str) and isinstance(conn_id, str) else None
+    address = note.get("app_url") or value_of(values, xcom.APP_URL)
+    return TaskOfRun(key, row.state, row.try_number, ref, address if isinstance(address, str) else None)
 
 
 def _xcoms(session: Session, dag_id: str, run_id: str) -> dict[tuple[str, int], dict[str, Pushed]]:
-    found = pushed_xcoms(
-        session,
-        (xcom.RUN_ID, xcom.APP_URL, xcom.CONNECTION_AND_RUN_KEY),
-        lambda table: (table.dag_id == dag_id, table.run_id == run_id),
-    )
+    found = pushed_xcoms(session, XCOMS, lambda table: (table.dag_id == dag_id, table.run_id == run_id))
     return {(key.task_id, key.map_index): pushed for key, pushed in found.items()}
 
 
@@ -138,19 +181,56 @@ def _connections(session: Session, dag_id: str, run_id: str) -> dict[tuple[str, 
     }
 
 
+async def _address(reader: RunReader, task: TaskOfRun) -> str | None:
+    if task.ref is None or task.app_url is None:
+        return None
+    return web_address(await reader.clients.run_page(task.ref.skyvern_conn_id, task.app_url))
+
+
+async def _reasons(
+    pages: TaskPages, user: Any, tasks: Sequence[TaskOfRun], known: Mapping[RunRef, Any]
+) -> dict[TaskKey, str]:
+    """Return why tasks have ended: of a run that failed itself, why it did; else the error in the task's log."""
+    of_run = {
+        task.key: task.ref
+        for task in tasks
+        if task.ref is not None
+        and task.state != "success"
+        and getattr(_run_of(task, known), "status", None) in ENDED_BADLY
+    }
+    of_runs = await pages.reader.reasons(dict.fromkeys(list(of_run.values())[:MOST_REASONS]))
+    of_tasks = [task for task in tasks if task.state not in WELL and task.key not in of_run]
+    errors = await asyncio.gather(*(pages.error_of(task, user) for task in of_tasks[:MOST_REASONS]))
+    return {
+        **{key: of_runs.get(ref, "") for key, ref in of_run.items()},
+        **{task.key: error for task, error in zip(of_tasks, errors, strict=False)},
+    }
+
+
+def _run_of(task: TaskOfRun, known: Mapping[RunRef, Any]) -> Any:
+    return None if task.ref is None else known.get(task.ref)
+
+
+def _last_seen(reader: RunReader, task: TaskOfRun) -> Any:
+    """Return the run of a task as it was last, while Skyvern does not answer; another DAG's is not shown."""
+    seen = None if task.ref is None else reader.last_seen(task.ref)
+    return seen if seen is not None and seen.dag_id in (None, task.key.dag_id) else None
+
+
 async def _from_skyvern(
     reader: RunReader, user: Any, dag_id: str, run_id: str, found: Sequence[TaskOfRun]
 ) -> tuple[dict[RunRef, Any], list[str]]:
     """Fetch the runs of the tasks: all that carry the tags of this DAG run with one request per hundred."""
     known: dict[RunRef, Any] = {}
     sentences = []
-    for conn_id in sorted({task.ref.skyvern_conn_id for task in found}):
-        wanted = {task.ref for task in found if task.ref.skyvern_conn_id == conn_id}
+    refs = {task.ref for task in found if task.ref is not None}
+    for conn_id in sorted({ref.skyvern_conn_id for ref in refs}):
+        wanted = {ref for ref in refs if ref.skyvern_conn_id == conn_id}
         try:
             known.update(await _tagged(reader, conn_id, dag_id, run_id, wanted))
             known.update(await _single(reader, user, dag_id, wanted - set(known)))
         except READ_ERRORS as error:
-            sentences.append(sentence_of(error, RunRef(conn_id, "")))
+            sentences.append(sentence_of(error, await run_in_threadpool(connection_name, user, conn_id)))
     return known, sentences
 
 
@@ -160,7 +240,7 @@ async def _tagged(
     dag_tag, _, run_tag = READABLE_TAGS
     tags = {dag_tag: tag_value(dag_id), run_tag: tag_value(run_id)}
     found: dict[RunRef, Any] = {}
-    for page in range(1, MOST_RUNS // PAGE_SIZE + 1):
+    for page in range(1, MOST_TASKS // PAGE_SIZE + 1):
         rows = await reader.listed(conn_id, api.list_runs(tags=tags, page=page))
         found.update({RunRef(conn_id, row.run_id): row for row in rows})
         if len(rows) < PAGE_SIZE or wanted <= set(found):
@@ -182,21 +262,15 @@ async def _single(reader: RunReader, user: Any, dag_id: str, refs: set[RunRef]) 
     return dict(zip(chosen, await asyncio.gather(*map(fetch, chosen)), strict=True))
 
 
-def _row(task: TaskOfRun, dag_id: str, run_id: str, run: Any) -> Row:
-    path = task_path(dag_id, run_id, task.task_id, task.map_index)
+def _row(task: TaskOfRun, run: Any, reason: str, app_url: str | None) -> Row:
+    key = task.key
+    path = rendering.tab_path(key.dag_id, key.run_id, key.task_id, key.map_index)
+    row = Row(key.task_id, key.map_index, task.state, path, reason, task.ref.run_id if task.ref else "", app_url)
     if run is None:
-        return Row(task.task_id, task.map_index, task.state, path, task.ref.run_id)
-    return Row(
-        task.task_id,
-        task.map_index,
-        task.state,
-        path,
-        task.ref.run_id,
-        web_address(task.app_url),
-        run.status,
-        run.created_at,
-        duration_of(run),
-    )
+        return row
+    if isinstance(run, LastSeen):
+        return replace(row, status=run.status)
+    return replace(row, status=run.status, created_at=run.created_at, duration=duration_of(run))
 
 
 def duration_of(run: Any) -> str:
@@ -204,14 +278,3 @@ def duration_of(run: Any) -> str:
     if run.created_at is None or run.finished_at is None:
         return ""
     return in_words((run.finished_at - run.created_at).total_seconds())
-
-
-def task_path(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-    """Return the path of a task instance's tab in Airflow."""
-    quoted = rendering.segment
-    mapped = f"/mapped/{map_index}" if map_index >= 0 else ""
-    return f"dags/{quoted(dag_id)}/runs/{quoted(run_id)}/tasks/{quoted(task_id)}{mapped}/plugin/{TASK_ROUTE}"
-
-
-TASK_ROUTE = "skyvern"
-"""The ``url_route`` of the tab, see :mod:`airflow_skyvern.plugin`."""

@@ -7,6 +7,9 @@ that the request comes from itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
@@ -44,17 +47,46 @@ async def answer(
     return JSONResponse({"answered": option})
 
 
-def open_options(key: TaskKey) -> list[str]:
-    """Return what the open request of a task instance offers; nothing if there is none."""
+@dataclass(frozen=True)
+class Request:
+    """
+    The request of a task instance in Required Actions.
+
+    :param options: What it offers: first what lets the run continue, then what rejects and cancels it.
+    :param answer: What was answered; nothing while it is open.
+    :param by: Who has answered; nothing where nobody has, as the run does not wait any more.
+    """
+
+    options: Sequence[str]
+    answer: str = ""
+    by: str = ""
+    at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has answered yet."""
+        return self.at is None
+
+
+def request_of(key: TaskKey) -> Request | None:
+    """Return the request of a task instance, if there is one."""
     with create_session() as session:
         detail = session.scalar(
             select(HITLDetail).join(TaskInstance, TaskInstance.id == HITLDetail.ti_id).where(*key.of(TaskInstance))
         )
-        return [str(option) for option in detail.options] if detail and not detail.response_received else []
+        if detail is None:
+            return None
+        return Request(
+            options=[str(option) for option in detail.options],
+            answer=", ".join(map(str, detail.chosen_options or ())),
+            by=str(detail.responded_by_user_name or detail.responded_by_user_id or ""),
+            at=detail.responded_at,
+        )
 
 
 def _answer(user: Any, key: TaskKey, option: str) -> None:
-    if option not in open_options(key):
+    request = request_of(key)
+    if request is None or not request.is_open or option not in request.options:
         raise HTTPException(409, "The run does not wait for this answer any more.")
     payload = UpdateHITLDetailPayload(chosen_options=[option])
     with create_session() as session:

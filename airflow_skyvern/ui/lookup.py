@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.models.dag import DagModel
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 
 from airflow_skyvern.task import deferral, xcom
 from airflow_skyvern.task.pushed import pushed_xcoms, values_of
@@ -51,6 +53,23 @@ class RunRef:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """
+    What Airflow's database says of a run, also while Skyvern does not answer.
+
+    :param app_url: The address of its page in Skyvern.
+    :param status: The last status that the trigger has reported.
+    :param deadline: Until when the task waits for it.
+    :param answer: What a person has answered to it: the XCom ``approval``.
+    """
+
+    app_url: str | None = None
+    status: str | None = None
+    deadline: datetime | None = None
+    answer: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class FoundTask:
     """
     What Airflow knows of a task instance and its runs.
@@ -74,16 +93,18 @@ class FoundTask:
     skyvern_conn_id: str | None
     ended_at: datetime | None
     is_skyvern: bool
+    noted: Noted = Noted()
+
+
+MAP_INDEX = re.compile(r"-1|\d{1,9}", re.ASCII)
+"""What is a map index: Airflow's database has 32 bits for it."""
 
 
 def map_index_of(text: str) -> int | None:
     """Read a map index in an address: Airflow leaves ``{MAP_INDEX}`` where a task is not mapped."""
     if text == "{MAP_INDEX}":
         return -1
-    try:
-        return int(text)
-    except ValueError:
-        return None
+    return int(text) if MAP_INDEX.fullmatch(text) else None
 
 
 def find_task(session: Session, key: TaskKey, try_number: int | None = None) -> FoundTask | None:
@@ -114,7 +135,20 @@ def find_task(session: Session, key: TaskKey, try_number: int | None = None) -> 
         is_certain=run is not None and run.run_id == certain,
         skyvern_conn_id=conn_id,
         ended_at=chosen.end_date,
-        is_skyvern=run is not None or _looks_like_ours(ti, pushed),
+        is_skyvern=run is not None or bool(rendered) or _looks_like_ours(session, ti, pushed),
+        noted=_noted(chosen.next_kwargs, pushed if chosen is ti else {}, run),
+    )
+
+
+def _noted(next_kwargs: Any, pushed: Mapping[str, Any], run: RunRef | None) -> Noted:
+    address = deferral.note_of(next_kwargs).get("app_url") or pushed.get(xcom.APP_URL)
+    deadline, answer = deferral.deadline_of(next_kwargs), pushed.get(xcom.APPROVAL)
+    about_run = isinstance(answer, Mapping) and run is not None and answer.get("run_id") == run.run_id
+    return Noted(
+        app_url=address if isinstance(address, str) else None,
+        status=deferral.status_of(next_kwargs),
+        deadline=None if deadline is None else datetime.fromtimestamp(deadline, timezone.utc),
+        answer=answer if about_run else None,
     )
 
 
@@ -131,7 +165,7 @@ def _run_of(
 
 
 def _xcoms(session: Session, key: TaskKey) -> dict[str, Any]:
-    keys = (xcom.RUN_ID, xcom.APP_URL, xcom.CONNECTION_AND_RUN_KEY)
+    keys = (xcom.RUN_ID, xcom.APP_URL, xcom.CONNECTION_AND_RUN_KEY, xcom.APPROVAL)
     return next(map(values_of, pushed_xcoms(session, keys, key.of).values()), {})
 
 
@@ -155,5 +189,66 @@ def known_dag(session: Session, dag_id: str) -> bool:
     return session.scalar(select(DagModel.dag_id).where(DagModel.dag_id == dag_id)) is not None
 
 
-def _looks_like_ours(ti: TaskInstance, pushed: Mapping[str, Any]) -> bool:
-    return xcom.CONNECTION_AND_RUN_KEY in pushed or str(ti.operator or "").startswith("Skyvern")
+def _looks_like_ours(session: Session, ti: TaskInstance, pushed: Mapping[str, Any]) -> bool:
+    return (
+        xcom.CONNECTION_AND_RUN_KEY in pushed
+        or is_own_operator(ti.operator)
+        or ti.task_id in skyvern_tasks(session, ti.dag_id)
+    )
+
+
+def is_own_operator(operator: Any) -> bool:
+    """Tell whether a task instance's operator is one of ours by its name; a user's subclass has another one."""
+    return str(operator or "").startswith("Skyvern")
+
+
+def skyvern_tasks(session: Session, dag_id: str) -> frozenset[str]:
+    """Return the ids of the tasks of a DAG that have a connection to Skyvern, subclasses included."""
+    newest = (
+        select(SerializedDagModel)
+        .where(SerializedDagModel.dag_id == dag_id)
+        .order_by(SerializedDagModel.created_at.desc())
+        .limit(1)
+    )
+    stored = session.scalar(newest)
+    tasks = ((stored.data or {}).get("dag") or {}).get("tasks") if stored is not None else None
+    found = [deferral.decoded(task) for task in tasks or ()]
+    return frozenset(
+        str(task.get("task_id"))
+        for task in found
+        if isinstance(task, Mapping) and "skyvern_conn_id" in (task.get("template_fields") or ())
+    )
+
+
+def tries_of_runs(session: Session, runs: Mapping[str, tuple[TaskKey, datetime | None]]) -> dict[str, int]:
+    """
+    Find the tries that belong to runs, for tasks that have had several.
+
+    :param runs: By run id: the task instance that has started the run, and when.
+    """
+    keys = sorted({(key.dag_id, key.run_id, key.task_id, key.map_index) for key, _ in runs.values()})
+    tries: dict[TaskKey, list[Any]] = {}
+    for model in (TaskInstance, TaskInstanceHistory):
+        ids = (model.dag_id, model.run_id, model.task_id, model.map_index)
+        rows = session.execute(
+            select(*ids, model.try_number, model.start_date, model.next_kwargs).where(tuple_(*ids).in_(keys))
+        )
+        for row in rows:
+            tries.setdefault(TaskKey(*row[:4]), []).append(row)
+    found = {run_id: _try_of(run_id, tries.get(key, ()), at) for run_id, (key, at) in runs.items()}
+    return {run_id: number for run_id, number in found.items() if number is not None}
+
+
+def _try_of(run_id: str, tries: Sequence[Any], created_at: datetime | None) -> int | None:
+    """Choose the try that has waited for the run, else the last that had begun when the run was created."""
+    if len({one.try_number for one in tries}) < 2:  # noqa: PLR2004  there is nothing to choose
+        return None
+    waited = [one.try_number for one in tries if deferral.note_of(one.next_kwargs).get("run_id") == run_id]
+    begun = [
+        one.try_number for one in tries if created_at and one.start_date and one.start_date <= created_at + CLOCKS
+    ]
+    return max(waited or begun, default=None)
+
+
+CLOCKS = timedelta(seconds=2)
+"""By how much the clocks of Airflow and Skyvern may differ."""

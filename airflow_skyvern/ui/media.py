@@ -10,6 +10,7 @@ prompts, scraped HTML) is not passed on.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import httpx
 import tenacity
 from fastapi import HTTPException
 from fastapi.responses import Response, StreamingResponse
@@ -29,12 +31,13 @@ from airflow_skyvern.ui.concealment import visible
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-    import httpx
     from starlette.types import Receive, Scope, Send
 
     from airflow_skyvern.models import Artifact
     from airflow_skyvern.ui.lookup import RunRef
     from airflow_skyvern.ui.reader import Clients
+
+log = logging.getLogger(__name__)
 
 MAX_PICTURE = 10 * 2**20
 """Bytes of a picture; a screenshot of a whole page has some 2 MB."""
@@ -96,9 +99,11 @@ class ClosingResponse(StreamingResponse):
         self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response."""
+        """Send the response; one that Skyvern breaks off is broken off, as its status is sent already."""
         try:
             await super().__call__(scope, receive, send)
+        except httpx.HTTPError as error:
+            log.info("Skyvern broke off while it sent a recording or a file: %r", error)
         finally:
             await self._stream.aclose()
 

@@ -1,11 +1,13 @@
-"""The page in Airflow's menu: the newest runs, of the DAGs that the user may read."""
+"""The page in Airflow's menu: the newest runs, of the DAGs that the user may read; older ones page by page."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from airflow.models.connection import Connection
 from airflow.models.dagrun import DagRun
@@ -14,14 +16,17 @@ from sqlalchemy import select, tuple_
 from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern.client import api
+from airflow_skyvern.limits import LAST_RUNS_PAGE, PAGE_SIZE
 from airflow_skyvern.models import RunStatus, RunSummary
 from airflow_skyvern.runs.key import READABLE_TAGS
 from airflow_skyvern.task import xcom
 from airflow_skyvern.task.pushed import pushed_xcoms, value_of
 from airflow_skyvern.ui import rendering
-from airflow_skyvern.ui.access import readable
-from airflow_skyvern.ui.dag_run import duration_of, task_path
-from airflow_skyvern.ui.lookup import RunRef
+from airflow_skyvern.ui.access import connection_name, readable
+from airflow_skyvern.ui.concealment import visible
+from airflow_skyvern.ui.dag_run import duration_of
+from airflow_skyvern.ui.lookup import RunRef, TaskKey, map_index_of, tries_of_runs
+from airflow_skyvern.ui.page_data import ENDED_BADLY
 from airflow_skyvern.ui.task_page import READ_ERRORS, sentence_of
 
 if TYPE_CHECKING:
@@ -39,6 +44,15 @@ NEWEST_XCOMS = 100
 MOST_CONNECTIONS = 10
 """Connections whose runs are listed."""
 
+ROWS = 50
+"""Rows from which on a page is long enough, and older runs are another page."""
+
+PAGES_AT_ONCE = 5
+"""Pages of a hundred runs that are searched for the rows of one page."""
+
+MOST_REASONS = 25
+"""Reasons that are fetched for a page; the others are on the pages of the runs."""
+
 REFRESH = 10
 
 
@@ -49,6 +63,22 @@ class Origin:
     dag_id: str
     task: str
     run_id: str
+
+    @property
+    def key(self) -> TaskKey:
+        """The task instance: the tag of a mapped one ends with its index."""
+        task_id, _, index = self.task.partition("[")
+        mapped = map_index_of(index.rstrip("]"))
+        return TaskKey(self.dag_id, self.run_id, task_id, -1 if mapped is None else mapped)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run, and where it came from."""
+
+    ref: RunRef
+    run: RunSummary
+    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -61,46 +91,93 @@ class Row:
     dag_path: str
     task: str
     task_path: str
+    reason: str
     title: str
     workflow_id: str
     created_at: datetime | None
     duration: str
+    seconds: float
+
+
+SORTS: Mapping[str, Callable[[Row], Any]] = {
+    "status": lambda row: row.status,
+    "dag": lambda row: row.dag_id.lower(),
+    "task": lambda row: row.task.lower(),
+    "workflow": lambda row: (row.title.lower(), row.workflow_id),
+    "started": lambda row: str(row.created_at),
+    "duration": lambda row: row.seconds,
+}
+"""What a page can be sorted by."""
 
 
 @dataclass(frozen=True)
-class Filter:
-    """What the user wants to see: nothing means all."""
+class Wanted:
+    """
+    What the user wants to see.
+
+    :param status: A status of Skyvern; nothing for all.
+    :param dag: A part of the id of the DAG; the same with task and workflow.
+    :param workflow: A part of the title or of the id.
+    :param page: The page of Skyvern's list to begin with.
+    """
 
     status: str = ""
     dag: str = ""
+    task: str = ""
     workflow: str = ""
+    sort: str = "started"
+    order: str = "desc"
+    page: int = 1
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> Filter:
+    def of(cls, query: Mapping[str, str]) -> Wanted:
         """Read the address; a status that Skyvern does not know would be refused by it."""
-        status = query.get("status", "")
+        status, page = query.get("status", ""), query.get("page", "")
         known = status in {one.value for one in RunStatus}
+        parts = {name: query.get(name, "").strip()[:250] for name in ("dag", "task", "workflow")}
+        sort = query.get("sort", "")
         return cls(
-            status if known else "", query.get("dag", "").strip()[:250], query.get("workflow", "").strip()[:250]
+            status=status if known else "",
+            sort=sort if sort in SORTS else "started",
+            order="asc" if query.get("order") == "asc" else "desc",
+            page=int(page) if re.fullmatch(r"[1-9]\d?|100", page, re.ASCII) else 1,
+            **parts,
         )
 
-    def call(self) -> Any:
+    def call(self, page: int) -> Any:
         """Return the request to Skyvern."""
-        dag_tag = READABLE_TAGS[0]
-        return api.list_runs(
-            status=[self.status] if self.status else [],
-            workflow_id=self.workflow or None,
-            tags={dag_tag: self.dag} if self.dag else None,
-            page=1,
+        return api.list_runs(status=[self.status] if self.status else [], page=page)
+
+    def fits(self, found: Found) -> bool:
+        """Tell whether a run is wanted; a server that does not know a filter ignores it."""
+        run, origin = found.run, found.origin
+        return (
+            self.status in ("", run.status)
+            and self.dag.lower() in origin.dag_id.lower()
+            and self.task.lower() in origin.task.lower()
+            and self.workflow.lower() in f"{run.title or ''} {run.workflow_permanent_id or ''}".lower()
         )
+
+    def address(self, **changed: Any) -> str:
+        """Return the query of the same page with something changed."""
+        usual = asdict(Wanted())
+        return "?" + urlencode({name: v for name, v in {**asdict(self), **changed}.items() if v != usual[name]})
+
+    def sorted_by(self, name: str) -> str:
+        """Return the address of the same page sorted by a column, and the other way around if it is already."""
+        first = "desc" if name in ("started", "duration") else "asc"
+        other = {"asc": "desc", "desc": "asc"}[self.order]
+        return self.address(sort=name, order=other if self.sort == name else first)
 
 
 async def newest_runs_page(reader: RunReader, request: Request, user: Any) -> Response:
     """Answer with the table."""
-    wanted = Filter.of(request.query_params)
-    rows, sentences = await _rows(reader, user, wanted)
+    wanted = Wanted.of(request.query_params)
+    found, next_page, sentences = await _found(reader, user, wanted)
+    rows = await _rows(reader, found)
+    rows.sort(key=SORTS[wanted.sort], reverse=wanted.order == "desc")
     if not rows and not sentences:
-        sentences = ["There are no runs in Skyvern of DAGs that you may read, or none that fit the filter."]
+        sentences = [_nothing(wanted, next_page)]
     return rendering.page(
         "newest_runs.html",
         request.scope.get("root_path", ""),
@@ -108,44 +185,64 @@ async def newest_runs_page(reader: RunReader, request: Request, user: Any) -> Re
         sentences=sentences,
         refresh=REFRESH,
         statuses=[status.value for status in RunStatus],
-        status=wanted.status,
-        dag=wanted.dag,
-        workflow=wanted.workflow,
+        wanted=wanted,
+        older=wanted.address(page=next_page) if next_page else "",
+        newest=wanted.address(page=1) if wanted.page > 1 else "",
+        is_end=next_page is None and wanted.page > 1,
     )
 
 
-async def _rows(reader: RunReader, user: Any, wanted: Filter) -> tuple[list[Row], list[str]]:
-    sentences = []
-    found: dict[str, tuple[RunSummary, Origin]] = {}
+def _nothing(wanted: Wanted, next_page: int | None) -> str:
+    if next_page is None and wanted.page == 1:
+        return "There are no runs in Skyvern of DAGs that you may read, or none that fit the filter."
+    if next_page is None:
+        return "There are no older runs of DAGs that you may read, or none that fit the filter."
+    return f"Of the runs {(wanted.page - 1) * PAGE_SIZE + 1} to {(next_page - 1) * PAGE_SIZE} of Skyvern none fits."
+
+
+async def _found(reader: RunReader, user: Any, wanted: Wanted) -> tuple[list[Found], int | None, list[str]]:
+    """Read on through the lists of all connections, until there are enough rows for a page."""
     conn_ids = await run_in_threadpool(_connections_of, user)
-    answers = await asyncio.gather(
-        *(_runs_of(reader, conn_id, wanted) for conn_id in conn_ids), return_exceptions=True
-    )
-    for conn_id, answer in zip(conn_ids, answers, strict=True):
-        if isinstance(answer, READ_ERRORS):
-            sentences.append(sentence_of(answer, RunRef(conn_id, "")))
-        elif isinstance(answer, BaseException):
-            raise answer
-        else:
-            found.update({run.run_id: (run, origin) for run, origin in answer})
-    origins = [origin for _, origin in found.values()]
-    ours = await run_in_threadpool(_shown_to, user, origins)
-    rows = [_row(run, origin) for run, origin in found.values() if origin in ours]
-    rows.sort(key=lambda row: str(row.created_at), reverse=True)
-    return rows, sentences
+    found: dict[str, Found] = {}
+    sentences: list[str] = []
+    page, end = wanted.page, min(wanted.page + PAGES_AT_ONCE, LAST_RUNS_PAGE + 1)
+    while conn_ids and page < end and len(found) < ROWS:
+        answers = await asyncio.gather(
+            *(_page_of(reader, conn_id, wanted, page) for conn_id in conn_ids), return_exceptions=True
+        )
+        left = []
+        for conn_id, answer in zip(conn_ids, answers, strict=True):
+            if isinstance(answer, READ_ERRORS):
+                sentences.append(sentence_of(answer, await run_in_threadpool(connection_name, user, conn_id)))
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found.update({one.run.run_id: one for one in await run_in_threadpool(_shown_to, user, answer[0])})
+                left += [conn_id] if answer[1] else []
+        conn_ids, page = left, page + 1
+    more = bool(conn_ids) and page <= LAST_RUNS_PAGE
+    return list(found.values()), page if more else None, list(dict.fromkeys(sentences))
 
 
-async def _runs_of(reader: RunReader, conn_id: str, wanted: Filter) -> list[tuple[RunSummary, Origin]]:
-    """Return the newest runs of a connection that a task of some Airflow has started."""
-    runs = [run for run in await reader.listed(conn_id, wanted.call()) if _fits(run, wanted)]
+async def _page_of(reader: RunReader, conn_id: str, wanted: Wanted, page: int) -> tuple[list[Found], bool]:
+    """Return the runs of one page of a connection's list that tasks have started, and whether there is another."""
+    runs = await reader.listed(conn_id, wanted.call(page))
     tags = await reader.tags(conn_id, [run.run_id for run in runs])
-    found = [(run, origin_of(tags.get(run.run_id, {}))) for run in runs]
-    return [(run, origin) for run, origin in found if origin is not None and wanted.dag in ("", origin.dag_id)]
+    origins = [(run, origin_of(tags.get(run.run_id, {}))) for run in runs]
+    found = [Found(RunRef(conn_id, run.run_id), run, origin) for run, origin in origins if origin is not None]
+    return [one for one in found if wanted.fits(one)], len(runs) >= PAGE_SIZE
 
 
-def _fits(run: RunSummary, wanted: Filter) -> bool:
-    """Check what a server that does not know a filter ignores."""
-    return wanted.status in ("", run.status) and wanted.workflow in ("", run.workflow_permanent_id)
+async def _rows(reader: RunReader, found: Sequence[Found]) -> list[Row]:
+    badly = [one.ref for one in found if one.run.status in ENDED_BADLY]
+    reasons = await reader.reasons(badly[:MOST_REASONS])
+    tries = await run_in_threadpool(_tries, found)
+    return [_row(one, reasons.get(one.ref, ""), tries.get(one.run.run_id)) for one in found]
+
+
+def _tries(found: Sequence[Found]) -> dict[str, int]:
+    with create_session() as session:
+        return tries_of_runs(session, {one.run.run_id: (one.origin.key, one.run.created_at) for one in found})
 
 
 def origin_of(tags: Mapping[str, str]) -> Origin | None:
@@ -170,12 +267,14 @@ def _connections_of(user: Any) -> list[str]:
     return list(names)[:MOST_CONNECTIONS]
 
 
-def _shown_to(user: Any, origins: Sequence[Origin]) -> set[Origin]:
-    """Return the origins that are DAG runs of this Airflow, of DAGs that the user may read."""
-    allowed = readable(user, [origin.dag_id for origin in origins])
+def _shown_to(user: Any, found: Sequence[Found]) -> list[Found]:
+    """Return those of DAG runs of this Airflow, of DAGs that the user may read."""
+    allowed = readable(user, [one.origin.dag_id for one in found])
     with create_session() as session:
-        existing = _existing(session, [(origin.dag_id, origin.run_id) for origin in origins])
-    return {origin for origin in origins if origin.dag_id in allowed and (origin.dag_id, origin.run_id) in existing}
+        existing = _existing(session, [(one.origin.dag_id, one.origin.run_id) for one in found])
+    return [
+        one for one in found if one.origin.dag_id in allowed and (one.origin.dag_id, one.origin.run_id) in existing
+    ]
 
 
 def _existing(session: Session, runs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -186,18 +285,22 @@ def _existing(session: Session, runs: Iterable[tuple[str, str]]) -> set[tuple[st
     return {(dag_id, run_id) for dag_id, run_id in rows}
 
 
-def _row(run: RunSummary, origin: Origin) -> Row:
-    task_id, _, index = origin.task.partition("[")
-    map_index = int(index.rstrip("]")) if index.rstrip("]").isdecimal() else -1
+def _row(found: Found, reason: str, try_number: int | None) -> Row:
+    run, origin, key = found.run, found.origin, found.origin.key
+    seconds = -1.0  # while it is active
+    if run.created_at is not None and run.finished_at is not None:
+        seconds = (run.finished_at - run.created_at).total_seconds()
     return Row(
         run_id=run.run_id,
         status=run.status,
         dag_id=origin.dag_id,
         dag_path=f"dags/{rendering.segment(origin.dag_id)}",
         task=origin.task,
-        task_path=task_path(origin.dag_id, origin.run_id, task_id, map_index),
-        title=run.title or "",
+        task_path=rendering.tab_path(key.dag_id, key.run_id, key.task_id, key.map_index, try_number),
+        reason=reason,
+        title=visible(run.title),
         workflow_id=run.workflow_permanent_id or "",
         created_at=run.created_at,
         duration=duration_of(run),
+        seconds=seconds,
     )

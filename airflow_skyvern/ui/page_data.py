@@ -27,6 +27,10 @@ DEEPEST = 8
 """Levels of nested loops on a page."""
 
 
+ENDED_BADLY = frozenset({"failed", "terminated", "timed_out"})
+"""How a run ends that has failed by itself."""
+
+
 @dataclass(frozen=True)
 class Step:
     """An action of the agent in a block."""
@@ -113,6 +117,17 @@ class RunData:
         """Whether nothing changes any more: recordings are compressed and pictures added seconds after the end."""
         ended = self.finished_at
         return self.is_final and ended is not None and datetime.now(timezone.utc) - ended > timedelta(seconds=60)
+
+    @property
+    def reason(self) -> str:
+        """Why the run ended badly, in one text."""
+        said = (self.failure_reason, *(f"{error.code} {error.text}".strip() for error in self.errors))
+        return next(filter(None, said), "")
+
+    @property
+    def ended_badly(self) -> bool:
+        """Whether the run itself failed, and says why."""
+        return self.is_final and self.status in ENDED_BADLY and bool(self.reason)
 
     def duration(self, now: datetime | None = None) -> str:
         """Return how long the run took, or has taken so far."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from airflow_skyvern import compat
 from airflow_skyvern.client import api
 from airflow_skyvern.client.retry import RetryPolicy
-from airflow_skyvern.client.sender import AsyncSkyvernClient
+from airflow_skyvern.client.sender import AsyncSkyvernClient, with_own_page
 from airflow_skyvern.client.session import AsyncSession, afetch_run
+from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
     SkyvernError,
@@ -31,8 +32,7 @@ from airflow_skyvern.ui.lookup import RunRef
 from airflow_skyvern.ui.page_data import RunData, page_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from airflow_skyvern.client.calls import Call
     from airflow_skyvern.client.settings import Settings
@@ -54,6 +54,18 @@ ACTIVE_TTL = 4.0
 ENDED_TTL = 60.0
 """Seconds for a run that has ended a while ago."""
 
+REASON_TTL = 3600.0
+"""Seconds for which lists show why a run has ended, which does not change."""
+
+REASONS_PATIENCE = 4.0
+"""Seconds that a list waits for the reasons of its runs; the next refresh has the others."""
+
+MOST_REASONS_AT_ONCE = 4
+"""Runs that are fetched at the same time for their reasons, in one process."""
+
+MOST_SEEN = 2000
+"""Runs whose last status is kept for the time in which Skyvern does not answer."""
+
 TAGS_TTL = 300.0
 """Seconds for the tags of a run, which do not change."""
 
@@ -64,6 +76,19 @@ DAG_TAG = "airflow_dag_id"
 PICTURES = ("screenshot_action", "screenshot_final", "screenshot_llm")
 RECORDING = "recording"
 DOWNLOAD = "download"
+
+
+@dataclass(frozen=True)
+class LastSeen:
+    """
+    A run as it was fetched last.
+
+    :param dag_id: The DAG that has started it, as its tags say.
+    """
+
+    status: str
+    at: datetime
+    dag_id: str | None
 
 
 class Clients:
@@ -85,11 +110,18 @@ class Clients:
     async def send(self, conn_id: str, call: Call[Any]) -> Any:
         """Send a call and read its answer, a large one in a thread; a rotated key is noticed. Of a list, one page."""
         raw: Call[bytes] = replace(call, parse=bytes, last_page=None, fits=None)
-        await self.get(conn_id)  # reads an old connection again
+        client = await self.get(conn_id)  # reads an old connection again
         body = await self._session(conn_id).send(raw)
-        if len(body) < PARSE_IN_THREAD_BYTES:
-            return call.result_of(body)
-        return await run_in_threadpool(call.result_of, body)
+        large = len(body) >= PARSE_IN_THREAD_BYTES
+        result = await run_in_threadpool(call.result_of, body) if large else call.result_of(body)
+        return with_own_page(result, client.settings)
+
+    async def run_page(self, conn_id: str, address: str | None) -> str | None:
+        """Return the address of a run's page as the connection has it now; as it was where that cannot be read."""
+        try:
+            return (await self.get(conn_id)).settings.run_page(address)
+        except (SkyvernError, AirflowNotFoundException):
+            return address
 
     def _session(self, conn_id: str) -> AsyncSession:
         if conn_id not in self._sessions:
@@ -126,10 +158,35 @@ class RunReader:
         self._recordings: SharedCache[Mapping[str, Artifact]] = SharedCache(lambda _: ACTIVE_TTL)
         self._lists: SharedCache[Sequence[RunSummary]] = SharedCache(lambda _: ACTIVE_TTL)
         self._schedules: SharedCache[str | None] = SharedCache(lambda _: TAGS_TTL)
+        self._reasons: SharedCache[str] = SharedCache(lambda _: REASON_TTL, capacity=5000)
+        self._free = asyncio.Semaphore(MOST_REASONS_AT_ONCE)
+        self._seen: dict[RunRef, LastSeen] = {}
 
     async def run(self, ref: RunRef) -> RunData:
         """Return the page of a run."""
         return await self._pages.get(ref, lambda: self._fetch(ref))
+
+    def last_seen(self, ref: RunRef) -> LastSeen | None:
+        """Return a run as this process has fetched it last, for the time in which Skyvern does not answer."""
+        return self._seen.get(ref)
+
+    async def reason(self, ref: RunRef) -> str:
+        """Return why a run that has ended did so badly."""
+        return await self._reasons.get(ref, lambda: self._fetch_reason(ref))
+
+    async def reasons(self, refs: Iterable[RunRef]) -> dict[RunRef, str]:
+        """Return why runs have ended badly: those that are known within some seconds, the others next time."""
+        wanted = list(refs)
+        waiting = [asyncio.ensure_future(self.reason(ref)) for ref in wanted]
+        for one in waiting:
+            one.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to ask
+        if waiting:
+            await asyncio.wait(waiting, timeout=REASONS_PATIENCE)
+        return {
+            ref: one.result()
+            for ref, one in zip(wanted, waiting, strict=True)
+            if one.done() and one.exception() is None
+        }
 
     async def dag_of(self, ref: RunRef) -> str | None:
         """Return the DAG that has started a run, as its tags tell; None if it carries none of ours."""
@@ -183,6 +240,16 @@ class RunReader:
     async def _known_tags(self, ref: RunRef) -> Mapping[str, str]:
         return await self._tags.get(ref, lambda: self._fetch_tags(ref))
 
+    async def _fetch_reason(self, ref: RunRef) -> str:
+        async with self._free:
+            return (await self.run(ref)).reason
+
+    async def _remember(self, ref: RunRef, run: Run) -> None:
+        self._seen.pop(ref, None)
+        self._seen[ref] = LastSeen(run.status, datetime.now(timezone.utc), await self.dag_of(ref))
+        while len(self._seen) > MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
+
     async def _fetch(self, ref: RunRef) -> RunData:
         run, timeline = await asyncio.gather(
             afetch_run(partial(self.clients.send, ref.skyvern_conn_id), ref.run_id), self._fetch_timeline(ref)
@@ -194,6 +261,7 @@ class RunReader:
             pictures = [
                 item.artifact_id for item in sorted(found, key=lambda item: str(item.created_at), reverse=True)
             ]
+        await self._remember(ref, run)
         schedule_id = await self._schedules.get(ref, lambda: self._fetch_schedule(ref, run))
         cost, sizes = await asyncio.gather(self._fetch_cost(ref, run), self._sizes(ref, run))
         # Asked after the run: that of a browser session has an address, and no artifact that could be fetched.

@@ -44,8 +44,15 @@ TONES = {
     "skipped": "muted",
     "running": "running",
     "paused": "waiting",
+    "success": "success",
+    "upstream_failed": "failed",
+    "up_for_retry": "waiting",
+    "deferred": "running",
 }
-"""The colour of a status; others are grey."""
+"""The colour of a run's status and of a task's state; others are grey."""
+
+TASK_ROUTE = "skyvern"
+"""The ``url_route`` of the tab, see :mod:`airflow_skyvern.plugin`."""
 
 
 @cache
@@ -103,3 +110,15 @@ def page(template: str, root: str, status_code: int = 200, **values: Any) -> HTM
 def segment(part: str) -> str:
     """Quote an id for a path."""
     return quote(part, safe="")
+
+
+def task_path(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    """Return the path of a task instance in Airflow, which shows its log."""
+    mapped = f"/mapped/{map_index}" if map_index >= 0 else ""
+    return f"dags/{segment(dag_id)}/runs/{segment(run_id)}/tasks/{segment(task_id)}{mapped}"
+
+
+def tab_path(dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None = None) -> str:
+    """Return the path of a task instance's tab in Airflow, of a try of it or the newest."""
+    query = f"?try_number={try_number}" if try_number else ""
+    return f"{task_path(dag_id, run_id, task_id, map_index)}/plugin/{TASK_ROUTE}{query}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from airflow.utils.session import create_session
@@ -15,9 +17,13 @@ from airflow_skyvern.client.calls import OtherAnswer
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.ui import rendering
-from airflow_skyvern.ui.access import may_change, readable
-from airflow_skyvern.ui.decision import open_options
+from airflow_skyvern.ui.access import connection_name, may_answer, may_read_logs, readable
+from airflow_skyvern.ui.concealment import Concealment, visible, web_address
+from airflow_skyvern.ui.decision import Request as Asked
+from airflow_skyvern.ui.decision import request_of
 from airflow_skyvern.ui.lookup import FoundTask, RunRef, TaskKey, find_task, known_dag, map_index_of
+from airflow_skyvern.ui.page_data import in_words
+from airflow_skyvern.ui.task_log import TaskErrors
 
 if TYPE_CHECKING:
     from fastapi.responses import Response
@@ -39,21 +45,64 @@ READ_ERRORS = (SkyvernError, AirflowNotFoundException, ValidationError, OtherAns
 """How reading a run may fail."""
 
 
+ENDED = {
+    "failed": "The task failed",
+    "up_for_retry": "This try failed, and Airflow tries again",
+    "skipped": "The task was skipped",
+    "upstream_failed": "The task did not run, as one before it failed",
+    "removed": "The task is no longer in its DAG",
+    "success": "The task succeeded",
+}
+"""How a task has ended, as a page says it."""
+
+WITHOUT_ERROR = frozenset({"upstream_failed", "removed", "success"})
+"""Ends of which a log says no reason."""
+
+
+@dataclass(frozen=True)
+class TaskEnd:
+    """
+    Why a task has ended as its run alone does not explain.
+
+    :param what: How it has ended, and its run.
+    :param reason: The task's own error; nothing where Airflow does not give it.
+    :param is_known: Whether the log was read; if not, the next refresh has it.
+    """
+
+    what: str
+    reason: str = ""
+    is_known: bool = True
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """What is known of a run while Skyvern does not answer."""
+
+    run_id: str
+    app_url: str | None
+    status: str | None
+    seen_at: datetime | None
+
+
 @dataclass(frozen=True)
 class Shown:
     """
     What a page says.
 
     :param run: The run, if there is one to show.
-    :param conn_id: The connection that led to it.
+    :param known: What is known of the run without Skyvern.
+    :param conn_id: The connection that led to it, for those who may read connections.
     :param sentence: Why there is none.
+    :param end: Why the task has ended, where the run does not say it.
     :param changes: Whether to look again soon.
     :param status_code: What the page is answered with.
     """
 
     run: RunData | None = None
+    known: KnownRun | None = None
     conn_id: str = ""
     sentence: str = ""
+    end: TaskEnd | None = None
     changes: bool = False
     status_code: int = 200
 
@@ -89,7 +138,7 @@ async def ref_of(reader: RunReader, request: Request, user: Any) -> RunRef:
         ):
             raise HTTPException(404, "This task has no such run.")
     except READ_ERRORS as error:
-        raise HTTPException(502, sentence_of(error, found.run)) from error
+        raise HTTPException(502, sentence_of(error, "")) from error
     return found.run
 
 
@@ -134,29 +183,97 @@ class TaskPages:
     """
 
     def __init__(self, reader: RunReader) -> None:
-        self._reader = reader
+        self.reader = reader
+        self._errors = TaskErrors()
 
     async def shown(self, found: FoundTask, user: Any) -> Shown:
-        """Return the run of a task, or why there is none to show."""
+        """Return the run of a task, or why there is none to show; and why the task has ended as it did."""
+        shown = await self._of_run(found, user)
+        if shown.known is None and shown.status_code != HTTPStatus.OK:
+            return shown
+        end = await self.end_of(found, shown.run, user) if found.is_skyvern else None
+        return replace(shown, end=end, changes=shown.changes or (end is not None and not end.is_known))
+
+    async def _of_run(self, found: FoundTask, user: Any) -> Shown:
+        conn_id = ""
         try:
-            found = await with_run(self._reader, found)
+            found = await with_run(self.reader, found)
             if found.run is None:
                 return Shown(sentence=_no_run(found), changes=found.state in ACTIVE)
+            conn_id = await run_in_threadpool(connection_name, user, found.run.skyvern_conn_id)
             dag_id = found.key.dag_id
-            if not await belongs(self._reader, found.run, dag_id, user, is_certain=found.is_certain):
+            if not await belongs(self.reader, found.run, dag_id, user, is_certain=found.is_certain):
                 return Shown(sentence=_not_ours(found.run), status_code=404)
-            run = await self._reader.run(found.run)
+            run = await self.reader.run(found.run)
         except READ_ERRORS as error:
             log.info("The page of %s: %s", found.run or found.key, type(error).__name__)
             status_code = 404 if isinstance(error, SkyvernNotFoundError) else 200
-            return Shown(sentence=sentence_of(error, found.run), changes=True, status_code=status_code)
-        return Shown(run, conn_id=found.run.skyvern_conn_id, changes=not run.has_ended)
+            sentence = sentence_of(error, conn_id, found.run.run_id if found.run else "")
+            known = await self._known(found, user)
+            return Shown(None, known, conn_id, sentence, changes=True, status_code=status_code)
+        return Shown(run, conn_id=conn_id, changes=not run.has_ended)
+
+    async def _known(self, found: FoundTask, user: Any) -> KnownRun | None:
+        """Return what Airflow and this process know of a run that Skyvern does not tell of now."""
+        if found.run is None:
+            return None
+        seen = self.reader.last_seen(found.run)
+        if seen is not None and seen.dag_id not in (None, found.key.dag_id):
+            allowed = await run_in_threadpool(_may_see_run_of, user, seen.dag_id, is_certain=found.is_certain)
+            seen = seen if allowed else None
+        address = await self.reader.clients.run_page(found.run.skyvern_conn_id, found.noted.app_url)
+        status = seen.status if seen else found.noted.status
+        return KnownRun(found.run.run_id, web_address(address), status, seen.at if seen else None)
+
+    async def error_of(self, task: Any, user: Any) -> str:
+        """Return why the newest try of a task has ended, as its log says, to those who may read that."""
+        if task.state in WITHOUT_ERROR:
+            return f"{ENDED[task.state]}."
+        if not await run_in_threadpool(may_read_logs, user, task.key.dag_id):
+            return ""
+        return Concealment({}).text(await self._errors.of(task.key, task.try_number))
+
+    async def end_of(self, found: FoundTask, run: RunData | None, user: Any) -> TaskEnd | None:
+        """Return why a task has ended, unless its run says so; None too while it has not ended."""
+        what = _what_ended(found.state, run)
+        if what is None:
+            return None
+        if found.state in WITHOUT_ERROR or not await run_in_threadpool(may_read_logs, user, found.key.dag_id):
+            return TaskEnd(what)
+        error = await self._errors.of(found.key, found.try_number)
+        conceal = run.conceal if run is not None else Concealment({})
+        return TaskEnd(what, conceal.text(error), is_known=error is not None)
+
+
+def _what_ended(state: str | None, run: RunData | None) -> str | None:
+    """Return how a task has ended; None if it has not, or if its run has ended alike and says why."""
+    if state not in ENDED or (run is None and state == "success"):
+        return None
+    alike = run is not None and (run.ended_badly if state != "success" else run.status == "completed")
+    if alike:
+        return None
+    if run is None:
+        return f"{ENDED[state]}."
+    if run.is_final:
+        joined = "although" if (run.status == "completed") == (state != "success") else "and"
+        return f"{ENDED[state]}, {joined} its run {IN_THE_PAST.get(run.status, f'is {run.status}')}."
+    return f"{ENDED[state]}, and its run is {run.status}."
+
+
+IN_THE_PAST = {
+    "completed": "completed",
+    "failed": "failed",
+    "terminated": "was terminated",
+    "timed_out": "timed out",
+    "canceled": "was canceled",
+}
 
 
 async def task_page(pages: TaskPages, request: Request, user: Any, ids: tuple[str, str, str, str]) -> Response:
     """Answer with the page of a task instance."""
     found = await find(_key_of(request.path_params), _number(request.query_params.get("try_number")))
     shown = await pages.shown(found, user)
+    asked, may = await run_in_threadpool(_asked, shown, found, user)
     root = request.scope.get("root_path", "")
     return rendering.page(
         "task.html",
@@ -164,32 +281,66 @@ async def task_page(pages: TaskPages, request: Request, user: Any, ids: tuple[st
         shown.status_code,
         found=found,
         here=f"{root}/ti/{'/'.join(map(rendering.segment, ids))}",
+        log_path=log_path(found.key, found.try_number),
         run=shown.run,
+        known=shown.known,
         conn_id=shown.conn_id,
         sentence=shown.sentence,
+        end=shown.end,
         refresh=REFRESH if shown.changes else 0,
-        answers=await run_in_threadpool(_answers, shown, found, user),
+        asked=asked,
+        may_answer=may,
+        time_left=_time_left(found),
+        approval=_approval(found),
     )
 
 
-def _answers(shown: Shown, found: FoundTask, user: Any) -> list[str]:
-    """Return the answers that the page offers, for the newest try and for who may act on the task."""
+def _asked(shown: Shown, found: FoundTask, user: Any) -> tuple[Asked | None, bool]:
+    """Return what the newest try of a task asks a person, and whether this user may answer."""
     asks = shown.run is not None and shown.changes and found.try_number == max(found.tries, default=0)
-    return open_options(found.key) if asks and may_change(user, found.key.dag_id) else []
+    asked = request_of(found.key) if asks else None
+    return asked, asked is not None and may_answer(user, found.key.dag_id)
 
 
-def sentence_of(error: Exception, ref: RunRef | None) -> str:
-    """Return why a run cannot be shown: a sentence, without addresses and keys."""
-    conn_id = ref.skyvern_conn_id if ref else ""
-    run_id = ref.run_id if ref else ""
+def _time_left(found: FoundTask) -> str:
+    deadline = found.noted.deadline
+    return "" if deadline is None else in_words((deadline - datetime.now(timezone.utc)).total_seconds())
+
+
+def _approval(found: FoundTask) -> str:
+    """Return what a person has answered to the run, as the task has noted it."""
+    note = found.noted.answer
+    if note is None:
+        return ""
+    said, by = visible(note.get("answer")), visible(note.get("answered_by"))
+    what = "Approved" if note.get("approved") else "Rejected"
+    where = "Airflow" if note.get("answered_in") == "airflow" else "Skyvern"
+    return f"{what} in {where}" + (f" by {by}" if by else "") + (f" (“{said}”)" if said else "") + "."
+
+
+def log_path(key: TaskKey, try_number: int) -> str:
+    """Return the path of a try's log in Airflow."""
+    return (
+        f"{rendering.task_path(key.dag_id, key.run_id, key.task_id, key.map_index)}?try_number={max(try_number, 1)}"
+    )
+
+
+def sentence_of(error: Exception, conn_id: str, run_id: str = "") -> str:
+    """
+    Return why a run cannot be shown: a sentence, without addresses and keys.
+
+    :param conn_id: The connection; nothing if its name is not for the reader.
+    """
+    connection = f"connection {conn_id}" if conn_id else "connection of this task"
     if isinstance(error, AirflowNotFoundException):
-        return f"The connection {conn_id} does not exist any more, so Skyvern cannot be asked."
+        return f"The {connection} does not exist any more, so Skyvern cannot be asked."
     if isinstance(error, SkyvernConfigError):
-        return f"The connection {conn_id} is incomplete, so Skyvern cannot be asked: check its API key and base URL."
+        return f"The {connection} is incomplete, so Skyvern cannot be asked: check its API key and base URL."
     if isinstance(error, SkyvernAuthError):
-        return f"Skyvern refuses the API key of the connection {conn_id}."
+        return f"Skyvern refuses the API key of the {connection}."
     if isinstance(error, SkyvernNotFoundError):
-        return f"Skyvern does not know the run {run_id}: it was deleted, or belongs to another organization."
+        known = f"the run {run_id}" if run_id else "it"
+        return f"Skyvern does not know {known}: it was deleted, or belongs to another organization."
     return "Skyvern does not answer at the moment. This page tries again."
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import uuid
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,14 +15,18 @@ import sqlalchemy as sa
 from airflow.api_fastapi.app import init_auth_manager
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from airflow.configuration import conf
 from airflow.models import import_all_models
 from airflow.models.base import Base
 from airflow.models.dag import DagModel
+from airflow.models.dag_version import DagVersion
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
+from airflow.models.tasklog import LogTemplate
 from airflow.models.xcom import XComModel
 from airflow.settings import engine
 from airflow.utils.session import create_session
@@ -29,7 +36,7 @@ from airflow_skyvern.ui.app import made
 from airflow_skyvern.ui.reader import RunReader
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 DAG, SECRET_DAG, RUN, TASK, CONN = (
     "invoices",
@@ -39,20 +46,39 @@ DAG, SECRET_DAG, RUN, TASK, CONN = (
     "skyvern_default",
 )
 PAGE = f"/skyvern/ti/{DAG}/{RUN}/{TASK}/{{MAP_INDEX}}"
-TABLES: Any = (XComModel, RenderedTaskInstanceFields, TaskInstanceHistory, TaskInstance, DagRun, DagModel)
+SERIALIZED: Any = SerializedDagModel.__table__
+TABLES: Any = (
+    XComModel,
+    SerializedDagModel,
+    DagVersion,
+    RenderedTaskInstanceFields,
+    TaskInstanceHistory,
+    TaskInstance,
+    DagRun,
+    DagModel,
+)
+
+
+LOGS = "{{ ti.dag_id }}/{{ ti.task_id }}/{{ ti.map_index }}/attempt={{ try_number }}.log"
 
 
 class RightsByDag(SimpleAuthManager):
     """
     Airflow's simple auth manager with rights by DAG.
 
-    ``eve`` may read all DAGs but ``secret``; ``mallory`` may read task instances, but no XComs.
+    ``eve`` may read all DAGs but ``secret``; ``mallory`` may read task instances, but no XComs; ``nolog`` no logs;
+    ``nohitl`` may answer no requests.
     """
 
     def is_authorized_dag(self, *, method: Any, user: Any, access_entity: Any = None, details: Any = None) -> bool:
         if user.username == "eve" and details is not None and details.id == SECRET_DAG:
             return False
         if user.username == "mallory" and getattr(access_entity, "name", "") == "XCOM":
+            return False
+        entity = getattr(access_entity, "name", "")
+        if user.username == "nohitl" and method == "PUT" and entity == "HITL_DETAIL":
+            return False
+        if user.username == "nolog" and entity == "TASK_LOGS":
             return False
         allowed: bool = super().is_authorized_dag(
             method=method, user=user, access_entity=access_entity, details=details
@@ -82,8 +108,10 @@ class Ui:
         ) as client:
             yield client
 
-    async def get(self, path: str, username: str | None = "eve", **headers: str) -> httpx.Response:
-        async with self.client(username) as client:
+    async def get(
+        self, path: str, username: str | None = "eve", role: str = "viewer", **headers: str
+    ) -> httpx.Response:
+        async with self.client(username, role) as client:
             return await client.get(path, headers=headers)
 
 
@@ -91,12 +119,16 @@ def create_database() -> None:
     import_all_models()
     assert engine is not None
     Base.metadata.create_all(engine)
+    with create_session() as session:
+        if session.scalar(sa.select(LogTemplate.id)) is None:
+            session.add(LogTemplate(filename=LOGS, elasticsearch_id=""))
 
 
 def empty_database() -> None:
     with create_session() as session:
         for table in TABLES:
             session.execute(sa.delete(table))
+    shutil.rmtree(Path(conf.get("logging", "base_log_folder")) / DAG, ignore_errors=True)
 
 
 def add_dag_run(dag_id: str = DAG, run_id: str = RUN) -> int:
@@ -131,6 +163,7 @@ def add_task(
     operator: str = "SkyvernRunWorkflowOperator",
     rendered: Mapping[str, Any] | None = None,
     backend: Any = None,
+    start_date: datetime = datetime(2026, 11, 26, 8, tzinfo=timezone.utc),
 ) -> None:
     """
     Store a task instance, what it has pushed, and its rendered fields.
@@ -154,7 +187,7 @@ def add_task(
                 operator=operator,
                 next_method="execute_complete" if next_kwargs else None,
                 next_kwargs=next_kwargs,
-                start_date=datetime(2026, 11, 26, 8, tzinfo=timezone.utc),
+                start_date=start_date,
             )
         )
         for key, value in (xcoms or {}).items():
@@ -168,8 +201,32 @@ def add_task(
             )
 
 
+def add_serialized_dag(tasks: Sequence[Mapping[str, Any]], dag_id: str = DAG) -> None:
+    """Store a version of a DAG with these tasks, as the DAG processor does."""
+    with create_session() as session:
+        version = DagVersion(dag_id=dag_id, version_number=1, bundle_name="b")
+        session.add(version)
+        session.flush()
+        values = {"id": _uuid(), "dag_id": dag_id, "dag_hash": "h", "dag_version_id": version.id}
+        values |= {"data": {"dag": {"tasks": list(tasks)}}, "created_at": datetime.now(timezone.utc)}
+        values |= {"last_updated": values["created_at"]} if "last_updated" in SERIALIZED.c else {}
+        session.execute(sa.insert(SERIALIZED).values(**values))
+
+
+def write_log(lines: Iterable[Mapping[str, Any]], try_number: int = 1, task_id: str = TASK) -> None:
+    """Write the log of a try, as a worker leaves it in the folder of logs."""
+    file = Path(conf.get("logging", "base_log_folder")) / DAG / task_id / "-1" / f"attempt={try_number}.log"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    stamped = ({"timestamp": "2026-11-26T08:00:00Z", **line} for line in lines)
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in stamped))
+
+
 def add_earlier_try(
-    try_number: int, next_kwargs: Mapping[str, Any] | None, *, ended_at: datetime | None = None
+    try_number: int,
+    next_kwargs: Mapping[str, Any] | None,
+    *,
+    ended_at: datetime | None = None,
+    start_date: datetime | None = None,
 ) -> None:
     """Store an earlier try of the task."""
     with create_session() as session:
@@ -182,6 +239,7 @@ def add_earlier_try(
                 map_index=-1,
                 try_number=try_number,
                 state="failed",
+                start_date=start_date,
                 end_date=ended_at,
                 pool="default_pool",
                 pool_slots=1,

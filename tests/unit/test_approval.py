@@ -287,16 +287,28 @@ def test_a_cancel_in_skyvern_closes_the_request_and_fails_the_task(
     assert skyvern.sent("POST", CANCEL) == []
 
 
+@pytest.mark.parametrize("chosen", ["Approve", "Reject"])
 def test_an_answer_that_comes_after_one_in_skyvern_does_nothing(
-    skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
+    skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str], chosen: str
 ) -> None:
     """Two persons at the same moment: the rejection must not cancel what the other has approved."""
     task = Task(asking(skyvern)).until_asked()
-    actions.choose("Reject")
+    actions.choose(chosen)
     skyvern_continues(skyvern)
     task.resume(AS_AIRFLOW_3_3 | {"chosen_options": [actions.responses[task.ti.id]["chosen_options"][0]]}).finish()
     assert skyvern.sent("POST", CANCEL) == []
     assert "came too late" in task_log()
+    note = task.ti.xcoms["approval"]
+    assert (note["approved"], note["answer"], note["answered_in"]) == (True, "", "skyvern")
+
+
+def test_an_answer_that_comes_after_a_cancel_notes_no_answer(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
+    task = Task(asking(skyvern)).until_asked()
+    actions.choose("Approve")
+    skyvern.runs[next(iter(skyvern.runs))].canceled = True
+    with pytest.raises(SkyvernRunCanceled):
+        task.resume(AS_AIRFLOW_3_3).finish()
+    assert "approval" not in task.ti.xcoms
 
 
 def test_an_answer_reaches_only_the_block_that_asked(skyvern: FakeSkyvern, actions: RequiredActions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -27,9 +28,12 @@ from tests.support.ui_rig import (
     TASK,
     Ui,
     add_dag_run,
+    add_earlier_try,
+    add_serialized_dag,
     add_task,
     create_database,
     empty_database,
+    write_log,
 )
 from tests.support.xcom_backends import BACKENDS, FolderXCom
 
@@ -41,6 +45,13 @@ if TYPE_CHECKING:
 
 DAG_RUN = f"/skyvern/dag_run/{DAG}/{RUN}"
 RUNS = "/skyvern/runs"
+
+
+def failure(said: str) -> dict[str, Any]:
+    detail = [{"exc_type": "AirflowFailException", "exc_value": said}]
+    return {"event": "Task failed with exception", "level": "error", "error_detail": detail}
+
+
 ANNOUNCED = {"connection_and_run_key": {"skyvern_conn_id": CONN, "group": "g"}}
 
 
@@ -104,7 +115,62 @@ async def test_a_dag_run_shows_the_runs_of_its_tasks_with_one_request_for_all(ui
         assert text in page
     assert "tasks/each/mapped/3/plugin/skyvern" in page
     assert "not ours" not in page
-    assert [seen.path for seen in skyvern.requests] == ["/v1/runs", "/v1/run-tags"]
+    paths = [seen.path for seen in skyvern.requests]
+    assert paths[:2] == ["/v1/runs", "/v1/run-tags"]
+    assert all(runs["fail"] in path for path in paths[2:])  # why it failed
+
+
+async def test_a_dag_run_lists_every_skyvern_task_with_its_state(ui: Ui, skyvern: FakeSkyvern) -> None:
+    add_task(task_id="good", xcoms={"run_id": started(skyvern, "good")})
+    add_task(task_id="wrong_key", state="failed")
+    write_log([failure("Skyvern refuses the API key.")], task_id="wrong_key")
+    add_task(task_id="before", state="upstream_failed", conn_id=None)
+    add_task(task_id="waits", state="scheduled", conn_id=None)
+    add_task(task_id="bash", state="failed", operator="BashOperator", conn_id=None)
+    page = (await ui.get(DAG_RUN)).text
+    assert page.count("<tr>") == 1 + 4
+    for text in (
+        "Skyvern refuses the API key.",
+        "The task did not run, as one before it failed.",
+        "scheduled",
+        "failed",
+    ):
+        assert text in page
+    assert "bash" not in page
+
+
+async def test_a_subclass_that_failed_before_anything_is_listed(ui: Ui, skyvern: FakeSkyvern) -> None:
+    """Its class has another name, and its templates were not rendered; but Airflow knows its arguments."""
+    add_task(task_id="invoices", state="failed", operator="InvoiceOperator", conn_id=None)
+    add_task(task_id="bash", state="failed", operator="BashOperator", conn_id=None)
+    mine = {"task_id": "invoices", "template_fields": ["workflow_id", "skyvern_conn_id"]}
+    bash = {"task_id": "bash", "template_fields": ["bash_command"]}
+    add_serialized_dag([{"__type": "operator", "__var": task} for task in (mine, bash)])
+    page = (await ui.get(DAG_RUN)).text
+    assert "tasks/invoices/plugin/skyvern" in page
+    assert "tasks/bash" not in page
+    assert "has run nothing in Skyvern" not in (await ui.get(PAGE.replace(TASK, "invoices"))).text
+
+
+async def test_while_skyvern_is_away_a_dag_run_shows_what_is_known(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(skyvern, plan="paused")
+    add_task(state="deferred", xcoms={"run_id": run_id, "app_url": "https://skyvern.test/runs/1"})
+    assert run_id in (await ui.get(PAGE)).text
+    skyvern.api_key = "another"
+    page = (await ui.get(DAG_RUN)).text
+    for known in (run_id, "paused", "deferred", 'href="https://skyvern.test/runs/1"'):
+        assert known in page
+
+
+async def test_a_large_dag_run_shows_what_failed(
+    ui: Ui, skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_skyvern.ui.dag_run.MOST_TASKS", 2)
+    for index in range(3):
+        add_task(task_id="each", map_index=index, state="failed" if index == 2 else "success")
+    page = (await ui.get(DAG_RUN)).text
+    assert "mapped/2/" in page
+    assert "1 more tasks are not shown." in page
 
 
 @pytest.mark.parametrize(
@@ -146,8 +212,9 @@ async def test_a_dag_run_without_runs_and_without_skyvern(ui: Ui, skyvern: FakeS
     add_task(xcoms={"run_id": started(skyvern)})
     skyvern.api_key = "another"
     page = (await ui.get(DAG_RUN)).text
-    assert f"Skyvern refuses the API key of the connection {CONN}." in page
+    assert "Skyvern refuses the API key of the connection of this task." in page
     assert TASK in page
+    assert f"of the connection {CONN}." in (await ui.get(DAG_RUN, role="op")).text
 
 
 async def test_a_dag_run_is_for_readers_of_its_dag(ui: Ui, skyvern: FakeSkyvern) -> None:
@@ -210,6 +277,70 @@ async def test_the_menu_filters(ui: Ui, skyvern: FakeSkyvern, query: str, shown:
 async def test_a_filter_is_text(ui: Ui, skyvern: FakeSkyvern) -> None:
     page = (await ui.get(f"{RUNS}?dag=\"><script>alert(1)</script>&workflow='x")).text
     assert page.count("<script") == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("?dag=INVOI", ["fetch", "fail"]),
+        ("?task=etc", ["fetch"]),
+        ("?task=f", ["fetch", "fail"]),
+        ("?workflow=for fail", ["fail"]),
+        ("?workflow=for%20FETCH&dag=inv", ["fetch"]),
+        ("?sort=task&order=asc", ["fail", "fetch"]),
+        ("?sort=task&order=desc", ["fetch", "fail"]),
+        ("?sort=status&order=asc", ["fetch", "fail"]),
+        ("?sort=started", ["fail", "fetch"]),
+        ("?sort=nonsense&page=-1&order=x", ["fail", "fetch"]),
+        ("?page=99999", ["fail", "fetch"]),
+    ],
+)
+async def test_the_menu_searches_by_part_and_sorts(
+    ui: Ui, skyvern: FakeSkyvern, query: str, shown: list[str]
+) -> None:
+    runs = {"fetch": started(skyvern), "fail": started(skyvern, "fail", plan="terminated")}
+    add_task(xcoms=ANNOUNCED)
+    page = (await ui.get(RUNS + query)).text
+    found = sorted((name for name in runs if runs[name] in page), key=lambda name: page.index(runs[name]))
+    assert found == shown if "sort" in query or "page" in query else sorted(found) == sorted(shown)
+
+
+async def test_the_menu_says_why_a_run_failed(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("failed",), failure_reason="The portal is closed.")
+    skyvern.runs[run_id].tags.update(zip(READABLE_TAGS, (DAG, TASK, RUN), strict=True))
+    skyvern.runs[run_id].look()
+    add_task(xcoms=ANNOUNCED)
+    assert "The portal is closed." in (await ui.get(RUNS)).text
+
+
+async def test_no_run_is_out_of_reach(ui: Ui, skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others' runs fill the organization's newest pages: the search goes on behind them, page by page."""
+    monkeypatch.setattr("airflow_skyvern.ui.newest_runs.PAGES_AT_ONCE", 2)
+    oldest = started(skyvern)
+    for _ in range(250):
+        skyvern.run()
+    add_task(xcoms=ANNOUNCED)
+    first = (await ui.get(RUNS)).text
+    assert oldest not in first
+    assert "Of the runs 1 to 200 of Skyvern none fits." in first
+    assert 'href="?page=3">Older<' in first
+    second = (await ui.get(f"{RUNS}?page=3")).text
+    assert oldest in second
+    assert 'href="?">Newest<' in second
+    assert "Older<" not in second
+
+
+async def test_rows_of_earlier_tries_open_their_tries(ui: Ui, skyvern: FakeSkyvern) -> None:
+    runs = [started(skyvern) for _ in range(3)]
+    for number, run_id in enumerate(runs):
+        skyvern.runs[run_id].created_at += timedelta(minutes=number)
+    at = [skyvern.runs[run_id].created_at for run_id in runs]
+    add_task(try_number=3, xcoms={"run_id": runs[2], **ANNOUNCED}, start_date=at[2])
+    add_earlier_try(1, {"skyvern": {"run_id": runs[0], "skyvern_conn_id": CONN}}, start_date=at[0])
+    add_earlier_try(2, None, start_date=at[1])
+    page = (await ui.get(RUNS)).text
+    rows = {run_id: page[: page.index(run_id)].rsplit("try_number=", 1)[1][0] for run_id in runs}
+    assert rows == {runs[0]: "1", runs[1]: "2", runs[2]: "3"}
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import asyncio
 import json
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 if not compat.shows_external_views():
     pytest.skip("pages of plugins came with Airflow 3.1", allow_module_level=True)
 
-from airflow_skyvern.ui import media
+from airflow.utils.log.file_task_handler import StructuredLogMessage
+
+from airflow_skyvern.ui import media, task_log
 from tests.support.ui_rig import (
     CONN,
     DAG,
@@ -39,11 +42,13 @@ from tests.support.ui_rig import (
     add_task,
     create_database,
     empty_database,
+    write_log,
 )
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"a picture"
 WEBM = b"\x1a\x45\xdf\xa3" + bytes(range(200))
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+DAG_RUN = f"/skyvern/dag_run/{DAG}/{RUN}"
 TAGS = {"airflow_dag_id": DAG, "airflow_task_id": TASK, "airflow_run_id": RUN}
 
 
@@ -149,7 +154,8 @@ async def test_the_connection_is_that_of_the_rendered_task_whatever_an_xcom_says
     add_task(
         xcoms={"run_id": run_id, "connection_and_run_key": {"skyvern_conn_id": "gone", "group": None}}, conn_id=None
     )
-    assert "The connection gone does not exist any more" in (await ui.get(PAGE)).text
+    assert "The connection of this task does not exist any more" in (await ui.get(PAGE)).text
+    assert "The connection gone does not exist any more" in (await ui.get(PAGE, role="op")).text
 
 
 async def test_a_run_that_a_schedule_has_started_links_to_it(ui: Ui, skyvern: FakeSkyvern) -> None:
@@ -366,14 +372,14 @@ async def test_a_reason_names_what_the_run_was_about(ui: Ui, skyvern: FakeSkyver
         skyvern,
         plan=("running", "failed"),
         title="demo of 4711",
-        failure_reason="Invoice 4711 of ACME was not found in demo-land by the demo. account with 2468 on demonstration day",
+        failure_reason="Invoice 4711 of ACME: not found in demo-land by demo, with 2468, on demonstration day",
         errors=[{"error_code": "NO_demo", "reasoning": "4711"}],
         artifacts={"demo_2468.pdf": b"%PDF"},
         blocks=[block("find_demo", actions=actions), block("demo")],
     )
     add_task(xcoms={"run_id": run_id})
     page = (await ui.get(PAGE)).text
-    assert "Invoice 4711 of ACME was not found in ***-land by the ***. account with *** on demonstration day" in page
+    assert "Invoice 4711 of ACME: not found in ***-land by ***, with ***, on demonstration day" in page
     for name in ("demo of 4711", "find_demo", '<span class="label">demo</span>', "NO_demo", "demo_2468.pdf"):
         assert name in page
 
@@ -391,8 +397,9 @@ async def test_a_reason_names_what_the_run_was_about(ui: Ui, skyvern: FakeSkyver
     ],
 )
 async def test_what_was_typed_into_a_password_field_is_hidden(ui: Ui, skyvern: FakeSkyvern, action: Any) -> None:
-    failed = {"plan": ("running", "failed"), "failure_reason": "The page refused geheim."}
-    add_task(xcoms={"run_id": started(skyvern, **failed, blocks=[block("sign_in", actions=[action])])})
+    blocks = [block("sign_in", actions=[action])]
+    run_id = started(skyvern, plan=("running", "failed"), failure_reason="The page refused geheim.", blocks=blocks)
+    add_task(xcoms={"run_id": run_id})
     page = (await ui.get(PAGE)).text
     assert "The page refused ***." in page
     assert "geheim" not in page
@@ -401,8 +408,9 @@ async def test_what_was_typed_into_a_password_field_is_hidden(ui: Ui, skyvern: F
 @pytest.mark.parametrize("field", ["email", "search", "date"])
 async def test_what_a_field_of_another_type_got_is_shown(ui: Ui, skyvern: FakeSkyvern, field: str) -> None:
     action = fills("eve@acme.test", {"attributes": {"type": field}}, "First the user, then the password")
-    failed = {"plan": ("running", "failed"), "failure_reason": "eve@acme.test is not known."}
-    add_task(xcoms={"run_id": started(skyvern, **failed, blocks=[block("sign_in", actions=[action])])})
+    blocks = [block("sign_in", actions=[action])]
+    run_id = started(skyvern, plan=("running", "failed"), failure_reason="eve@acme.test is not known.", blocks=blocks)
+    add_task(xcoms={"run_id": run_id})
     assert "eve@acme.test is not known." in (await ui.get(PAGE)).text
 
 
@@ -528,6 +536,7 @@ async def test_what_was_typed_and_secret_parameters_are_hidden(ui: Ui, skyvern: 
         ({"state": "running"}, "Try 1 has not started a run yet."),
         ({"state": "queued", "xcoms": {"run_id": "wr_of_the_try_before"}}, "Try 1 has not started a run yet."),
         ({"state": "failed"}, "Try 1 has started no run, or Airflow no longer knows which."),
+        ({"state": "upstream_failed"}, "The task did not run, as one before it failed."),
         ({"operator": "BashOperator", "conn_id": None}, "This task has run nothing in Skyvern."),
         (
             {"operator": "DatabricksOperator", "conn_id": None, "xcoms": {"run_id": "1"}},
@@ -545,9 +554,10 @@ async def test_a_page_without_a_run_says_why(ui: Ui, task: dict[str, Any], sente
 async def test_a_page_says_what_is_wrong_with_skyvern(ui: Ui, skyvern: FakeSkyvern, connect: Connect) -> None:
     add_task(xcoms={"run_id": started(skyvern)})
     skyvern.api_key = "another"
-    assert f"Skyvern refuses the API key of the connection {CONN}." in (await ui.get(PAGE)).text
+    assert f"Skyvern refuses the API key of the connection {CONN}." in (await ui.get(PAGE, role="op")).text
+    assert "Skyvern refuses the API key of the connection of this task." in (await ui.get(PAGE)).text
     connect(password="")
-    assert f"The connection {CONN} is incomplete" in (await Ui().get(PAGE)).text
+    assert f"The connection {CONN} is incomplete" in (await Ui().get(PAGE, role="op")).text
     connect(host="http://127.0.0.1:9")
     assert "Skyvern does not answer at the moment. This page tries again." in (await Ui().get(PAGE)).text
 
@@ -571,6 +581,9 @@ async def test_what_does_not_exist_is_not_found(ui: Ui, skyvern: FakeSkyvern) ->
         PAGE.replace(DAG, "~"),
         PAGE.replace("{MAP_INDEX}", "3"),
         PAGE.replace("{MAP_INDEX}", "x"),
+        PAGE.replace("{MAP_INDEX}", "1" * 20),
+        PAGE.replace("{MAP_INDEX}", "-" + "1" * 20),
+        PAGE.replace("{MAP_INDEX}", "1_0"),
         f"{PAGE}?try_number=7",
         f"{PAGE}?try_number=x",
         f"{PAGE}/tries/7/recording",
@@ -657,3 +670,226 @@ async def test_a_mapped_task_has_its_own_page(ui: Ui, skyvern: FakeSkyvern) -> N
     page = (await ui.get(PAGE.replace("{MAP_INDEX}", "1"))).text
     assert runs[1] in page
     assert runs[0] not in page
+
+
+LOG = "The output is not what output_schema says: total: must be a number."
+"""What a task says at its end, in its log."""
+
+
+def raised(kind: str, said: str, event: str = "Task failed with exception") -> dict[str, Any]:
+    return {"event": event, "level": "error", "error_detail": [{"exc_type": kind, "exc_value": said}]}
+
+
+WAYS = {
+    "timed out": (
+        ({"plan": ("running", "canceled")}),
+        raised("SkyvernWaitTimeout", "The run did not end within 3600 s, and was canceled."),
+        "The task failed, and its run was canceled.",
+        "The run did not end within 3600 s, and was canceled.",
+    ),
+    "wrong key": (
+        None,
+        raised("AirflowFailException", "Skyvern refuses the API key (403)."),
+        "The task failed.",
+        "Skyvern refuses the API key (403).",
+    ),
+    "contract": (
+        {},
+        raised("AirflowFailException", LOG),
+        "The task failed, although its run completed.",
+        LOG,
+    ),
+    "files": (
+        {},
+        raised("AirflowFailException", "Expected 2 files, the run downloaded 1."),
+        "The task failed, although its run completed.",
+        "Expected 2 files, the run downloaded 1.",
+    ),
+    "rejected": (
+        {"plan": ("running", "canceled")},
+        raised("AirflowFailException", "Skyvern run wr_1: eve rejected it in Airflow (Stop)."),
+        "The task failed, and its run was canceled.",
+        "eve rejected it in Airflow (Stop).",
+    ),
+    "execution_timeout": (
+        {"plan": ("running", "canceled")},
+        raised("AirflowTaskTimeout", "Timeout, PID: 7"),
+        "The task failed, and its run was canceled.",
+        "The task took longer than its execution_timeout.",
+    ),
+    "killed": (
+        {"plan": ("running",)},
+        {"event": "Process was killed", "level": "error"},
+        "its run is running.",
+        "killed",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("page", [PAGE, DAG_RUN])
+async def test_a_red_task_says_why_where_its_run_does_not(ui: Ui, skyvern: FakeSkyvern, way: str, page: str) -> None:
+    workflow, line, what, reason = WAYS[way]
+    run_id = None if workflow is None else started(skyvern, **workflow)
+    add_task(state="failed", xcoms={"run_id": run_id} if run_id else {})
+    write_log([{"event": "Starting", "level": "info"}, line, {"event": "Post", "level": "info"}])
+    text = (await ui.get(page)).text
+    assert reason in text
+    if page == PAGE:
+        assert what in text
+        assert f'data-airflow="dags/{DAG}/runs/{quote(RUN, safe="")}/tasks/{TASK}?try_number=1"' in text
+
+
+async def test_a_run_that_failed_by_itself_is_reason_enough(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(skyvern, plan=("running", "failed"), failure_reason="The portal is closed.")
+    add_task(state="failed", xcoms={"run_id": run_id})
+    write_log([raised("SkyvernRunFailed", "the same in other words")])
+    page = (await ui.get(PAGE)).text
+    assert "The portal is closed." in page
+    assert "the same in other words" not in page
+    assert "The portal is closed." in (await ui.get(DAG_RUN)).text
+
+
+async def test_each_try_says_its_own_reason(ui: Ui, skyvern: FakeSkyvern) -> None:
+    add_task(state="failed", try_number=2)
+    add_earlier_try(1, None)
+    write_log([raised("AirflowFailException", "first reason")], try_number=1)
+    write_log([raised("AirflowFailException", "second reason")], try_number=2)
+    assert "second reason" in (await ui.get(PAGE)).text
+    assert "first reason" in (await ui.get(f"{PAGE}?try_number=1")).text
+
+
+async def test_a_skipped_task_says_why(ui: Ui, skyvern: FakeSkyvern) -> None:
+    add_task(state="skipped", xcoms={"run_id": started(skyvern, plan=("running", "canceled"))})
+    write_log([{"event": "Skipping task.", "level": "info", "reason": "canceled by eve"}])
+    page = (await ui.get(PAGE)).text
+    assert "The task was skipped, and its run was canceled." in page
+    assert "canceled by eve" in page
+
+
+@pytest.mark.parametrize("page", [PAGE, DAG_RUN])
+async def test_the_reason_is_for_those_who_may_read_the_log(ui: Ui, skyvern: FakeSkyvern, page: str) -> None:
+    add_task(state="failed")
+    write_log([raised("AirflowFailException", LOG)])
+    answer = await ui.get(page, username="nolog")
+    assert answer.status_code == 200
+    assert LOG not in answer.text
+    assert LOG in (await ui.get(page)).text
+
+
+async def test_a_reason_from_the_log_is_text_and_masked(ui: Ui, skyvern: FakeSkyvern) -> None:
+    actions = [fills("hunter2!", PASSWORD_FIELD)]
+    run_id = started(skyvern, plan=("running", "canceled"), blocks=[block("a", actions=actions)])
+    add_task(state="failed", xcoms={"run_id": run_id})
+    said = f"{EVIL} hunter2! Authorization: Bearer abcdefghijk1"
+    write_log([raised("AirflowFailException", said)])
+    page = (await ui.get(PAGE)).text
+    assert page.count("<script") == 1
+    assert "hunter2!" not in page
+    assert "abcdefghijk1" not in page
+    assert "&lt;img src=x onerror=alert(2)&gt; *** Authorization: ***" in page
+
+
+async def test_a_log_that_cannot_be_read_leaves_its_link(ui: Ui, skyvern: FakeSkyvern) -> None:
+    add_task(state="failed")
+    page = (await ui.get(PAGE)).text
+    assert "The task failed." in page
+    assert "Airflow gives no reason here." in page
+    assert "Log of try 1" in page
+
+
+async def test_a_log_that_takes_long_is_there_with_the_next_refresh(
+    ui: Ui, skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_log, "PATIENCE", 0.0)
+    add_task(state="failed")
+    write_log([raised("AirflowFailException", LOG)])
+    page = (await ui.get(PAGE)).text
+    assert "Its log is being read." in page
+    assert 'data-refresh="5"' in page
+    monkeypatch.setattr(task_log, "PATIENCE", 5.0)
+    assert LOG in (await ui.get(PAGE)).text
+
+
+def test_what_airflow_calls_the_reason_counts_most() -> None:
+    lines = [
+        raised("ValueError", "of a callback", "callback failed"),
+        raised("SkyvernRunFailed", "the reason"),
+        raised("KeyError", "of a listener", "error calling listener"),
+        {"event": "something else", "level": "error"},
+    ]
+    assert task_log.error_in([StructuredLogMessage(**line) for line in lines]) == "the reason"
+    del lines[1]
+    assert task_log.error_in([StructuredLogMessage(**line) for line in lines]) == "KeyError: of a listener"
+    assert task_log.error_in([StructuredLogMessage(**lines[-1])]) == "something else"
+    assert task_log.error_in([StructuredLogMessage(event="all is well")]) == ""
+
+
+async def test_while_skyvern_is_away_the_page_shows_what_is_known(
+    ui: Ui, skyvern: FakeSkyvern, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = started(skyvern, plan=("running",))
+    address = f"https://skyvern.test/runs/{run_id}"
+    add_task(state="deferred", xcoms={"run_id": run_id, "app_url": address})
+    monkeypatch.setattr("airflow_skyvern.ui.reader.ACTIVE_TTL", 0.0)
+    assert "Running for" in (await ui.get(PAGE)).text
+    skyvern.next("GET", f"/v1/runs/{run_id}", httpx.Response(503))
+    page = (await ui.get(PAGE, role="op")).text
+    for known in (run_id, f'href="{address}"', "running", "as of", f"<dt>Connection</dt><dd>{CONN}</dd>"):
+        assert known in page
+    assert "Skyvern does not answer at the moment." in page
+
+
+async def test_what_the_trigger_has_reported_last_is_known_without_skyvern(ui: Ui, connect: Connect) -> None:
+    connect(host="http://127.0.0.1:9")
+    add_task(state="failed", next_kwargs={"event": {"run_id": "wr_1", "reason": "ended", "status": "timed_out"}})
+    page = (await ui.get(PAGE)).text
+    assert "timed out" in page
+    assert "wr_1" in page
+
+
+async def test_the_last_status_of_another_dags_run_is_for_its_readers(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = started(skyvern, plan=("paused",), tags={**TAGS, "airflow_dag_id": SECRET_DAG})
+    add_dag_run(SECRET_DAG)
+    add_task(operator="SkyvernRunSensor", state="deferred", rendered={"run_id": run_id})
+    assert "paused" in (await ui.get(PAGE, username="admin")).text
+    skyvern.api_key = "another"
+    await ui.reader.clients.get(CONN)
+    ui.reader._pages = type(ui.reader._pages)(lambda _: 0.0)
+    assert "paused" in (await ui.get(PAGE, username="admin")).text
+    assert "paused" not in (await ui.get(PAGE)).text
+
+
+@pytest.mark.parametrize("failing", ["/v1/runs/.*", "/v1/runs/[^/]+/artifacts", "/v1/artifacts/.*", "/v1/run-tags"])
+@pytest.mark.parametrize("path", ["pictures/{}", "recording", "files/{}"])
+async def test_media_that_skyvern_does_not_give_are_no_error_of_airflow(
+    ui: Ui, skyvern: FakeSkyvern, connect: Connect, failing: str, path: str
+) -> None:
+    media = [Media("screenshot_final", PNG), Media("recording", WEBM), Media("download", b"x", name="x")]
+    run_id = started(skyvern, media=media)
+    add_task(xcoms={"run_id": run_id})
+    skyvern.next("GET", failing, httpx.Response(503))
+    number = {"p": 0, "r": 1, "f": 2}[path[0]]
+    answer = await ui.get(f"{PAGE}/tries/1/{path.format(f'a_{run_id[3:]}{number}')}", accept="*/*")
+    if answer.status_code == 200:  # this medium needs no such request
+        skyvern._scripts.clear()
+    else:
+        assert answer.status_code == 502
+        assert answer.json()["detail"] == "Skyvern does not answer at the moment. This page tries again."
+
+
+async def test_the_connections_address_leads_to_skyvern(ui: Ui, skyvern: FakeSkyvern, connect: Connect) -> None:
+    """Of a self-hosted server, whose own word for it leads nowhere; also where it was set after the run."""
+    connect(extra={"app_url": "https://skyvern.acme.test"})
+    run_id = started(skyvern)
+    add_task(xcoms={"run_id": run_id, "app_url": f"http://localhost:8080/runs/{run_id}"})
+    for page in (PAGE, DAG_RUN):
+        text = (await ui.get(page)).text
+        assert f'href="https://skyvern.acme.test/runs/{run_id}"' in text
+        assert "localhost:8080" not in text
+
+
+async def test_the_name_of_a_connection_is_for_those_who_may_read_it(ui: Ui, skyvern: FakeSkyvern) -> None:
+    add_task(xcoms={"run_id": started(skyvern)})
+    assert CONN not in (await ui.get(PAGE)).text
+    assert f"<dt>Connection</dt><dd>{CONN}</dd>" in (await ui.get(PAGE, role="op")).text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,13 +45,13 @@ def ui(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ui]:
     empty_database()
 
 
-def asks(skyvern: FakeSkyvern, options: tuple[str, str] = ("Pay", "Stop")) -> None:
+def asks(skyvern: FakeSkyvern, options: tuple[str, str] = ("Pay", "Stop"), **task: Any) -> None:
     """Store a task that waits for a person, its request, and the paused run."""
     block = {"label": "ask", "block_type": "human_interaction", "instructions": "Pay ACME?"}
     run_id = skyvern.run(plan=("paused", "completed"), blocks=[block])
     skyvern.runs[run_id].tags.update(TAGS)
     skyvern.runs[run_id].look()
-    add_task(state="deferred", xcoms={"run_id": run_id})
+    add_task(state="deferred", xcoms={"run_id": run_id}, **task)
     with create_session() as session:
         ti_id = session.scalar(select(TaskInstance.id))
         session.add(HITLDetail(ti_id=ti_id, options=list(options), subject="s", body="b", params={}, multiple=False))
@@ -79,11 +81,56 @@ async def test_who_may_act_on_the_task_gets_the_buttons_as_the_block_names_them(
 
 
 async def test_an_answer_on_the_page_is_one_in_required_actions(ui: Ui, skyvern: FakeSkyvern) -> None:
-    asks(skyvern)
+    asks(skyvern, next_kwargs={"deadline": time.time() + 3700})
     assert await post(ui, "Pay") == 200
     assert stored() == (["Pay"], "eve")
     assert skyvern.sent("POST", ".*") == []  # the task gives it to Skyvern
-    assert "data-answer" not in (await ui.get(PAGE, username="eve")).text
+    page = (await ui.get(PAGE, username="eve")).text
+    assert "data-answer" not in page
+    assert "<strong>Answered: Pay</strong>, by eve" in page
+
+
+async def test_a_request_that_nobody_has_answered_in_airflow_is_closed(ui: Ui, skyvern: FakeSkyvern) -> None:
+    asks(skyvern)
+    with create_session() as session:
+        detail = session.scalars(select(HITLDetail)).one()
+        detail.chosen_options, detail.responded_at = ["The time is up"], datetime.now(timezone.utc)
+    page = (await ui.get(PAGE, username="eve", role="user")).text
+    assert "<strong>Closed: The time is up</strong>" in page
+    assert "data-answer" not in page
+
+
+async def test_the_answer_that_cancels_says_so(ui: Ui, skyvern: FakeSkyvern) -> None:
+    asks(skyvern)
+    page = (await ui.get(PAGE, username="eve", role="user")).text
+    assert 'class="button primary" data-answer="Pay"' in page
+    assert 'class="button danger" data-answer="Stop" aria-describedby="rejects"' in page
+    assert "“Stop” rejects: it cancels the run in Skyvern" in page
+
+
+async def test_a_question_says_how_much_time_is_left(ui: Ui, skyvern: FakeSkyvern) -> None:
+    asks(skyvern, next_kwargs={"deadline": time.time() + 3700})
+    page = (await ui.get(PAGE, username="eve")).text
+    assert "Time left: 1 h 1 min" in page
+    assert "Who may edit task instances and answer required actions of this DAG can answer here." in page
+
+
+async def test_who_may_not_answer_requests_gets_no_buttons(ui: Ui, skyvern: FakeSkyvern) -> None:
+    asks(skyvern)
+    assert "data-answer" not in (await ui.get(PAGE, username="nohitl", role="user")).text
+    assert await post(ui, "Pay", "nohitl") == 403
+
+
+async def test_the_page_says_what_was_answered(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("completed",))
+    skyvern.runs[run_id].tags.update(TAGS)
+    skyvern.runs[run_id].look()
+    note = {"run_id": run_id, "approved": True, "answer": "Pay", "answered_by": "eve", "answered_in": "airflow"}
+    add_task(xcoms={"run_id": run_id, "approval": note})
+    assert "Approved in Airflow by eve (“Pay”)." in (await ui.get(PAGE)).text
+    empty_database()
+    add_task(xcoms={"run_id": run_id, "approval": {**note, "run_id": "wr_of_the_try_before"}})
+    assert "Approved in Airflow" not in (await ui.get(PAGE)).text
 
 
 async def test_the_first_answer_counts(ui: Ui, skyvern: FakeSkyvern) -> None:

@@ -106,7 +106,8 @@ const filter = document.getElementById("filter");
 if (filter) {
   filter.addEventListener("submit", (event) => {
     event.preventDefault();
-    const given = [...new FormData(filter)].filter(([, value]) => value.trim());
+    const usual = {sort: "started", order: "desc"};
+    const given = [...new FormData(filter)].filter(([name, value]) => value !== usual[name]).filter(([, value]) => value.trim());
     location.search = new URLSearchParams(given.map(([name, value]) => [name, value.trim()])).toString();
   });
 }
@@ -148,7 +149,7 @@ function keyOf(element) {
   return element.matches("a, button") ? `${element.tagName} ${element.getAttribute("href")} ${element.textContent}` : "";
 }
 
-const positionOf = (details) => [...document.querySelectorAll("#page .block")].indexOf(details.closest(".block"));
+const positionOf = (details) => details.id || [...document.querySelectorAll("#page .block")].indexOf(details.closest(".block"));
 
 // Right after the end of its run a recording may not be there yet, or be replaced by its MP4 while it is read.
 function retryRecording() {
@@ -196,17 +197,30 @@ function followTry() {
   followTry.last = chosen;
 }
 
+// Why Airflow did not take an answer.
+const REFUSED = {
+  401: "You are signed out. Reload Airflow to sign in, then answer.",
+  403: "You may not answer: it takes the rights to edit task instances and to answer required actions of this DAG.",
+  404: "This request is gone: the task has ended, or was cleared.",
+  409: "This request is answered already, or the run does not wait any more.",
+};
+
 // The answer to a run that waits for a person; the header tells this page from any other site's.
 async function decide(button) {
-  for (const each of button.parentElement.querySelectorAll("[data-answer]")) each.disabled = true;
-  const answer = await fetch(`${document.getElementById("page").dataset.here}/answer`, {
-    method: "POST",
-    credentials: "same-origin",
-    headers: {"content-type": "application/json", "x-skyvern-page": "1"},
-    body: JSON.stringify({option: button.dataset.answer}),
-  });
-  if (!answer.ok) return notice(answer.status === 409 ? "Somebody else has answered." : "You may not answer here.");
-  await refresh();
+  const buttons = [...button.parentElement.querySelectorAll("[data-answer]")];
+  for (const each of buttons) each.disabled = true;
+  try {
+    const answer = await fetch(`${document.getElementById("page").dataset.here}/answer`, {
+      method: "POST",
+      credentials: "same-origin",
+      headers: {"content-type": "application/json", "x-skyvern-page": "1"},
+      body: JSON.stringify({option: button.dataset.answer}),
+    });
+    if (answer.ok || answer.status === 409 || answer.status === 404) await refresh();
+    if (!answer.ok) notice(REFUSED[answer.status] || `Airflow did not take the answer (status ${answer.status}). Try again.`);
+  } finally {
+    for (const each of buttons) each.disabled = false;
+  }
 }
 
 document.addEventListener("click", (event) => {
