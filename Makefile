@@ -22,7 +22,7 @@ AIRFLOW ?= 3.3
 VENV := $(if $(filter stores,$(SUITE)),.venvs/stores,.venvs/airflow-$(AIRFLOW)$(OTHER))
 
 # What pytest runs for SUITE=. A new suite is a line here, and one in .ci/run or dev/release_check.py.
-suite_unit := -q -n $(WORKERS) tests/unit
+suite_unit := -q -n $(WORKERS) tests/unit tests/kit
 suite_installs := -v -n 2 --dist loadgroup tests/installs
 suite_site := -v -rP tests/site
 suite_snippets := -v -m snippets tests/system
@@ -66,7 +66,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 	$(NEWEST)/bin/mypy
 	$(NEWEST)/bin/deptry --no-ansi airflow_skyvern
 ifneq ($(UNIT),0)
-	$(NEWEST)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" tests/unit
+	$(NEWEST)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" tests/unit tests/kit
 endif
 
 # AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: what differs between versions: unit tests that know Airflow, some of the system tests.

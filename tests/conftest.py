@@ -25,6 +25,8 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 from airflow_skyvern.testing.fake.skyvern import FakeSkyvern  # noqa: E402  after the lines above
 
+pytest_plugins = ["airflow_skyvern.testing"]
+
 GROUPS = {
     "contract": "contract",
     "system": "system",

@@ -46,6 +46,9 @@ PatienceWith = Callable[[SkyvernError], float]
 LONGEST_REQUESTED = 600.0
 """Seconds that are waited for a server at the most, whatever its ``Retry-After`` says: it may ask for a day."""
 
+PACE = 1.0
+"""What every pause is multiplied by; tests of DAGs make it small."""
+
 
 def did_nothing(error: SkyvernError) -> bool:
     """Return whether a call that failed this way certainly did nothing: it never left, or Skyvern itself says so."""
@@ -210,5 +213,5 @@ def backoff(failures: int, *, base: float, longest: float, requested: float | No
 
 
 def jittered(seconds: float, most: float = 0.1) -> float:
-    """Return the seconds and up to such a share more; never less."""
-    return seconds * random.uniform(1.0, 1.0 + most)
+    """Return the seconds, and up to such a share more; never less, unless :data:`PACE` says so."""
+    return PACE * seconds * random.uniform(1.0, 1.0 + most)

@@ -43,7 +43,8 @@ class Workflow:
 
     :param parameters: Types by name; those without a default are required.
     :param plan: The statuses that a run goes through, or mappings with more fields; the last one stays. The field
-        ``blocks`` says how many blocks have begun by then, the last of which is at work.
+        ``blocks`` says how many blocks have begun by then, the last of which is at work; ``answered``, that a person
+        answers in Skyvern to what a paused run asks.
     :param fallback_plan: What a run does that Skyvern starts with a fallback credential, in place of a failed one.
     :param output: The output of a run, or a function that makes it from the parameters.
     :param blocks: What the timeline tells of each block, in the order of execution: ``label``, ``block_type`` and
@@ -71,6 +72,7 @@ class Workflow:
     media: Sequence[Media] = ()
     definitions: list[Mapping[str, Any]] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
+    any_parameters: bool = False
 
     @property
     def version(self) -> int:
@@ -123,7 +125,7 @@ class Run:
     @property
     def state(self) -> dict[str, Any]:
         """Return status and all that the plan says of this step."""
-        state = {key: value for key, value in self._planned.items() if key != "blocks"}
+        state = {key: value for key, value in self._planned.items() if key not in ("blocks", "answered")}
         state = {"attempt": 1, "retry_pending": False, "next_attempt_at": None, **state}
         if self.canceled:
             state["retry_pending"] = False
@@ -157,7 +159,8 @@ class Run:
 
     def look(self) -> None:
         """Go one step further, unless the run is over or waits for a person."""
-        paused = self.state["status"] == "paused" and not self.continued
+        answered = self.continued or self._planned.get("answered")
+        paused = self.state["status"] == "paused" and not answered
         if not self.canceled and not paused and self.step < len(self.plan) - 1:
             self.continued = self.continued and self.state["status"] != "paused"
             self.step += 1

@@ -1,0 +1,87 @@
+"""What ``dag.test()`` needs, for :mod:`airflow_skyvern.testing`: a metadata database, and the DAG in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from airflow_skyvern.compat import dag_bag, is_airflow_3
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+BUNDLE = "dags-folder"
+"""The bundle that Airflow itself makes of the DAGs folder."""
+
+OF_DATABASE = (
+    *("SQL_ALCHEMY_CONN", "SQL_ALCHEMY_CONN_ASYNC"),
+    *("engine", "async_engine", "Session", "NonScopedSession", "AsyncSession"),
+)
+"""What ``airflow.settings`` knows of the database; 2.11 has fewer of them, and so has 3.0."""
+
+
+class MetadataDatabase:
+    """
+    A metadata database in a file, empty at the begin of each test.
+
+    :param folder: Where it is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._empty, self._file = folder / "empty.db", folder / "airflow.db"
+        settings = import_module("airflow.settings")
+        before = _known(settings)
+        try:
+            with mock.patch.dict(os.environ, {DATABASE: f"sqlite:///{self._file}"}):
+                settings.configure_vars()
+                settings.configure_orm()
+                import_module("airflow.utils.db").initdb()
+            self.known = _known(settings)
+            """What ``airflow.settings`` knows of it."""
+        finally:
+            for name, value in before.items():
+                setattr(settings, name, value)
+        self._forget_connections()
+        shutil.copyfile(self._file, self._empty)
+
+    def clear(self) -> None:
+        """Make it empty again."""
+        self._forget_connections()
+        self._file.unlink()  # what is still connected keeps the file that it has
+        shutil.copyfile(self._empty, self._file)
+
+    def _forget_connections(self) -> None:
+        self.known["Session"].remove()
+        self.known["engine"].dispose()
+        if "async_engine" in self.known:
+            self.known["async_engine"].sync_engine.dispose(close=False)
+
+
+def _known(settings: Any) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in OF_DATABASE if hasattr(settings, name)}
+
+
+def secrets_backends() -> list[Any]:
+    """Return the secrets backends that the configuration names now, and not when Airflow was imported."""
+    backends: list[Any] = import_module("airflow.configuration").initialize_secrets_backends()
+    return backends
+
+
+def store_dag(dag: Any, empty_folder: Path) -> None:
+    """Write a DAG into the database, as the DAG processor does: Airflow 3 runs no other."""
+    if not is_airflow_3():
+        return
+    bag = dag_bag(empty_folder)
+    bag.dags[dag.dag_id] = dag
+    manager = import_module("airflow.dag_processing.bundles.manager").DagBundlesManager()
+    manager.sync_bundles_to_db()
+    for package in ("dag_processing", "models"):  # 3.2 and newer, 3.1
+        with suppress(ImportError, AttributeError):
+            import_module(f"airflow.{package}.dagbag").sync_bag_to_db(bag, BUNDLE, None)
+            return
+    bag.sync_to_db(BUNDLE, None)  # 3.0

@@ -1,0 +1,131 @@
+"""The fake, with workflows whose runs end as a test says, and an account of what the test did not foresee."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import httpx
+
+from airflow_skyvern.testing.endings import GONE, Ending, never_ends
+from airflow_skyvern.testing.fake.checks import Refusal, detail
+from airflow_skyvern.testing.fake.records import Run, Seen, Workflow
+from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
+
+HowItEnds = Ending | Callable[[dict[str, Any]], Ending]
+"""An ending, or a function that makes it from the parameters of the run."""
+
+REFUSED = 400
+
+
+class ScriptedFake(FakeSkyvern):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[Run] = []
+        self.unforeseen: list[str] = []
+        self.away_for = 0
+        self.answers_as_scripted: set[str] = set()
+        """Details of refusals that belong to what the test has scripted."""
+        self._gone: set[str] = set()
+        self._endings: dict[str, tuple[HowItEnds, ...]] = {}
+        self._begun: dict[str, int] = {}
+
+    def add(self, workflow: Workflow, endings: Sequence[HowItEnds]) -> None:
+        """Add a workflow, and how its runs end: one way for all, or one for each."""
+        self.workflows[workflow.workflow_id] = workflow
+        self._endings[workflow.workflow_id] = tuple(endings)
+
+    def add_run(self, run_id: str, workflow: Workflow, ending: Ending) -> None:
+        """Add a run that somebody else has started."""
+        self.workflows[workflow.workflow_id] = workflow
+        self.runs[run_id] = Run(run_id, _with(workflow, ending), {}, {}, None, self._tick(), {})
+
+    def may_be_endless(self, workflow_id: str) -> bool:
+        """Return whether the newest run of a workflow never ends by itself, or the next one if there is none yet."""
+        newest = [run.plan for run in self.started if run.workflow.workflow_id == workflow_id][-1:]
+        coming = [end.plan for end in self._endings.get(workflow_id, ()) if isinstance(end, Ending)]
+        return any(never_ends(plan) for plan in newest or coming)
+
+    def is_endless(self, run_id: str) -> bool:
+        """Return whether a run never ends by itself."""
+        return run_id in self.runs and never_ends(self.runs[run_id].plan)
+
+    @property
+    def unused(self) -> list[str]:
+        """What was scripted and never happened."""
+        left = {
+            workflow_id: len(endings) - self._begun.get(workflow_id, 0)
+            for workflow_id, endings in self._endings.items()
+            if len(endings) > 1
+        }
+        runs = [f"{count} more of {workflow_id}" for workflow_id, count in left.items() if count > 0]
+        away = [f"{self.away_for} more requests while the server is away"] if self.away_for else []
+        return [*super().unused, *runs, *away]
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request, unless the server is away."""
+        with self._lock:
+            is_away = bool(self.away_for and self.started)
+            self.away_for -= is_away
+        if is_away:
+            raise httpx.ReadTimeout("the server is away", request=request)
+        return super().handle(request)
+
+    def _answer(self, seen: Seen) -> httpx.Response:
+        answer = super()._answer(seen)
+        if answer.status_code >= REFUSED and (reason := _detail_of(answer)) not in self.answers_as_scripted:
+            self.unforeseen.append(f"{seen.method} {seen.path} was refused with {answer.status_code}: {reason}")
+        return answer
+
+    def _start(self, workflow: Workflow, parameters: dict[str, Any], body: dict[str, Any]) -> Run:
+        endings, begun = self._endings.get(workflow.workflow_id, ()), self._begun.get(workflow.workflow_id, 0)
+        if begun and begun >= len(endings) > 1:
+            left = f"the test has {len(endings)} runs of {workflow.workflow_id}, and this is one more"
+            self.unforeseen.append(left)
+            raise detail(404, f"Workflow not found. workflow_permanent_id={workflow.workflow_id}")
+        ending = endings[begun % len(endings)]
+        made = ending(parameters) if callable(ending) else ending
+        run = super()._start(_with(workflow, made), parameters, body)
+        self._begun[workflow.workflow_id] = begun + 1
+        self.started.append(run)
+        return run
+
+    def _get_workflow(self, seen: Seen, workflow_id: str) -> Any:
+        if (made := self.workflows.get(workflow_id)) is not None and made.any_parameters:
+            raise self._explained(
+                422,
+                f"The test does not say which parameters {workflow_id} has, so it takes any: parameters={{…}} does.",
+            )
+        return super()._get_workflow(seen, workflow_id)
+
+    def _run(self, run_id: str, complaint: str) -> Run:
+        run = self.runs.get(run_id)
+        if run is not None and run.plan[-1] == GONE and run.step == len(run.plan) - 2:
+            del self.runs[run_id]
+            self._gone.add(run_id)
+        if run_id in self._gone:
+            raise self._explained(404, complaint)
+        return super()._run(run_id, complaint)
+
+    def _explained(self, status: int, reason: str) -> Refusal:
+        self.answers_as_scripted.add(reason)
+        return detail(status, reason)
+
+
+def _with(workflow: Workflow, ending: Ending) -> Workflow:
+    return replace(
+        workflow,
+        plan=ending.plan,
+        output=ending.output,
+        artifacts=ending.files,
+        failure_reason=ending.reason,
+        errors=ending.errors,
+    )
+
+
+def _detail_of(answer: httpx.Response) -> str:
+    given = answer.json().get("detail")
+    return given if isinstance(given, str) else "; ".join(str(item.get("msg")) for item in given)
