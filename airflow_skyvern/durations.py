@@ -1,4 +1,4 @@
-"""Durations that a user gives: seconds, or a timedelta."""
+"""Durations that a user gives, as seconds or a timedelta, and durations in words."""
 
 from __future__ import annotations
 
@@ -57,3 +57,18 @@ def moment_of(name: str, value: Any) -> float:
     if not (known and abs(value) <= LAST_MOMENT):
         raise SkyvernConfigError(f"{name} must be a number of seconds since the epoch, not {value!r}.")
     return float(value)
+
+
+def in_words(seconds: float, *, tenths: bool = False) -> str:
+    """
+    Write a duration as a reader takes it in: ``34 s``, ``2 min 5 s``, ``1 h 4 min``.
+
+    :param tenths: Whether one below ten seconds is written with a decimal: ``0.4 s``.
+    """
+    if tenths and seconds < 10:  # noqa: PLR2004  from here on nobody reads tenths
+        return f"{max(0.0, seconds):.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,5 +1,5 @@
 """
-When something is tried again: single calls by :class:`RetryPolicy`, longer waits by :func:`while_transient`.
+When something is tried again: calls by :class:`RetryPolicy`; longer by :func:`while_transient`, :func:`poll_until`.
 
 The decisions, and how long to wait after failures, are pure; tenacity carries them out, with a sleep and a clock that
 tests replace.
@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tenacity
 
@@ -39,6 +39,7 @@ KEY_ROTATION_PATIENCE = 600.0
 REFUSAL_INTERVAL = 5.0
 """Seconds between two attempts, at least, of something that Skyvern has refused."""
 
+T = TypeVar("T")
 Sleep = Callable[[float], Any]
 PatienceWith = Callable[[SkyvernError], float]
 
@@ -199,6 +200,31 @@ def _while_transient(
             on_error(error)
 
     return {"retry": may_pass, "wait": pause, "before_sleep": report, "reraise": True}
+
+
+def poll_until(
+    look: Callable[[], T],
+    is_done: Callable[[T], bool],
+    *,
+    stop: Callable[[tenacity.RetryCallState], bool],
+    interval: float = RETRY_INTERVAL,
+    sleep: Sleep = tenacity.nap.sleep,
+) -> T:
+    """
+    Call a function until its result is what is waited for, or the time is over, and return its last result.
+
+    :param stop: Returns whether the time is over; asked after each call.
+    :param interval: Seconds between two calls.
+    """
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda result: not is_done(result)),
+        stop=stop,
+        wait=tenacity.wait_fixed(interval),
+        sleep=sleep,
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+    )
+    result: T = retrying(look)
+    return result
 
 
 def backoff(failures: int, *, base: float, longest: float, requested: float | None = None) -> float:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_skyvern.client.file_kinds import TELLING_BYTES, extension_of
+from airflow_skyvern.client.retry import poll_until
 from airflow_skyvern.exceptions import SkyvernNotFoundError
 from airflow_skyvern.results.sources import RunFile, Source
 
@@ -22,9 +24,8 @@ SCREENSHOTS = frozenset({"screenshot_action", "screenshot_final"})
 STABLE_SECONDS = 5.0
 """Seconds within which Skyvern compresses the recording of a run that has ended: the same id, another file."""
 
-ZIP = b"PK\x03\x04"
-FORMATS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"\x1a\x45\xdf\xa3": ".webm", ZIP: ".zip"}
-"""What the first bytes of a file say; an MP4 has its mark behind the first four."""
+OTHER = ".bin"
+"""The extension of a file whose kind is not known."""
 
 
 def evidence_of(
@@ -38,78 +39,97 @@ def evidence_of(
     clock: Callable[[], float] = time.monotonic,
 ) -> list[RunFile]:
     """Return recording and screenshots as far as they are wanted, under names that begin with the run's id."""
+    kinds = _Kinds(source)
     artifacts = (
-        _stable_files(hook, run_id, source, sleep, clock) if options.recording else hook.list_run_artifacts(run_id)
+        _stable_files(hook, run_id, kinds, sleep, clock) if options.recording else hook.list_run_artifacts(run_id)
     )
     present = sorted((found for found in artifacts if not found.archived), key=_age)
     found: list[RunFile] = []
     if options.recording:
         recordings = [one for one in present if one.artifact_type == RECORDING]
-        readable = [one for one in recordings if _is_readable(one, source)]
+        readable = [one for one in recordings if kinds.is_readable(one)]
         if not recordings:
             log.info("Skyvern run %s has no recording; that of a browser session is not given out.", run_id)
         elif len(readable) < len(recordings):
             log.warning("Skyvern run %s: its recording cannot be read yet, so it is not stored.", run_id)
-        found += _named(source, run_id, "recording", readable)
+        found += _named(kinds, run_id, "recording", readable)
     if options.screenshots:
-        found += _named(source, run_id, "screenshot", [one for one in present if one.artifact_type in SCREENSHOTS])
+        found += _named(kinds, run_id, "screenshot", [one for one in present if one.artifact_type in SCREENSHOTS])
     return found
 
 
+class _Kinds:
+    """
+    The kinds of a run's artifacts, by their first bytes, each read once when it is known.
+
+    A recording whose kind is not known yet is read again: Skyvern changes its name before it has stored the MP4.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._known: dict[tuple[str, str | None], str] = {}
+
+    def extension(self, artifact: Artifact) -> str:
+        """Return the extension that the file of an artifact should have."""
+        key = (artifact.artifact_id, artifact.uri)
+        found = self._known.get(key) or self._read(artifact)
+        if found is not None:
+            self._known[key] = found
+        return found or OTHER
+
+    def is_readable(self, recording: Artifact) -> bool:
+        """Return whether a recording is there."""
+        try:
+            return self.extension(recording) != OTHER
+        except SkyvernNotFoundError:
+            return False
+
+    def _read(self, artifact: Artifact) -> str | None:
+        start = b""
+        with self._source.open(RunFile(None, artifact_id=artifact.artifact_id)) as incoming:
+            for piece in incoming.chunks:
+                start += piece
+                if len(start) >= TELLING_BYTES:
+                    break
+        return extension_of(start)
+
+
 def _stable_files(
-    hook: SkyvernHook, run_id: str, source: Source, sleep: Callable[[float], Any], clock: Callable[[], float]
+    hook: SkyvernHook, run_id: str, kinds: _Kinds, sleep: Callable[[float], Any], clock: Callable[[], float]
 ) -> list[Artifact]:
     """List the artifacts when no recording is about to change any more, as far as that can be known."""
-    until = clock() + STABLE_SECONDS
-    while True:
+
+    def listed() -> tuple[list[Artifact], bool]:
         artifacts = hook.list_run_artifacts(run_id)
         recordings = [one for one in artifacts if one.artifact_type == RECORDING]
-        if (recordings and all(_is_final(one, source) for one in recordings)) or clock() >= until:
-            return artifacts
-        sleep(1.0)
+        return artifacts, bool(recordings) and all(_is_final(one, kinds) for one in recordings)
+
+    until = clock() + STABLE_SECONDS
+    artifacts, _ = poll_until(listed, lambda found: found[1], stop=lambda _: clock() >= until, sleep=sleep)
+    return artifacts
 
 
-def _is_final(recording: Artifact, source: Source) -> bool:
+def _is_final(recording: Artifact, kinds: _Kinds) -> bool:
     is_raw = (recording.uri or "").partition("?")[0].endswith(".webm")
-    return not is_raw and (recording.archived or _is_readable(recording, source))
+    return not is_raw and (recording.archived or kinds.is_readable(recording))
 
 
-def _is_readable(recording: Artifact, source: Source) -> bool:
-    """Tell whether a recording is there: Skyvern changes its name to the MP4's before that is stored."""
-    try:
-        return _extension(source, recording) != ".bin"
-    except SkyvernNotFoundError:
-        return False
-
-
-def _named(source: Source, run_id: str, kind: str, artifacts: Sequence[Artifact]) -> list[RunFile]:
+def _named(kinds: _Kinds, run_id: str, name: str, artifacts: Sequence[Artifact]) -> list[RunFile]:
     """
-    Name artifacts by what they are: neither their type nor the server's header is sure to tell it.
+    Name artifacts by what they are.
 
     Some servers send the archive of a step for each of its pictures; of the same archive one is enough.
     """
     found: list[RunFile] = []
     archives: set[str | None] = set()
     for number, artifact in enumerate(artifacts, 1):
-        extension = _extension(source, artifact)
+        extension = kinds.extension(artifact)
         if extension == ".zip" and artifact.uri in archives:
             continue
         archives.add(artifact.uri)
-        name = f"{run_id}-{kind}-{number:02d}{extension}" if len(artifacts) > 1 else f"{run_id}-{kind}{extension}"
-        found.append(RunFile(name, artifact_id=artifact.artifact_id))
+        suffix = f"-{number:02d}" if len(artifacts) > 1 else ""
+        found.append(RunFile(f"{run_id}-{name}{suffix}{extension}", artifact_id=artifact.artifact_id))
     return found
-
-
-def _extension(source: Source, artifact: Artifact) -> str:
-    start = b""
-    with source.open(RunFile(None, artifact_id=artifact.artifact_id)) as incoming:
-        for piece in incoming.chunks:
-            start += piece
-            if len(start) >= 8:  # noqa: PLR2004  enough for every mark
-                break
-    if start[4:8] == b"ftyp":
-        return ".mp4"
-    return next((extension for mark, extension in FORMATS.items() if start.startswith(mark)), ".bin")
 
 
 def _age(artifact: Artifact) -> tuple[int, str]:

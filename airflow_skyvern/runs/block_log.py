@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from airflow_skyvern.client import api
+from airflow_skyvern.durations import in_words
 from airflow_skyvern.exceptions import SkyvernError, shorten
-from airflow_skyvern.runs.blocks import ENDED
-from airflow_skyvern.runs.wait import duration_text
+from airflow_skyvern.runs.blocks import ENDED, block_seconds
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.session import Send
@@ -109,7 +109,7 @@ def _state(block: BlockRow, children: Sequence[TimelineRow]) -> str:
     status = block.get("status") or "running"
     if status in ENDED:
         seconds = _seconds(block)
-        return status if seconds is None else f"{status} {_preposition(status)} {duration_text(seconds)}"
+        return status if seconds is None else f"{status} {_preposition(status)} {in_words(seconds)}"
     values, at = block.get("loop_values"), max(map(_iteration, children), default=0)
     return f"{status}, at {at} of {len(values)}" if at and values else status
 
@@ -126,15 +126,15 @@ def _preposition(status: str) -> str:
 
 
 def _seconds(block: BlockRow) -> float | None:
-    """Return how long a block took; those that need no browser have no duration of their own."""
-    if (duration := block.get("duration")) is not None:
-        return duration
-    begun, ended = block.get("created_at"), block.get("modified_at")
+    begun, modified = _moment(block.get("created_at")), _moment(block.get("modified_at"))
+    return block_seconds(block.get("duration"), begun, modified)
+
+
+def _moment(text: Any) -> datetime | None:
     try:
-        seconds = (MOMENT.validate_python(ended) - MOMENT.validate_python(begun)).total_seconds()
-    except (TypeError, ValueError):
+        return MOMENT.validate_python(text)
+    except ValueError:
         return None
-    return max(0.0, seconds)
 
 
 def with_blocks(fetch: Callable[[], Run], send: Send, blocks: BlockLog) -> Callable[[], Run]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow_skyvern.models import Block, TimelineItem
 
 HUMAN_INTERACTION = "human_interaction"
@@ -18,12 +21,26 @@ ENDED = FAILED | {"completed", "skipped"}
 """The statuses of a block that is over."""
 
 
-def blocks_of(timeline: Sequence[TimelineItem]) -> Iterator[Block]:
-    """Yield the blocks in the order in which they began, those of a loop after it; the timeline is newest first."""
+def blocks_of(timeline: Sequence[TimelineItem], deepest: float = math.inf) -> Iterator[Block]:
+    """
+    Yield the blocks in the order in which they began, those of a loop after it; the timeline is newest first.
+
+    :param deepest: Levels of nested loops; what is deeper is left out.
+    """
     for item in reversed(timeline):
         if item.block is not None:
             yield item.block
-        yield from blocks_of(item.children)
+        if deepest > 0:
+            yield from blocks_of(item.children, deepest - 1)
+
+
+def block_seconds(duration: float | None, begun: datetime | None, modified: datetime | None) -> float | None:
+    """Return how long a block took that is over; those that need no browser have no duration of their own."""
+    if duration is not None:
+        return duration
+    if begun is None or modified is None:
+        return None
+    return max(0.0, (modified - begun).total_seconds())
 
 
 def failing_block(timeline: Sequence[TimelineItem]) -> Block | None:

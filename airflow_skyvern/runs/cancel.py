@@ -13,10 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import tenacity
-
 from airflow_skyvern.client import api
-from airflow_skyvern.client.retry import RETRY_INTERVAL, patience_with, while_transient, while_transient_async
+from airflow_skyvern.client.retry import patience_with, poll_until, while_transient, while_transient_async
 from airflow_skyvern.client.session import fetch_run
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.runs.key import GROUP_TAG, TASK_TAG
@@ -77,13 +75,7 @@ def cancel_within_budget(
     """
     work = _KilledTask(send, run_id, group, start_sent=start_sent)
     until = time.monotonic() + budget
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda done: not done),
-        stop=lambda _: time.monotonic() + KILL_INTERVAL >= until,
-        wait=tenacity.wait_fixed(KILL_INTERVAL),
-        retry_error_callback=lambda _: False,
-    )
-    retrying(work.cancel)
+    poll_until(work.cancel, bool, stop=lambda _: time.monotonic() + KILL_INTERVAL >= until, interval=KILL_INTERVAL)
     work.report(log)
 
 
@@ -271,12 +263,4 @@ def _late_runs(send: Send, group: str, sleep: Sleep, patience: float, late_start
         until[:1] = until[:1] or [time.monotonic() + late_start]
         return found
 
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda found: not found),
-        stop=lambda _: time.monotonic() >= until[0],
-        wait=tenacity.wait_fixed(RETRY_INTERVAL),
-        sleep=sleep,
-        retry_error_callback=lambda _: [],
-    )
-    runs: list[str] = retrying(search)
-    return runs
+    return poll_until(search, bool, stop=lambda _: time.monotonic() >= until[0], sleep=sleep)

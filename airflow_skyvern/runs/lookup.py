@@ -11,7 +11,7 @@ import tenacity
 
 from airflow_skyvern.client import api
 from airflow_skyvern.client.answers import NO_SUCH_ROUTE, NO_TAGS
-from airflow_skyvern.client.retry import RETRY_INTERVAL
+from airflow_skyvern.client.retry import poll_until
 from airflow_skyvern.client.session import fetch_run
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
@@ -144,15 +144,13 @@ def find_replacement(
     """
     if run.status not in REPLACED_STATUSES or not send(api.get_workflow(workflow_id)).has_fallback_credentials:
         return None
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda replaced: replaced.retried_by is None),
-        wait=tenacity.wait_fixed(RETRY_INTERVAL),
+    replacement: str | None = poll_until(
+        lambda: send(api.get_run_of_deleted_workflow(run.run_id)).retried_by,
+        lambda found: found is not None,
         stop=tenacity.stop_after_attempt(1 + REPLACEMENT_DELAY),
         sleep=sleep,
-        retry_error_callback=lambda _: None,
     )
-    replaced = retrying(send, api.get_run_of_deleted_workflow(run.run_id))
-    return None if replaced is None else fetch_run(send, replaced.retried_by)
+    return None if replacement is None else fetch_run(send, replacement)
 
 
 def replaces_another(send: Send, run_id: str) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict, TypeVar, get_args
 
 from airflow_skyvern.client.retry import backoff, jittered, patience_with
+from airflow_skyvern.durations import in_words
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError, shorten
 from airflow_skyvern.secret_values import masked_text
 
@@ -153,7 +154,7 @@ class Wait(Generic[R]):
         """Note that the run is as it was at the last poll."""
         self._failures, self._requested, self._refused_since = 0, 0.0, None
         if self.run is not None and self._is_progress_due():
-            self._log_news(f"still {self.run.status} after {duration_text(self._clock() - self._began)}")
+            self._log_news(f"still {self.run.status} after {in_words(self._clock() - self._began)}")
 
     def connection_down(self, error: SkyvernError) -> None:
         """Note that the run is not polled for the time being, as polling other runs has failed."""
@@ -220,7 +221,7 @@ def wait_for_end(wait: Wait[Run], fetch: Callable[[], Run], sleep: Callable[[flo
 
 def ending(run: RunSnapshot) -> str:
     """Describe how a run ended, for the log."""
-    duration = f" after {duration_text(run.duration.total_seconds())}" if run.duration else ""
+    duration = f" after {in_words(run.duration.total_seconds())}" if run.duration else ""
     reason = f": {shorten(masked_text(run.failure_reason), LONGEST_REASON)}" if run.failure_reason else ""
     return f"{run.status}{duration}{reason}"
 
@@ -237,15 +238,6 @@ def _description(run: RunSnapshot) -> str:
         where = f" in {run.app_url}" if run.app_url else ""
         return f"paused, waiting for a person{where}"
     return run.status if run.attempt in (None, 1) else f"{run.status} (attempt {run.attempt})"
-
-
-def duration_text(seconds: float) -> str:
-    """Write a duration for people."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 class RunEvent(TypedDict):

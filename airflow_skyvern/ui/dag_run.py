@@ -16,6 +16,7 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern.client import api
+from airflow_skyvern.durations import in_words
 from airflow_skyvern.limits import PAGE_SIZE
 from airflow_skyvern.runs.key import READABLE_TAGS, tag_value
 from airflow_skyvern.task import deferral, xcom
@@ -24,7 +25,7 @@ from airflow_skyvern.ui import rendering
 from airflow_skyvern.ui.access import connection_name
 from airflow_skyvern.ui.concealment import web_address
 from airflow_skyvern.ui.lookup import RunRef, TaskKey, is_own_operator, skyvern_tasks
-from airflow_skyvern.ui.page_data import ENDED_BADLY, in_words
+from airflow_skyvern.ui.page_data import ENDED_BADLY
 from airflow_skyvern.ui.reader import LastSeen
 from airflow_skyvern.ui.task_page import ACTIVE, READ_ERRORS, REFRESH, belongs, sentence_of
 
@@ -277,4 +278,4 @@ def duration_of(run: Any) -> str:
     """Return how long a run took; nothing while it is active."""
     if run.created_at is None or run.finished_at is None:
         return ""
-    return in_words((run.finished_at - run.created_at).total_seconds())
+    return in_words((run.finished_at - run.created_at).total_seconds(), tenths=True)

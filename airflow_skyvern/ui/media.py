@@ -25,6 +25,7 @@ from fastapi import HTTPException
 from fastapi.responses import Response, StreamingResponse
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.file_kinds import PICTURES, TELLING_BYTES, VIDEOS, extension_of
 from airflow_skyvern.ui.cache import SharedCache
 from airflow_skyvern.ui.concealment import visible
 
@@ -62,9 +63,6 @@ STREAM_PATIENCE = 5.0
 
 CHUNK = 65536
 
-TELLING_BYTES = 16
-"""More than the type of any picture or video takes."""
-
 PASSED_ON = ("content-length", "content-range", "accept-ranges", "etag", "last-modified")
 RANGE = re.compile(r"bytes=\d*-\d*$")
 
@@ -75,20 +73,6 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "content-encoding": "identity",  # Airflow 3.1 compresses videos otherwise, and drops their length
 }
-
-
-def picture_type(start: bytes | bytearray) -> str | None:
-    """Return the type of a picture by its first bytes."""
-    if start.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    return "image/jpeg" if start.startswith(b"\xff\xd8\xff") else None
-
-
-def video_type(start: bytes) -> str | None:
-    """Return the type of a video by its first bytes."""
-    if start.startswith(b"\x1a\x45\xdf\xa3"):
-        return "video/webm"
-    return "video/mp4" if start[4:8] == b"ftyp" else None
 
 
 class ClosingResponse(StreamingResponse):
@@ -198,7 +182,7 @@ class Media:
                 content += chunk
                 if len(content) > MAX_PICTURE:
                     break
-        media_type = picture_type(content[:TELLING_BYTES])
+        media_type = PICTURES.get(extension_of(content[:TELLING_BYTES]) or "")
         if media_type is None or len(content) > MAX_PICTURE:
             raise HTTPException(404, "This is no picture.")
         return Picture(bytes(content), media_type)
@@ -210,7 +194,7 @@ class Media:
                 start += chunk
                 if len(start) >= TELLING_BYTES:
                     break
-        found = video_type(start)
+        found = VIDEOS.get(extension_of(start) or "")
         if found is None:
             raise HTTPException(404, "This is no recording.")
         return found

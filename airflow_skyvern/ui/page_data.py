@@ -8,6 +8,8 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from airflow_skyvern.durations import in_words
+from airflow_skyvern.runs.blocks import block_seconds, blocks_of
 from airflow_skyvern.ui.concealment import Concealment, web_address
 from airflow_skyvern.ui.output_text import output_text
 
@@ -134,7 +136,7 @@ class RunData:
         if self.created_at is None:
             return ""
         until = self.finished_at or (now or datetime.now(timezone.utc))
-        return in_words((until - self.created_at).total_seconds())
+        return in_words((until - self.created_at).total_seconds(), tenths=True)
 
 
 def page_of(
@@ -159,7 +161,7 @@ def page_of(
     """
     request = run.run_request or {}
     parameters: Mapping[str, Any] = request.get("parameters") or {}
-    blocks = [block for item in timeline for block in _blocks_of(item)]
+    blocks = list(blocks_of(timeline, DEEPEST))[::-1]
     conceal = Concealment(parameters, [action for block in blocks for action in block.actions])
     used = cost or {}
     count = _Count(MOST_BLOCKS)
@@ -222,15 +224,6 @@ def _oldest_first(items: Sequence[TimelineItem]) -> Iterator[TimelineItem]:
     return (item for item in reversed(items) if item.block is not None)
 
 
-def _blocks_of(item: TimelineItem, depth: int = 0) -> Iterator[Block]:
-    """Yield the blocks of an item, newest first, as the timeline has them: a loop after its iterations."""
-    if depth < DEEPEST:
-        for child in item.children:
-            yield from _blocks_of(child, depth + 1)
-    if item.block is not None:
-        yield item.block
-
-
 def _block(item: TimelineItem, conceal: Concealment, count: _Count, depth: int = 0) -> BlockData:
     block = item.block
     assert block is not None
@@ -274,24 +267,10 @@ def _texts(values: Iterable[Any]) -> list[str]:
 
 
 def _duration_of(block: Block) -> str:
-    """Return how long a block took; only those with a browser say it, of others it is known from their times."""
-    if block.duration is not None:
-        return in_words(block.duration)
-    if block.created_at is None or block.modified_at is None or block.status in ("running", "paused", None):
-        return ""
-    return in_words((block.modified_at - block.created_at).total_seconds())
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration as a reader takes it in: ``0.4 s``, ``34 s``, ``2 min 5 s``, ``1 h 4 min``."""
-    seconds = max(0.0, seconds)
-    if seconds < 10:  # noqa: PLR2004  from here on nobody reads tenths
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    """Return how long a block took; nothing while it is active."""
+    is_over = block.duration is not None or block.status not in ("running", "paused", None)
+    seconds = block_seconds(block.duration, block.created_at, block.modified_at) if is_over else None
+    return "" if seconds is None else in_words(seconds, tenths=True)
 
 
 def size_in_words(size: int | None) -> str:
