@@ -170,7 +170,9 @@ def failed(skyvern: FakeSkyvern) -> str:
 
 
 def timed_out(skyvern: FakeSkyvern) -> str:
-    run_id = started(skyvern, plan=("running", "canceled"), title="Fetch the invoices", blocks=blocks()[:1])
+    run_id = started(
+        skyvern, plan=("running", "canceled"), title="Fetch the invoices", blocks=blocks()[:1], media=MEDIA
+    )
     add_task(state="failed", xcoms={"run_id": run_id})
     write_log("Skyvern run wr_1 did not end within 3600 s, and was canceled.")
     return TASK_PAGE
