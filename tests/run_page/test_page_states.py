@@ -227,7 +227,7 @@ def menu(skyvern: FakeSkyvern) -> str:
     started(skyvern, LONG, title=LONG_TITLE, plan=("running", "failed"), failure_reason=f"{LONG} is not there. " * 3)
     for _ in range(100):
         skyvern.run()
-    add_task(xcoms={"connection_and_run_key": {"skyvern_conn_id": CONN, "group": "g"}})
+    add_task(task_id="other", xcoms={"connection_and_run_key": {"skyvern_conn_id": CONN, "group": "g"}})
     return "/skyvern/runs"
 
 
@@ -267,6 +267,7 @@ def test_every_state_can_be_used_by_everybody(
     with site.browser.new_context(bypass_csp=True) as opened:
         opened.add_cookies(cookies)
         page = opened.new_page()
+        page.set_default_timeout(120_000)
         for theme in THEMES:
             page.emulate_media(color_scheme=theme)
             page.goto(f"{site.address}{path}")
