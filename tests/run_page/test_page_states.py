@@ -170,7 +170,9 @@ def failed(skyvern: FakeSkyvern) -> str:
 
 
 def timed_out(skyvern: FakeSkyvern) -> str:
-    run_id = started(skyvern, plan=("running", "canceled"), title="Fetch the invoices", blocks=blocks()[:1])
+    run_id = started(
+        skyvern, plan=("running", "canceled"), title="Fetch the invoices", blocks=blocks()[:1], media=MEDIA
+    )
     add_task(state="failed", xcoms={"run_id": run_id})
     write_log("Skyvern run wr_1 did not end within 3600 s, and was canceled.")
     return TASK_PAGE
@@ -225,7 +227,7 @@ def menu(skyvern: FakeSkyvern) -> str:
     started(skyvern, LONG, title=LONG_TITLE, plan=("running", "failed"), failure_reason=f"{LONG} is not there. " * 3)
     for _ in range(100):
         skyvern.run()
-    add_task(xcoms={"connection_and_run_key": {"skyvern_conn_id": CONN, "group": "g"}})
+    add_task(task_id="other", xcoms={"connection_and_run_key": {"skyvern_conn_id": CONN, "group": "g"}})
     return "/skyvern/runs"
 
 
@@ -265,6 +267,7 @@ def test_every_state_can_be_used_by_everybody(
     with site.browser.new_context(bypass_csp=True) as opened:
         opened.add_cookies(cookies)
         page = opened.new_page()
+        page.set_default_timeout(120_000)
         for theme in THEMES:
             page.emulate_media(color_scheme=theme)
             page.goto(f"{site.address}{path}")
