@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -47,12 +48,14 @@ class MetadataDatabase:
             for name, value in before.items():
                 setattr(settings, name, value)
         self._forget_connections()
-        shutil.copyfile(self._file, self._empty)
+        with closing(sqlite3.connect(self._file)) as made, closing(sqlite3.connect(self._empty)) as empty:
+            made.backup(empty)
 
     def clear(self) -> None:
         """Make it empty again."""
         self._forget_connections()
-        self._file.unlink()  # what is still connected keeps the file that it has
+        for file in self._file.parent.glob(f"{self._file.name}*"):  # what is still connected keeps what it has
+            file.unlink()
         shutil.copyfile(self._empty, self._file)
 
     def _forget_connections(self) -> None:

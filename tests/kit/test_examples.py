@@ -55,7 +55,8 @@ def warehouse(monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     """What the connection ``warehouse`` leads to."""
     made, hook = Warehouse(), import_module("airflow.hooks.base").BaseHook
     original = hook.get_connection
-    monkeypatch.setattr(hook, "get_connection", lambda name: made if name == "warehouse" else original(name))
+    found = staticmethod(lambda name: made if name == "warehouse" else original(name))
+    monkeypatch.setattr(hook, "get_connection", found)
     return made
 
 

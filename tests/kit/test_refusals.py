@@ -174,7 +174,7 @@ def test_each_test_begins_with_an_empty_database(skyvern: Skyvern, task_id: str)
     skyvern.workflow("wpid_123")
     run = dag.test()
     assert [ti.task_id for ti in run.get_task_instances()] == [task_id]
-    assert import_module("airflow.models.dagrun").DagRun.find() == [run]
+    assert [found.run_id for found in import_module("airflow.models.dagrun").DagRun.find()] == [run.run_id]
 
 
 def test_pytest_loads_the_plugin_by_its_name_only() -> None:
