@@ -73,6 +73,11 @@ def test_secrets_that_an_http_request_block_echoes_are_masked_and_nothing_else()
         ),
         (f"/v1/artifacts/a_1/content?sig={SECRET}&expiry=1", "/v1/artifacts/a_1/content?sig=***&expiry=1"),
         (f"https://me:{SECRET}@example.com/x", "https://me:***@example.com/x"),
+        (
+            f"https://e.com/a.pdf?page=2&amp;sig={SECRET}&amp;x=1",
+            "https://e.com/a.pdf?page=2&amp;sig=***&amp;x=1",
+        ),
+        ("postgres://me:p@s3cr3t@db.example.com/x", "postgres://me:***@db.example.com/x"),
         (f"see https://e.com/?key={SECRET} for it", "see https://e.com/?key=*** for it"),
         (f"grant_type=password&client_secret={SECRET}", "grant_type=password&client_secret=***"),
         (f"user[password]={SECRET}", "user[password]=***"),
@@ -110,6 +115,8 @@ def test_a_secret_within_a_text_is_masked(text: str, shown: str) -> None:
         "12:30",
         "",
         "Cookies: we use them",
+        "bearer 12345678",
+        "https://e.com:8080/?mail=jo@example.com",
         "key=value",
     ],
 )
