@@ -34,7 +34,7 @@ CERTAIN_NAME = r"""(?x)
     (^|_) (
         password | passwd | passphrase | passcode | pwd | pw | (user|db|login|proxy|smtp|ftp)_?pass
       | (client_?)? secrets? | token | (access|refresh|auth|id|api|csrf|xsrf|session|bearer)_?tokens?
-      | (api|access|private|secret|auth|account|subscription|functions|signing|encryption|license)_?keys?
+      | (api|access|private|secret|auth|account|subscription|functions|signing|encryption)_?keys?
       | authorization | auth | bearer | jwt | cookies? | (aws|google|gcp|azure|login|client)_?credentials?
       | sess(ion)?_?id | (j|php)sess(ion)?_?id | csrf | xsrf | otp | totp | cvv | cvc
       | (x_amz|x_goog|x_ms)_(signature|credential|security_token) | shared_access_signature
@@ -45,6 +45,9 @@ CERTAIN_NAME = r"""(?x)
 QUERY_NAME = r"(?x) ^(sig|signature|key|code|sid|session|awsaccesskeyid|googleaccessid|hmac|ticket|assertion|pass)$"
 """Names that are secrets in the query of an address, and mean other things elsewhere."""
 
+SHORTEST_CODE = 16
+"""Characters of a code that a login sends in an address; that of an item is shorter."""
+
 ASSIGNMENT = r"(?<![\w.%\[\]-])(?P<name>[\w.%\[\]-]{1,64})=(?P<value>[^&;#\s\"'<>\\]+)"
 """``name=value``, in the query of an address or in the body of a form."""
 
@@ -54,10 +57,8 @@ QUOTED = (
 )
 """``"name": "value"``: JSON, or a mapping as Python prints it, within a text."""
 
-HEADER = (
-    r"(?i)(?<![\w-])(?P<name>(proxy-)?authorization|(set-)?cookie|x-api-key|x-[\w-]{1,40}-(token|key))"
-    r"(?P<between>\s{0,4}:\s{0,4})(?P<value>[^\r\n\"'}\]]+)"
-)
+HEADER_NAME = r"(?i:(proxy-)?authorization|(set-)?cookie|x-api-key|x-[\w-]{1,40}-(token|key))"
+HEADER = rf"(?<![\w-])(?P<name>{HEADER_NAME})(?P<between>\s{{0,4}}:\s{{0,4}})(?P<value>[^\r\n\"'}}\]]+)"
 """A line of a request's headers within a text."""
 
 ALWAYS = r"""(?x)
@@ -92,8 +93,14 @@ def names_secret(name: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def certainly_names_secret(name: str) -> bool:
-    """Return whether what stands under this name in an output is a secret, and not data that resembles one."""
-    return bool(_pattern(CERTAIN_NAME).search(_words(name).strip("_").lower()))
+    """
+    Return whether what stands under this name in an output is a secret, and not data that resembles one.
+
+    A name has no spaces and no apostrophes: "Victoria's Secret" names a row of data.
+    """
+    return not re.search(r"[\s'\u2019]", name.strip()) and bool(
+        _pattern(CERTAIN_NAME).search(_words(name).strip("_").lower())
+    )
 
 
 def secrets_in(value: Any, name: str = "") -> Iterator[str]:
@@ -117,6 +124,11 @@ def secrets_in(value: Any, name: str = "") -> Iterator[str]:
             found: list[str] = []
             masked_text(value, found)
             yield from found
+
+
+def is_header_of_secret(name: str) -> bool:
+    """Return whether a header of a request has this name, and a secret as its value."""
+    return bool(_pattern(rf"(?:{HEADER_NAME})$").match(name))
 
 
 def masked_text(text: str, found: list[str] | None = None) -> str:
@@ -162,7 +174,10 @@ class _Masks:
         """Mask the value of a name, some names only in the query of an address."""
         name = found["name"].replace("%5B", "_").replace("%5D", "_")
         in_query = found.string.endswith(("?", "&", "&amp;"), 0, found.start())
-        secret = certainly_names_secret(name) or (in_query and _pattern(QUERY_NAME).match(name.lower()))
+        asked = in_query and bool(_pattern(QUERY_NAME).match(name.lower()))
+        if asked and name.lower() == "code":  # of a login, or of an item
+            asked = len(found["value"]) >= SHORTEST_CODE
+        secret = certainly_names_secret(name) or asked
         return self.value(found) if secret else found[0]
 
     def quoted(self, found: re.Match[str]) -> str:

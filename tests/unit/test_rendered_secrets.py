@@ -23,7 +23,7 @@ def shown(task: Any) -> str:
         runner = import_module("airflow.sdk.execution_time.task_runner")
         if hasattr(runner, "_serialize_rendered_fields"):
             return json.dumps(runner._serialize_rendered_fields(task))
-    redact = compat.redactor()
+    redact: Any = compat.redactor()
     return json.dumps({name: redact(getattr(task, name), name) for name in task.template_fields}, default=str)
 
 
