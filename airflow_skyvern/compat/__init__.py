@@ -490,6 +490,21 @@ def redactor() -> Callable[[str], Any]:
     return redact
 
 
+def mask_secret(secret: str) -> None:
+    """
+    Let Airflow mask a value from now on: in logs, among rendered templates, and in what :func:`redactor` gets.
+
+    The function moved in 3.0 and in 3.1.
+    """
+    homes = ("sdk.log", "sdk.execution_time.secrets_masker", "utils.log.secrets_masker")
+    home = next(
+        home
+        for home in homes
+        if module_exists(f"airflow.{home}") and hasattr(import_module(f"airflow.{home}"), "mask_secret")
+    )
+    import_module(f"airflow.{home}").mask_secret(secret)
+
+
 def module_exists(module: str) -> bool:
     """Return whether there is a module of this name, without importing it."""
     try:

@@ -6,7 +6,21 @@ from functools import lru_cache
 from typing import Any
 
 from airflow_skyvern import compat
-from airflow_skyvern.secret_values import MASK, REFERENCE, certainly_names_secret, masked_text
+from airflow_skyvern.secret_values import (
+    MASK,
+    REFERENCE,
+    certainly_names_secret,
+    is_header_of_secret,
+    masked_text,
+)
+
+PLURALS = frozenset({"cookies", "secrets", "tokens"})
+"""Names of things in a row of data; no header and no field of a form is called so."""
+
+RECORDS = frozenset({"authorization", "auth"})
+"""Names of headers that are texts; data has objects under them."""
+
+PAIR = 2
 
 
 class OutputMasker:
@@ -34,20 +48,29 @@ class OutputMasker:
         if isinstance(value, dict):
             self._mask_mapping(value)
         elif isinstance(value, list):
-            for index, item in enumerate(value):
-                value[index] = self.masked(item)
+            self._mask_list(value)
         return value
 
     def _masked_text(self, text: str) -> str:
         return str(self._redact(masked_text(text)))
 
     def _mask_mapping(self, value: dict[str, Any]) -> None:
-        secret_entry = "value" in value and self._names_secret(value.get("name", value.get("key")))
+        places = {str(name).lower(): name for name in value}
+        entry = value.get(places.get("name", places.get("key", "")))
+        secret_place = (
+            places.get("value") if self._names_secret(entry) and str(entry).lower() not in PLURALS else None
+        )
         for name, item in value.items():
-            secret = self._names_secret(name) or (secret_entry and name == "value")
+            secret = name == secret_place or (self._names_secret(name) and not _is_record(name, item))
             value[name] = _hidden(item) if secret else self.masked(item)
         for name in [name for name in value if self._masked_name(name) != name]:
             value[_free(self._masked_name(name), value)] = value.pop(name)
+
+    def _mask_list(self, value: list[Any]) -> None:
+        """Mask the items; of a pair such as ``["X-Api-Key", "…"]``, a header, the second one."""
+        header = len(value) == PAIR and isinstance(value[0], str) and is_header_of_secret(value[0])
+        for index, item in enumerate(value):
+            value[index] = _hidden(item) if header and index else self.masked(item)
 
     def _names_secret(self, name: Any) -> bool:
         if not isinstance(name, str):  # the "name" of an entry may be anything
@@ -56,14 +79,17 @@ class OutputMasker:
 
 
 def _hidden(value: Any) -> Any:
-    """Mask everything below a name that says it is a secret; what is empty, a flag or a Skyvern id is none."""
+    """Mask the texts below a name of a secret; what is empty, a number, a flag or a Skyvern id is none."""
     if isinstance(value, dict):
         return {name: _hidden(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_hidden(item) for item in value]
-    if value in (None, "") or isinstance(value, bool) or REFERENCE.match(str(value)):
-        return value
-    return MASK
+    return MASK if isinstance(value, str) and value and not REFERENCE.match(value) else value
+
+
+def _is_record(name: str, value: Any) -> bool:
+    """Tell an authorization as data has it, with a number and a date, from the header."""
+    return isinstance(value, dict) and name.lower() in RECORDS
 
 
 def _free(name: str, taken: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_skyvern import compat
 from airflow_skyvern.compat.sdk import AirflowFailException, BaseOperator, BaseSensorOperator, OperatorPartial
 from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.secret_values import secrets_in
 from airflow_skyvern.task.arguments import complaint_about
 from airflow_skyvern.task.rendering import ADVICE, Absent, absent_in, guarded, is_guarded
 from airflow_skyvern.task.task_try import TaskTry
@@ -23,11 +24,16 @@ if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
 
 
+SHORTEST_SECRET = 5
+"""Characters of a value that Airflow is told to mask, as in Airflow 3: it masks it wherever it is, in any word."""
+
+
 class ChecksArguments(BaseOperator):
     """
     An operator that checks its arguments: those that are not templated when it is made, the others when rendered.
 
-    What is not templated is also checked when it is mapped. A template without a value is refused.
+    What is not templated is also checked when it is mapped. A template without a value is refused. Secrets among the
+    rendered values are made known to Airflow, which masks them on its page of rendered templates and in logs.
     """
 
     fields_of_start: ClassVar[Sequence[str]] = ()
@@ -65,6 +71,10 @@ class ChecksArguments(BaseOperator):
             if compat.is_executed(context) and not resumes:
                 raise AirflowFailException(message)
             raise SkyvernConfigError(message)
+        if compat.is_executed(context):
+            for secret in {*secrets_in(rendered)}:
+                if len(secret) >= SHORTEST_SECRET:
+                    compat.mask_secret(secret)
         return rendered
 
     def _template_of(self, content: Any, _seen_oids: Collection[int]) -> Any:

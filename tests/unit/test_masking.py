@@ -73,6 +73,11 @@ def test_secrets_that_an_http_request_block_echoes_are_masked_and_nothing_else()
         ),
         (f"/v1/artifacts/a_1/content?sig={SECRET}&expiry=1", "/v1/artifacts/a_1/content?sig=***&expiry=1"),
         (f"https://me:{SECRET}@example.com/x", "https://me:***@example.com/x"),
+        (
+            f"https://e.com/a.pdf?page=2&amp;sig={SECRET}&amp;x=1",
+            "https://e.com/a.pdf?page=2&amp;sig=***&amp;x=1",
+        ),
+        ("postgres://me:p@s3cr3t@db.example.com/x", "postgres://me:***@db.example.com/x"),
         (f"see https://e.com/?key={SECRET} for it", "see https://e.com/?key=*** for it"),
         (f"grant_type=password&client_secret={SECRET}", "grant_type=password&client_secret=***"),
         (f"user[password]={SECRET}", "user[password]=***"),
@@ -110,6 +115,8 @@ def test_a_secret_within_a_text_is_masked(text: str, shown: str) -> None:
         "12:30",
         "",
         "Cookies: we use them",
+        "bearer 12345678",
+        "https://e.com:8080/?mail=jo@example.com",
         "key=value",
     ],
 )
@@ -124,6 +131,14 @@ def test_a_text_without_a_secret_stays_as_it_is(text: str) -> None:
         {"iban": "DE02120300000000202051", "pin": "560001", "author": "A. Keys", "result": "pass", "key": "value"},
         {"password": None, "token": "", "api_key": False, "browser_session_id": "pbs_123", "session_id": "pbs_123"},
         {"name": "Accept", "value": "text/html"},
+        {"session_id": 4711, "token": 3.5, "password": 12},
+        {"authorization": {"number": "A-1234567", "amount": 12.5}},
+        {"license_key": "AB12-CD34-EF56"},
+        {"name": "Cookies", "value": "3.99 EUR"},
+        {"name": "Victoria's Secret", "value": "SKU 12345"},
+        {"Victoria's Secret": "SKU 12345", "Victoria\u2019s Secret": "SKU 2"},
+        {"rows": [["Cookies", "3.99"], ["Authorization", "Cookie", "Token"]]},
+        {"url": "https://shop.example.com/item?code=AB12"},
     ],
 )
 def test_data_whose_name_resembles_a_secret_stays(row: dict[str, Any]) -> None:
@@ -132,14 +147,22 @@ def test_data_whose_name_resembles_a_secret_stays(row: dict[str, Any]) -> None:
 
 def test_everything_below_a_name_of_secrets_is_masked() -> None:
     cookies = [{"name": "sid", "value": SECRET, "secure": True}, SECRET, 12]
-    assert masked({"cookies": cookies}) == {
-        "cookies": [{"name": "***", "value": "***", "secure": True}, "***", "***"]
-    }
+    assert masked({"cookies": cookies}) == {"cookies": [{"name": "***", "value": "***", "secure": True}, "***", 12]}
 
 
 def test_a_list_of_headers_with_name_and_value_is_masked() -> None:
     headers = [{"name": "Authorization", "value": SECRET}, {"key": "Accept", "value": "*/*"}]
     assert masked(headers) == [{"name": "Authorization", "value": "***"}, {"key": "Accept", "value": "*/*"}]
+
+
+@pytest.mark.parametrize("entry", [("Name", "Value"), ("KEY", "VALUE"), ("name", "value")])
+def test_an_entry_is_read_in_any_case(entry: tuple[str, str]) -> None:
+    assert masked({entry[0]: "Authorization", entry[1]: SECRET}) == {entry[0]: "Authorization", entry[1]: "***"}
+
+
+def test_headers_as_pairs_are_masked() -> None:
+    pairs = [["X-Api-Key", SECRET], ["Accept", "*/*"], ["cookie", f"sid={SECRET}"]]
+    assert masked({"sent": pairs}) == {"sent": [["X-Api-Key", "***"], ["Accept", "*/*"], ["cookie", "***"]]}
 
 
 def test_names_that_differ_only_in_their_secrets_stay_two() -> None:
