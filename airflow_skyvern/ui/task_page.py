@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern.client.calls import OtherAnswer
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
+from airflow_skyvern.durations import in_words
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.ui import rendering
 from airflow_skyvern.ui.access import connection_name, may_answer, may_read_logs, readable
@@ -22,7 +23,6 @@ from airflow_skyvern.ui.concealment import Concealment, visible, web_address
 from airflow_skyvern.ui.decision import Request as Asked
 from airflow_skyvern.ui.decision import request_of
 from airflow_skyvern.ui.lookup import FoundTask, RunRef, TaskKey, find_task, known_dag, map_index_of
-from airflow_skyvern.ui.page_data import in_words
 from airflow_skyvern.ui.task_log import TaskErrors
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ def _asked(shown: Shown, found: FoundTask, user: Any) -> tuple[Asked | None, boo
 
 def _time_left(found: FoundTask) -> str:
     deadline = found.noted.deadline
-    return "" if deadline is None else in_words((deadline - datetime.now(timezone.utc)).total_seconds())
+    return "" if deadline is None else in_words(max(0.0, (deadline - datetime.now(timezone.utc)).total_seconds()))
 
 
 def _approval(found: FoundTask) -> str:
