@@ -147,5 +147,6 @@ def get_provider_info() -> dict[str, Any]:
         "config": CONFIG,
         "connection-types": [CONNECTION_TYPE],
         "extra-links": ["airflow_skyvern.links.SkyvernRunLink"],
+        "task-decorators": [{"name": "skyvern", "class-name": "airflow_skyvern.decorators.skyvern_task"}],
         "cli": ["airflow_skyvern.cli.get_cli_commands"],
     }

@@ -29,7 +29,7 @@ from uuid import UUID
 
 import httpx
 
-from dev.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from dev.serving import serve_in_thread
 
 PACKAGE = f"{Path(__file__).parents[1] / 'airflow_skyvern'}{os.sep}"

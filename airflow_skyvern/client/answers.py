@@ -97,6 +97,18 @@ ANY_WORDS = (
     *(Refusal(status, "{}", SkyvernAPIError) for status in (405, 409, 410, 413, 501)),
 )
 
+CREATE_WORKFLOW = (
+    Refusal(
+        409,
+        "Workflow creation with this idempotency key is still in progress.",
+        SkyvernAPIError,
+        nothing_done=False,
+        transient=True,
+    ),
+    *ANY_WORDS,
+)
+"""Of a creation with a key: another one with the same key has not ended yet."""
+
 BROKEN_PARAMETER = Refusal(400, "Invalid workflow parameter. Expected parameter type: {}", SkyvernRequestError)
 """Of a start; and of each request about a run that was started nevertheless, with 7.0 for a whole number."""
 

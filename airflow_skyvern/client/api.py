@@ -61,7 +61,8 @@ def run_workflow(request: RunRequest) -> Call[Run]:
     """
     what = f"start workflow {request.workflow_id}"
     about: Any = {"known": answers.START, "subject": request.workflow_id, "fits": answers.is_start}
-    return post("/v1/run/workflows", what, Run, body=request.body(), repeatable=False, **about)
+    headers = {} if request.max_steps is None else {"x-max-steps-override": str(request.max_steps)}
+    return post("/v1/run/workflows", what, Run, body=request.body(), headers=headers, repeatable=False, **about)
 
 
 def get_run(run_id: str) -> Call[Run]:

@@ -93,6 +93,8 @@ class RunOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
+    max_steps: Annotated[WholeNumber, Field(ge=1)] | None = Field(default=None, exclude=True)
+    """Sent as a header, see :func:`~airflow_skyvern.client.api.run_workflow`."""
     max_elapsed_time_minutes: Annotated[WholeNumber, Field(ge=1, le=LONGEST_RUN_MINUTES)] | None = None
     totp_identifier: Text | None = None
     totp_url: Address | None = None

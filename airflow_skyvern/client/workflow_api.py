@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from airflow_skyvern.client import answers
 from airflow_skyvern.client.calls import Call, delete, get, given, paged, path_segment, post, put
 from airflow_skyvern.models import Folder, TagHistory, Tags, Workflow, WorkflowTags
 
@@ -34,6 +35,7 @@ def create_workflow(
         body={"json_definition": dict(definition)},
         headers=given(**{"Idempotency-Key": idempotency_key}),
         repeatable=idempotency_key is not None,
+        known=answers.CREATE_WORKFLOW,
     )
     return call.with_query(given(folder_id=folder_id))
 

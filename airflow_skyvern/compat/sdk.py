@@ -28,7 +28,14 @@ if TYPE_CHECKING:
         get_current_context,
         task,
     )
+    from airflow.sdk.bases.decorator import (
+        DecoratedOperator,
+        TaskDecorator,
+        determine_kwargs,
+        task_decorator_factory,
+    )
     from airflow.sdk.configuration import conf
+    from airflow.sdk.definitions.context import context_merge
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
     from airflow.sdk.exceptions import (
         AirflowException,
@@ -55,18 +62,25 @@ __all__ = [
     "BaseSensorOperator",
     "Connection",
     "Context",
+    "DecoratedOperator",
     "OperatorPartial",
     "Param",
     "PokeReturnValue",
+    "TaskDecorator",
     "TaskDeferred",
     "XCom",
     "conf",
+    "context_merge",
+    "determine_kwargs",
     "get_current_context",
     "task",
+    "task_decorator_factory",
 ]
 
 _EXCEPTIONS = ("airflow.sdk.exceptions", "airflow.exceptions")
 """The first from 3.2 on; before, 3.0 and 3.1 have only some of the classes there."""
+
+_DECORATORS = ("airflow.sdk.bases.decorator", "airflow.decorators.base")
 
 _HOMES = {
     "AirflowException": _EXCEPTIONS,
@@ -83,13 +97,18 @@ _HOMES = {
     "Context": ("airflow.sdk", "airflow.utils.context"),
     "DAG": ("airflow.sdk", "airflow.models.dag"),
     "OperatorPartial": ("airflow.sdk.definitions.mappedoperator", "airflow.models.mappedoperator"),
+    "DecoratedOperator": _DECORATORS,
     "Param": ("airflow.sdk", "airflow.models.param"),
     "PokeReturnValue": ("airflow.sdk", "airflow.sensors.base"),
+    "TaskDecorator": _DECORATORS,
     "TaskDeferred": _EXCEPTIONS,
     "XCom": ("airflow.sdk.execution_time.xcom", "airflow.models.xcom"),
     "conf": ("airflow.sdk.configuration", "airflow.configuration"),  # the first from 3.2 on
+    "context_merge": ("airflow.sdk.definitions.context", "airflow.utils.context"),
+    "determine_kwargs": ("airflow.sdk.bases.decorator", "airflow.utils.operator_helpers"),
     "get_current_context": ("airflow.sdk", "airflow.operators.python"),
     "task": ("airflow.sdk", "airflow.decorators"),
+    "task_decorator_factory": _DECORATORS,
 }
 
 

@@ -110,7 +110,7 @@ class RunLifecycle(ChecksArguments):
             return None
         group_known = True
         try:
-            request = self._request()
+            request = self._request_for_key()
         except Exception:  # noqa: BLE001  whatever a half-rendered argument raises
             request = RunRequest(workflow_id="unknown")
             group_known = compat.map_index_for_lookups(task_try.ti) is None  # only a mapped task's request is in it
@@ -169,7 +169,7 @@ class RunLifecycle(ChecksArguments):
     def _start_once(self, task_try: TaskTry, request: RunRequest) -> Run:
         from airflow_skyvern.runs.submission import Attempt, Submission
 
-        key = task_try.run_key(request)
+        key = task_try.run_key(self._request_for_key())
         self._group = key.group
         self._announce(task_try, key.group)
         submission = Submission(
@@ -403,7 +403,7 @@ class RunLifecycle(ChecksArguments):
         from airflow_skyvern.results.fitting import fitted_for_xcom
         from airflow_skyvern.results.output import whole_run
 
-        value = whole_run(run, self._request().parameters, output, files, mask=self.mask_output)
+        value = whole_run(run, self._parameters_of(run), output, files, mask=self.mask_output)
         fitting: dict[str, Any] = fitted_for_xcom(value, run.run_id, self.log)
         return fitting
 
@@ -435,9 +435,21 @@ class RunLifecycle(ChecksArguments):
         deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)
         raise SkyvernWaitTimeout(f"Skyvern run {wait.run_id} did not end in time; it is {run.status} now.{link}", run)
 
+    def _parameters_of(self, run: Run) -> Mapping[str, Any] | None:
+        """Return the parameters of a run of this task, as its author gave them."""
+        return self._request().parameters
+
+    def _given_parameters(self) -> Any:
+        """Return the parameters as the author gives them, rendered."""
+        return self.parameters
+
+    def _request_for_key(self) -> RunRequest:
+        """Build the request that the key of a mapped task's run is made of: the same in each try."""
+        return self._request()
+
     def _request(self) -> RunRequest:
         """Build the request from the rendered arguments."""
-        fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
+        fields = {name: getattr(self, name) for name in REQUEST_FIELDS} | {"parameters": self._given_parameters()}
         request = checked_request(fields, self.run_options, durable=self.durable)
         return self._uploads.announced_in(request) if self.upload else request
 

@@ -57,6 +57,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param browser_session_id: Open browser session to use: ``pbs_…``. (templated)
     :param browser_profile_id: Saved browser profile to use: ``bp_…``. (templated)
     :param run_options: The rarer parameters of the API, as a mapping: ``max_elapsed_time_minutes`` (1 to 480),
+        ``max_steps`` (of the browser, after which the run fails; at least 1),
         ``totp_identifier``, ``totp_url``, ``extra_http_headers``, ``cdp_connect_headers``,
         ``browser_address``, ``browser_type``, ``run_with`` (``"agent"`` or ``"code"``), ``ai_fallback``,
         ``max_screenshot_scrolls``, ``start_fresh_browser``, ``reuse_browser_session``, ``run_metadata``,

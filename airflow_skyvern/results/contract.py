@@ -67,6 +67,13 @@ class Contract(Protocol):
         :raises Misfit: it does not fit.
         """
 
+    def json_schema(self) -> Mapping[str, Any]:
+        """
+        Return it as a JSON Schema, for a model that has to follow it.
+
+        :raises SkyvernConfigError: JSON Schema cannot express it.
+        """
+
 
 def is_type(schema: Any) -> bool:
     """Tell a type, such as a pydantic model or ``list[Invoice]``, from a JSON Schema and from a path."""
@@ -109,6 +116,23 @@ def check_schema(task_id: str, schema: Any, *, has_output: bool) -> None:
             contract_of(schema, str)
     except SkyvernConfigError as error:
         raise SkyvernConfigError(f"Task {task_id!r}: {error}") from None
+
+
+def check_json_schema(task_id: str, schema: Any) -> None:
+    """
+    Check, when the DAG is parsed, that a model can be given an ``output_schema``: not each type has a JSON Schema.
+
+    :raises SkyvernConfigError: names the task and what is wrong.
+    """
+    from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+
+    try:
+        if is_type(schema):
+            contract_of(schema, str).json_schema()
+    except SkyvernConfigError as error:
+        raise SkyvernConfigError(f"Task {task_id!r}: {error}") from None
+    except (PydanticUserError, PydanticUndefinedAnnotation):
+        return  # a class that the DAG file defines further down
 
 
 class TypeContract:
@@ -166,6 +190,15 @@ class TypeContract:
         except Exception as error:  # what the author's own validators and serializers raise
             raise Misfit(iter([("", f"the model itself failed with {type(error).__name__}")])) from error
 
+    def json_schema(self) -> Mapping[str, Any]:
+        """Return pydantic's own schema of the type."""
+        from pydantic.errors import PydanticInvalidForJsonSchema
+
+        try:
+            return self._adapter.json_schema()
+        except PydanticInvalidForJsonSchema as error:
+            raise SkyvernConfigError(f"output_schema: it has no JSON Schema. {error.message}") from error
+
     def _fitting(self, value: Any) -> Any:
         from pydantic import ValidationError
         from pydantic_core import to_json
@@ -188,7 +221,7 @@ class JsonSchemaContract:
         from jsonschema.validators import validator_for
         from referencing import Registry
 
-        plain = json.loads(json.dumps(schema))
+        plain = self._schema = json.loads(json.dumps(schema))
         kind = validator_for(plain)
         try:
             kind.check_schema(plain)
@@ -200,6 +233,11 @@ class JsonSchemaContract:
         self._validator: Validator = kind(plain, registry=Registry(), format_checker=kind.FORMAT_CHECKER)
         _check_references(plain, kind)
         self.check()
+
+    def json_schema(self) -> Mapping[str, Any]:
+        """Return the schema itself."""
+        schema: Mapping[str, Any] = self._schema
+        return schema
 
     def check(self) -> None:
         """Validate something of each type."""
@@ -222,6 +260,25 @@ class JsonSchemaContract:
         if errors:
             raise Misfit((_path(error.absolute_path), _broken_rule(error)) for error in errors)
         return value
+
+
+class TextContract:
+    """A text: what a prompt without a schema returns. Skyvern's model answers with JSON objects only."""
+
+    def check(self) -> None:
+        """Accept each text."""
+
+    def json_schema(self) -> Mapping[str, Any]:
+        """Return the schema of an object that holds the text."""
+        answer = {"type": "string", "description": "The answer to the goal, in words."}
+        return {"type": "object", "properties": {"answer": answer}, "required": ["answer"]}
+
+    def validated(self, value: Any) -> Any:
+        """Return the text."""
+        text = value.get("answer") if isinstance(value, Mapping) else value
+        if not isinstance(text, str):
+            raise Misfit(iter([("", "it holds no text")]))
+        return text
 
 
 def _old_models(kind: Any) -> Iterator[type[Any]]:

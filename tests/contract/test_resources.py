@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_skyvern.client import api, browser_api, credential_api, task_api, workflow_api
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernNotFoundError, SkyvernRequestError
+from airflow_skyvern.operators.run_prompt import ENGINES
+from airflow_skyvern.runs.prompt_workflow import Shape, find_or_create
 from dev.site import endpoints
 
 if TYPE_CHECKING:
@@ -246,3 +249,34 @@ def test_a_prompt_without_a_model_fails_as_a_task(real: Side) -> None:
     run = real.send(task_api.run_task("say hello", url=real.hook_url, max_steps=1))
     assert run.run_id.startswith("tsk_")
     assert real.see(run, "failed", "terminated", "completed").status == "failed"
+
+
+def test_the_workflow_of_prompts_is_made_once_hidden_and_replaced_when_it_was_changed(side: Side) -> None:
+    shape = Shape(error_codes={"GONE": uuid.uuid4().hex}, uploads=("receipt",))
+    with ThreadPoolExecutor(4) as pool:
+        [first] = set(pool.map(lambda _: find_or_create(side.send, shape), range(4)))
+    made = side.send(api.get_workflow(first))
+    assert made.version == 1
+    settable = {one.key: one.workflow_parameter_type for one in made.parameters if one.is_settable}
+    kinds = {"prompt": "string", "url": "string", "schema": "string", "values": "json", "receipt": "file_url"}
+    assert settable == kinds
+    [block] = made.workflow_definition["blocks"]
+    sent = shape.definition["workflow_definition"]["blocks"][0]
+    del sent["parameter_keys"]  # the answer has the parameters themselves
+    assert {key: block.get(key) for key in sent} == sent
+    assert first not in {one.workflow_permanent_id for one in side.send(api.list_workflows(made.title))}
+    hidden = side.send(api.list_workflows(made.title, status=["auto_generated"]))
+    assert first in {one.workflow_permanent_id for one in hidden}
+    side.send(workflow_api.update_workflow(first, shape.definition))
+    second = find_or_create(side.send, shape)
+    side.send(workflow_api.delete_workflow(second))
+    third = find_or_create(side.send, shape)
+    assert len({first, second, third}) == 3
+    assert find_or_create(side.send, shape) == third
+
+
+@pytest.mark.parametrize("engine", sorted({*ENGINES} - {"ui-tars"}))
+def test_a_block_takes_each_engine_that_the_operator_allows(side: Side, engine: str) -> None:
+    made = side.send(api.get_workflow(find_or_create(side.send, Shape(engine))))
+    [block] = made.workflow_definition["blocks"]
+    assert (block["engine"], block["engine_pinned"]) == (engine, True)

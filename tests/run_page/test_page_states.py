@@ -26,12 +26,12 @@ import uvicorn
 from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
-from dev.fake.records import Media
-from dev.fake.skyvern import API_KEY, FakeSkyvern
 from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy import select
 
 from airflow_skyvern.runs.key import READABLE_TAGS
+from airflow_skyvern.testing.fake.records import Media
+from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from dev.browser.chromium import LOOPBACK_ONLY, require_chromium
 from dev.process import wait_until
 from tests.support.loopback import Loopback

@@ -150,6 +150,47 @@ def subclass(fake: FakeSkyvern) -> Any:
     return dag
 
 
+def prompted(fake: FakeSkyvern) -> Any:
+    """A prompt, and a task that takes its answer."""
+    from airflow_skyvern.compat.sdk import task
+    from airflow_skyvern.operators import SkyvernRunPromptOperator
+
+    block = {"task_id": "tsk_1", "status": "completed", "extracted_information": {"answer": "Two."}}
+    fake.created_output = {"task_output": block}
+    with dag_of("prompted") as dag:
+        answer = SkyvernRunPromptOperator(
+            task_id="run", prompt="How many?", url="https://{{ dag.dag_id }}.x", poll_interval=0.05, deferrable=True
+        )
+
+        @task
+        def read(text: str) -> None:
+            assert text == "Two."
+
+        read(answer.output)
+    return dag
+
+
+def function(fake: FakeSkyvern) -> Any:
+    """A mapped function whose values look like templates, and a task that takes one entry of its output."""
+    from airflow_skyvern.compat.sdk import task
+
+    with dag_of("function") as dag:
+        decorated: Any = task.skyvern
+        workflow = fake.workflow(parameters={"vendor": "string"}, output={"sum": 3})
+
+        @decorated(workflow_id=workflow, multiple_outputs=True, deferrable=True, poll_interval=0.05)
+        def run(vendor: str) -> dict[str, str]:
+            return {"vendor": f"{vendor} {{{{ broken"}
+
+        @task
+        def read(total: int) -> None:
+            assert total == 3
+
+        read(run.override(task_id="one")("C")["sum"])
+        run.expand(vendor=["A"])
+    return dag
+
+
 def overtaken(fake: FakeSkyvern) -> Any:
     """A try that another one replaces in Airflow's database before it starts its run."""
     from airflow_skyvern.operators import SkyvernRunWorkflowOperator
@@ -221,6 +262,8 @@ WORLDS = {
     "deferred": deferred,
     "mapped": mapped,
     "subclass": subclass,
+    "prompted": prompted,
+    "function": function,
     "overtaken": overtaken,
 }
 

@@ -22,7 +22,7 @@ LAYERS = (
     "triggers",
     "links notifications retries macros",
     "operators sensors assets schedules reconciler",
-    "ui",
+    "ui decorators",
     "plugin cli testing",
 )
 """From the bottom up; what stands in one line does not import each other."""

@@ -17,7 +17,7 @@ from airflow_skyvern.sensors import SkyvernRunSensor
 from tests.support.tasks import FakeTaskInstance, context_of
 
 if TYPE_CHECKING:
-    from dev.fake.skyvern import FakeSkyvern
+    from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 PARAMS = {"month": None, "vendor": "ACME", "none": "None", "row": {"a": 1, "b": None}, "rows": [None, "x"], "n": 0}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from airflow_skyvern.client import api, browser_api, credential_api, schedule_api, task_api, workflow_api
@@ -98,6 +99,14 @@ def test_a_workflow_with_an_idempotency_key_may_be_created_twice() -> None:
     assert keyed.repeatable
     assert not workflow_api.create_workflow({"title": "t"}).repeatable
     assert not workflow_api.update_workflow("wpid_1", {"title": "t"}).repeatable
+
+
+def test_a_creation_waits_for_another_one_with_its_key(skyvern: FakeSkyvern) -> None:
+    words = "Workflow creation with this idempotency key is still in progress."
+    skyvern.next("POST", "/v1/workflows", httpx.Response(409, json={"detail": words}))
+    definition = {"title": "t", "workflow_definition": {"parameters": [], "blocks": []}}
+    assert SkyvernHook().create_workflow(definition, idempotency_key="k").title == "t"
+    assert len(skyvern.sent("POST", "/v1/workflows")) == 2
 
 
 def test_the_headers_of_a_call_are_sent_beside_the_key(skyvern: FakeSkyvern) -> None:

@@ -80,6 +80,11 @@ class Workflow:
         return max(1, len(self.definitions))
 
     @property
+    def status(self) -> str:
+        """Whether a person sees it in the list: not where it is auto_generated."""
+        return str(self.definitions[-1].get("status", "published")) if self.definitions else "published"
+
+    @property
     def all_blocks(self) -> Sequence[Mapping[str, Any]]:
         """The blocks of the workflow, in the order of execution."""
         return self.blocks or [{"label": label, "block_type": "wait"} for label in self.labels]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from airflow_skyvern.testing.fake import views
 from airflow_skyvern.testing.fake.checks import detail, page_of
-from airflow_skyvern.testing.fake.records import ORGANIZATION, Run, Seen, Workflow, stamp
+from airflow_skyvern.testing.fake.records import ORGANIZATION, Run, Seen, Step, Workflow, stamp
 
 NOT_SECRET = {
     "password": ("username", "totp_type", "totp_identifier"),
@@ -76,6 +77,9 @@ class FakeResources:
     idempotency_keys: dict[str, str]
     totp_codes: list[dict[str, Any]]
     uploads: dict[str, tuple[str, bytes]]
+    created_plan: Sequence[Step] = ("running", "completed")
+    created_output: Any = {"pause_output": {"success": True}, "extracted_information": []}  # noqa: RUF012
+    """What the runs of workflows do and return that are created through the API."""
 
     def _id(self, prefix: str) -> str:
         raise NotImplementedError
@@ -96,8 +100,8 @@ class FakeResources:
         made = Workflow(
             workflow_id,
             definition["title"],
-            ("running", "completed"),
-            {"pause_output": {"success": True}, "extracted_information": []},
+            self.created_plan,
+            self.created_output,
             self._tick(),
         )
         made.definitions.append(definition)

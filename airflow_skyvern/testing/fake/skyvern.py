@@ -353,6 +353,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
             made
             for made in reversed(self.workflows.values())
             if search in made.title and not made.deleted
+            if made.status in (seen.query.get("status") or ("published", "draft"))
             if all(_has_tag(made.tags, tag) for tag in tags)
             if not folder or made.workflow_id in inside
         ]

@@ -1,0 +1,154 @@
+"""``@task.skyvern``: a function returns the parameters of a run, and Skyvern carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_skyvern.compat.sdk import DecoratedOperator, context_merge, determine_kwargs, task_decorator_factory
+from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.operators.run_prompt import SkyvernRunPromptOperator
+from airflow_skyvern.operators.run_workflow import SkyvernRunWorkflowOperator
+
+if TYPE_CHECKING:
+    from airflow_skyvern.client.run_request import RunRequest
+    from airflow_skyvern.compat.sdk import Context, TaskDecorator
+    from airflow_skyvern.models import Run
+
+
+def skyvern_task(
+    python_callable: Callable[..., Any] | None = None,
+    *,
+    workflow_id: str | None = None,
+    prompt: str | None = None,
+    multiple_outputs: bool = False,
+    **kwargs: Any,
+) -> TaskDecorator:
+    """
+    Make a task of a function that returns the parameters of a run: ``@task.skyvern``.
+
+    ::
+
+        @task.skyvern(workflow_id="wpid_123", deferrable=True)
+        def invoices(vendor: str):
+            return {"vendor": vendor, "month": "2026-10"}
+
+    The function is called on the worker, with its arguments rendered and with what it names of the task's context,
+    before the run is started or resumed; what it returns is no template. The value of the task is that of the run.
+    All else is as with the operator: :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator` for
+    ``workflow_id``, :class:`~airflow_skyvern.operators.SkyvernRunPromptOperator` for ``prompt``.
+
+    A retry resumes the run of its earlier try whatever the function returns then: a run belongs to the task, and in a
+    mapped one to the arguments that the function is called with.
+
+    :param python_callable: The function; returns a mapping, or None for no parameters.
+    :param workflow_id: The workflow to run. (templated)
+    :param prompt: The prompt to run instead; ``{name}`` is replaced by what the function returns by that name.
+        (templated)
+    :param multiple_outputs: Whether each entry of the run's output becomes an XCom of its own. Default: False,
+        whatever the function's annotation says, which is about the parameters.
+    :param kwargs: The other arguments of that operator, and of any Airflow task.
+    :raises SkyvernConfigError: neither or both of ``workflow_id`` and ``prompt``, or ``parameters``, are given.
+    """
+    if (workflow_id is None) == (prompt is None):
+        raise SkyvernConfigError("@task.skyvern: give either workflow_id or prompt.")
+    if "parameters" in kwargs:
+        raise SkyvernConfigError("@task.skyvern: parameters: the function returns them.")
+    chosen = {"workflow_id": workflow_id} if prompt is None else {"prompt": prompt}
+    return task_decorator_factory(
+        python_callable=python_callable,
+        multiple_outputs=multiple_outputs,
+        decorated_operator_class=_SkyvernDecoratedOperator if prompt is None else _SkyvernPromptDecoratedOperator,
+        **chosen,
+        **kwargs,
+    )
+
+
+class _Decorated(DecoratedOperator, SkyvernRunWorkflowOperator):
+    """What both kinds share: the function, which is called when its parameters are needed, once in a try."""
+
+    custom_operator_name = "@task.skyvern"
+    _called_with: Context | None = None
+    _returned: tuple[Any, ...] = ()
+    """What the function has returned in this try; empty before it was called."""
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if iscoroutinefunction(python_callable):
+            raise SkyvernConfigError(f"@task.skyvern: {python_callable.__name__}: must not be an async function.")
+        super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, **kwargs)
+
+    def execute(self, context: Context) -> Any:
+        """Start the run, publish it, and wait for its end or defer."""
+        self._called_with, self._returned = context, ()
+        return super().execute(context)
+
+    def _given_parameters(self) -> Any:
+        if not self._returned and self._called_with is not None:
+            self._returned = (self._call(self._called_with),)
+        return self._returned[0]
+
+    def _call(self, context: Context) -> Mapping[str, Any] | None:
+        context_merge(context, self.op_kwargs)
+        arguments = determine_kwargs(self.python_callable, self.op_args, context)
+        returned = self.python_callable(*self.op_args, **arguments)
+        if returned is None or isinstance(returned, Mapping):
+            return returned
+        raise SkyvernConfigError(
+            f"@task.skyvern: {self.python_callable.__name__}: must return a mapping of parameters or None, not "
+            f"{type(returned).__name__}."
+        )
+
+    def _request_for_key(self) -> RunRequest:
+        """Build it of what the function is called with: what it returns may hold a time, another in each try."""
+        from airflow_skyvern.client.run_request import RunRequest
+
+        arguments = {"args": list(self.op_args), "kwargs": dict(self.op_kwargs)}
+        return RunRequest(workflow_id=self.custom_operator_name, parameters=_comparable(arguments))
+
+
+class _SkyvernDecoratedOperator(_Decorated):
+    template_fields: Sequence[str] = (
+        *DecoratedOperator.template_fields,
+        *(name for name in SkyvernRunWorkflowOperator.template_fields if name != "parameters"),
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **SkyvernRunWorkflowOperator.template_fields_renderers,
+        **DecoratedOperator.template_fields_renderers,
+    }
+
+    def _parameters_of(self, run: Run) -> Mapping[str, Any] | None:
+        """Return what the run says: after a deferral, the function is not called again."""
+        return (run.run_request or {}).get("parameters")
+
+
+class _SkyvernPromptDecoratedOperator(_Decorated, SkyvernRunPromptOperator):
+    template_fields: Sequence[str] = (
+        *DecoratedOperator.template_fields,
+        *(name for name in SkyvernRunPromptOperator.template_fields if name != "parameters"),
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **SkyvernRunPromptOperator.template_fields_renderers,
+        **DecoratedOperator.template_fields_renderers,
+    }
+
+
+def _comparable(value: Any) -> Any:
+    """Return a value as JSON; of one that has no form there, its type, which is the same in each try."""
+    from airflow_skyvern.client.json_values import json_of
+
+    if isinstance(value, dict):
+        return {str(name): _comparable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_comparable(item) for item in value]
+    try:
+        return json_of(value, "argument")
+    except SkyvernConfigError:
+        return type(value).__qualname__

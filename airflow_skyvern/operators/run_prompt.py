@@ -1,0 +1,221 @@
+"""Run a prompt: what a browser has to do, in words, without a workflow in Skyvern."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.operators.run_workflow import SkyvernRunWorkflowOperator
+from airflow_skyvern.results.contract import TextContract, check_json_schema
+from airflow_skyvern.task.arguments import is_dynamic
+
+if TYPE_CHECKING:
+    from airflow_skyvern.client.run_request import RunRequest
+    from airflow_skyvern.models import Run
+    from airflow_skyvern.results.contract import Contract
+    from airflow_skyvern.results.output import OutputOptions
+    from airflow_skyvern.runs.prompt_workflow import Shape
+    from airflow_skyvern.task.task_try import TaskTry
+
+BLOCK = "task"
+"""The label of the block that runs the prompt, as :mod:`airflow_skyvern.runs.prompt_workflow` has it."""
+
+PROMPT_WORKFLOW = "prompt"
+"""Stands for the workflow until that is found or made."""
+
+OWN_NAMES = frozenset({"prompt", "url", "schema", "values", BLOCK})
+"""What the workflow of prompts calls its own parameters and its block."""
+
+ENGINES = ("skyvern-1.0", "skyvern-3.0", "openai-cua", "anthropic-cua", "ui-tars", "yutori-navigator")
+"""What a block of a workflow can run with. ``skyvern-2.0`` makes a workflow of its own and takes no schema."""
+
+NOT_OF_PROMPTS = ("workflow_id", "output_from", "check_parameters")
+"""Arguments of the operator that runs a workflow of the author's, which mean nothing here."""
+
+
+class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
+    """
+    Do in a browser what a prompt says, and return the data that it asks for.
+
+    Skyvern calls this a task. It is run as a workflow of one block, so it has all that
+    :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator` has, and takes its other arguments. That workflow
+    is made when it is needed, once for all prompts with the same ``engine``, ``error_code_mapping`` and names in
+    ``upload``, and is hidden in Skyvern.
+
+    XCom: as with that operator. ``return_value`` is the extracted data, in the form of ``output_schema``; without
+    one, the answer as a text.
+
+    :param prompt: What to do, and what to return, in words. ``{name}`` is replaced by the value of that name in
+        ``parameters``. (templated)
+    :param url: The page to begin at; ``{name}`` is replaced here, too. Default: the page that
+        ``browser_session_id`` is at, or an empty one. (templated)
+    :param output_schema: What the data has to look like: a pydantic model class (or ``list[Model]``), a JSON Schema
+        as a mapping, or the path of a JSON Schema file beside the DAG. It is sent with the prompt, and the data is
+        checked against it: what does not fit fails the task without a retry, or with one and a new run, if
+        ``rerun_on_invalid_output=True``. Default: a text.
+    :param parameters: Values for ``{name}`` in prompt and URL. The browser's model gets them, too, apart from the
+        prompt. (templated)
+    :param max_steps: Steps of the browser after which the run fails. Default: Skyvern's. (templated)
+    :param engine: Skyvern's name of the engine that runs the prompt: ``skyvern-1.0``, ``skyvern-3.0``,
+        ``openai-cua``, ``anthropic-cua``, ``ui-tars``, ``yutori-navigator``. Default: Skyvern's. (templated)
+    :param error_code_mapping: Codes of errors → when to report them, in words: ``{"BAD_LOGIN": "the password is
+        refused"}``. A run that ends badly has them in its ``errors``. (templated)
+    :param upload: Files to send for the run: a name for the model → absolute path or address. (templated)
+    :raises SkyvernConfigError: an argument is wrong, or is one of a workflow; when the DAG is parsed if it can be
+        known then.
+    """
+
+    template_fields: Sequence[str] = (
+        *(name for name in SkyvernRunWorkflowOperator.template_fields if name != "workflow_id"),
+        "prompt",
+        "url",
+        "engine",
+        "error_code_mapping",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **SkyvernRunWorkflowOperator.template_fields_renderers,
+        "prompt": "md",
+        "error_code_mapping": "json",
+    }
+
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        url: str | None = None,
+        output_schema: type[Any] | Mapping[str, Any] | str | None = None,
+        max_steps: int | str | None = None,
+        engine: str | None = None,
+        error_code_mapping: Mapping[str, str] | str | None = None,
+        run_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        task_id = kwargs.get("task_id", "")
+        if unusable := sorted(set(NOT_OF_PROMPTS) & set(kwargs)):
+            raise SkyvernConfigError(
+                f"Task {task_id!r}: {', '.join(unusable)}: belongs to SkyvernRunWorkflowOperator. A prompt has no "
+                "workflow of yours, and its value is the data that it extracts."
+            )
+        super().__init__(
+            workflow_id=PROMPT_WORKFLOW,
+            check_parameters=False,
+            output_from=BLOCK,
+            output_schema=output_schema,
+            run_options=_with_max_steps(task_id, run_options, max_steps),
+            **kwargs,
+        )
+        self.prompt = prompt
+        self.url = url
+        self.engine = engine
+        self.error_code_mapping = error_code_mapping
+        check_json_schema(self.task_id, output_schema)
+        try:
+            self._check()
+        except SkyvernConfigError as error:
+            raise SkyvernConfigError(f"Task {self.task_id!r}: {error}") from None
+
+    def _check(self) -> None:
+        _check_text("prompt", self.prompt, required=True)
+        _check_text("url", self.url)
+        if not is_dynamic(self.engine) and self.engine not in (None, "", *ENGINES):
+            raise SkyvernConfigError(f"engine: {self.engine!r} cannot run a prompt here; use {', '.join(ENGINES)}.")
+        _check_codes(self.error_code_mapping)
+        if taken := sorted(OWN_NAMES & set(self.upload or {})):
+            raise SkyvernConfigError(f"upload.{taken[0]}: the prompt itself uses this name; choose another one.")
+
+    def _shape(self) -> Shape:
+        from airflow_skyvern.client.run_request import decoded
+        from airflow_skyvern.runs.prompt_workflow import Shape
+
+        codes = decoded("error_code_mapping", self.error_code_mapping) or {}
+        return Shape(self.engine or None, bool(self.url), codes, tuple(sorted(self.upload or {})))
+
+    @cached_property
+    def _output_options(self) -> OutputOptions:
+        from airflow_skyvern.results.output import OutputOptions
+
+        options = OutputOptions.of(self)
+        return options if options.contract else replace(options, contract=TextContract())
+
+    def _request(self) -> RunRequest:
+        """Build the request; its workflow is known right before the start only, and is no part of its key."""
+        from airflow_skyvern.runs.prompt_workflow import parameters_of
+
+        self._check()
+        request = super()._request()
+        given, names = request.parameters or {}, frozenset(self.upload or {})
+        parameters = parameters_of(
+            self.prompt,
+            self.url or None,
+            values={name: value for name, value in given.items() if name not in names},
+            uploads={name: value for name, value in given.items() if name in names},
+            schema=self._contract.json_schema(),
+        )
+        return request.model_copy(update={"workflow_id": PROMPT_WORKFLOW, "parameters": parameters})
+
+    @property
+    def _contract(self) -> Contract:
+        return self._output_options.contract or TextContract()
+
+    def _with_uploads(self, task_try: TaskTry, request: RunRequest) -> RunRequest:
+        """Find the workflow, or make it; only a try that starts a run does, right before the start."""
+        from airflow_skyvern.runs.prompt_workflow import find_or_create
+
+        self.workflow_id = find_or_create(self.hook.send, self._shape())
+        self._active_run.stop_if_killed()
+        return super()._with_uploads(task_try, request.model_copy(update={"workflow_id": self.workflow_id}))
+
+    def _parameters_of(self, run: Run) -> Mapping[str, Any]:
+        """Return prompt, URL and values; the schema says nothing about the run."""
+        from airflow_skyvern.runs.prompt_workflow import given_to
+
+        return given_to(run)
+
+    def _learn_workflow(self, run: Run) -> None:
+        """Note the workflow of a run that another process, or an earlier try, has started."""
+        self.workflow_id = str((run.run_request or {}).get("workflow_id") or self.workflow_id)
+
+    def _result(self, task_try: TaskTry, run: Run) -> Any:
+        self._learn_workflow(run)
+        return super()._result(task_try, run)
+
+    def _ask(self, task_try: TaskTry, run_id: str, deadline: float) -> NoReturn:
+        self._learn_workflow(self.hook.fetch_run(run_id))
+        super()._ask(task_try, run_id, deadline)
+
+    def _replacement_of(self, run: Run) -> Run | None:
+        """Return None: Skyvern starts another run in the place of a failed one only with another credential."""
+        return None
+
+
+def _with_max_steps(task_id: str, run_options: Any, max_steps: int | str | None) -> Any:
+    """
+    Put ``max_steps`` among the options, where it is sent and rendered with them.
+
+    :raises SkyvernConfigError: the options are a template as a whole.
+    """
+    if max_steps is None:
+        return run_options
+    if run_options is not None and not isinstance(run_options, Mapping):
+        raise SkyvernConfigError(f"Task {task_id!r}: max_steps: run_options is a template; put max_steps in there.")
+    return {**(run_options or {}), "max_steps": max_steps}
+
+
+def _check_text(name: str, value: Any, *, required: bool = False) -> None:
+    if is_dynamic(value) or (value is None and not required):
+        return
+    if not isinstance(value, str) or (required and not value.strip()):
+        raise SkyvernConfigError(f"{name}: must be a text{', and not empty' if required else ''}.")
+
+
+def _check_codes(codes: Any) -> None:
+    if codes is None or is_dynamic(codes):
+        return
+    from airflow_skyvern.client.run_request import decoded
+
+    known = decoded("error_code_mapping", codes)
+    if not (isinstance(known, Mapping) and all(isinstance(text, str) for pair in known.items() for text in pair)):
+        raise SkyvernConfigError("error_code_mapping: must map codes to when to report them, all of them texts.")
