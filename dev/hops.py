@@ -30,7 +30,7 @@ from uuid import UUID
 import httpx
 
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
-from dev.serving import serve_in_thread
+from airflow_skyvern.testing.serving import serve_in_thread
 
 PACKAGE = f"{Path(__file__).parents[1] / 'airflow_skyvern'}{os.sep}"
 

@@ -23,8 +23,8 @@ from airflow_skyvern.client import api, workflow_api
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernNotFoundError
 
 if TYPE_CHECKING:
+    from airflow_skyvern.client.session import Send
     from airflow_skyvern.models import Run, Workflow
-    from airflow_skyvern.runs.lookup import Send
 
 LABEL = "task"
 """

@@ -185,8 +185,8 @@ class Approvals:
 
     def _note_too_late(self, request: Request, answer: Answer) -> None:
         """Note who was faster: a person in Skyvern, unless the run has ended badly meanwhile."""
+        from airflow_skyvern.client.session import fetch_run
         from airflow_skyvern.runs.approval import asking
-        from airflow_skyvern.runs.lookup import fetch_run
 
         self._log.warning(
             "Skyvern run %s: the answer of %s (%s) came too late: the run does not wait for it any more",

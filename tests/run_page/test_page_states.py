@@ -32,9 +32,9 @@ from sqlalchemy import select
 from airflow_skyvern.runs.key import READABLE_TAGS
 from airflow_skyvern.testing.fake.records import Media
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.loopback import Loopback
 from dev.browser.chromium import LOOPBACK_ONLY, require_chromium
 from dev.process import wait_until
-from tests.support.loopback import Loopback
 from tests.support.ui_rig import CONN, DAG, RUN, TASK, Ui, add_earlier_try, add_task, create_database, empty_database
 from tests.support.ui_rig import write_log as _write_log
 

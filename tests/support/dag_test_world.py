@@ -163,7 +163,7 @@ def prompted(fake: FakeSkyvern) -> Any:
         )
 
         @task
-        def read(text: str) -> None:
+        def read(text: Any) -> None:
             assert text == "Two."
 
         read(answer.output)
@@ -178,7 +178,6 @@ def function(fake: FakeSkyvern) -> Any:
         decorated: Any = task.skyvern
         workflow = fake.workflow(parameters={"vendor": "string"}, output={"sum": 3})
 
-        @decorated(workflow_id=workflow, multiple_outputs=True, deferrable=True, poll_interval=0.05)
         def run(vendor: str) -> dict[str, str]:
             return {"vendor": f"{vendor} {{{{ broken"}
 
@@ -186,8 +185,9 @@ def function(fake: FakeSkyvern) -> Any:
         def read(total: int) -> None:
             assert total == 3
 
-        read(run.override(task_id="one")("C")["sum"])
-        run.expand(vendor=["A"])
+        made = decorated(workflow_id=workflow, multiple_outputs=True, deferrable=True, poll_interval=0.05)(run)
+        read(made.override(task_id="one")("C")["sum"])
+        made.expand(vendor=["A"])
     return dag
 
 

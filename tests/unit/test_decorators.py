@@ -28,7 +28,8 @@ NOW = itertools.count()
 def operator_of(function: Callable[..., Any], *args: Any, op: Any = None, **options: Any) -> Any:
     """Return the operator of a decorated function that was called with these arguments."""
     with DAG("d", schedule=None):
-        return skyvern_task(**QUICK, **options)(function)(*args, **(op or {})).operator
+        made: Any = skyvern_task(**QUICK, **options)(function)(*args, **(op or {}))
+    return made.operator
 
 
 def attempt(number: int, map_index: int = -1, task_id: str = "t") -> FakeTaskInstance:
