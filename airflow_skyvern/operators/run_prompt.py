@@ -46,7 +46,7 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
     ``upload``, and is hidden in Skyvern.
 
     XCom: as with that operator. ``return_value`` is the extracted data, in the form of ``output_schema``; without
-    one, the answer as a text.
+    one, the answer as a text, or None.
 
     :param prompt: What to do, and what to return, in words. ``{name}`` is replaced by the value of that name in
         ``parameters``. (templated)

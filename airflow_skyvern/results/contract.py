@@ -274,9 +274,9 @@ class TextContract:
         return {"type": "object", "properties": {"answer": answer}, "required": ["answer"]}
 
     def validated(self, value: Any) -> Any:
-        """Return the text."""
+        """Return the text, or None where there is nothing to say, as after a download."""
         text = value.get("answer") if isinstance(value, Mapping) else value
-        if not isinstance(text, str):
+        if text is not None and not isinstance(text, str):
             raise Misfit(iter([("", "it holds no text")]))
         return text
 

@@ -140,8 +140,15 @@ def test_data_that_does_not_fit_fails_without_a_retry(skyvern: FakeSkyvern, data
         run_task(lambda: make(output_schema=list[Invoice]))
 
 
-def test_a_model_that_answers_no_text_fails(skyvern: FakeSkyvern) -> None:
-    skyvern.created_output = extracted(None)
+@pytest.mark.parametrize("data", [None, {"answer": None}, {}])
+def test_a_prompt_that_has_nothing_to_answer_succeeds(skyvern: FakeSkyvern, data: Any) -> None:
+    skyvern.created_output = extracted(data)
+    assert run_task(make) is None
+
+
+@pytest.mark.parametrize("data", [{"answer": 5}, [1]])
+def test_a_model_that_answers_no_text_fails(skyvern: FakeSkyvern, data: Any) -> None:
+    skyvern.created_output = extracted(data)
     with pytest.raises(AirflowFailException, match="holds no text"):
         run_task(make)
 
