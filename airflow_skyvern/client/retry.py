@@ -219,7 +219,7 @@ def poll_until(
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_result(lambda result: not is_done(result)),
         stop=stop,
-        wait=tenacity.wait_fixed(interval),
+        wait=tenacity.wait_fixed(PACE * interval),
         sleep=sleep,
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
     )

@@ -37,7 +37,6 @@ SHORT = {
     "airflow_skyvern.operators.lifecycle.RunLifecycle.confirmation": 0.1,
     "airflow_skyvern.operators.lifecycle.RunLifecycle.trigger_failed_wait": 0.1,
     "airflow_skyvern.polling.session.PollSession.connect_patience": 0.0,
-    "airflow_skyvern.runs.lookup.RETRY_INTERVAL": 0.05,
     "airflow_skyvern.runs.submission.RETRY_INTERVAL": 0.05,
     "airflow_skyvern.sensors.SkyvernRunSensor.confirmation": 0.1,
     "airflow_skyvern.triggers.SkyvernRunTrigger.first_poll_delay": 0.0,
