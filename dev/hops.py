@@ -33,6 +33,7 @@ from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from airflow_skyvern.testing.serving import serve_in_thread
 
 PACKAGE = f"{Path(__file__).parents[1] / 'airflow_skyvern'}{os.sep}"
+STAND_IN = f"{PACKAGE}testing{os.sep}"
 
 WITHOUT_NAME = frozenset({"<lambda>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
 """Code within a function; which of it is code of its own differs between Pythons."""
@@ -93,7 +94,7 @@ def _callers(frame: FrameType) -> Iterator[FrameType]:
 
 
 def _is_ours(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(PACKAGE)
+    return frame.f_code.co_filename.startswith(PACKAGE) and not frame.f_code.co_filename.startswith(STAND_IN)
 
 
 def _module(frame: FrameType) -> str:

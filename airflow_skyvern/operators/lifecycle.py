@@ -450,8 +450,12 @@ class RunLifecycle(ChecksArguments):
     def _request(self) -> RunRequest:
         """Build the request from the rendered arguments."""
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS} | {"parameters": self._given_parameters()}
-        request = checked_request(fields, self.run_options, durable=self.durable)
+        request = checked_request(fields, self._rarer_options(), durable=self.durable)
         return self._uploads.announced_in(request) if self.upload else request
+
+    def _rarer_options(self) -> Any:
+        """Return what ``run_options`` has, rendered."""
+        return self.run_options
 
     @property
     def _uploads(self) -> Uploads:

@@ -72,6 +72,7 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
         *(name for name in SkyvernRunWorkflowOperator.template_fields if name != "workflow_id"),
         "prompt",
         "url",
+        "max_steps",
         "engine",
         "error_code_mapping",
     )
@@ -107,6 +108,8 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
             run_options=_with_max_steps(task_id, run_options, max_steps),
             **kwargs,
         )
+        self.run_options = run_options
+        self.max_steps = max_steps
         self.prompt = prompt
         self.url = url
         self.engine = engine
@@ -125,6 +128,10 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
         _check_codes(self.error_code_mapping)
         if taken := sorted(OWN_NAMES & set(self.upload or {})):
             raise SkyvernConfigError(f"upload.{taken[0]}: the prompt itself uses this name; choose another one.")
+
+    def _rarer_options(self) -> Any:
+        """Return them with ``max_steps`` among them."""
+        return _with_max_steps(self.task_id, self.run_options, self.max_steps)
 
     def _shape(self) -> Shape:
         from airflow_skyvern.client.run_request import decoded
@@ -193,7 +200,7 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
 
 def _with_max_steps(task_id: str, run_options: Any, max_steps: int | str | None) -> Any:
     """
-    Put ``max_steps`` among the options, where it is sent and rendered with them.
+    Put ``max_steps`` among the options, where it is sent with them.
 
     :raises SkyvernConfigError: the options are a template as a whole.
     """

@@ -29,6 +29,8 @@ class ScriptedFake(FakeSkyvern):
         self.away_for = 0
         self.answers_as_scripted: set[str] = set()
         """Details of refusals that belong to what the test has scripted."""
+        self.prompts: tuple[HowItEnds, ...] = ()
+        """How the runs of prompts end; the provider itself creates their workflow."""
         self._gone: set[str] = set()
         self._endings: dict[str, tuple[HowItEnds, ...]] = {}
         self._begun: dict[str, int] = {}
@@ -81,7 +83,12 @@ class ScriptedFake(FakeSkyvern):
         return answer
 
     def _start(self, workflow: Workflow, parameters: dict[str, Any], body: dict[str, Any]) -> Run:
-        endings, begun = self._endings.get(workflow.workflow_id, ()), self._begun.get(workflow.workflow_id, 0)
+        endings = self._endings.setdefault(workflow.workflow_id, self.prompts)
+        begun = self._begun.get(workflow.workflow_id, 0)
+        if not endings:
+            left = "the test does not say how prompts end: skyvern.prompts(output=…) does"
+            self.unforeseen.append(left)
+            raise detail(404, f"Workflow not found. workflow_permanent_id={workflow.workflow_id}")
         if begun and begun >= len(endings) > 1:
             left = f"the test has {len(endings)} runs of {workflow.workflow_id}, and this is one more"
             self.unforeseen.append(left)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern.testing.endings import Ending, completed
+from airflow_skyvern.testing.endings import Ending, completed, extracted
 from airflow_skyvern.testing.fake.records import Run, Seen, Workflow
 from airflow_skyvern.testing.scripted_fake import ScriptedFake
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import Scripted
     from airflow_skyvern.testing.guard import Guard
     from airflow_skyvern.testing.scripted_fake import HowItEnds
+
+BLOCK = "task_output"
+"""The output of the one block of the workflow that runs prompts."""
 
 LONG_AGO = datetime(2026, 11, 22, 20, tzinfo=timezone.utc)
 
@@ -116,6 +120,17 @@ class Skyvern:
             runs or [completed(output, files)],
         )
 
+    def prompts(self, *runs: HowItEnds, output: Any = None, files: Mapping[str, bytes] | None = None) -> None:
+        """
+        Say how the runs of prompts end, whatever they ask for.
+
+        :param runs: As for a workflow; the output of ``completed(…)`` is the data that is extracted. A function gets
+            the parameters of the run, ``prompt`` and ``url`` among them.
+        :param output: The data that is extracted: what the task returns.
+        :param files: See :func:`~airflow_skyvern.testing.endings.completed`.
+        """
+        self.fake.prompts = tuple(_of_prompt(ending) for ending in runs or [completed(output, files)])
+
     def run(self, run_id: str, ending: Ending | None = None, *, workflow_id: str = "wpid_of_another") -> None:
         """
         Add a run that something else has started, for a sensor or a hook to find.
@@ -194,3 +209,14 @@ class Skyvern:
         ]
         if problems:
             raise AssertionError("\n".join(["Skyvern, as the test has it:", *problems]))
+
+
+def _of_prompt(ending: HowItEnds) -> HowItEnds:
+    """Put the data where the one block of the workflow has it."""
+    if not isinstance(ending, Ending):
+        return lambda parameters: _with_data(ending(parameters))
+    return _with_data(ending)
+
+
+def _with_data(ending: Ending) -> Ending:
+    return ending if ending.output is None else replace(ending, output={BLOCK: extracted(ending.output)})

@@ -164,6 +164,31 @@ def test_handle_a_failed_run(skyvern: Skyvern, dag_of: DagOf) -> None:
     }
 
 
+def test_prompt_to_rows(skyvern: Skyvern, dag_of: DagOf) -> None:
+    invoices = [
+        {"invoice": "4711", "customer": "ACME", "amount": 12.5},
+        {"invoice": "2", "customer": "B", "amount": 1},
+    ]
+    skyvern.prompts(output=invoices)
+    run = dag_of(EXAMPLES / "prompt_to_rows.py").test()
+    assert value(run, "total") == 13.5
+    (started,) = skyvern.started()
+    assert started.parameters["url"] == "https://portal.example.com/invoices"
+
+
+def test_data_of_a_prompt_that_does_not_fit_fails_the_task(skyvern: Skyvern, dag_of: DagOf) -> None:
+    skyvern.prompts(lambda parameters: completed([{"invoice": parameters["prompt"]}]))
+    run = dag_of(EXAMPLES / "prompt_to_rows.py").test()
+    assert states(run)["invoices"] == {"failed"}
+
+
+def test_function_per_vendor(skyvern: Skyvern, dag_of: DagOf) -> None:
+    skyvern.workflow("wpid_123", output={"invoices": 3})
+    run = dag_of(EXAMPLES / "function_per_vendor.py").test()
+    assert run.state == "success"
+    assert {started.parameters["vendor"] for started in skyvern.started()} == {"ACME", "Globex", "Initech"}
+
+
 @pytest.mark.parametrize("name", ["watch_finished_runs.py", "one_dag_run_per_webhook.py"])
 def test_an_example_that_finished_runs_start(skyvern: Skyvern, dag_of: DagOf, name: str) -> None:
     run = dag_of(EXAMPLES / name).test()

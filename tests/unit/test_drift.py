@@ -26,8 +26,8 @@ DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
 
 PACKAGE = ROOT / "airflow_skyvern"
 
-MOST_MODULES, MOST_MOVES = 52, 430
-"""Of a deferred run, with a margin: it enters 50, and moves 412 times between them."""
+MOST_MODULES, MOST_MOVES = 53, 485
+"""Of a deferred run, with a margin: it enters 51, and moves 465 times between them."""
 
 HARMLESS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.With)
 
@@ -182,7 +182,7 @@ def test_the_map_of_the_architecture_names_each_module() -> None:
     rooms = re.findall(r"^    (\S.*(?:\n {8,}.*)*)", tree, re.MULTILINE)
     named = set()
     for room in rooms:
-        packages = re.findall(r"\b(\w+)/", room)
+        packages = [path.replace("/", ".") for path in re.findall(r"\b([\w/]+)/", room)]
         words = set(re.findall(r"\w+", room))
         named |= {f"{package}.{word}" for package in packages for word in words} | words
     assert sorted(MODULES - named) == []

@@ -18,7 +18,11 @@ from airflow_skyvern.assets import runs_uri, skyvern_runs
 from airflow_skyvern.compat import is_airflow_3
 from airflow_skyvern.compat.sdk import DAG, BaseOperator, BaseSensorOperator
 from airflow_skyvern.exceptions import SkyvernConfigError
-from airflow_skyvern.operators import SkyvernDownloadFilesOperator, SkyvernRunWorkflowOperator
+from airflow_skyvern.operators import (
+    SkyvernDownloadFilesOperator,
+    SkyvernRunPromptOperator,
+    SkyvernRunWorkflowOperator,
+)
 from airflow_skyvern.sensors import SkyvernRunSensor
 
 TASKS: list[type[BaseOperator]] = [
@@ -30,6 +34,7 @@ TASKS: list[type[BaseOperator]] = [
 
 NEEDED: dict[type, dict[str, Any]] = {
     SkyvernRunWorkflowOperator: {"workflow_id": "wpid_1", "files_to": "/f", "output_to": "/o.json", "upload": {}},
+    SkyvernRunPromptOperator: {"prompt": "p", "files_to": "/f", "output_to": "/o.json", "upload": {}},
     SkyvernDownloadFilesOperator: {"run_id": "wr_1", "files_to": "/f"},
     SkyvernRunSensor: {"run_id": "wr_1", "files_to": "/f", "output_to": "/o.json"},
 }
@@ -106,11 +111,12 @@ def test_an_argument_is_templated_or_refuses_a_late_value_by_its_name(
         return kind(task_id=f"d{id(value)}", default_args={name: value}, **given)
 
     for what, value in late.items():
-        values = [value, [value], {"x": [value]}] if name not in kind.template_fields else [value]
+        rendered = name in kind.template_fields
+        values = [value] if rendered else [value, [value], {"x": [value]}]
         for make in (made, partial, defaults):
             for given in values:
                 complaint = tried(make, name, given)
-                if name in kind.template_fields:
+                if rendered:
                     assert complaint is None, (what, make.__name__)
                 else:
                     assert complaint is not None, (what, make.__name__, given)
