@@ -41,7 +41,7 @@ def locations() -> list[str]:
 
 LEFT_OUT = {
     "SkyvernScheduleGuard": "belongs to a schedule in Skyvern: tests/system/test_schedules.py exports and runs one",
-    "s3://": "needs an object store: tests/unit/test_uploads.py and test_stores.py do without",
+    "s3://": "needs an object store: tests/unit/operators/test_uploads.py and test_stores.py do without",
 }
 
 

@@ -395,7 +395,7 @@ OF_REAL_SERVERS_ONLY = {
     *("get_run_tag_history", "get_workflow_tag_history", "reset_browser_profile"),
     *(name for module in (browser_api, task_api) for name in vars(module)),
 }
-"""What the fake does not know; tests/unit/test_resource_apis.py says what is sent, tests/contract what comes back."""
+"""What the fake does not know: client/test_resource_apis.py says what is sent, tests/contract what comes back."""
 
 OF_WAITS = (
     "get_run_snapshot",

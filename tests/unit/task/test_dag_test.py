@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RUNS = {"ordinary": 1, "deferred": 1, "mapped": 3, "subclass": 1, "prompted": 1, "function": 2}
 
 pytestmark = pytest.mark.slow

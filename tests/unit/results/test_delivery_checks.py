@@ -114,7 +114,7 @@ def test_the_id_of_the_run_stands_in_folders_and_names(skyvern: FakeSkyvern, tmp
 
 
 def test_the_table_in_the_documentation_is_the_one_that_the_code_uses() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "files.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "files.md").read_text()
     for kind in KINDS:
         schemes = ", ".join(f"`{scheme}://`" for scheme in kind.schemes)
         row = f"| {kind.name} ({schemes}) | {kind.whole} | {kind.create_only} | {kind.proven_with or 'unproven'} |"

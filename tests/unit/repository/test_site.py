@@ -15,7 +15,7 @@ from dev.site.diagrams import BLOCK, IMAGES, image_of
 from dev.site.hook_methods import hook_methods
 from dev.site.messages import GAP, messages, table, texts
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAV = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
 REFERENCE = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
 

@@ -16,7 +16,7 @@ if airflow.__version__.startswith("2."):
 
 from airflow_skyvern.compat import dag_bag
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 PARSE = """
 import json, os, sys

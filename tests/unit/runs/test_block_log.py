@@ -21,7 +21,7 @@ from tests.support.log_lines import LogLines
 from tests.support.polling import PollerRig
 from tests.support.tasks import deferral, first_event, rebuilt, run_task
 from tests.support.virtual_time import run_virtually
-from tests.unit.test_poller import play
+from tests.unit.polling.test_poller import play
 
 if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern

@@ -21,7 +21,7 @@ from airflow_skyvern.provider_info import get_provider_info
 from dev.airflow_2 import HOMES, for_airflow_2, runs_on_airflow_2
 from tests.support.snippets import AIRFLOW_2, BLOCKS, DOCUMENTS, as_this_airflow_has_it, why_not_here
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
 
 PACKAGE = ROOT / "airflow_skyvern"

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_skyvern.client.run_request import RunOptions
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GUIDE = Path("docs/guide.md")
 OPERATOR = Path("airflow_skyvern/operators/run_workflow.py")
 DEVELOPMENT = (ROOT / "docs" / "development.md").read_text()

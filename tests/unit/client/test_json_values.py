@@ -126,7 +126,7 @@ def test_what_is_json_already_stays_what_it_is(value: Any) -> None:
 
 
 OTHER_HASHES = """
-from tests.unit.test_json_values import key_of_sets
+from tests.unit.client.test_json_values import key_of_sets
 print(key_of_sets())
 """
 
@@ -141,7 +141,7 @@ def key_of_sets() -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", ["1", "2", "3"])
 def test_the_key_of_a_run_is_the_same_in_every_process(seed: str) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": str(root), "PATH": ""}
     done = subprocess.run(
         [sys.executable, "-c", OTHER_HASHES], cwd=root, env=environment, capture_output=True, text=True, check=True

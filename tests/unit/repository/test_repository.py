@@ -15,7 +15,7 @@ import yaml
 
 from dev.release import PENDING, problems_of, publish
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MAKEFILE = (ROOT / "Makefile").read_text()
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -124,7 +124,7 @@ def test_until_then_no_reader_meets_an_address_or_a_placeholder() -> None:
 def test_no_other_file_has_the_addresses_of_the_project() -> None:
     address = "github.com/OWNER/airflow-provider-skyvern"
     found = subprocess.run(["git", "grep", "-l", address], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert set(found.stdout.split()) <= {"pyproject.toml", "tests/unit/test_repository.py"}
+    assert set(found.stdout.split()) <= {"pyproject.toml", "tests/unit/repository/test_repository.py"}
 
 
 def wheel(

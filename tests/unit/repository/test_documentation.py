@@ -11,7 +11,7 @@ import pytest
 
 from airflow_skyvern.documentation import documentation
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CALL = re.compile(r'\bdocumentation\(\s*"([\w-]+)",\s*"([^"]+)"\s*\)')
 CALLS = [call for path in (ROOT / "airflow_skyvern").rglob("*.py") for call in CALL.findall(path.read_text())]
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.layers import RANK, WITHOUT_AIRFLOW
 
-PACKAGE = Path(__file__).parents[2] / "airflow_skyvern"
+PACKAGE = Path(__file__).parents[3] / "airflow_skyvern"
 
 MODULES = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in sorted(PACKAGE.rglob("*.py"))}
 

@@ -18,7 +18,7 @@ import pytest
 from airflow_skyvern.testing.serving import serve_in_thread
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from airflow_skyvern.testing.serving import serve_in_thread
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PIECE = Random(7).randbytes(2**20 + 1)
 """What files are made of; its length is no multiple of any buffer."""
 
