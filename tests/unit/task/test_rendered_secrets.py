@@ -14,7 +14,7 @@ from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.results.masking import OutputMasker
 from tests.support.tasks import FakeTaskInstance, context_of
 
-SECRET = "s3cr3t-W4rd"
+SECRET = "zebra-passphrase-7"
 
 
 def shown(task: Any) -> str:
