@@ -235,7 +235,7 @@ def test_what_nobody_has_made_is_an_empty_list(real: Side, call: Call[Any]) -> N
 def test_each_endpoint_that_skyvern_describes_has_a_method_or_a_reason(real: Side) -> None:
     described = {
         f"{method.upper()} {re.sub(r'{[^}]*}', '{}', path)}"
-        for path, methods in real.http.get("/openapi.json").json()["paths"].items()
+        for path, methods in real.http.get("/openapi.json", timeout=120).json()["paths"].items()  # takes it seconds
         for method in methods
     }
     assert len(described) >= 90
