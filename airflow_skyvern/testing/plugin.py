@@ -153,12 +153,16 @@ def _end_what_never_ends(monkeypatch: pytest.MonkeyPatch, fake: ScriptedFake) ->
         known = original(task, *args)
         return min(known, time.time() + ENDLESS) if fake.may_be_endless(task.workflow_id) else known
 
-    def before_start(task: RunLifecycle, _: Any) -> None:
-        task.lost_start_timeout = min(task.lost_start_timeout, LOST_START)
+    of_starts, of_waits = RunLifecycle.pre_execute, SkyvernRunSensor.pre_execute
 
-    def before_wait(task: SkyvernRunSensor, _: Any) -> None:
+    def before_start(task: RunLifecycle, context: Any) -> None:
+        task.lost_start_timeout = min(task.lost_start_timeout, LOST_START)
+        of_starts(task, context)
+
+    def before_wait(task: SkyvernRunSensor, context: Any) -> None:
         if fake.is_endless(task.run_id):
             task.timeout = ENDLESS
+        of_waits(task, context)
 
     monkeypatch.setattr(RunLifecycle, "_deadline", deadline)
     monkeypatch.setattr(RunLifecycle, "pre_execute", before_start)
