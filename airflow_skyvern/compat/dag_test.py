@@ -7,13 +7,11 @@ import shutil
 import sqlite3
 from contextlib import closing, suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from airflow_skyvern.compat import dag_bag, is_airflow_3
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 BUNDLE = "dags-folder"
@@ -87,4 +85,5 @@ def store_dag(dag: Any, empty_folder: Path) -> None:
         with suppress(ImportError, AttributeError):
             import_module(f"airflow.{package}.dagbag").sync_bag_to_db(bag, BUNDLE, None)
             return
-    bag.sync_to_db(BUNDLE, None)  # 3.0
+    dag.relative_fileloc = dag.relative_fileloc or Path(dag.fileloc).name  # 3.0, where a DAG bag sets it
+    bag.sync_to_db(BUNDLE, None)
