@@ -22,7 +22,8 @@ AIRFLOW ?= 3.3
 VENV := $(if $(filter stores,$(SUITE)),.venvs/stores,.venvs/airflow-$(AIRFLOW)$(OTHER))
 
 # What pytest runs for SUITE=. A new suite is a line here, and one in .ci/run or dev/release_check.py.
-suite_unit := -q -n $(WORKERS) tests/unit tests/kit
+# The kit is for pytest in an author's own environment: tried on 2.11, 3.1 and 3.3 (docs/testing.md).
+suite_unit := -q -n $(WORKERS) tests/unit $(if $(CORE)$(filter lowest,$(AIRFLOW)),,tests/kit)
 suite_installs := -v -n 2 --dist loadgroup tests/installs
 suite_site := -v -rP tests/site
 suite_snippets := -v -m snippets tests/system
