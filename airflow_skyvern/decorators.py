@@ -85,6 +85,11 @@ class _Decorated(DecoratedOperator, SkyvernRunWorkflowOperator):
             raise SkyvernConfigError(f"@task.skyvern: {python_callable.__name__}: must not be an async function.")
         super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, **kwargs)
 
+    @staticmethod
+    def xcom_push(context: Any, key: str, value: Any, *_: Any) -> None:
+        """Push an XCom; 3.0 calls this method for the outputs, and its own operators have none."""
+        context["ti"].xcom_push(key=key, value=value)
+
     def execute(self, context: Context) -> Any:
         """Start the run, publish it, and wait for its end or defer."""
         self._called_with, self._returned = context, ()
