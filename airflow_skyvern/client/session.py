@@ -114,7 +114,7 @@ class Kept(Generic[T]):
     """
 
     def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
-        self._connect = read
+        self._read = read
         self._reading = asyncio.Lock()
         self._kept: T | None = None
         self.read_at = -math.inf
@@ -123,7 +123,7 @@ class Kept(Generic[T]):
         """Return the value, which was read so many seconds ago at the most."""
         async with self._reading:
             if self._kept is None or time.monotonic() - self.read_at > max_age:
-                self._kept = await self._connect()
+                self._kept = await self._read()
                 self.read_at = time.monotonic()
             return self._kept
 

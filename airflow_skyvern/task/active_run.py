@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.hooks import SkyvernHook
 
 ENDS_THE_TASK = (AirflowFailException, AirflowSkipException, SkyvernTaskEnded)
-"""The errors after which no other try comes."""
+"""The errors after which no other try takes the run of this one."""
 
 LONGEST_SLEEP = 1.0
 """Seconds between two checks whether the task was killed."""

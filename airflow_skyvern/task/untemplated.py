@@ -62,16 +62,17 @@ class ChecksArguments(BaseOperator):
             rendered = super().render_template(content, context, environment, seen_oids)
             return rendered.value if isinstance(rendered, Absent) else rendered
         names = [name for name in self.template_fields if getattr(self, name, None) is content]
-        resumes = compat.is_executed(context) and TaskTry(context).is_resumed
+        is_executed = compat.is_executed(context)  # and not rendered for a page of Airflow
+        resumes = is_executed and TaskTry(context).is_resumed
         refuses = not (resumes and {*names} <= {*self.fields_of_start})
         template = self._template_of(content, seen_oids or ())
         rendered = self.render_template(template, context, guarded(environment, refuses=refuses), seen_oids)
         if absent := absent_in(" and ".join(names) or "a template", rendered):
             message = f"Task {self.task_id!r}: {', '.join(absent)}: {ADVICE}"
-            if compat.is_executed(context) and not resumes:
+            if is_executed and not resumes:
                 raise AirflowFailException(message)
             raise SkyvernConfigError(message)
-        if compat.is_executed(context):
+        if is_executed:
             for secret in {*secrets_in(rendered)}:
                 if len(secret) >= SHORTEST_SECRET:
                     compat.mask_secret(secret)
