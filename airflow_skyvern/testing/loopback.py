@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from airflow_skyvern.testing.serving import serve_in_thread
+from airflow_skyvern.testing.serving import LoopbackServer
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 
@@ -48,21 +46,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-class Loopback(ThreadingHTTPServer):
-    """Serves whichever fake it holds, on a free port of 127.0.0.1."""
+class Loopback(LoopbackServer):
+    """Serves whichever fake it holds."""
 
-    daemon_threads = True
     request_queue_size = 100
     fake: FakeSkyvern
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def __enter__(self) -> Self:
-        serve_in_thread(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
+        super().__init__(_Handler)

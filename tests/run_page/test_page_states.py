@@ -35,7 +35,7 @@ from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from airflow_skyvern.testing.loopback import Loopback
 from dev.browser.chromium import LOOPBACK_ONLY, require_chromium
 from dev.process import wait_until
-from tests.support.ui_rig import CONN, DAG, RUN, TASK, Ui, add_earlier_try, add_task, create_database, empty_database
+from tests.support.ui_rig import CONN, DAG, RUN, TASK, Ui, add_earlier_try, add_task, create_database, pages
 from tests.support.ui_rig import write_log as _write_log
 
 AXE = Path(__file__).parents[2] / ".venvs" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
@@ -78,23 +78,18 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def site(browser: Browser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
-    monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "tests.support.ui_rig.RightsByDag")
-    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "x" * 64)
     create_database()
-    ui = Ui()
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(ui.airflow, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    wait_until("the pages", lambda: server.started, 60)
     pictures = Path(os.environ.get("RUN_PAGE_STATES", tmp_path))
     pictures.mkdir(parents=True, exist_ok=True)
-    yield Site(ui, f"http://127.0.0.1:{listening.getsockname()[1]}", browser, pictures)
-    server.should_exit = True
-    thread.join(10)
-    with create_session() as session:
-        session.execute(HITLDetail.__table__.delete())
-    empty_database()
+    listening = socket.create_server(("127.0.0.1", 0))
+    with pages(monkeypatch) as ui:
+        server = uvicorn.Server(uvicorn.Config(ui.airflow, log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        wait_until("the pages", lambda: server.started, 60)
+        yield Site(ui, f"http://127.0.0.1:{listening.getsockname()[1]}", browser, pictures)
+        server.should_exit = True
+        thread.join(10)
 
 
 @pytest.fixture

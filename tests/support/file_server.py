@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_skyvern.testing.serving import serve_in_thread
+from airflow_skyvern.testing.serving import LoopbackServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from typing_extensions import Self
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -43,23 +41,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-class FileServer(ThreadingHTTPServer):
-    """Serves files by path on a free port of 127.0.0.1."""
-
-    daemon_threads = True
+class FileServer(LoopbackServer):
+    """Serves files by path."""
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.files = dict(files)
         self.redirects: dict[str, str] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.port = self.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> Self:
-        serve_in_thread(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import airflow
+import pytest
 
 from airflow_skyvern import compat
 from dev.airflow_2 import for_airflow_2, runs_on_airflow_2
@@ -50,3 +52,15 @@ def why_not_here(code: str) -> str | None:
     if "PartitionedAssetTimetable" in code and not PARTITIONS:
         return "partitions by key came with Airflow 3.3"
     return None
+
+
+def example_bag(example: Path, folder: Path) -> Any:
+    """Load an example DAG as this Airflow has it; skip what came with Airflow 3."""
+    code = example.read_text()
+    if AIRFLOW_2 and not runs_on_airflow_2(code):
+        pytest.skip("watchers and webhooks came with Airflow 3")
+    copy = folder / example.name
+    copy.write_text(as_this_airflow_has_it(code))
+    bag = compat.dag_bag(copy)
+    assert bag.import_errors == {}
+    return bag

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from airflow.models.dag import DagModel
 from airflow.models.dag_version import DagVersion
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
+from airflow.models.hitl import HITLDetail
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance
@@ -36,7 +37,9 @@ from airflow_skyvern.ui.app import made
 from airflow_skyvern.ui.reader import RunReader
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+
+    import pytest
 
 DAG, SECRET_DAG, RUN, TASK, CONN = (
     "invoices",
@@ -48,6 +51,7 @@ DAG, SECRET_DAG, RUN, TASK, CONN = (
 PAGE = f"/skyvern/ti/{DAG}/{RUN}/{TASK}/{{MAP_INDEX}}"
 SERIALIZED: Any = SerializedDagModel.__table__
 TABLES: Any = (
+    HITLDetail,
     XComModel,
     SerializedDagModel,
     DagVersion,
@@ -122,6 +126,15 @@ def create_database() -> None:
     with create_session() as session:
         if session.scalar(sa.select(LogTemplate.id)) is None:
             session.add(LogTemplate(filename=LOGS, elasticsearch_id=""))
+
+
+@contextmanager
+def pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ui]:
+    """Make the pages over an authorization that tells DAGs apart; the database is empty again at the end."""
+    monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "tests.support.ui_rig.RightsByDag")
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "x" * 64)
+    yield Ui()
+    empty_database()
 
 
 def empty_database() -> None:

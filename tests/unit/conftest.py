@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 
 import airflow
@@ -16,6 +15,7 @@ from airflow_skyvern.runs.parameter_check import DEFINITIONS
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from airflow_skyvern.testing.loopback import Loopback
 from tests.support.layers import needs_airflow
+from tests.support.masker import forget_secrets
 
 settings.register_profile("unit", deadline=None)  # a busy machine is no error
 settings.load_profile("unit")
@@ -37,11 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _secrets_of_no_other_test() -> Iterator[None]:
-    """Airflow 2 masks also a secret of one character, and every connection of a test adds its own."""
     yield
-    if airflow.__version__.startswith("2."):
-        masker = import_module("airflow.utils.log.secrets_masker")._secrets_masker()
-        masker.patterns, masker.replacer = set(), None
+    forget_secrets()
 
 
 @pytest.fixture(autouse=True, scope="session")

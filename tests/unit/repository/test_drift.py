@@ -16,10 +16,9 @@ import pytest
 
 import airflow_skyvern
 from airflow_skyvern.cli import main
-from airflow_skyvern.compat import dag_bag
 from airflow_skyvern.provider_info import get_provider_info
 from dev.airflow_2 import HOMES, for_airflow_2, runs_on_airflow_2
-from tests.support.snippets import AIRFLOW_2, BLOCKS, DOCUMENTS, as_this_airflow_has_it, why_not_here
+from tests.support.snippets import BLOCKS, DOCUMENTS, as_this_airflow_has_it, example_bag, why_not_here
 
 ROOT = Path(__file__).parents[3]
 DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
@@ -114,14 +113,7 @@ def test_every_page_is_in_the_navigation(page: str) -> None:
 
 @pytest.mark.parametrize("path", DAG_FILES, ids=lambda path: path.name)
 def test_every_example_is_a_dag_of_this_airflow(path: Path, tmp_path: Path) -> None:
-    code = path.read_text()
-    if AIRFLOW_2 and not runs_on_airflow_2(code):
-        pytest.skip("watchers and webhooks came with Airflow 3")
-    copy = tmp_path / path.name
-    copy.write_text(for_airflow_2(code) if AIRFLOW_2 else code)
-    bag = dag_bag(copy)
-    assert bag.import_errors == {}
-    assert len(bag.dags) == 1
+    assert len(example_bag(path, tmp_path).dags) == 1
 
 
 @pytest.mark.parametrize("dag_file", DAG_FILES, ids=lambda path: path.name)

@@ -31,14 +31,11 @@ from tests.support.ui_rig import (
     add_earlier_try,
     add_serialized_dag,
     add_task,
-    create_database,
-    empty_database,
     write_log,
 )
 from tests.support.xcom_backends import BACKENDS, FolderXCom
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
@@ -53,19 +50,6 @@ def failure(said: str) -> dict[str, Any]:
 
 
 ANNOUNCED = {"connection_and_run_key": {"skyvern_conn_id": CONN, "group": "g"}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def database() -> None:
-    create_database()
-
-
-@pytest.fixture
-def ui(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ui]:
-    monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "tests.support.ui_rig.RightsByDag")
-    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "x" * 64)
-    yield Ui()
-    empty_database()
 
 
 def started(

@@ -18,8 +18,6 @@ from airflow_skyvern.testing.fake.records import Media
 from airflow_skyvern.testing.fake.skyvern import API_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
     from tests.unit.conftest import Connect
 
@@ -40,7 +38,6 @@ from tests.support.ui_rig import (
     add_dag_run,
     add_earlier_try,
     add_task,
-    create_database,
     empty_database,
     write_log,
 )
@@ -52,18 +49,10 @@ DAG_RUN = f"/skyvern/dag_run/{DAG}/{RUN}"
 TAGS = {"airflow_dag_id": DAG, "airflow_task_id": TASK, "airflow_run_id": RUN}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def database() -> None:
-    create_database()
-
-
-@pytest.fixture
-def ui(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ui]:
-    monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "tests.support.ui_rig.RightsByDag")
-    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "x" * 64)
+@pytest.fixture(autouse=True)
+def nothing_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the wait for a recording that Skyvern is about to replace."""
     monkeypatch.setattr(media, "REPLACING", 0.0)
-    yield Ui()
-    empty_database()
 
 
 def started(skyvern: FakeSkyvern, *, tags: dict[str, str] | None = None, **workflow: Any) -> str:

@@ -11,8 +11,6 @@ import pytest
 from airflow_skyvern import compat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 if not compat.shows_external_views():
@@ -23,26 +21,11 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
-from tests.support.ui_rig import DAG, PAGE, RUN, TASK, Ui, add_task, create_database, empty_database
+from tests.support.ui_rig import DAG, PAGE, RUN, TASK, Ui, add_task, empty_database
 
 EVIL = '"><script>alert(1)</script>'
 OUR_PAGE = {"x-skyvern-page": "1", "sec-fetch-site": "same-origin"}
 TAGS = {"airflow_dag_id": DAG, "airflow_task_id": TASK, "airflow_run_id": RUN}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def database() -> None:
-    create_database()
-
-
-@pytest.fixture
-def ui(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ui]:
-    monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "tests.support.ui_rig.RightsByDag")
-    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "x" * 64)
-    yield Ui()
-    with create_session() as session:
-        session.execute(HITLDetail.__table__.delete())
-    empty_database()
 
 
 def asks(skyvern: FakeSkyvern, options: tuple[str, str] = ("Pay", "Stop"), **task: Any) -> None:
