@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.stores import openlineage_dataset
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.finished_runs.declarations import declare
@@ -88,7 +88,7 @@ def skyvern_runs(
     :raises SkyvernConfigError: an argument is wrong, another DAG file has made the asset differently, or this is
         Airflow 2.
     """
-    if not compat.is_airflow_3():
+    if not since_3_0.is_airflow_3():
         raise SkyvernConfigError("skyvern_runs needs Airflow 3: assets with watchers came with it.")
     from airflow.sdk import Asset, AssetWatcher
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_0
 
 if TYPE_CHECKING:
     from airflow_skyvern.hooks import SkyvernHook
@@ -179,7 +179,7 @@ def run_for_airflow(action: str, args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one command, with connections from the database: Airflow's command line would ask an API server."""
-    compat.read_connections_from_database()
+    since_3_0.read_connections_from_database()
     if args.action in RUN_COMMANDS:
         return list_orphans(args)
     return run_for_schedules(args)
@@ -198,7 +198,7 @@ def list_orphans(args: argparse.Namespace) -> int:
         print_error(str(error))
         return 1
     print_rows([one.as_row() for one in found], args.output)
-    if found and not compat.installation():
+    if found and not since_3_0.installation():
         problems.append(
             "This Airflow has no name by which its runs can be told from those of others, so nothing was compared: "
             "set [skyvern] installation, or [api] base_url ([webserver] base_url on Airflow 2)."

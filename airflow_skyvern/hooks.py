@@ -8,13 +8,14 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from airflow_skyvern import compat, metrics
+from airflow_skyvern import metrics
 from airflow_skyvern.client import api, browser_api, credential_api, schedule_api, task_api, workflow_api
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
 from airflow_skyvern.client.session import AsyncSession, Session, afetch_run, fetch_run
 from airflow_skyvern.client.settings import DEFAULT_MAX_ANSWER_BYTES, Settings, settings_from
+from airflow_skyvern.compat import internals, since_3_2
 from airflow_skyvern.compat.sdk import BaseHook, conf
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.provider_info import CONNECTION_TYPE
@@ -298,14 +299,14 @@ class SkyvernHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the fields of the connection form, for Airflow versions that ask the hook (below 3.2)."""
-        return compat.connection_form_widgets(CONNECTION_TYPE["conn-fields"])
+        return since_3_2.connection_form_widgets(CONNECTION_TYPE["conn-fields"])
 
     def _settings(self) -> Settings:
         return self._checked(self.get_connection(self.skyvern_conn_id))
 
     async def asettings(self) -> Settings:
         """Read the connection from an event loop, as it is now."""
-        return self._checked(await compat.get_connection(self.skyvern_conn_id))
+        return self._checked(await internals.get_connection(self.skyvern_conn_id))
 
     def _checked(self, connection: Connection) -> Settings:
         settings = settings_of(connection)

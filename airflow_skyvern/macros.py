@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import pass_context
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_0, since_3_1
 
 if TYPE_CHECKING:
     import pendulum
@@ -43,10 +43,10 @@ def _due(dag_run: Any) -> Any:
     """Return the moment that a DAG run stands for; Airflow 2.11 has no ``run_after``, and always a logical date."""
     if (partition := getattr(dag_run, "partition_date", None)) is not None:
         return partition
-    if compat.run_type_of(dag_run) in INTERVAL_ENDS_WHEN_DUE and dag_run.data_interval_end is not None:
+    if since_3_0.run_type_of(dag_run) in INTERVAL_ENDS_WHEN_DUE and dag_run.data_interval_end is not None:
         return dag_run.data_interval_end
     return dag_run.logical_date or dag_run.run_after
 
 
 def _zone_of(dag: Any) -> Any:
-    return compat.timetable_zone(dag.timetable) or dag.timezone
+    return since_3_1.timetable_zone(dag.timetable) or dag.timezone

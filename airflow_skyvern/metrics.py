@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals, since_3_2
 
 if TYPE_CHECKING:
     from airflow_skyvern.exceptions import SkyvernError
@@ -104,7 +104,7 @@ class _Waits:
             self._write()
 
     def _write(self) -> None:
-        host = compat.hostname()
+        host = internals.hostname()
         _write("gauge", WAITS, self.count, tags={"hostname": host})
         _write("gauge", f"{WAITS}.{host}", self.count, tags={"hostname": host})
         assert self._loop is not None
@@ -116,6 +116,6 @@ _WAITS = _Waits()
 
 def _write(kind: str, name: str, *args: Any, tags: dict[str, str]) -> None:
     try:
-        getattr(compat.stats(), kind)(name, *args, tags=tags)
+        getattr(since_3_2.stats(), kind)(name, *args, tags=tags)
     except Exception:  # whatever a metrics backend raises: a run is worth more than a number about it
         log.debug("The metric %s could not be written", name, exc_info=True)

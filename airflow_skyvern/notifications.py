@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jinja2 import pass_context
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals, since_3_0, since_3_1
 from airflow_skyvern.task import xcom
 
 if TYPE_CHECKING:
@@ -73,13 +73,13 @@ class NotifiedRun:
         It begins with ``[api] base_url``, on 2.11 ``[webserver] base_url``. Where that is not set, or is on
         localhost, only readers on Airflow's own machine reach it, and the log says so.
         """
-        address = _safely(lambda: compat.task_page(self._ti) or None)
-        if address and compat.is_loopback(address):
+        address = _safely(lambda: since_3_1.task_page(self._ti) or None)
+        if address and internals.is_loopback(address):
             log.warning(
                 "The link to Airflow in a notification leads to %s, which no other machine reaches. "
                 "Set [%s] base_url to the address at which people open Airflow.",
                 address,
-                "api" if compat.is_airflow_3() else "webserver",
+                "api" if since_3_0.is_airflow_3() else "webserver",
             )
         return address
 
@@ -110,7 +110,7 @@ class NotifiedRun:
 
         block = self._block
         shot = last_screenshot(block) if block else None
-        return _safely(lambda: compat.picture_address(self._ti, shot) or None) if shot else None
+        return _safely(lambda: since_3_1.picture_address(self._ti, shot) or None) if shot else None
 
     @property
     def _ti(self) -> Any:
@@ -162,7 +162,7 @@ class NotifiedRun:
         if ti is None:
             return None
         return _safely(
-            lambda: ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=compat.map_index_for_lookups(ti))
+            lambda: ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=internals.map_index_for_lookups(ti))
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals, since_3_0, since_3_1
 from airflow_skyvern.macros import local_time
 from airflow_skyvern.notifications import skyvern_run
 
@@ -69,7 +69,7 @@ class PagesAndWebhooks:
 def fastapi_apps() -> list[dict[str, Any]]:
     """Return the app for Airflow's API server: pages where Airflow shows them, webhooks if they are configured."""
     webhooks = bool(conf.get("skyvern", "webhook_connections", fallback=""))
-    if compat.shows_external_views():
+    if since_3_1.shows_external_views():
         app: Any = PagesAndWebhooks() if webhooks else Pages()
         return [{"app": app, "url_prefix": "/skyvern", "name": "Skyvern"}]
     return [{"app": Webhooks(), "url_prefix": "/skyvern", "name": "Skyvern webhooks"}] if webhooks else []
@@ -77,7 +77,7 @@ def fastapi_apps() -> list[dict[str, Any]]:
 
 def external_views() -> list[dict[str, Any]]:
     """Return the pages for Airflow's UI: a tab of task instances, one of DAG runs, and an entry in the menu."""
-    if not compat.shows_external_views():
+    if not since_3_1.shows_external_views():
         return []
     return [
         {"name": "Skyvern", "href": TASK_INSTANCE, "destination": "task_instance", "url_route": "skyvern"},
@@ -95,14 +95,14 @@ def external_views() -> list[dict[str, Any]]:
 
 def listeners() -> list[Any]:
     """Return what listens to Airflow in this process: in the API server to marks, in the scheduler to ends."""
-    if compat.in_api_server():
+    if since_3_0.in_api_server():
         from airflow_skyvern.task import listener
 
         return [listener]
-    if compat.in_scheduler():
+    if internals.in_scheduler():
         from airflow_skyvern.reconciler import listener as ends
 
-        compat.forget_listener_in_children(ends)
+        internals.forget_listener_in_children(ends)
         return [ends]
     return []
 

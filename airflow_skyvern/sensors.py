@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -239,7 +239,7 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
         run is there, or Skyvern could not be reached, and then patience only delays the error.
         """
         is_retry = not TaskTry(context).is_first_of_group(self.retries or 0)
-        return is_retry or (self.reschedule and compat.was_rescheduled(context))
+        return is_retry or (self.reschedule and since_3_0.was_rescheduled(context))
 
     def execute_complete(
         self,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from airflow_skyvern.compat import dag_bag, is_airflow_3
+from airflow_skyvern.compat.since_3_0 import is_airflow_3
+from airflow_skyvern.compat.since_3_1 import dag_bag
 
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 BUNDLE = "dags-folder"

@@ -6,7 +6,8 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern.compat import is_airflow_3, module_exists
+from airflow_skyvern.compat.internals import module_exists
+from airflow_skyvern.compat.since_3_0 import is_airflow_3
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals, since_3_0
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
@@ -22,7 +22,7 @@ class Standing(Enum):
     OVERTAKEN = "given up for another try, which has the run"
 
 
-ENDED_2 = compat.ENDED_BY_USER | {"upstream_failed"}
+ENDED_2 = internals.ENDED_BY_USER | {"upstream_failed"}
 """
 The states in 2.11 of a task instance that nobody runs and nobody will retry by itself. ``airflow dags test`` leaves
 those that run ``scheduled``.
@@ -45,7 +45,7 @@ def standing(ti: Any) -> Standing:
 
     :raises Exception: Airflow does not answer.
     """
-    return _standing_3(ti) if compat.is_airflow_3() else _standing_2(ti)
+    return _standing_3(ti) if since_3_0.is_airflow_3() else _standing_2(ti)
 
 
 def _standing_3(ti: Any) -> Standing:
@@ -59,8 +59,8 @@ def _standing_3(ti: Any) -> Standing:
     if status in NO_LONGER:
         return Standing.ENDED if _is_deleted(ti) else Standing.OVERTAKEN
     # The question has more in it than we need: below 3.3 it fails where Airflow has no version of the DAG any more.
-    state = compat.state_of_running_task(ti)
-    if state in compat.ENDED_BY_USER:
+    state = since_3_0.state_of_running_task(ti)
+    if state in internals.ENDED_BY_USER:
         return Standing.ENDED
     return Standing.CURRENT if state == "running" else Standing.OVERTAKEN
 
@@ -68,7 +68,7 @@ def _standing_3(ti: Any) -> Standing:
 def _is_deleted(ti: Any) -> bool:
     """Return whether there is no other try that could have taken over, as the task instance has no row."""
     with suppress(Exception):  # as the token is no longer taken
-        return bool(compat.state_of_running_task(ti) == compat.DELETED)
+        return bool(since_3_0.state_of_running_task(ti) == internals.DELETED)
     return False
 
 
@@ -130,7 +130,7 @@ def dag_run_id(context: Context) -> str | None:
     It stays when the DAG run is queued again, which changes its start.
     """
     dag_run: Any = context["dag_run"]
-    number = None if compat.is_airflow_3() else getattr(dag_run, "id", None)
+    number = None if since_3_0.is_airflow_3() else getattr(dag_run, "id", None)
     return None if number is None else f"{number}/{getattr(dag_run, 'creating_job_id', None)}"
 
 

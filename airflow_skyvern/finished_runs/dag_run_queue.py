@@ -20,7 +20,7 @@ from airflow.models.asset import AssetDagRunQueue, AssetEvent, AssetModel
 from airflow.models.dagrun import DagRun
 from airflow.utils.types import DagRunType
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_1, since_3_3
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -36,9 +36,9 @@ def queue_dags_for_all_events(session: Session, asset: AssetModel) -> None:
     if newest is None:
         return
     now = datetime.now(timezone.utc)
-    for reference in compat.scheduled_on(asset):
+    for reference in since_3_1.scheduled_on(asset):
         dag = reference.dag
-        if dag.is_paused or compat.is_partitioned(dag) or _postponed(session, asset, dag.dag_id, now):
+        if dag.is_paused or since_3_3.is_partitioned(dag) or _postponed(session, asset, dag.dag_id, now):
             continue
         if newest > max(_last_start(session, dag.dag_id) or reference.created_at, reference.created_at):
             session.add(AssetDagRunQueue(asset_id=asset.id, target_dag_id=dag.dag_id, created_at=now))

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals, since_3_0
 from airflow_skyvern.exceptions import SkyvernConfigError
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def _dag_file() -> tuple[str, int, dict[str, Any]] | None:
     # inspect.stack() would read every source file on the way.
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
     while frame is not None:
-        if compat.is_dag_file(frame.f_globals.get("__name__", "")):
+        if internals.is_dag_file(frame.f_globals.get("__name__", "")):
             return frame.f_code.co_filename, frame.f_lineno, frame.f_globals
         frame = frame.f_back
     return None
@@ -136,9 +136,9 @@ def _content(file: str) -> str:
 
 def _folder(uri: str) -> Path | None:
     """Return where the processes of a DAG processor share what the files say of an asset; None in other processes."""
-    if not compat.in_dag_processor():
+    if not since_3_0.in_dag_processor():
         return None
-    return Path(compat.airflow_home()) / "skyvern_assets" / _short(uri)
+    return Path(internals.airflow_home()) / "skyvern_assets" / _short(uri)
 
 
 def _short(text: str) -> str:

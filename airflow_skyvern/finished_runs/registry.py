@@ -18,7 +18,7 @@ from airflow.assets.manager import asset_manager
 from airflow.models.asset import AssetActive, AssetEvent, AssetModel
 from airflow.utils.session import create_session
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_1, since_3_3
 from airflow_skyvern.finished_runs.dag_run_queue import queue_dags_for_all_events
 from airflow_skyvern.finished_runs.uri import FinishedRun, runs_named, runs_uri
 
@@ -147,7 +147,7 @@ def _make_events(session: Session, asset: AssetModel, runs: Sequence[FinishedRun
         extra = {"from_webhook": True, "payload": {"runs": list(some)}}
         asset_manager.register_asset_change(asset=asset, extra=extra, session=session, **more)
 
-    partitioned = {compat.is_partitioned(listener.dag) for listener in compat.scheduled_on(asset)}
+    partitioned = {since_3_3.is_partitioned(listener.dag) for listener in since_3_1.scheduled_on(asset)}
     if True in partitioned:
         for run in runs:
             register([run], partition_key=run["run_id"])

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
-from airflow_skyvern import compat, metrics
+from airflow_skyvern import metrics
+from airflow_skyvern.compat import internals, since_3_3
 from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow_skyvern.exceptions import SkyvernError, SkyvernOvertaken, SkyvernWaitTimeout
 from airflow_skyvern.finished_runs.uri import runs_uri
@@ -97,7 +98,7 @@ class RunLifecycle(ChecksArguments):
             cancel_on_kill=self.cancel_on_kill,
             durable=self.durable,
             names=self._names,
-            refuses_retry=lambda task_try, error: compat.refuses_retry(self, error, task_try.ti),
+            refuses_retry=lambda task_try, error: since_3_3.refuses_retry(self, error, task_try.ti),
             lost_start_timeout=self.lost_start_timeout,
         )
 
@@ -113,7 +114,7 @@ class RunLifecycle(ChecksArguments):
             request = self._request_for_key()
         except Exception:  # noqa: BLE001  whatever a half-rendered argument raises
             request = RunRequest(workflow_id="unknown")
-            group_known = compat.map_index_for_lookups(task_try.ti) is None  # only a mapped task's request is in it
+            group_known = internals.map_index_for_lookups(task_try.ti) is None  # a mapped task's request is in it
         key = task_try.run_key(request)
         own = task_try.ti.task_id == self.task_id
         return Names(key.group if group_known else None, key.task, only_task=key.names_airflow and own)

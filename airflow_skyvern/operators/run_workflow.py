@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals
 from airflow_skyvern.compat.sdk import AirflowException, conf
 from airflow_skyvern.durations import interval_of, seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError
@@ -282,7 +282,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         try:
             return super().render_template(content, context, jinja_env, seen_oids)
         except Exception as error:
-            if compat.is_executed(context):  # and not rendered for a page of Airflow
+            if internals.is_executed(context):  # and not rendered for a page of Airflow
                 self._active_run.give_up(error, TaskTry(context))
             raise
 
@@ -413,7 +413,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             if run_id is None or next_method != "__fail__":
                 raise
             with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
-                if not compat.deferral_timed_out(next_kwargs):
+                if not internals.deferral_timed_out(next_kwargs):
                     return self._wait_and_defer_again(task_try, run_id, error)
                 self.log.error("The deferral ended without an event: %s", error)
                 return self._wait(task_try, run_id, deadline=0.0)

@@ -8,10 +8,10 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals, since_3_0
 from airflow_skyvern.runs.orphans import FINISHED, Period, Place, TaskRow
-from airflow_skyvern.task import deferral, xcom
-from airflow_skyvern.task.pushed import TaskInstanceKey, pushed_xcoms, value_of, values_of
+from airflow_skyvern.task import xcom
+from airflow_skyvern.task.pushed import KnownRun, Pushed, TaskInstanceKey, of_changed_tasks, pushed_xcoms
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -40,18 +40,18 @@ class AirflowTasks:
         """Return the task instances that there are."""
         found: dict[Place, TaskRow] = {}
         for some in _batches(places):
-            with compat.database_session() as session:
+            with internals.database_session() as session:
                 pushed = pushed_xcoms(session, XCOMS, partial(_are_of, some))
                 rows = list(_task_instances(session, some))
             for place, ti, about_dag in rows:  # XCom backends may take requests: not in the transaction
-                found[place] = _row(ti, values_of(pushed.get(TaskInstanceKey(*place), {})), about_dag)
+                found[place] = _row(ti, pushed.get(TaskInstanceKey(*place), {}), about_dag)
         return found
 
     def periods(self, places: Collection[Place]) -> dict[Place, list[Period]]:
         """Return when the code of these task instances has run, by the audit log, which outlives a deletion."""
         events: dict[Place, list[tuple[datetime, str]]] = {}
         for some in _batches(places):
-            with compat.database_session() as session:
+            with internals.database_session() as session:
                 for place, when, event in _logged(session, some):
                     events.setdefault(place, []).append((when, event))
         return {place: _periods(sorted(known)) for place, known in events.items()}
@@ -64,7 +64,7 @@ class AirflowTasks:
         run.
         """
         found: dict[str, set[Place]] = {}
-        with compat.database_session() as session:
+        with internals.database_session() as session:
             for place, text in _arguments(session, runs):
                 for run_id in runs:
                     if run_id in text:
@@ -81,21 +81,10 @@ class AirflowTasks:
 
         :param since: Only tasks that Airflow has changed since then: what ended before, has ended by itself.
         """
-        from airflow.models.taskinstance import TaskInstance as TI  # noqa: N817  Airflow's own name for it
-        from sqlalchemy import and_, exists
-
-        def of_changed_tasks(table: Any) -> list[Any]:
-            same_task = and_(*(getattr(TI, name) == getattr(table, name) for name in Place._fields))
-            return [
-                table.dag_id == dag_id,
-                table.run_id == run_id,
-                exists().where(same_task, TI.updated_at >= since),
-            ]
-
-        with compat.database_session() as session:
-            pushed = pushed_xcoms(session, [xcom.CONNECTION_AND_RUN_KEY], of_changed_tasks)
-        values = [value_of(one, xcom.CONNECTION_AND_RUN_KEY) for one in pushed.values()]
-        return {str(value["skyvern_conn_id"]) for value in values if isinstance(value, Mapping)}
+        with internals.database_session() as session:
+            where = of_changed_tasks(since, dag_id=dag_id, run_id=run_id)
+            pushed = pushed_xcoms(session, [xcom.CONNECTION_AND_RUN_KEY], where)
+        return {name for one in pushed.values() if (name := KnownRun(one).skyvern_conn_id) is not None}
 
 
 def _batches(places: Iterable[Place]) -> Iterator[list[Place]]:
@@ -123,19 +112,17 @@ def _task_instances(session: Session, places: Sequence[Place]) -> Iterator[tuple
     statement = select(*columns, DagModel).outerjoin(DagModel, DagModel.dag_id == TI.dag_id)
     for ti in session.execute(statement.where(_is_one_of(TI, places))):
         dag = ti[-1]
-        gone, paused = dag is None or not compat.is_present(dag), dag is not None and bool(dag.is_paused)
+        gone, paused = dag is None or not since_3_0.is_present(dag), dag is not None and bool(dag.is_paused)
         yield Place(*ti[:4]), ti, {"dag_gone": gone, "dag_paused": paused}
 
 
-def _row(ti: Any, pushed: Mapping[str, Any], about_dag: Mapping[str, bool]) -> TaskRow:
-    key = pushed.get(xcom.CONNECTION_AND_RUN_KEY)
-    key = key if isinstance(key, Mapping) else {}
-    run_id = deferral.note_of(ti.next_kwargs).get("run_id") or pushed.get(xcom.RUN_ID)
+def _row(ti: Any, pushed: Mapping[str, Pushed], about_dag: Mapping[str, bool]) -> TaskRow:
+    known = KnownRun(pushed, ti.next_kwargs)
     return TaskRow(
         state=str(ti.state) if ti.state else None,
         changed=max(filter(None, (ti.updated_at, ti.end_date)), default=datetime.now(timezone.utc)),
-        run_id=run_id if isinstance(run_id, str) else None,
-        group=key.get("group"),
+        run_id=known.run_id,
+        group=known.group,
         **about_dag,
     )
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from enum import Enum
 from functools import cache
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_0
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def cancel_orphans_of(ended: EndedDagRun) -> Outcome:
     from airflow_skyvern.reconciler.sweep import Sweep
     from airflow_skyvern.runs.key import READABLE_TAGS, tag_value
 
-    if not compat.installation():
+    if not since_3_0.installation():
         warn_of_missing_name()
         return Outcome.NOTHING
     dag_id, run_id = ended.dag_id, ended.run_id

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals, since_3_0
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
@@ -126,7 +126,7 @@ class Sweep:
         return replace(one, action=CANCELED if result.is_final else NOT_CANCELED)
 
     def _rule(self) -> Rule:
-        return Rule(compat.installation(), self._clock(), self._min_age)
+        return Rule(since_3_0.installation(), self._clock(), self._min_age)
 
 
 def skyvern_connections() -> list[str]:
@@ -138,7 +138,7 @@ def skyvern_connections() -> list[str]:
     from airflow.models.connection import Connection
     from sqlalchemy import select
 
-    with compat.database_session() as session:
+    with internals.database_session() as session:
         stored = session.scalars(select(Connection.conn_id).where(Connection.conn_type == SkyvernHook.conn_type))
         found = {str(conn_id) for conn_id in stored}
     found |= {

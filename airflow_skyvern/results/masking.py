@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals, since_3_1
 from airflow_skyvern.secret_values import (
     MASK,
     REFERENCE,
@@ -33,8 +33,8 @@ class OutputMasker:
     """
 
     def __init__(self) -> None:
-        self._names = compat.sensitive_names()
-        self._redact = compat.redactor()
+        self._names = internals.sensitive_names()
+        self._redact = since_3_1.redactor()
         self._masked_name = lru_cache(maxsize=4096)(self._masked_text)
 
     def masked(self, value: Any) -> Any:

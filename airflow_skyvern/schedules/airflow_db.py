@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals, since_3_0, since_3_1
 from airflow_skyvern.schedules.dag_file import TAG_PREFIX, tag_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class AirflowDatabase:
         from airflow.models.dag import DagModel, DagTag
         from sqlalchemy import select
 
-        with compat.database_session() as session:
+        with internals.database_session() as session:
             tags = session.execute(select(DagTag.name, DagTag.dag_id).where(DagTag.name.like(f"{TAG_PREFIX}%"))).all()
             found: dict[str, list[KnownDag]] = {}
             for name, dag_id in tags:
@@ -80,7 +80,7 @@ class AirflowDatabase:
         from airflow.models.dag import DagModel, DagTag
         from sqlalchemy import select
 
-        with compat.database_session() as session:
+        with internals.database_session() as session:
             ours = select(DagTag.dag_id).where(DagTag.name.like(f"{TAG_PREFIX}%"))
             return set(session.scalars(select(DagModel.dag_id).where(DagModel.dag_id.not_in(ours))))
 
@@ -88,7 +88,7 @@ class AirflowDatabase:
         """Pause a DAG, or unpause it."""
         from airflow.models.dag import DagModel
 
-        with compat.database_session() as session:
+        with internals.database_session() as session:
             model = session.get(DagModel, dag_id)
             if model is not None:
                 model.is_paused = paused
@@ -98,7 +98,7 @@ class AirflowDatabase:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "exported_schedule.py"
             path.write_text(text)
-            bag = compat.dag_bag(path)
+            bag = since_3_1.dag_bag(path)
         if bag.import_errors:
             return "; ".join(str(error).strip().splitlines()[-1] for error in bag.import_errors.values())
         if not any(tag_of(schedule_id) in dag.tags for dag in bag.dags.values()):
@@ -133,7 +133,7 @@ def _known(session: Session, model: Any) -> KnownDag:
         dag_id=model.dag_id,
         file=model.fileloc or "",
         paused=bool(model.is_paused),
-        present=compat.is_present(model) and not model.has_import_errors,
+        present=since_3_0.is_present(model) and not model.has_import_errors,
         parsed_at=model.last_parsed_time,
         next_run=model.next_dagrun_create_after,
         active_runs=int(session.scalar(active) or 0),

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern import compat
 from airflow_skyvern.client.cron import check_zone
+from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.secret_values import looks_secret, names_secret
 
@@ -114,7 +114,7 @@ class Block:
     @property
     def file_text(self) -> str:
         """The whole file of this DAG."""
-        body = f"{HEADER.format(dag_import=compat.dag_import())}\n{self.text}"
+        body = f"{HEADER.format(dag_import=since_3_0.dag_import())}\n{self.text}"
         return f"{MARK} sha256={_hash(body)}\n{body}"
 
 

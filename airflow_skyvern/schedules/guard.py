@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.sdk import AirflowSkipException, BaseOperator
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernNotFoundError
 from airflow_skyvern.schedules.ownership import NO_SCHEDULES, skyvern_fires
@@ -78,7 +78,7 @@ class SkyvernScheduleGuard(BaseOperator):
 
 def _tick_of(context: Context) -> datetime | None:
     """Return the moment for which the DAG's schedule has started this run."""
-    if compat.run_type_of(context["dag_run"]) != "scheduled":
+    if since_3_0.run_type_of(context["dag_run"]) != "scheduled":
         return None
     tick = context.get("data_interval_end") or context["logical_date"]
     assert isinstance(tick, datetime)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals
 from airflow_skyvern.compat.sdk import AirflowFailException, AirflowNotFoundException, AirflowSkipException
 from airflow_skyvern.compat.tries import Standing
 from airflow_skyvern.exceptions import (
@@ -143,9 +143,9 @@ class ActiveRun:
         """Cancel the run, or leave it to the next try, within the seconds that Airflow leaves."""
         began = time.monotonic()
         self._killed = True
-        if self._try is None and (context := compat.current_context()) is not None:
+        if self._try is None and (context := internals.current_context()) is not None:
             self.learn(TaskTry(context))
-        if compat.timed_out_by_airflow() and not self._timed_out:  # a signal may come during what that takes
+        if internals.timed_out_by_airflow() and not self._timed_out:  # a signal may come during what that takes
             self._timed_out = self._unwanted = True
             self._decide()
             self._cancel_after_timeout()
@@ -229,7 +229,7 @@ class ActiveRun:
             self._verdict = Verdict.LEAVE if left else Verdict.CANCEL
             return
         state = self._try.state_within(STATE_BUDGET)
-        self._verdict = Verdict.CANCEL if state in compat.ENDED_BY_USER else Verdict.LEAVE
+        self._verdict = Verdict.CANCEL if state in internals.ENDED_BY_USER else Verdict.LEAVE
         if self._verdict is Verdict.LEAVE and not self._over and self._may_have_run():
             self._log.warning(
                 "Skyvern run %s: not canceled, although this worker was stopped: the next try resumes it, and no "

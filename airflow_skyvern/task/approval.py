@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_1
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def check_approval(task_id: str, approval: Any, on_reject: Any, *, waits_deferre
         return
     if approval != "airflow":
         raise SkyvernConfigError(f"Task {task_id!r}: approval must be None or 'airflow', not {approval!r}.")
-    if not compat.has_required_actions():
+    if not since_3_1.has_required_actions():
         raise SkyvernConfigError(
             f"Task {task_id!r}: approval='airflow' needs Airflow 3.1, which brought Required Actions."
         )
@@ -112,7 +112,7 @@ class Approvals:
         once = self._asks_once(workflow_id)
         options = [question.approve, question.reject] if once else [APPROVE, REJECT]
         subject = f"Skyvern: {(once and (question.subject or question.label)) or self._run_id}"
-        compat.ask_person(self._try.id, options=options, subject=subject, body=self._body(question, once=once))
+        since_3_1.ask_person(self._try.id, options=options, subject=subject, body=self._body(question, once=once))
         self._log.info("Skyvern run %s: asks in Airflow's Required Actions: %s", self._run_id, " / ".join(options))
         return Request(
             run_id=self._run_id,
@@ -214,6 +214,6 @@ class Approvals:
         text = (
             escaped(question.instructions) if once else "This run may ask several times: its page says what for now."
         )
-        links = {"Run in Airflow": compat.task_page(self._try.ti), "Run in Skyvern": question.app_url}
+        links = {"Run in Airflow": since_3_1.task_page(self._try.ti), "Run in Skyvern": question.app_url}
         shown = " · ".join(f"[{name}]({address})" for name, address in links.items() if address)
         return "\n\n".join(part for part in (text or "The run waits for a person.", shown) if part)

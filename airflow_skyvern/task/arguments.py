@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals
 from airflow_skyvern.exceptions import BAD_ENDINGS, SkyvernConfigError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def is_dynamic(value: Any) -> bool:
         return any(is_dynamic(item) for pair in value.items() for item in pair)
     if isinstance(value, list | tuple | AbstractSet):
         return any(is_dynamic(item) for item in value)
-    return compat.is_reference(value)
+    return internals.is_reference(value)
 
 
 def refuse_late_values(**given: Any) -> None:
@@ -122,17 +122,21 @@ def refuse_late_values(**given: Any) -> None:
 
     :raises SkyvernConfigError: names the argument.
     """
-    for name, value in given.items():
-        if (complaint := complaint_about(name, value)) is not None:
-            raise SkyvernConfigError(complaint)
+    if (complaint := complaint_about(given)) is not None:
+        raise SkyvernConfigError(complaint)
 
 
-def complaint_about(name: str, value: Any, annotation: Any = None) -> str | None:
+def complaint_about(values: Mapping[str, Any], annotations: Mapping[str, Any] | None = None) -> str | None:
     """
-    Return what is wrong with a value that nothing renders, or None.
+    Return what is wrong with the first of these values that is wrong; nothing renders them.
 
-    :param annotation: The type in the signature: a switch is True or False, and nothing that counts as true.
+    :param annotations: The types in the signature: a switch is True or False, and nothing that counts as true.
     """
+    complaints = (_complaint(name, value, (annotations or {}).get(name)) for name, value in values.items())
+    return next((complaint for complaint in complaints if complaint is not None), None)
+
+
+def _complaint(name: str, value: Any, annotation: Any) -> str | None:
     if is_dynamic(value):
         return (
             f"{name} is not templated: it takes no template, XCom or value of a mapped task group, but what is known "

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.listeners import hookimpl
 
 from airflow_skyvern.exceptions import SkyvernError
-from airflow_skyvern.task import xcom
 from airflow_skyvern.task.cancellations import Cancellation, Cancellations
+from airflow_skyvern.task.pushed import XCOMS_OF_RUN, KnownRun, of_changed_tasks, pushed_xcoms
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
@@ -69,47 +69,29 @@ def on_dag_run_success(dag_run: DagRun) -> None:
 
 def _cancel_runs(marked: Any, *columns: str) -> None:
     """Cancel the active runs of the tasks with these columns that were just marked, once the mark is committed."""
+    from airflow.utils.state import State
     from sqlalchemy import event
     from sqlalchemy.orm import object_session
 
     session = object_session(marked)
     if session is None:
         return
-    found = _runs_of_marked_tasks(session, {column: getattr(marked, column) for column in columns})
+    since = datetime.now(timezone.utc) - JUST_MARKED
+    ids = {column: getattr(marked, column) for column in columns}
+    where = of_changed_tasks(since, State.finished, **ids)
+    found = list(pushed_xcoms(session, XCOMS_OF_RUN, where).values())
 
     def committed(_: Session) -> None:
-        while found:
-            cancellations().add(found.pop())
+        while found:  # XCom backends may take requests: not in the transaction
+            run = KnownRun(found.pop())
+            if run.skyvern_conn_id is not None:
+                cancellations().add(Cancellation(run.skyvern_conn_id, run.run_id, run.group))
 
     def rolled_back(_: Session) -> None:
         found.clear()
 
     event.listen(session, "after_commit", committed)
     event.listen(session, "after_rollback", rolled_back)
-
-
-def _runs_of_marked_tasks(session: Session, columns: dict[str, Any]) -> list[Cancellation]:
-    from airflow.models.taskinstance import TaskInstance as TI  # noqa: N817  Airflow's own name for it
-    from airflow.models.xcom import XComModel
-    from airflow.utils.state import State
-    from sqlalchemy import and_, select
-
-    same_task = and_(*(getattr(TI, column) == getattr(XComModel, column) for column in TASK))
-    rows = session.scalars(
-        select(XComModel)
-        .join(TI, same_task)
-        .where(TI.state.in_(State.finished), TI.updated_at >= datetime.now(timezone.utc) - JUST_MARKED)
-        .where(XComModel.key.in_([xcom.CONNECTION_AND_RUN_KEY, xcom.RUN_ID]))
-        .where(*(getattr(TI, column) == value for column, value in columns.items()))
-    )
-    pushed: dict[tuple[str, int], dict[str, Any]] = {}
-    for row in rows:
-        pushed.setdefault((row.task_id, row.map_index), {})[row.key] = XComModel.deserialize_value(row)
-    return [
-        Cancellation(known["skyvern_conn_id"], values.get(xcom.RUN_ID), known["group"])
-        for values in pushed.values()
-        if isinstance(known := values.get(xcom.CONNECTION_AND_RUN_KEY), dict)
-    ]
 
 
 def cancel_marked(work: Cancellation) -> None:

@@ -12,10 +12,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_skyvern import compat
-from airflow_skyvern.task.deferral import decoded
+from airflow_skyvern.compat import since_3_0
+from airflow_skyvern.task import deferral, xcom
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy.orm import Session
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ class Pushed:
     def value(self) -> Any:
         """The value; None where the backend cannot read it here."""
         try:
-            return decoded(compat.read_xcom(self._row))
+            return deferral.decoded(since_3_0.read_xcom(self._row))
         except Exception as error:  # noqa: BLE001  a backend is anybody's code, and may need what is not installed here
             log.warning("Could not read XCom %r with the configured XCom backend: %r", self.key, error)
             return None
@@ -66,7 +68,7 @@ def pushed_xcoms(
     """
     from sqlalchemy import select
 
-    table = compat.xcom_table()
+    table = since_3_0.xcom_table()
     rows = session.execute(
         select(table.dag_id, table.run_id, table.task_id, table.map_index, table.key, table.value)
         .where(table.key.in_(list(keys)), *where(table))
@@ -79,11 +81,92 @@ def pushed_xcoms(
     return found
 
 
-def value_of(pushed: Mapping[str, Pushed], key: str) -> Any:
-    """Read one of the XComs of a task instance; None if it has not pushed it."""
-    return pushed[key].value if key in pushed else None
+def of_changed_tasks(since: datetime, states: Collection[str] = (), **ids: Any) -> Callable[[Any], list[Any]]:
+    """
+    Make the conditions for XComs of tasks that Airflow has changed since then.
+
+    :param states: Only those that are in one of these states now. Default: in any.
+    :param ids: What their rows have in the columns of these names.
+    """
+    from airflow.models.taskinstance import TaskInstance as TI  # noqa: N817  Airflow's own name for it
+    from sqlalchemy import exists
+
+    def where(table: Any) -> list[Any]:
+        same_task = [getattr(TI, name) == getattr(table, name) for name in TaskInstanceKey._fields]
+        chosen = [TI.state.in_(states)] if states else []
+        its_own = [getattr(table, name) == value for name, value in ids.items()]
+        return [*its_own, exists().where(*same_task, *chosen, TI.updated_at >= since)]
+
+    return where
 
 
-def values_of(pushed: Mapping[str, Pushed]) -> dict[str, Any]:
-    """Read the XComs of a task instance."""
-    return {key: one.value for key, one in pushed.items()}
+XCOMS_OF_RUN = (xcom.RUN_ID, xcom.APP_URL, xcom.CONNECTION_AND_RUN_KEY)
+"""What :class:`KnownRun` reads."""
+
+
+class KnownRun:
+    """
+    What Airflow's database says of the run of a task instance, in the order of trust.
+
+    The deferral and the rendered arguments come first: no user can edit them. An XCom is read only if it is needed.
+
+    :param next_kwargs: Those of the task instance's deferral.
+    :param rendered: Its rendered arguments.
+    """
+
+    def __init__(
+        self, pushed: Mapping[str, Pushed], next_kwargs: Any = None, rendered: Mapping[str, Any] | None = None
+    ) -> None:
+        self._pushed = pushed
+        self._note = deferral.note_of(next_kwargs)
+        self._rendered = rendered or {}
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether the task has begun to start or to find a run."""
+        return xcom.CONNECTION_AND_RUN_KEY in self._pushed
+
+    @property
+    def certain_id(self) -> str | None:
+        """The run's id, if it is known from what nobody can edit."""
+        return _first_text(self._note.get("run_id"), self._rendered.get("run_id"))
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id."""
+        return self.certain_id or _first_text(self._value(xcom.RUN_ID))
+
+    @property
+    def skyvern_conn_id(self) -> str | None:
+        """The connection that leads to the run."""
+        known = _first_text(self._note.get("skyvern_conn_id"), self._rendered.get("skyvern_conn_id"))
+        return known or _first_text(self._announced.get("skyvern_conn_id"))
+
+    @property
+    def group(self) -> str | None:
+        """The tag of the attempt group."""
+        return _first_text(self._announced.get("group"))
+
+    @property
+    def app_url(self) -> str | None:
+        """The address of the run's page in Skyvern."""
+        return _first_text(self._note.get("app_url")) or _first_text(self._value(xcom.APP_URL))
+
+    @property
+    def approval(self) -> Mapping[str, Any] | None:
+        """What a person has answered to this run."""
+        answer = self._value(xcom.APPROVAL)
+        is_of_run = isinstance(answer, Mapping) and answer.get("run_id") == self.run_id is not None
+        return answer if is_of_run else None
+
+    @property
+    def _announced(self) -> Mapping[str, Any]:
+        announced = self._value(xcom.CONNECTION_AND_RUN_KEY)
+        return announced if isinstance(announced, Mapping) else {}
+
+    def _value(self, key: str) -> Any:
+        return self._pushed[key].value if key in self._pushed else None
+
+
+def _first_text(*values: Any) -> str | None:
+    return next((value for value in values if isinstance(value, str) and value), None)

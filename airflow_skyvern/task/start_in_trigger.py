@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import StartTriggerArgs
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_3
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.task.deadlines import BACKSTOP, deadline_after
 
@@ -27,7 +27,7 @@ def start_trigger_args(
 
     :raises SkyvernConfigError: an argument is a template that would never be rendered.
     """
-    if not compat.renders_trigger_arguments():
+    if not since_3_3.renders_trigger_arguments():
         return None
     rendered = {
         "run_id": _template_of(sensor, "run_id", run_id),

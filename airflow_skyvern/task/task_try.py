@@ -15,8 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from airflow_skyvern import compat
-from airflow_skyvern.compat import tries
+from airflow_skyvern.compat import internals, since_3_0, since_3_3, tries
 from airflow_skyvern.compat.stores import asset, is_asset_alias
 from airflow_skyvern.compat.tries import Standing
 from airflow_skyvern.exceptions import SkyvernOvertaken, SkyvernTaskEnded
@@ -94,19 +93,19 @@ class TaskTry:
     @property
     def is_resumed(self) -> bool:
         """Whether this try goes on after a deferral."""
-        return compat.deferral_of(self._ti)[0] is not None
+        return since_3_0.deferral_of(self._ti)[0] is not None
 
     @property
     def deferred_run_id(self) -> str | None:
         """The run that the deferral of this try carries, if it goes on after one."""
-        return note_of(compat.deferral_of(self._ti)[1]).get("run_id")
+        return note_of(since_3_0.deferral_of(self._ti)[1]).get("run_id")
 
     @cached_property
     def start_store(self) -> StartStore:
         """What outlives this try, where this Airflow has something that does."""
         from airflow_skyvern.runs.store import StartStore
 
-        return StartStore(compat.task_state_store(self._context), run_started=self._run_started)
+        return StartStore(since_3_3.task_state_store(self._context), run_started=self._run_started)
 
     @property
     def _run_started(self) -> str:
@@ -159,7 +158,7 @@ class TaskTry:
             run_started=stable or self._dag_run_name,
             run_created=tries.dag_run_created(self._context),
             start_may_change=stable is None and not self.start_store.exists,
-            airflow=compat.installation(),
+            airflow=since_3_0.installation(),
         )
 
     @cached_property
@@ -220,7 +219,7 @@ class TaskTry:
     def published_run_id(self) -> str | None:
         """Return the run id that this task pushed before it was deferred."""
         run_id = self._ti.xcom_pull(
-            task_ids=self._ti.task_id, key=xcom.RUN_ID, map_indexes=compat.map_index_for_lookups(self._ti)
+            task_ids=self._ti.task_id, key=xcom.RUN_ID, map_indexes=internals.map_index_for_lookups(self._ti)
         )
         return run_id if isinstance(run_id, str) else None
 
@@ -235,7 +234,7 @@ class TaskTry:
 
         Airflow notifies the worker some seconds later. A task that defers in between is forgotten, and so is its run.
         """
-        return self._state() in compat.ENDED_BY_USER
+        return self._state() in internals.ENDED_BY_USER
 
     def state_within(self, seconds: float) -> str | None:
         """Return the state of this task in Airflow; ``unknown`` where Airflow does not answer in time."""
@@ -268,10 +267,10 @@ class TaskTry:
 
     def _state(self) -> str | None:
         try:
-            state = compat.state_of_running_task(self._ti)
-            if state == compat.DELETED:
+            state = since_3_0.state_of_running_task(self._ti)
+            if state == internals.DELETED:
                 time.sleep(CONFIRMATION)
-                state = compat.state_of_running_task(self._ti)
+                state = since_3_0.state_of_running_task(self._ti)
         except Exception:  # noqa: BLE001  whatever keeps Airflow from answering
             return UNKNOWN
         return state

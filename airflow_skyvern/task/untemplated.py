@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals, since_3_1
 from airflow_skyvern.compat.sdk import AirflowFailException, BaseOperator, BaseSensorOperator, OperatorPartial
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.secret_values import secrets_in
@@ -62,7 +62,7 @@ class ChecksArguments(BaseOperator):
             rendered = super().render_template(content, context, environment, seen_oids)
             return rendered.value if isinstance(rendered, Absent) else rendered
         names = [name for name in self.template_fields if getattr(self, name, None) is content]
-        is_executed = compat.is_executed(context)  # and not rendered for a page of Airflow
+        is_executed = internals.is_executed(context)  # and not rendered for a page of Airflow
         resumes = is_executed and TaskTry(context).is_resumed
         refuses = not (resumes and {*names} <= {*self.fields_of_start})
         template = self._template_of(content, seen_oids or ())
@@ -75,7 +75,7 @@ class ChecksArguments(BaseOperator):
         if is_executed:
             for secret in {*secrets_in(rendered)}:
                 if len(secret) >= SHORTEST_SECRET:
-                    compat.mask_secret(secret)
+                    since_3_1.mask_secret(secret)
         return rendered
 
     def _template_of(self, content: Any, _seen_oids: Collection[int]) -> Any:
@@ -124,11 +124,12 @@ def check_untemplated(operator: type[BaseOperator], given: Mapping[str, Any]) ->
     :raises SkyvernConfigError: names the task, the argument, and what would be right.
     """
     values = {**(given.get("default_args") or {}), **given}
-    for name, annotation in _arguments_of(operator).items():
-        if name not in values or name in operator.template_fields:
-            continue
-        if (complaint := complaint_about(name, values[name], annotation)) is not None:
-            raise SkyvernConfigError(f"Task {given.get('task_id')!r}: {complaint}")
+    arguments = _arguments_of(operator)
+    untemplated = {
+        name: values[name] for name in arguments if name in values and name not in operator.template_fields
+    }
+    if (complaint := complaint_about(untemplated, arguments)) is not None:
+        raise SkyvernConfigError(f"Task {given.get('task_id')!r}: {complaint}")
 
 
 @cache

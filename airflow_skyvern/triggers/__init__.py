@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.triggers.approval import SkyvernApprovalTrigger
 from airflow_skyvern.triggers.run import SkyvernRunTrigger, SkyvernSensorTrigger
 
@@ -20,7 +20,7 @@ __all__ = ["SkyvernApprovalTrigger", "SkyvernRunTrigger", "SkyvernSensorTrigger"
 
 def __getattr__(name: str) -> Any:
     if name == "SkyvernWorkflowRunsTrigger":
-        if not compat.is_airflow_3():
+        if not since_3_0.is_airflow_3():
             raise ImportError(f"{name} needs Airflow 3, which brought watchers of assets.")
         from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
 

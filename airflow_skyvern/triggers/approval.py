@@ -11,7 +11,7 @@ from uuid import UUID
 from airflow.triggers.base import TriggerEvent
 from asgiref.sync import sync_to_async
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals, since_3_0, since_3_1, since_3_3
 from airflow_skyvern.runs.wait import AnswerEvent, Reason, RunEvent, Wait
 from airflow_skyvern.triggers.run import SkyvernRunTrigger
 
@@ -92,7 +92,7 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
     async def on_kill(self) -> None:
         """Cancel the run when a user has ended the task; Airflow 3.3 also calls this when a person has answered."""
         with contextlib.suppress(Exception):  # after a clear there is no request any more
-            if await sync_to_async(compat.answer_of_person)(UUID(self.ti_id)) is not None:
+            if await sync_to_async(since_3_1.answer_of_person)(UUID(self.ti_id)) is not None:
                 return
         await super().on_kill()
 
@@ -102,7 +102,7 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
             return
         await super().cleanup()
         with contextlib.suppress(Exception):  # nothing depends on it but a line in a list
-            if await compat.state_of_deferred_task(self.task_instance) in compat.ENDED_BY_USER:
+            if await since_3_0.state_of_deferred_task(self.task_instance) in internals.ENDED_BY_USER:
                 await self._close("killed")
 
     def _new_wait(self) -> Wait[RunSnapshot]:
@@ -119,11 +119,11 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
 
     async def _answered(self) -> AnswerEvent:
         """Return what a person has answered."""
-        interval = self.slow_answer_interval if compat.answers_resume_tasks() else self.answer_interval
+        interval = self.slow_answer_interval if since_3_3.answers_resume_tasks() else self.answer_interval
         while True:
             await asyncio.sleep(interval)
             try:
-                response = await sync_to_async(compat.answer_of_person)(UUID(self.ti_id))
+                response = await sync_to_async(since_3_1.answer_of_person)(UUID(self.ti_id))
                 if response is not None:
                     return self._answer(response)
             except Exception as error:  # noqa: BLE001  Airflow may be away; the run is watched nevertheless
@@ -145,6 +145,6 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
 
     async def _close(self, reason: str) -> None:
         try:
-            await sync_to_async(compat.close_request)(UUID(self.ti_id), CLOSED[reason])
+            await sync_to_async(since_3_1.close_request)(UUID(self.ti_id), CLOSED[reason])
         except Exception as error:  # noqa: BLE001  most often a person's answer came at the same moment
             self.log.info("Skyvern run %s: the request in Airflow was not closed. %r", self.run_id, error)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_skyvern import compat, metrics
+from airflow_skyvern import metrics
 from airflow_skyvern.client.retry import RETRY_INTERVAL
+from airflow_skyvern.compat import internals, since_3_0, since_3_3
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.durations import interval_of, moment_of
 from airflow_skyvern.exceptions import SkyvernError
@@ -72,7 +73,7 @@ class SkyvernRunTrigger(BaseTrigger):
 
     __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
 
-    first_poll_delay: ClassVar[float] = compat.FIRST_POLL_DELAY
+    first_poll_delay: ClassVar[float] = since_3_0.FIRST_POLL_DELAY
     """Seconds before the first poll; a task that is resumed too early fails, see :mod:`airflow_skyvern.compat`."""
 
     retry_interval: ClassVar[float] = 1.0
@@ -160,7 +161,7 @@ class SkyvernRunTrigger(BaseTrigger):
         all are when the triggerer shuts down, which is no time for questions.
         """
         shuts_down = self._triggerer is not None and self._triggerer.done()
-        if self._is_over or shuts_down or self.task_instance is None or compat.calls_on_kill():
+        if self._is_over or shuts_down or self.task_instance is None or since_3_3.calls_on_kill():
             return
         if self.cancel_on_kill:
             self._cancel_in_background()
@@ -188,8 +189,8 @@ class SkyvernRunTrigger(BaseTrigger):
         """Wait for the end and describe it."""
         reason: Reason = "deadline"
         message = None
-        if self.cancel_on_kill and not compat.calls_on_kill():
-            self._triggerer = compat.triggerers_main_task()
+        if self.cancel_on_kill and not since_3_3.calls_on_kill():
+            self._triggerer = internals.triggerers_main_task()
         wait = self._new_wait()
         try:
             run_id_of(self.run_id)
@@ -256,7 +257,7 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one :class:`RunEvent`, or the end of the task."""
-        airflows_end = compat.airflows_timeout(self)
+        airflows_end = since_3_3.airflows_timeout(self)
         self.deadline = airflows_end.timestamp() - self.backstop if airflows_end else time.time() + self.timeout
         self.waiting_since = self.deadline - self.timeout
         self.run_known = has_outlasted_first_poll(self.waiting_since)
@@ -266,10 +267,10 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
     def _end(self, event: RunEvent) -> TriggerEvent | None:
         """Return the event that ends the task, or None where a worker has to end it."""
         if event["reason"] == "ended" and event["status"] == "completed":
-            return compat.task_success_event()
+            return since_3_3.task_success_event()
         if event["reason"] in ("ended", "deadline") and self.soft_fail:
-            return compat.task_skipped_event()
-        return compat.task_failed_event() if event["reason"] == "ended" else None
+            return since_3_3.task_skipped_event()
+        return since_3_3.task_failed_event() if event["reason"] == "ended" else None
 
 
 async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:
@@ -319,8 +320,8 @@ async def _ended_by_user(trigger: SkyvernRunTrigger) -> bool:
     state = None
     for _ in range(DECISIONS):
         try:
-            state = await compat.state_of_deferred_task(ti)
-            found = await compat.xcom_of_deferred_task(ti, xcom.RUN_ID) if state in WAITING_OR_RUNNING else None
+            state = await since_3_0.state_of_deferred_task(ti)
+            found = await internals.xcom_of_deferred_task(ti, xcom.RUN_ID) if state in WAITING_OR_RUNNING else None
         except Exception as error:  # noqa: BLE001  whatever the reason
             failures, deletions = failures + 1, 0
             if failures >= FAILURES:
@@ -329,8 +330,8 @@ async def _ended_by_user(trigger: SkyvernRunTrigger) -> bool:
                 )
                 return False
         else:
-            failures, deletions = 0, deletions + 1 if state == compat.DELETED else 0
-            if state in compat.ENDED_BY_USER and (state != compat.DELETED or deletions >= DELETIONS):
+            failures, deletions = 0, deletions + 1 if state == internals.DELETED else 0
+            if state in internals.ENDED_BY_USER and (state != internals.DELETED or deletions >= DELETIONS):
                 return True
             if found is not None:
                 return bool(found != trigger.run_id)

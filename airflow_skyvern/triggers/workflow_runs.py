@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_skyvern import compat
 from airflow_skyvern.client import api
+from airflow_skyvern.compat import since_3_3
 from airflow_skyvern.durations import LONGEST_INTERVAL, LONGEST_WAIT, SHORTEST_INTERVAL, seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.finished_runs.poller import (
@@ -137,7 +137,7 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
 
     def _watermarks(self) -> WatermarkStore:
         identity = [self.workflow_id, self.skyvern_conn_id, self.statuses, self.redeliver_to is not None]
-        return WatermarkStore(compat.asset_state_store(self), identity, commit_delay=self.commit_delay)
+        return WatermarkStore(since_3_3.asset_state_store(self), identity, commit_delay=self.commit_delay)
 
     async def _begin(self, poller: FinishedRunsPoller, watermarks: WatermarkStore) -> Watermark:
         """Return the watermark of an earlier watcher, or one that begins now; retried for as long as that fails."""

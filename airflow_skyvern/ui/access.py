@@ -17,7 +17,7 @@ from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 from fastapi import Depends, HTTPException, Request
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_0, since_3_1
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +44,7 @@ def from_our_page(request: Request) -> None:
     """
     headers = request.headers
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    own = {headers.get("host"), urlsplit(compat.airflow_base_url()).netloc} - {"", None}
+    own = {headers.get("host"), urlsplit(since_3_0.airflow_base_url()).netloc} - {"", None}
     same = site == "same-origin" if site else bool(origin) and urlsplit(origin or "").netloc in own
     if not (same and headers.get(PAGE_HEADER)):
         raise HTTPException(403, "This request does not come from the page in Airflow.")
@@ -64,7 +64,7 @@ def readable(user: Any, dag_ids: Iterable[str]) -> set[str]:
 
 def may_answer(user: Any, dag_id: str) -> bool:
     """Tell whether the user may answer the requests of a DAG's tasks, so that a page shows buttons."""
-    entities = (DagAccessEntity.TASK_INSTANCE, compat.hitl_entity())
+    entities = (DagAccessEntity.TASK_INSTANCE, since_3_1.hitl_entity())
     return all(_may(user, dag_id, "PUT", entity) for entity in entities)
 
 

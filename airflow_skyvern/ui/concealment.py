@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals
 from airflow_skyvern.secret_values import MASK, looks_secret, masked_text, names_secret
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Concealment:
     """
 
     def __init__(self, parameters: Mapping[str, Any], actions: Iterable[Action] = ()) -> None:
-        self._names = compat.sensitive_names()
+        self._names = internals.sensitive_names()
         typed = (str(action.text).strip() for action in actions if types_secret(action))
         secrets = {text for text in (*self._secrets_in(parameters), *typed) if len(text) >= SHORTEST}
         unmistakable = {form for text in secrets if _is_unmistakable(text) for form in _spellings(text)}

@@ -19,8 +19,7 @@ from airflow_skyvern.client import api
 from airflow_skyvern.durations import in_words
 from airflow_skyvern.limits import PAGE_SIZE
 from airflow_skyvern.runs.key import READABLE_TAGS, tag_value
-from airflow_skyvern.task import deferral, xcom
-from airflow_skyvern.task.pushed import Pushed, pushed_xcoms, value_of
+from airflow_skyvern.task.pushed import XCOMS_OF_RUN, KnownRun, Pushed, pushed_xcoms
 from airflow_skyvern.ui import rendering
 from airflow_skyvern.ui.access import connection_name
 from airflow_skyvern.ui.concealment import web_address
@@ -47,7 +46,6 @@ MOST_SINGLE = 20
 MOST_REASONS = 20
 """Reasons that are fetched for the table, of runs and of tasks each."""
 
-XCOMS = (xcom.RUN_ID, xcom.APP_URL, xcom.CONNECTION_AND_RUN_KEY)
 
 WELL = frozenset({"success", "running", "queued", "scheduled", "deferred", None})
 """States that need no reason."""
@@ -143,7 +141,7 @@ def find_tasks(session: Session, dag_id: str, run_id: str) -> list[TaskOfRun] | 
     for row in rows:
         place = (row.task_id, row.map_index)
         values = pushed.get(place, {})
-        ours = place in rendered or xcom.CONNECTION_AND_RUN_KEY in values or is_own_operator(row.operator)
+        ours = place in rendered or KnownRun(values).is_announced or is_own_operator(row.operator)
         if not ours and row.state not in WELL:
             of_dag = skyvern_tasks(session, dag_id) if of_dag is None else of_dag
         task = _task_of(row, TaskKey(dag_id, run_id, *place), values, rendered.get(place))
@@ -153,18 +151,13 @@ def find_tasks(session: Session, dag_id: str, run_id: str) -> list[TaskOfRun] | 
 
 
 def _task_of(row: Any, key: TaskKey, values: Mapping[str, Pushed], conn_id: str | None) -> TaskOfRun:
-    note = deferral.note_of(row.next_kwargs)
-    conn_id = note.get("skyvern_conn_id") or conn_id
-    if conn_id is None and isinstance(announced := value_of(values, xcom.CONNECTION_AND_RUN_KEY), Mapping):
-        conn_id = announced.get("skyvern_conn_id")
-    skyvern_id = note.get("run_id") or value_of(values, xcom.RUN_ID)
-    ref = RunRef(conn_id, skyvern_id) if isinstance(skyvern_id, str) and isinstance(conn_id, str) else None
-    address = note.get("app_url") or value_of(values, xcom.APP_URL)
-    return TaskOfRun(key, row.state, row.try_number, ref, address if isinstance(address, str) else None)
+    known = KnownRun(values, row.next_kwargs, {"skyvern_conn_id": conn_id})
+    ref = RunRef.of(known.skyvern_conn_id, known.run_id)
+    return TaskOfRun(key, row.state, row.try_number, ref, known.app_url)
 
 
 def _xcoms(session: Session, dag_id: str, run_id: str) -> dict[tuple[str, int], dict[str, Pushed]]:
-    found = pushed_xcoms(session, XCOMS, lambda table: (table.dag_id == dag_id, table.run_id == run_id))
+    found = pushed_xcoms(session, XCOMS_OF_RUN, lambda table: (table.dag_id == dag_id, table.run_id == run_id))
     return {(key.task_id, key.map_index): pushed for key, pushed in found.items()}
 
 

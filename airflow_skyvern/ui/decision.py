@@ -23,11 +23,11 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_1
 from airflow_skyvern.ui.access import CHANGE
 from airflow_skyvern.ui.lookup import TaskKey, map_index_of
 
-ANSWER = [*CHANGE, Depends(requires_access_dag("PUT", compat.hitl_entity()))]
+ANSWER = [*CHANGE, Depends(requires_access_dag("PUT", since_3_1.hitl_entity()))]
 """For the route that answers a request: who may do so under Required Actions, and may mark the task."""
 
 

@@ -16,7 +16,7 @@ from airflow.models.taskinstancehistory import TaskInstanceHistory
 from sqlalchemy import select, tuple_
 
 from airflow_skyvern.task import deferral, xcom
-from airflow_skyvern.task.pushed import pushed_xcoms, values_of
+from airflow_skyvern.task.pushed import XCOMS_OF_RUN, KnownRun, Pushed, pushed_xcoms
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -50,6 +50,11 @@ class RunRef:
 
     skyvern_conn_id: str
     run_id: str
+
+    @classmethod
+    def of(cls, skyvern_conn_id: str | None, run_id: str | None) -> RunRef | None:
+        """Return the run, if both are known."""
+        return cls(skyvern_conn_id, run_id) if skyvern_conn_id and run_id else None
 
 
 @dataclass(frozen=True)
@@ -121,52 +126,47 @@ def find_task(session: Session, key: TaskKey, try_number: int | None = None) -> 
     chosen = earlier.get(try_number) if try_number not in (None, ti.try_number) else ti
     if chosen is None:
         return None
-    pushed = _xcoms(session, key)
+    pushed = next(iter(pushed_xcoms(session, (*XCOMS_OF_RUN, xcom.APPROVAL), key.of).values()), {})
     rendered = _rendered(session, key)
-    certain = deferral.note_of(chosen.next_kwargs).get("run_id") or (rendered.get("run_id") if chosen is ti else None)
-    conn_id = _connection(rendered, pushed)
-    run = _run_of(chosen, certain, pushed if chosen is ti else {}, conn_id)
+    conn_id = KnownRun(pushed, rendered=rendered).skyvern_conn_id
+    known = _known_of_try(chosen, ti, pushed, rendered)
+    run = RunRef.of(known.skyvern_conn_id or conn_id, known.run_id)
     return FoundTask(
         key=key,
         state=chosen.state,
         try_number=chosen.try_number,
         tries=sorted({*earlier, ti.try_number} - {0}),
         run=run,
-        is_certain=run is not None and run.run_id == certain,
+        is_certain=run is not None and run.run_id == known.certain_id,
         skyvern_conn_id=conn_id,
         ended_at=chosen.end_date,
         is_skyvern=run is not None or bool(rendered) or _looks_like_ours(session, ti, pushed),
-        noted=_noted(chosen.next_kwargs, pushed if chosen is ti else {}, run),
+        noted=_noted(chosen.next_kwargs, known),
     )
 
 
-def _noted(next_kwargs: Any, pushed: Mapping[str, Any], run: RunRef | None) -> Noted:
-    address = deferral.note_of(next_kwargs).get("app_url") or pushed.get(xcom.APP_URL)
-    deadline, answer = deferral.deadline_of(next_kwargs), pushed.get(xcom.APPROVAL)
-    about_run = isinstance(answer, Mapping) and run is not None and answer.get("run_id") == run.run_id
+def _known_of_try(
+    chosen: TaskInstance | TaskInstanceHistory,
+    ti: TaskInstance,
+    pushed: Mapping[str, Pushed],
+    rendered: Mapping[str, Any],
+) -> KnownRun:
+    """Return what is known of the run of a try: XComs and arguments are the newest one's, once it has begun."""
+    if chosen is not ti:
+        return KnownRun({}, chosen.next_kwargs)
+    begun = chosen.state not in NOT_STARTED or chosen.next_method is not None
+    known = pushed if begun else {key: one for key, one in pushed.items() if key != xcom.RUN_ID}
+    return KnownRun(known, chosen.next_kwargs, rendered)
+
+
+def _noted(next_kwargs: Any, known: KnownRun) -> Noted:
+    deadline = deferral.deadline_of(next_kwargs)
     return Noted(
-        app_url=address if isinstance(address, str) else None,
+        app_url=known.app_url,
         status=deferral.status_of(next_kwargs),
         deadline=None if deadline is None else datetime.fromtimestamp(deadline, timezone.utc),
-        answer=answer if about_run else None,
+        answer=known.approval,
     )
-
-
-def _run_of(
-    chosen: TaskInstance | TaskInstanceHistory, certain: Any, pushed: Mapping[str, Any], conn_id: str | None
-) -> RunRef | None:
-    """Take the run id from what no user can edit: the deferral, or the argument of a sensor; else from XCom."""
-    begun = chosen.state not in NOT_STARTED or chosen.next_method is not None
-    run_id = certain or (pushed.get(xcom.RUN_ID) if begun else None)
-    conn_id = deferral.note_of(chosen.next_kwargs).get("skyvern_conn_id") or conn_id
-    if not (isinstance(run_id, str) and run_id and isinstance(conn_id, str) and conn_id):
-        return None
-    return RunRef(conn_id, run_id)
-
-
-def _xcoms(session: Session, key: TaskKey) -> dict[str, Any]:
-    keys = (xcom.RUN_ID, xcom.APP_URL, xcom.CONNECTION_AND_RUN_KEY, xcom.APPROVAL)
-    return next(map(values_of, pushed_xcoms(session, keys, key.of).values()), {})
 
 
 def _rendered(session: Session, key: TaskKey) -> Mapping[str, Any]:
@@ -174,14 +174,6 @@ def _rendered(session: Session, key: TaskKey) -> Mapping[str, Any]:
     model = RenderedTaskInstanceFields
     found = session.scalar(select(model.rendered_fields).where(*key.of(model)))
     return found if isinstance(found, Mapping) and "skyvern_conn_id" in found else {}
-
-
-def _connection(rendered: Mapping[str, Any], pushed: Mapping[str, Any]) -> str | None:
-    """Take the connection from the rendered arguments, which no user can edit; else from XCom."""
-    if "skyvern_conn_id" in rendered:
-        return str(rendered["skyvern_conn_id"])
-    value = pushed.get(xcom.CONNECTION_AND_RUN_KEY)
-    return value.get("skyvern_conn_id") if isinstance(value, Mapping) else None
 
 
 def known_dag(session: Session, dag_id: str) -> bool:

@@ -20,7 +20,7 @@ from airflow_skyvern.limits import LAST_RUNS_PAGE, PAGE_SIZE
 from airflow_skyvern.models import RunStatus, RunSummary
 from airflow_skyvern.runs.key import READABLE_TAGS
 from airflow_skyvern.task import xcom
-from airflow_skyvern.task.pushed import pushed_xcoms, value_of
+from airflow_skyvern.task.pushed import KnownRun, pushed_xcoms
 from airflow_skyvern.ui import rendering
 from airflow_skyvern.ui.access import connection_name, readable
 from airflow_skyvern.ui.concealment import visible
@@ -261,9 +261,8 @@ def _connections_of(user: Any) -> list[str]:
         pushed = pushed_xcoms(session, (xcom.CONNECTION_AND_RUN_KEY,), lambda _: (), newest=NEWEST_XCOMS)
         stored = session.scalars(select(Connection.conn_id).where(Connection.conn_type == "skyvern")).all()
     allowed = readable(user, [key.dag_id for key in pushed])
-    used = [value_of(values, xcom.CONNECTION_AND_RUN_KEY) for key, values in pushed.items() if key.dag_id in allowed]
-    announced = [value.get("skyvern_conn_id") for value in used if isinstance(value, Mapping)]
-    names = dict.fromkeys(name for name in [*announced, *stored] if isinstance(name, str) and name)
+    announced = [KnownRun(values).skyvern_conn_id for key, values in pushed.items() if key.dag_id in allowed]
+    names = dict.fromkeys(name for name in [*announced, *stored] if name)
     return list(names)[:MOST_CONNECTIONS]
 
 

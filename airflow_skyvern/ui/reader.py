@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from airflow_skyvern import compat
 from airflow_skyvern.client import api
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient, with_own_page
 from airflow_skyvern.client.session import AsyncSession, afetch_run
+from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
@@ -228,7 +228,7 @@ class RunReader:
 
         Airflow keeps nothing of an earlier try that was not deferred.
         """
-        tag = task_tag(key.dag_id, key.run_id, key.task_id, key.map_index, compat.installation())
+        tag = task_tag(key.dag_id, key.run_id, key.task_id, key.map_index, since_3_0.installation())
         rows = await self.listed(conn_id, api.find_runs({TASK_TAG: tag}))
         carried = await self.tags(conn_id, [row.run_id for row in rows])
         for row in sorted(rows, key=lambda row: str(row.created_at), reverse=True):

@@ -37,7 +37,7 @@ PAIRS = [
 PARSED = """
 import json, sys
 from pathlib import Path
-from airflow_skyvern.compat import dag_bag
+from airflow_skyvern.compat.since_3_1 import dag_bag
 
 bag = dag_bag(Path(sys.argv[1]))
 print(json.dumps({"dags": sorted(bag.dags), "errors": bag.import_errors}))

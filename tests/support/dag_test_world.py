@@ -208,7 +208,7 @@ def overtaken(fake: FakeSkyvern) -> Any:
 
 def replace_in_database() -> None:
     """Do what Airflow does when it gives up a try: 3.x gives the next one another id, 2.11 counts."""
-    from airflow_skyvern.compat import is_airflow_3
+    from airflow_skyvern.compat.since_3_0 import is_airflow_3
 
     change = "id = lower(hex(randomblob(16)))" if is_airflow_3() else "try_number = try_number + 1"
     in_database(f"UPDATE task_instance SET {change} WHERE dag_id = 'overtaken'")

@@ -22,7 +22,7 @@ from sqlalchemy import create_engine, event, insert
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import StaticPool
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.runs.orphans import Place
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class MetadataDatabase:
             "trigger_id": trigger_id,
         }
         self._insert(TaskInstance, **row)
-        table = compat.xcom_table()
+        table = since_3_0.xcom_table()
         for key, value in xcoms.items():
             stored = self.stored_by(value) if self.stored_by else _plain(value)
             timestamp = {"timestamp": changed}
@@ -81,7 +81,7 @@ class MetadataDatabase:
 
     def delete(self, place: Place) -> None:
         """Delete a task instance and its DAG run's XComs, as deleting a DAG does: its audit log stays."""
-        for table in (compat.xcom_table(), TaskInstance):
+        for table in (since_3_0.xcom_table(), TaskInstance):
             with self.engine.begin() as connection:
                 matching = [table.__table__.c[name] == value for name, value in place._asdict().items()]
                 connection.execute(table.__table__.delete().where(*matching))
@@ -92,7 +92,7 @@ class MetadataDatabase:
 
     def rendered(self, place: Place, **fields: Any) -> None:
         """Store the rendered arguments of a task instance."""
-        stored = fields if compat.is_airflow_3() else json.dumps(fields)
+        stored = fields if since_3_0.is_airflow_3() else json.dumps(fields)
         self._insert(RenderedTaskInstanceFields, **place._asdict(), rendered_fields=stored)
 
     def trigger(self, classpath: str, **kwargs: Any) -> int:
@@ -132,7 +132,7 @@ class MetadataDatabase:
 
 
 def _plain(value: Any) -> Any:
-    return value if compat.is_airflow_3() else json.dumps(value).encode()
+    return value if since_3_0.is_airflow_3() else json.dumps(value).encode()
 
 
 def _type_of(column: Any) -> Any:
@@ -159,7 +159,7 @@ def _engine() -> Any:
     """Return a database with Airflow's tables; they take a while to be made."""
     import_all_models()
     engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-    for model in (*TABLES, compat.xcom_table()):
+    for model in (*TABLES, since_3_0.xcom_table()):
         model.__table__.create(engine)
     return engine
 
@@ -169,7 +169,7 @@ def metadata_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[MetadataDatab
     """Let Airflow's sessions lead to an empty database in memory."""
     engine = _engine()
     with engine.begin() as connection:
-        for model in (compat.xcom_table(), *reversed(TABLES)):
+        for model in (since_3_0.xcom_table(), *reversed(TABLES)):
             connection.execute(model.__table__.delete())
     monkeypatch.setattr("airflow.settings.Session", sessionmaker(engine))
     yield MetadataDatabase(engine)

@@ -13,7 +13,7 @@ from typing import Any
 import airflow
 import pytest
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_1
 from dev.airflow_2 import for_airflow_2, runs_on_airflow_2
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def why_not_here(code: str) -> str | None:
     """Return what this Airflow lacks for a block."""
     if "airflow_skyvern.retries" in code and not RETRY_POLICIES:
         return "retry policies came with Airflow 3.3"
-    if 'approval="airflow"' in code and not compat.has_required_actions():
+    if 'approval="airflow"' in code and not since_3_1.has_required_actions():
         return "Required Actions came with Airflow 3.1"
     if AIRFLOW_2 and not runs_on_airflow_2(code):
         return "watchers and webhooks came with Airflow 3"
@@ -61,6 +61,6 @@ def example_bag(example: Path, folder: Path) -> Any:
         pytest.skip("watchers and webhooks came with Airflow 3")
     copy = folder / example.name
     copy.write_text(as_this_airflow_has_it(code))
-    bag = compat.dag_bag(copy)
+    bag = since_3_1.dag_bag(copy)
     assert bag.import_errors == {}
     return bag

@@ -10,9 +10,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_0
 
-BaseXCom: Any = import_module("airflow.sdk.bases.xcom" if compat.is_airflow_3() else "airflow.models.xcom").BaseXCom
+BaseXCom: Any = import_module(
+    "airflow.sdk.bases.xcom" if since_3_0.is_airflow_3() else "airflow.models.xcom"
+).BaseXCom
 
 
 class FolderXCom(BaseXCom):  # type: ignore[misc]  # of Airflow 2 or 3

@@ -16,7 +16,8 @@ from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.timetables.interval import CronDataIntervalTimetable
 from airflow.timetables.trigger import CronTriggerTimetable
 
-from airflow_skyvern import compat, plugin
+from airflow_skyvern import plugin
+from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.sdk import DAG
 from airflow_skyvern.macros import local_time
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
@@ -37,7 +38,7 @@ def berlin(text: str) -> datetime:
 
 def timetable(cron: str, zone: str = BERLIN) -> Any:
     """What this Airflow makes of ``schedule=cron``."""
-    if compat.is_airflow_3():
+    if since_3_0.is_airflow_3():
         return CronTriggerTimetable(cron, timezone=zone)
     return CronDataIntervalTimetable(cron, timezone=pendulum.timezone(zone))
 
@@ -58,7 +59,7 @@ def scheduled_run(cron: str, tick: datetime, zone: str = BERLIN, made_by: Any = 
 
 def dag_run(run_type: str, logical: datetime | None, end: datetime | None, run_after: datetime) -> Any:
     dates = {"logical_date": logical, "data_interval_end": end}
-    if compat.is_airflow_3():
+    if since_3_0.is_airflow_3():
         dates["run_after"] = run_after
     return SimpleNamespace(
         run_type=run_type, **{name: date and date.astimezone(timezone.utc) for name, date in dates.items()}
@@ -172,7 +173,7 @@ def test_a_backfilled_run_has_the_month_that_it_makes_up_for() -> None:
 
 
 def test_a_run_by_hand_has_the_month_in_which_it_was_started() -> None:
-    logical = None if compat.is_airflow_3() else berlin("2026-11-01T00:30")
+    logical = None if since_3_0.is_airflow_3() else berlin("2026-11-01T00:30")
     run = dag_run("manual", logical, berlin("2026-10-01"), run_after=berlin("2026-11-01T00:30"))
     assert rendered(MONTHS, run) == "2026-11 2026-10"
 

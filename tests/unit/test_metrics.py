@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_skyvern import compat, metrics
+from airflow_skyvern import metrics
+from airflow_skyvern.compat import internals, since_3_2
 from airflow_skyvern.exceptions import SkyvernRunFailed
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
@@ -74,7 +75,7 @@ def statsd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Statsd]:
 
 def forget_stats() -> None:
     """Let Airflow read its configuration of metrics anew, as another process does."""
-    compat.stats.cache_clear()
+    since_3_2.stats.cache_clear()
     try:
         state: Any = import_module("airflow.sdk._shared.observability.metrics.stats")
         state._factory = state._backend = None
@@ -95,7 +96,7 @@ def test_a_run_is_counted_from_its_start_to_its_end(skyvern: FakeSkyvern, statsd
     run_task(lambda: operator(workflow))
     written = statsd.received()
     names = {(name, kind) for name, kind, _ in written}
-    host = compat.hostname()
+    host = internals.hostname()
     assert names == {
         ("skyvern.run.started", "c"),
         ("skyvern.run.ended.completed", "c"),
@@ -176,7 +177,7 @@ def test_metrics_that_cannot_be_written_harm_nobody(skyvern: FakeSkyvern, monkey
     def broken() -> Any:
         raise OSError("no metrics today")
 
-    monkeypatch.setattr(compat, "stats", broken)
+    monkeypatch.setattr(since_3_2, "stats", broken)
     workflow = skyvern.workflow(plan=("completed",), output={"sum": 1})
     assert run_task(lambda: operator(workflow)) == {"sum": 1}
 

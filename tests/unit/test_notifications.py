@@ -14,7 +14,8 @@ import httpx
 import pytest
 from jinja2 import Environment
 
-from airflow_skyvern import compat, plugin
+from airflow_skyvern import plugin
+from airflow_skyvern.compat import since_3_0, since_3_1
 from airflow_skyvern.compat.sdk import DAG
 from airflow_skyvern.exceptions import SkyvernRunFailed
 from airflow_skyvern.notifications import skyvern_run
@@ -60,7 +61,7 @@ def test_a_failed_tasks_own_message_names_the_run_the_block_the_reason_and_the_l
 
 
 def test_a_callback_gets_everything_about_the_run(skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch) -> None:
-    section = "API" if compat.is_airflow_3() else "WEBSERVER"
+    section = "API" if since_3_0.is_airflow_3() else "WEBSERVER"
     monkeypatch.setenv(f"AIRFLOW__{section}__BASE_URL", "https://airflow.example.com/x/")
     failed = Failed(skyvern)
     run = skyvern_run(failed.context)
@@ -72,7 +73,7 @@ def test_a_callback_gets_everything_about_the_run(skyvern: FakeSkyvern, monkeypa
     )
     assert run.app_url == f"http://localhost:8080/runs/{failed.run_id}"
     assert str(run) == f"{failed.run_id} failed in block pay: no stock"
-    if compat.shows_external_views():
+    if since_3_1.shows_external_views():
         assert run.page_url == "https://airflow.example.com/x/dags/d/runs/manual__1/tasks/pay/plugin/skyvern"
         assert run.screenshot_url == (
             f"https://airflow.example.com/x/skyvern/ti/d/manual__1/pay/-1/tries/1/pictures/a_{failed.run_id[3:]}0"
@@ -147,7 +148,7 @@ def test_the_plugin_brings_the_function_to_every_template() -> None:
 
 def real_macros() -> Any:
     """What a task's context has as ``macros``, once Airflow has loaded its plugins."""
-    if compat.is_airflow_3():
+    if since_3_0.is_airflow_3():
         try:
             from airflow.sdk.plugins_manager import integrate_macros_plugins
         except ImportError:
@@ -240,7 +241,7 @@ def test_a_link_on_loopback_is_there_and_the_log_says_who_reaches_it(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
     run = skyvern_run(Failed(skyvern).context)
-    if compat.is_airflow_3():
+    if since_3_0.is_airflow_3():
         wanted = (base_url or "http://localhost:8080").rstrip("/")
         assert (run.page_url or "").startswith(f"{wanted}/dags/d/runs/manual__1/tasks/pay")
         [warning] = [record.message for record in caplog.records if "no other machine" in record.message]
@@ -251,10 +252,10 @@ def test_a_link_to_a_public_address_warns_of_nothing(
     skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(
-        f"AIRFLOW__{'API' if compat.is_airflow_3() else 'WEBSERVER'}__BASE_URL", "https://airflow.example.com"
+        f"AIRFLOW__{'API' if since_3_0.is_airflow_3() else 'WEBSERVER'}__BASE_URL", "https://airflow.example.com"
     )
     failed = Failed(skyvern)
-    if not compat.is_airflow_3():
+    if not since_3_0.is_airflow_3():
         failed.context["ti"].log_url = "https://airflow.example.com/log"  # what Airflow 2 itself links to
     assert skyvern_run(failed.context).page_url
     assert "no other machine" not in caplog.text

@@ -10,11 +10,12 @@ import airflow
 import httpx
 import pytest
 
-from airflow_skyvern import compat, plugin
+from airflow_skyvern import plugin
+from airflow_skyvern.compat import since_3_1
 from airflow_skyvern.task import listener
 
 ROOT = Path(__file__).parents[2]
-SHOWS_PAGES = compat.shows_external_views()
+SHOWS_PAGES = since_3_1.shows_external_views()
 on_airflow_3 = pytest.mark.skipif(airflow.__version__.startswith("2."), reason="the API server came with Airflow 3")
 
 

@@ -11,7 +11,6 @@ from airflow.exceptions import AirflowRescheduleException
 from airflow.triggers.base import BaseTrigger
 
 from airflow_skyvern.client.retry import RetryPolicy
-from airflow_skyvern.compat import is_airflow_3
 from airflow_skyvern.compat.sdk import (
     DAG,
     AirflowFailException,
@@ -19,6 +18,7 @@ from airflow_skyvern.compat.sdk import (
     AirflowSkipException,
     BaseOperator,
 )
+from airflow_skyvern.compat.since_3_0 import is_airflow_3
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernRunFailed
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator

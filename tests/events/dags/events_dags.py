@@ -6,8 +6,9 @@ import os
 from typing import Any
 
 from airflow_skyvern.assets import runs_in, skyvern_runs
-from airflow_skyvern.compat import is_airflow_3, renders_trigger_arguments
 from airflow_skyvern.compat.sdk import DAG, task
+from airflow_skyvern.compat.since_3_0 import is_airflow_3
+from airflow_skyvern.compat.since_3_3 import renders_trigger_arguments
 
 WATCHED, HOOKED, EACH, BOTH = (os.environ[f"EVENTS_{name}"] for name in ("WATCHED", "HOOKED", "EACH", "BOTH"))
 RECEIVER = os.environ["EVENTS_RECEIVER"]

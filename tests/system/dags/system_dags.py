@@ -7,8 +7,8 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from airflow_skyvern.compat import is_airflow_3
 from airflow_skyvern.compat.sdk import DAG, Param, task
+from airflow_skyvern.compat.since_3_0 import is_airflow_3
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.sensors import SkyvernRunSensor
 

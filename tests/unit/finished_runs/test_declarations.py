@@ -14,14 +14,14 @@ import pytest
 if airflow.__version__.startswith("2."):
     pytest.skip("watchers came with Airflow 3", allow_module_level=True)
 
-from airflow_skyvern.compat import dag_bag
+from airflow_skyvern.compat.since_3_1 import dag_bag
 
 ROOT = Path(__file__).parents[3]
 
 PARSE = """
 import json, os, sys
 from pathlib import Path
-from airflow_skyvern.compat import dag_bag
+from airflow_skyvern.compat.since_3_1 import dag_bag
 
 dag_bag(Path(sys.argv[2]).parent / "none")  # imports Airflow once for all
 for file in sys.argv[2:]:

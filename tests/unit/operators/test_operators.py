@@ -15,7 +15,6 @@ import pytest
 
 from airflow_skyvern.client import retry
 from airflow_skyvern.client.retry import RetryPolicy
-from airflow_skyvern.compat import is_airflow_3
 from airflow_skyvern.compat.sdk import (
     DAG,
     AirflowException,
@@ -25,6 +24,7 @@ from airflow_skyvern.compat.sdk import (
     BaseOperator,
     TaskDeferred,
 )
+from airflow_skyvern.compat.since_3_0 import is_airflow_3
 from airflow_skyvern.exceptions import (
     SkyvernConfigError,
     SkyvernConnectionError,

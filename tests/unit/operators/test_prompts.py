@@ -11,8 +11,8 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from airflow_skyvern.compat import is_airflow_3
 from airflow_skyvern.compat.sdk import DAG, AirflowFailException, AirflowSkipException, BaseOperator
+from airflow_skyvern.compat.since_3_0 import is_airflow_3
 from airflow_skyvern.exceptions import (
     SkyvernConfigError,
     SkyvernOutputError,

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_skyvern import cli, compat
+from airflow_skyvern import cli
 from airflow_skyvern.client import retry
 from airflow_skyvern.client.answers import NO_TAGS
+from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.reconciler import listener
 from airflow_skyvern.reconciler.airflow_tasks import AirflowTasks
 from airflow_skyvern.reconciler.ended_dag_runs import (
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 HERE = "production"
-BASE_URL = f"AIRFLOW__{'API' if compat.is_airflow_3() else 'WEBSERVER'}__BASE_URL"
-XCOM_CLASS = f"airflow.{'sdk.execution_time' if compat.is_airflow_3() else 'models'}.xcom.XCom"
+BASE_URL = f"AIRFLOW__{'API' if since_3_0.is_airflow_3() else 'WEBSERVER'}__BASE_URL"
+XCOM_CLASS = f"airflow.{'sdk.execution_time' if since_3_0.is_airflow_3() else 'models'}.xcom.XCom"
 PLACE = Place("d", "r", "t")
 CREATED = datetime(2026, 11, 22, 20, 0, 2, tzinfo=timezone.utc)
 """When the fake creates its first run."""

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from airflow_skyvern.compat import dag_bag, dag_import
+from airflow_skyvern.compat.since_3_0 import dag_import
+from airflow_skyvern.compat.since_3_1 import dag_bag
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.models import Schedule
 from airflow_skyvern.schedules.airflow_db import AirflowDatabase

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import pytest
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import internals
 from airflow_skyvern.compat.sdk import DAG, AirflowFailException, BaseOperator
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.operators import SkyvernDownloadFilesOperator, SkyvernRunWorkflowOperator
@@ -189,8 +189,8 @@ def test_an_executed_task_fails_without_a_retry_and_starts_nothing(
     ti = FakeTaskInstance()
     ti.next_method = "execute_complete" if resumed else None
     given: Any = {**context_of(ti), "params": PARAMS}
-    monkeypatch.setattr(compat.sdk, "get_current_context", lambda: given, raising=False)
-    assert compat.is_executed(given)
+    monkeypatch.setattr("airflow_skyvern.compat.sdk.get_current_context", lambda: given, raising=False)
+    assert internals.is_executed(given)
 
     def task(**arguments: Any) -> SkyvernRunWorkflowOperator:
         with DAG("d", schedule=None):

@@ -13,7 +13,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_1
 from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernRunCanceled, SkyvernWaitTimeout
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
@@ -45,8 +45,8 @@ AS_AIRFLOW_3_3 = {
     "timedout": False,
 }
 
-needs_required_actions = pytest.mark.skipif(not compat.has_required_actions(), reason="came with Airflow 3.1")
-below_3_1 = pytest.mark.skipif(compat.has_required_actions(), reason="Airflow has Required Actions")
+needs_required_actions = pytest.mark.skipif(not since_3_1.has_required_actions(), reason="came with Airflow 3.1")
+below_3_1 = pytest.mark.skipif(since_3_1.has_required_actions(), reason="Airflow has Required Actions")
 
 
 class RequiredActions:
@@ -431,7 +431,7 @@ def paused(skyvern: FakeSkyvern) -> str:
 
 
 def open_request() -> None:
-    compat.ask_person(UUID(int=7), options=["Approve", "Reject"], subject="s", body="b")
+    since_3_1.ask_person(UUID(int=7), options=["Approve", "Reject"], subject="s", body="b")
 
 
 class DeferredTask:

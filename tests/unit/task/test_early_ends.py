@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_skyvern import compat
 from airflow_skyvern.client.retry import RetryPolicy
+from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.sdk import DAG, AirflowFailException, AirflowTaskTimeout
 from airflow_skyvern.compat.tries import Standing
 from airflow_skyvern.exceptions import (
@@ -171,7 +171,7 @@ REASONS: dict[str, Any] = {
     "Airflow is away": RuntimeError("API_SERVER_ERROR"),
     "execution_timeout": AirflowTaskTimeout,
 }
-if not compat.is_airflow_3():
+if not since_3_0.is_airflow_3():
     del REASONS["deleted"], REASONS["scheduler died"]  # there the database tells these two apart, and here is none
 USERS = ("marked", "cleared", "deleted")
 
@@ -179,7 +179,7 @@ USERS = ("marked", "cleared", "deleted")
 @pytest.fixture
 def current(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     contexts: list[Any] = []
-    monkeypatch.setattr("airflow_skyvern.compat.current_context", lambda: contexts[0] if contexts else None)
+    monkeypatch.setattr("airflow_skyvern.compat.internals.current_context", lambda: contexts[0] if contexts else None)
     return contexts
 
 

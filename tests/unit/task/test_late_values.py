@@ -15,8 +15,8 @@ import pytest
 
 from airflow_skyvern import operators, sensors
 from airflow_skyvern.assets import runs_uri, skyvern_runs
-from airflow_skyvern.compat import is_airflow_3
 from airflow_skyvern.compat.sdk import DAG, BaseOperator, BaseSensorOperator
+from airflow_skyvern.compat.since_3_0 import is_airflow_3
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.operators import (
     SkyvernDownloadFilesOperator,

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import Session
 
 from airflow_skyvern.client import retry
-from airflow_skyvern.compat import is_airflow_3
+from airflow_skyvern.compat.since_3_0 import is_airflow_3
 from airflow_skyvern.runs.key import GROUP_TAG
 from airflow_skyvern.task import listener
 from airflow_skyvern.task.cancellations import Cancellation, Cancellations

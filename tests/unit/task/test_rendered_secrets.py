@@ -9,7 +9,7 @@ from typing import Any
 import airflow
 import pytest
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_0, since_3_1
 from airflow_skyvern.compat.sdk import DAG
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.results.masking import OutputMasker
@@ -20,11 +20,11 @@ SECRET = "zebra-passphrase-7"
 
 def shown(task: Any) -> str:
     """What Airflow stores of the rendered arguments, by its own function, in the process of the task."""
-    if compat.is_airflow_3():
+    if since_3_0.is_airflow_3():
         runner = import_module("airflow.sdk.execution_time.task_runner")
         if hasattr(runner, "_serialize_rendered_fields"):
             return json.dumps(runner._serialize_rendered_fields(task))
-    redact: Any = compat.redactor()
+    redact: Any = since_3_1.redactor()
     return json.dumps({name: redact(getattr(task, name), name) for name in task.template_fields}, default=str)
 
 
@@ -32,7 +32,7 @@ def rendered(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Any:
     with DAG("d", schedule=None):
         task = SkyvernRunWorkflowOperator(task_id="t", workflow_id="wpid_1", **arguments)
     context = {**context_of(FakeTaskInstance()), "params": {"s": SECRET}}
-    monkeypatch.setattr(compat.sdk, "get_current_context", lambda: context, raising=False)
+    monkeypatch.setattr("airflow_skyvern.compat.sdk.get_current_context", lambda: context, raising=False)
     task.render_template_fields(context)  # type: ignore[arg-type]  # what templates read
     return task
 
@@ -77,4 +77,4 @@ def test_nothing_is_made_known_by_a_page_of_airflow_that_renders_a_template() ->
     with DAG("d", schedule=None):
         task = SkyvernRunWorkflowOperator(task_id="t", workflow_id="w", parameters={"passcode": "of-a-page-1"})
     task.render_template_fields({})
-    assert compat.redactor()("of-a-page-1") == "of-a-page-1"
+    assert since_3_1.redactor()("of-a-page-1") == "of-a-page-1"

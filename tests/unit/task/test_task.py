@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.sdk import DAG, AirflowFailException, BaseOperator
 from airflow_skyvern.durations import interval_of, moment_of, seconds_of
 from airflow_skyvern.exceptions import (
@@ -191,6 +191,6 @@ def test_an_installation_is_named_by_its_setting_or_else_by_an_address_of_its_ow
     installation: str, base_url: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__SKYVERN__INSTALLATION", installation)
-    section = "API" if compat.is_airflow_3() else "WEBSERVER"
+    section = "API" if since_3_0.is_airflow_3() else "WEBSERVER"
     monkeypatch.setenv(f"AIRFLOW__{section}__BASE_URL", base_url)
-    assert compat.installation() == expected
+    assert since_3_0.installation() == expected

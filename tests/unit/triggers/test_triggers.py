@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_3
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.runs.wait import event_of
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
@@ -190,8 +190,8 @@ class AirflowsAnswers:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, states: list[str | None], run_id: str | None) -> None:
         self.states, self.run_id = states, run_id
-        monkeypatch.setattr("airflow_skyvern.compat.state_of_deferred_task", self.state)
-        monkeypatch.setattr("airflow_skyvern.compat.xcom_of_deferred_task", self.xcom)
+        monkeypatch.setattr("airflow_skyvern.compat.since_3_0.state_of_deferred_task", self.state)
+        monkeypatch.setattr("airflow_skyvern.compat.internals.xcom_of_deferred_task", self.xcom)
 
     async def state(self, ti: Any) -> str | None:
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
@@ -298,7 +298,7 @@ async def test_below_3_3_a_trigger_that_airflow_cancels_asks_what_on_kill_asks(
 ) -> None:
     run_id = skyvern.run(plan=("running",))
     AirflowsAnswers(monkeypatch, [state], run_id)
-    monkeypatch.setattr("airflow_skyvern.compat.calls_on_kill", lambda: False)
+    monkeypatch.setattr("airflow_skyvern.compat.since_3_3.calls_on_kill", lambda: False)
     stopped = killed_trigger(run_id)
     await stop_and_clean_up(stopped)
     assert skyvern.status(run_id) == ("canceled" if canceled else "created")
@@ -313,8 +313,8 @@ async def test_below_3_3_a_triggerer_that_shuts_down_asks_nothing(
 
     run_id = skyvern.run(plan=("running",))
     AirflowsAnswers(monkeypatch, ["failed"], run_id)
-    monkeypatch.setattr("airflow_skyvern.compat.calls_on_kill", lambda: False)
-    monkeypatch.setattr("airflow_skyvern.compat.TRIGGERER", TriggerRunner.arun.__qualname__)
+    monkeypatch.setattr("airflow_skyvern.compat.since_3_3.calls_on_kill", lambda: False)
+    monkeypatch.setattr("airflow_skyvern.compat.internals.TRIGGERER", TriggerRunner.arun.__qualname__)
     triggerer = asyncio.create_task(TriggerRunner().arun())
     stopped = killed_trigger(run_id)
     waiting = asyncio.create_task(first_event(stopped))
@@ -324,7 +324,7 @@ async def test_below_3_3_a_triggerer_that_shuts_down_asks_nothing(
     assert skyvern.sent("POST", ".*") == []
 
 
-@pytest.mark.skipif(compat.calls_on_kill(), reason="Airflow calls on_kill")
+@pytest.mark.skipif(since_3_3.calls_on_kill(), reason="Airflow calls on_kill")
 async def test_a_trigger_that_has_sent_its_event_cancels_nothing(skyvern: FakeSkyvern) -> None:
     run_id = skyvern.run(plan=("completed",))
     done = killed_trigger(run_id)

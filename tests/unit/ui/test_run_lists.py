@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_1
 
-if not compat.shows_external_views():
+if not since_3_1.shows_external_views():
     pytest.skip("pages of plugins came with Airflow 3.1", allow_module_level=True)
 
 from airflow.models.connection import Connection

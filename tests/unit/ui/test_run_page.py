@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_1
 from airflow_skyvern.runs.key import task_tag
 from airflow_skyvern.testing.fake import views
 from airflow_skyvern.testing.fake.records import Media
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
     from tests.unit.conftest import Connect
 
-if not compat.shows_external_views():
+if not since_3_1.shows_external_views():
     pytest.skip("pages of plugins came with Airflow 3.1", allow_module_level=True)
 
 from airflow.utils.log.file_task_handler import StructuredLogMessage

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_skyvern import compat
+from airflow_skyvern.compat import since_3_1
 
 if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
-if not compat.shows_external_views():
+if not since_3_1.shows_external_views():
     pytest.skip("pages of plugins came with Airflow 3.1", allow_module_level=True)
 
 from airflow.models.hitl import HITLDetail

@@ -1,0 +1,54 @@
+"""What came, or changed, with Airflow 3.2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from inspect import signature
+from typing import Any
+
+
+@cache
+def stats() -> Any:
+    """
+    Return what writes Airflow's metrics: ``incr``, ``gauge``, ``timing``.
+
+    From 3.2 on the task SDK has metrics of its own, which Airflow prepares in tasks and not in the triggerer.
+    """
+    try:
+        from airflow.sdk.observability.stats import Stats
+    except ImportError:
+        from airflow.stats import Stats
+    else:
+        _prepare_stats(Stats)
+    return Stats
+
+
+def _prepare_stats(stats: Any) -> None:
+    """Set what Airflow's own processes set; its factory takes an argument in 3.2 only, ``initialize`` one in 3.3."""
+    from airflow.sdk.configuration import conf
+    from airflow.sdk.observability.metrics import stats_utils
+
+    state = import_module("airflow.sdk._shared.observability.metrics.stats")
+    if (state._factory if hasattr(state, "_factory") else stats.factory) is not None:  # noqa: SLF001  no public one
+        return
+    make_factory: Any = stats_utils.get_stats_factory
+    factory = make_factory(*([stats] if signature(make_factory).parameters else []))
+    legacy = {"export_legacy_names": conf.getboolean("metrics", "legacy_names_on")}
+    stats.initialize(
+        factory=factory, **(legacy if "export_legacy_names" in signature(stats.initialize).parameters else {})
+    )
+
+
+def connection_form_widgets(fields: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Make the fields of the connection form for Airflow versions that ask the hook: below 3.2."""
+    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+    from wtforms import BooleanField, StringField
+
+    def widget(field: Mapping[str, Any]) -> Any:
+        if "boolean" in field["schema"]["type"]:
+            return BooleanField(field["label"], description=field["description"], default=True)
+        return StringField(field["label"], description=field["description"], widget=BS3TextFieldWidget())
+
+    return {name: widget(field) for name, field in fields.items()}

@@ -1,0 +1,88 @@
+"""
+What came with Airflow 3.3. Below it, each question here is answered with no, and each store is None.
+
+Where it is missing, something else is done; when 3.2 goes, all of that goes too.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+    from airflow_skyvern.compat.sdk import Context
+
+
+def task_state_store(context: Context) -> Any:
+    """Return what outlives a try of this task; None below 3.3, where there is no such thing."""
+    return context.get("task_state_store")
+
+
+def refuses_retry(task: Any, error: BaseException, ti: Any) -> bool:
+    """Return whether the task's retry policy fails it for good after this error; there are policies from 3.3 on."""
+    policy = getattr(task, "retry_policy", None)
+    if policy is None:
+        return False
+    try:
+        decision = policy.evaluate(exception=error, try_number=ti.try_number, max_tries=ti.max_tries, context=None)
+    except Exception:  # noqa: BLE001  the author's own code; Airflow ignores a policy that raises
+        return False
+    return str(getattr(decision.action, "value", decision.action)).lower() == "fail"
+
+
+def answers_resume_tasks() -> bool:
+    """Tell whether Airflow itself resumes a deferred task with a person's answer; from 3.3 on."""
+    return renders_trigger_arguments()
+
+
+def renders_trigger_arguments() -> bool:
+    """Return whether a task can start in the triggerer with templates; from 3.3 on."""
+    from airflow.triggers.base import BaseTrigger
+
+    return hasattr(BaseTrigger, "render_template_fields")
+
+
+def airflows_timeout(trigger: BaseTrigger) -> datetime | None:
+    """Return when Airflow ends the deferral of a trigger; from 3.3 on."""
+    when: datetime | None = getattr(trigger, "timeout_after", None)
+    return when
+
+
+def asset_state_store(trigger: BaseTrigger) -> Any:
+    """Return what a watcher may keep for its asset; None below 3.3, where there is no such thing."""
+    return getattr(trigger, "asset_state_store", None)
+
+
+def task_success_event() -> TriggerEvent:
+    """Return the event that ends a task as succeeded in the triggerer; where tasks start there, from 3.3 on."""
+    from airflow.triggers.base import TaskSuccessEvent
+
+    return TaskSuccessEvent()
+
+
+def task_skipped_event() -> TriggerEvent:
+    """Return the event that ends a task as skipped; see :func:`task_success_event`."""
+    from airflow.triggers.base import TaskSkippedEvent
+
+    return TaskSkippedEvent()
+
+
+def task_failed_event() -> TriggerEvent:
+    """Return the event that ends a task as failed; see :func:`task_success_event`."""
+    from airflow.triggers.base import TaskFailedEvent
+
+    return TaskFailedEvent()
+
+
+def calls_on_kill() -> bool:
+    """Return whether Airflow notifies a trigger whose task was ended; from 3.3 on. Below, it only cancels it."""
+    from airflow.triggers.base import BaseTrigger
+
+    return hasattr(BaseTrigger, "on_kill")
+
+
+def is_partitioned(dag_model: Any) -> bool:
+    """Return whether a DAG is started once per partition of its assets; from 3.3 on."""
+    return bool(getattr(dag_model, "timetable_partitioned", False))
