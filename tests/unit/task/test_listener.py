@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from airflow_skyvern.compat.since_3_0 import is_airflow_3
 from airflow_skyvern.runs.key import GROUP_TAG
 from airflow_skyvern.task import listener
 from airflow_skyvern.task.cancellations import Cancellation, Cancellations
+from tests.support.xcom_backends import BACKENDS
 
 if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
@@ -34,6 +36,7 @@ class Tasks:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.stored_by: Callable[..., Any] = lambda value: value
         times = dict.fromkeys(("data_interval_start", "data_interval_end", "run_after"), NOW)
         run = {"dag_id": "d", "run_id": "r", "run_type": "manual", "state": "failed", "log_template_id": 1}
         session.execute(insert(DagRun).values(**run, **times))
@@ -47,7 +50,7 @@ class Tasks:
         row = {"pool": "default_pool", "state": state, "updated_at": updated_at}
         self.session.execute(insert(TaskInstance).values(**task, **row))
         for key, value in xcoms.items():
-            self.session.execute(insert(XComModel).values(**task, dag_run_id=1, key=key, value=value))
+            self.session.execute(insert(XComModel).values(**task, dag_run_id=1, key=key, value=self.stored_by(value)))
         return self.session.query(TaskInstance).filter_by(task_id=task_id, map_index=map_index).one()
 
 
@@ -117,6 +120,28 @@ def test_a_run_whose_start_is_unanswered_is_found_by_the_group_of_its_task(
     tasks.session.commit()
     assert cancels(skyvern) == [run_id]
     assert skyvern.status(another["run_id"]) == "created"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_mark_reads_xcoms_through_the_configured_backend_once_it_is_committed(
+    skyvern: FakeSkyvern, tasks: Tasks, backend: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    read: list[bool] = []
+
+    class Backend(backend):  # type: ignore[misc]  # of Airflow 2 or 3
+        @staticmethod
+        def deserialize_value(result: Any) -> Any:
+            read.append(True)
+            return backend.deserialize_value(result)
+
+    monkeypatch.setenv("XCOM_FOLDER", str(tmp_path))
+    monkeypatch.setattr("airflow.sdk.execution_time.xcom.XCom", Backend)
+    tasks.stored_by = backend.serialize_value
+    ours = started(skyvern)
+    listener.on_task_instance_failed(task_instance=tasks.add("failed", **ours))
+    assert not read
+    tasks.session.commit()
+    assert cancels(skyvern) == [ours["run_id"]]
 
 
 def test_a_task_that_is_not_over_cancels_nothing(skyvern: FakeSkyvern, tasks: Tasks) -> None:
