@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -17,6 +17,7 @@ from airflow_skyvern.runs.block_log import BlockLog
 from airflow_skyvern.runs.wait import Wait
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.log_lines import LogLines
+from tests.support.virtual_time import run_virtually
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import RunSnapshot
@@ -113,3 +114,42 @@ class PollerRig:
         if instead is not None:
             return instead
         return self.fake.handle(request)
+
+
+Scenario = Callable[[PollerRig], Awaitable[None]]
+
+
+def play(fake: FakeSkyvern, scenario: Scenario, **more: Any) -> None:
+    """Play a scenario in virtual time; nothing of it may be left at its end."""
+
+    async def played() -> None:
+        watching = PollerRig(fake, **more)
+        await scenario(watching)
+        await asyncio.sleep(1)
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        assert all(client._http.is_closed for client in watching.clients)
+
+    run_virtually(played())
+
+
+def refused(status: int) -> Callable[[httpx.Request], httpx.Response | None]:
+    """Refuse the list of active runs."""
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        return httpx.Response(status, json={"detail": "no"}) if request.url.path == "/v1/runs" else None
+
+    return answer
+
+
+def everything(answer: httpx.Response | Exception) -> Callable[[httpx.Request], httpx.Response | None]:
+    """Answer every request with this."""
+
+    def instead(request: httpx.Request) -> httpx.Response | None:
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    return instead

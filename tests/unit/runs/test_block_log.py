@@ -18,10 +18,9 @@ from airflow_skyvern.runs.block_log import INTERVAL, BlockLog
 from airflow_skyvern.sensors import SkyvernRunSensor
 from airflow_skyvern.triggers.run import SkyvernRunTrigger, SkyvernSensorTrigger
 from tests.support.log_lines import LogLines
-from tests.support.polling import PollerRig
+from tests.support.polling import PollerRig, play
 from tests.support.tasks import deferral, first_event, rebuilt, run_task
 from tests.support.virtual_time import run_virtually
-from tests.unit.polling.test_poller import play
 
 if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
