@@ -25,7 +25,7 @@ from airflow_skyvern.client import api
 from airflow_skyvern.client.retry import REFUSAL_PATIENCE, backoff, jittered
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError, SkyvernNotFoundError
-from airflow_skyvern.finished_runs.watermark import BEGINNING, OVERLAP, Row, Watermark, newest
+from airflow_skyvern.finished_runs.watermark import BEGINNING, OVERLAP, ListedRun, Watermark, newest
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.limits import LAST_SEARCH_PAGE, MOST_WORKFLOWS, PAGE_SIZE
 from airflow_skyvern.models import ACTIVE_STATUSES, Run, RunSummary
@@ -51,7 +51,7 @@ class PollResult:
     :param gone: Ids of active runs that Skyvern does not know any more.
     """
 
-    rows: list[Row]
+    rows: list[ListedRun]
     gone: frozenset[str] = frozenset()
 
     @property
@@ -59,7 +59,7 @@ class PollResult:
         """When the newest run was created."""
         return newest(self.rows)
 
-    def rows_of(self, subscription: Subscription) -> list[Row]:
+    def rows_of(self, subscription: Subscription) -> list[ListedRun]:
         """Return the runs that concern a watcher."""
         return [
             row
@@ -93,10 +93,10 @@ class Subscription:
         return await self.inbox.get()
 
 
-async def runs_of(hook: SkyvernHook, workflow_ids: Iterable[str], since: datetime) -> list[Row]:
+async def runs_of(hook: SkyvernHook, workflow_ids: Iterable[str], since: datetime) -> list[ListedRun]:
     """Return the runs of these workflows created since, and some older ones."""
     workflows = sorted(set(workflow_ids))
-    rows: list[Row] = []
+    rows: list[ListedRun] = []
     if len(workflows) > MOST_WORKFLOWS:
         for start in range(0, len(workflows), MOST_WORKFLOWS):
             rows += await runs_of(hook, workflows[start : start + MOST_WORKFLOWS], since)
@@ -112,10 +112,10 @@ async def runs_of(hook: SkyvernHook, workflow_ids: Iterable[str], since: datetim
     return rows
 
 
-async def active_runs_of(hook: SkyvernHook, workflow_ids: Iterable[str]) -> list[Row]:
+async def active_runs_of(hook: SkyvernHook, workflow_ids: Iterable[str]) -> list[ListedRun]:
     """Return the active runs of these workflows."""
     workflows = sorted(set(workflow_ids))
-    rows: list[Row] = []
+    rows: list[ListedRun] = []
     for start in range(0, len(workflows), MOST_WORKFLOWS):
         some = workflows[start : start + MOST_WORKFLOWS]
         call = api.list_runs(status=ACTIVE_STATUSES, workflow_ids=some)
@@ -224,7 +224,7 @@ class FinishedRunsPoller:
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
 
-    async def app_url(self, row: Row) -> str | None:
+    async def app_url(self, row: ListedRun) -> str | None:
         """Return the address of a run's page. Lists do not hold it, so one run is fetched for it, and once only."""
         if isinstance(row, Run):
             return row.app_url

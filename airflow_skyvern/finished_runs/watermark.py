@@ -16,7 +16,7 @@ from typing import Any
 
 from airflow_skyvern.models import Run, RunSummary
 
-Row = Run | RunSummary
+ListedRun = Run | RunSummary
 
 OVERLAP = timedelta(minutes=10)
 """
@@ -33,7 +33,7 @@ MOST_DONE = 1000
 BEGINNING = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def newest(rows: Iterable[Row]) -> datetime | None:
+def newest(rows: Iterable[ListedRun]) -> datetime | None:
     """Return when the newest of the runs was created."""
     return max((row.created_at for row in rows if row.created_at), default=None)
 
@@ -53,7 +53,7 @@ class Watermark:
     active: frozenset[str] = frozenset()
 
     @classmethod
-    def at(cls, rows: Collection[Row], *, ended_before: datetime | None = None) -> Watermark:
+    def at(cls, rows: Collection[ListedRun], *, ended_before: datetime | None = None) -> Watermark:
         """
         Return the watermark of a watcher that begins now: what has ended counts as done.
 
@@ -68,7 +68,7 @@ class Watermark:
         active = frozenset(row.run_id for row in rows).difference(old)
         return cls(active=active).moved(newest(rows), old.values())
 
-    def take(self, rows: Collection[Row], latest: datetime | None = None) -> tuple[list[Row], Watermark]:
+    def take(self, rows: Collection[ListedRun], latest: datetime | None = None) -> tuple[list[ListedRun], Watermark]:
         """
         Return the runs that have ended and are not dealt with, and the watermark once they are.
 
@@ -105,7 +105,7 @@ class Watermark:
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             return None
 
-    def moved(self, latest: datetime | None, ended: Iterable[Row]) -> Watermark:
+    def moved(self, latest: datetime | None, ended: Iterable[ListedRun]) -> Watermark:
         """Add runs to ``done``, let ``since`` follow the newest run, and forget what is older."""
         since = self.since if latest is None else max(self.since, latest - OVERLAP)
         done = {**self.done, **{row.run_id: row.created_at or since for row in ended}}
@@ -114,7 +114,7 @@ class Watermark:
         kept = {run_id: when for run_id, when in done.items() if when >= since - MARGIN}
         return replace(self, since=since, done=dict(sorted(kept.items(), key=_when)[-MOST_DONE:]))
 
-    def _concerns(self, row: Row) -> bool:
+    def _concerns(self, row: ListedRun) -> bool:
         recent = row.created_at is None or row.created_at >= self.since
         return row.run_id not in self.done and (recent or row.run_id in self.active)
 

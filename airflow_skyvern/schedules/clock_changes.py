@@ -118,7 +118,7 @@ def differences(
     ]
 
 
-def notes(expression: str, zone: str, now: datetime, start_date: datetime | None) -> Iterator[str]:
+def clock_change_notes(expression: str, zone: str, now: datetime, start_date: datetime | None) -> Iterator[str]:
     """Yield what to know before a takeover: each :class:`Difference`, and that Skyvern errs on these days."""
     found = differences(expression, zone, now, start_date)
     yield from map(str, found)

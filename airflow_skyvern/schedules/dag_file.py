@@ -98,7 +98,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Block:
+class DagSection:
     """The part of a file that is one schedule's DAG."""
 
     schedule_id: str
@@ -122,7 +122,7 @@ class Block:
 class Export:
     """One schedule's DAG, and what has to be known about it."""
 
-    block: Block
+    block: DagSection
     variables: tuple[str, ...]
     """The Airflow Variables that its secrets are read from."""
     summary: str = ""
@@ -133,7 +133,7 @@ class Export:
 class DagFile:
     """What a file holds: one DAG, or several where a user put files together."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[DagSection, ...]
     changed: bool = False
     """Whether a user changed it since it was written."""
 
@@ -147,7 +147,7 @@ def read_file(text: str) -> DagFile | None:
     found = list(_BLOCK_LINE.finditer(body))
     ends = [match.start() for match in found[1:]] + [len(body)]
     blocks = [
-        Block(match[1], match[2], _moment(match[3]), body[match.start() : end].rstrip() + "\n")
+        DagSection(match[1], match[2], _moment(match[3]), body[match.start() : end].rstrip() + "\n")
         for match, end in zip(found, ends, strict=True)
     ]
     return DagFile(tuple(blocks), changed=_hash(body) != mark[1] or len(blocks) != 1)
@@ -206,7 +206,7 @@ def export(
         f"DAG {dag_id}, {schedule.cron_expression} in {schedule.timezone}, first run {_utc(start):%Y-%m-%dT%H:%MZ}"
     )
     created = ", created paused" if paused else ""
-    return Export(Block(schedule.workflow_schedule_id, dag_id, _utc(start), text), variables, summary + created)
+    return Export(DagSection(schedule.workflow_schedule_id, dag_id, _utc(start), text), variables, summary + created)
 
 
 def tag_of(schedule_id: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_skyvern.exceptions import SkyvernConfigError
-from airflow_skyvern.schedules.dag_file import Block, DagFile, read_file
+from airflow_skyvern.schedules.dag_file import DagFile, DagSection, read_file
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class DagFileSlot:
 
     path: Path
     file: DagFile
-    block: Block | None
+    block: DagSection | None
 
     @property
     def untouched(self) -> bool:

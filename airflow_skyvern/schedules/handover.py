@@ -240,12 +240,12 @@ class Handover:
         return slot
 
     def _report_differences(self, schedule: Schedule) -> None:
-        from airflow_skyvern.schedules.clock_changes import notes
+        from airflow_skyvern.schedules.clock_changes import clock_change_notes
 
         cron, now = _cron_of(schedule), self.now()
         block = self.folder.find_slot(schedule.workflow_schedule_id, "").block
         start = self._start_date(schedule) if block is None else block.start if block.start > now else None
-        for note in notes(cron, schedule.timezone, now, start):
+        for note in clock_change_notes(cron, schedule.timezone, now, start):
             self.report(f"{schedule.workflow_schedule_id}: note: {note}")
 
     def _report_taken_over(self, schedule: Schedule, dag: KnownDag | None) -> None:

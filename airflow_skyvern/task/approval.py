@@ -13,7 +13,7 @@ from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 if TYPE_CHECKING:
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
-    from airflow_skyvern.runs.approval import Question
+    from airflow_skyvern.runs.question import Question
     from airflow_skyvern.runs.wait import Log
     from airflow_skyvern.task.task_try import TaskTry
 
@@ -104,7 +104,7 @@ class Approvals:
 
     def ask(self, workflow_id: str) -> Request | None:
         """Show in Airflow what the run asks; return None if it asks nothing any more."""
-        from airflow_skyvern.runs.approval import APPROVE, REJECT, asking, question_of
+        from airflow_skyvern.runs.question import APPROVE, REJECT, asking, question_of
 
         question = asking(self._sleep)(question_of, self._hook.send, self._run_id)
         if question is None:
@@ -124,8 +124,8 @@ class Approvals:
 
     def approve(self, request: Request, answer: Answer) -> None:
         """Let the run continue, unless it has moved on already."""
-        from airflow_skyvern.runs.approval import approve
         from airflow_skyvern.runs.lookup import checked
+        from airflow_skyvern.runs.question import approve
 
         send = checked(self._hook.send, self._try.ensure_current)
         if approve(send, self._run_id, request["block_id"], self._sleep):
@@ -137,9 +137,9 @@ class Approvals:
         self, request: Request, answer: Answer, before_cancel: Callable[[], object] = lambda: None
     ) -> tuple[Run, Note] | None:
         """Cancel the run and return it as it is then, and the note; None if it has moved on already."""
-        from airflow_skyvern.runs.approval import asking, still_asks
         from airflow_skyvern.runs.cancel import cancel_and_fetch
         from airflow_skyvern.runs.lookup import checked
+        from airflow_skyvern.runs.question import asking, still_asks
 
         if not asking(self._sleep)(still_asks, self._hook.send, self._run_id, request["block_id"]):
             self._note_too_late(request, answer)
@@ -186,7 +186,7 @@ class Approvals:
     def _note_too_late(self, request: Request, answer: Answer) -> None:
         """Note who was faster: a person in Skyvern, unless the run has ended badly meanwhile."""
         from airflow_skyvern.client.session import fetch_run
-        from airflow_skyvern.runs.approval import asking
+        from airflow_skyvern.runs.question import asking
 
         self._log.warning(
             "Skyvern run %s: the answer of %s (%s) came too late: the run does not wait for it any more",
@@ -200,7 +200,7 @@ class Approvals:
 
     def _asks_once(self, workflow_id: str) -> bool:
         """Tell whether the run asks once only: Airflow keeps the text of the first request for all of a try."""
-        from airflow_skyvern.runs.approval import asks_once
+        from airflow_skyvern.runs.question import asks_once
 
         try:
             return asks_once(self._hook.get_workflow(workflow_id))
@@ -209,7 +209,7 @@ class Approvals:
             return False
 
     def _body(self, question: Question, *, once: bool) -> str:
-        from airflow_skyvern.runs.approval import escaped
+        from airflow_skyvern.runs.question import escaped
 
         text = (
             escaped(question.instructions) if once else "This run may ask several times: its page says what for now."

@@ -30,7 +30,7 @@ from airflow_skyvern.finished_runs.watermark_store import WatermarkStore
 from airflow_skyvern.task.arguments import refuse_late_values
 
 if TYPE_CHECKING:
-    from airflow_skyvern.finished_runs.watermark import Row, Watermark
+    from airflow_skyvern.finished_runs.watermark import ListedRun, Watermark
 
 ACCEPTED = range(200, 300)
 
@@ -156,7 +156,7 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
             await asyncio.sleep(delay)
         raise AssertionError
 
-    async def _described(self, poller: FinishedRunsPoller, row: Row) -> FinishedRun:
+    async def _described(self, poller: FinishedRunsPoller, row: ListedRun) -> FinishedRun:
         return FinishedRun(
             run_id=row.run_id,
             status=row.status,
@@ -165,7 +165,7 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
             app_url=await poller.app_url(row),
         )
 
-    async def _redelivered(self, poller: FinishedRunsPoller, rows: list[Row], address: str) -> set[str]:
+    async def _redelivered(self, poller: FinishedRunsPoller, rows: list[ListedRun], address: str) -> set[str]:
         """Let Skyvern send the webhooks of these runs, and return the ids of those that were not accepted."""
         left = {row.run_id for row in rows}
         for row in random.sample(rows, min(len(rows), MOST_REDELIVERED)):  # the same ones may fail again and again

@@ -38,7 +38,7 @@ SENTENCES = {
 }
 
 
-class Pages:
+class Routes:
     """The routes of the app."""
 
     def __init__(self, reader: RunReader) -> None:
@@ -117,7 +117,7 @@ async def _not_answered(request: Request, error: Exception) -> Response:
 def made(reader: RunReader) -> FastAPI:
     """Make the app, which shows no documentation of itself."""
     app = FastAPI(title="Skyvern", openapi_url=None)
-    pages = Pages(reader)
+    pages = Routes(reader)
     html: dict[str, Any] = {"methods": ["GET"], "response_class": HTMLResponse, "response_model": None}
     app.add_api_route(TASK, pages.task, dependencies=READ, **html)
     app.add_api_route(f"{TRY}/pictures/{{artifact_id}}", pages.picture, dependencies=READ, **html)

@@ -67,7 +67,7 @@ class TaskOfRun:
 
 
 @dataclass(frozen=True)
-class Row:
+class ShownTask:
     """A line of the table; without a status where Skyvern does not tell it."""
 
     task_id: str
@@ -256,10 +256,12 @@ async def _single(reader: RunReader, user: Any, dag_id: str, refs: set[RunRef]) 
     return dict(zip(chosen, await asyncio.gather(*map(fetch, chosen)), strict=True))
 
 
-def _row(task: TaskOfRun, run: Any, reason: str, app_url: str | None) -> Row:
+def _row(task: TaskOfRun, run: Any, reason: str, app_url: str | None) -> ShownTask:
     key = task.key
     path = rendering.tab_path(key.dag_id, key.run_id, key.task_id, key.map_index)
-    row = Row(key.task_id, key.map_index, task.state, path, reason, task.ref.run_id if task.ref else "", app_url)
+    row = ShownTask(
+        key.task_id, key.map_index, task.state, path, reason, task.ref.run_id if task.ref else "", app_url
+    )
     if run is None:
         return row
     if isinstance(run, LastSeen):

@@ -82,7 +82,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Row:
+class ShownRun:
     """A line of the table."""
 
     run_id: str
@@ -99,7 +99,7 @@ class Row:
     seconds: float
 
 
-SORTS: Mapping[str, Callable[[Row], Any]] = {
+SORTS: Mapping[str, Callable[[ShownRun], Any]] = {
     "status": lambda row: row.status,
     "dag": lambda row: row.dag_id.lower(),
     "task": lambda row: row.task.lower(),
@@ -233,7 +233,7 @@ async def _page_of(reader: RunReader, conn_id: str, wanted: Wanted, page: int) -
     return [one for one in found if wanted.fits(one)], len(runs) >= PAGE_SIZE
 
 
-async def _rows(reader: RunReader, found: Sequence[Found]) -> list[Row]:
+async def _rows(reader: RunReader, found: Sequence[Found]) -> list[ShownRun]:
     badly = [one.ref for one in found if one.run.status in ENDED_BADLY]
     reasons = await reader.reasons(badly[:MOST_REASONS])
     tries = await run_in_threadpool(_tries, found)
@@ -284,12 +284,12 @@ def _existing(session: Session, runs: Iterable[tuple[str, str]]) -> set[tuple[st
     return {(dag_id, run_id) for dag_id, run_id in rows}
 
 
-def _row(found: Found, reason: str, try_number: int | None) -> Row:
+def _row(found: Found, reason: str, try_number: int | None) -> ShownRun:
     run, origin, key = found.run, found.origin, found.origin.key
     seconds = -1.0  # while it is active
     if run.created_at is not None and run.finished_at is not None:
         seconds = (run.finished_at - run.created_at).total_seconds()
-    return Row(
+    return ShownRun(
         run_id=run.run_id,
         status=run.status,
         dag_id=origin.dag_id,

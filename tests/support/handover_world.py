@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.models import RunSummary, Schedule
 from airflow_skyvern.schedules.airflow_db import KnownDag
-from airflow_skyvern.schedules.dag_file import Block, DagFile, read_file
+from airflow_skyvern.schedules.dag_file import DagSection, DagFile, read_file
 from airflow_skyvern.schedules.ownership import skyvern_fires
 from airflow_skyvern.testing.fake import views
 
@@ -93,9 +93,9 @@ class World:
             self.files[key] = read_file(path.read_text())
         return self.files[key]
 
-    def known(self) -> list[Block]:
+    def known(self) -> list[DagSection]:
         """The DAGs that Airflow has read."""
-        blocks: list[Block] = []
+        blocks: list[DagSection] = []
         for path in self.folder.glob("*.py") if self.airflow_reads else ():
             seen = self.seen.setdefault(path, self.now)
             file = self._read(path)
@@ -116,7 +116,7 @@ class AirflowOfWorld:
     def dags_of(self, schedule_id: str) -> list[KnownDag]:
         return [self._known(block) for block in self.world.known() if block.schedule_id == schedule_id]
 
-    def _known(self, block: Block) -> KnownDag:
+    def _known(self, block: DagSection) -> KnownDag:
         world = self.world
         file = next(path for path in world.folder.glob("*.py") if block.dag_id in path.read_text())
         parsed_at = datetime.fromtimestamp(file.stat().st_mtime + 1, timezone.utc)

@@ -124,7 +124,7 @@ def _check_fields(body: dict[str, Any]) -> None:
         raise complaint("too_long", ["body", "file_ids"], msg, files, **ctx)
 
 
-def check_parameters(workflow: Workflow, parameters: Mapping[str, Any]) -> None:
+def check_run_parameters(workflow: Workflow, parameters: Mapping[str, Any]) -> None:
     given = {key: _given(parameters.get(key), workflow.defaults.get(key)) for key in workflow.parameters}
     if missing := sorted(key for key, value in given.items() if _is_missing(value, workflow.parameters[key])):
         raise detail(400, f"Missing value for parameter {', '.join(missing)} in workflow {workflow.workflow_id}")

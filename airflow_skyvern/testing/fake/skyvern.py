@@ -26,7 +26,7 @@ from airflow_skyvern.testing.fake.checks import (
     STATUSES_OF_A_WORKFLOW,
     Refusal,
     check_number,
-    check_parameters,
+    check_run_parameters,
     check_statuses,
     check_webhook,
     checked_body,
@@ -194,7 +194,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
                 f"organization that is not deleted and not already attached to another run: "
                 f"{', '.join(unknown)}",
             )
-        check_parameters(found, body.get("parameters") or {})
+        check_run_parameters(found, body.get("parameters") or {})
         run = self._start(found, body.get("parameters") or {}, body)
         run.started_by = STARTED_BY.get(seen.headers.get("x-user-agent", ""), "api")
         return views.view(run)

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_skyvern.finished_runs.watermark import BEGINNING, MOST_DONE, OVERLAP, Row, Watermark
+from airflow_skyvern.finished_runs.watermark import BEGINNING, MOST_DONE, OVERLAP, ListedRun, Watermark
 from airflow_skyvern.models import RunSummary
 
 START = datetime(2026, 11, 22, 20, tzinfo=timezone.utc)
 
 
-def row(name: str, minute: float, status: str = "completed", **more: object) -> Row:
+def row(name: str, minute: float, status: str = "completed", **more: object) -> ListedRun:
     created = START + timedelta(minutes=minute)
     finished = created + timedelta(minutes=1) if status not in ("running", "queued") else None
     return RunSummary.model_validate(
@@ -22,7 +22,7 @@ def row(name: str, minute: float, status: str = "completed", **more: object) -> 
     )
 
 
-def taken(mark: Watermark, *rows: Row) -> list[str]:
+def taken(mark: Watermark, *rows: ListedRun) -> list[str]:
     return [run.run_id for run in mark.take(rows)[0]]
 
 

@@ -17,7 +17,7 @@ from airflow_skyvern.compat import since_3_1
 from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernRunCanceled, SkyvernWaitTimeout
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
-from airflow_skyvern.runs import approval
+from airflow_skyvern.runs import question
 from airflow_skyvern.testing.fake.skyvern import LOST, FakeSkyvern
 from airflow_skyvern.triggers.approval import SkyvernApprovalTrigger
 from tests.support.tasks import FakeTaskInstance, context_of, first_event, rebuilt, resumed
@@ -528,7 +528,7 @@ def test_what_crosses_the_database_holds_no_secret(skyvern: FakeSkyvern, actions
 
 
 def test_text_is_escaped_whatever_it_is() -> None:
-    assert approval.escaped("a [b](javascript:alert(1)) <i> `c`") == (
+    assert question.escaped("a [b](javascript:alert(1)) <i> `c`") == (
         r"a \[b\]\(javascript\:alert\(1\)\) \<i\> \`c\`"
     )
 
