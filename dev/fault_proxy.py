@@ -93,6 +93,11 @@ class Exchange:
         self._proxy = proxy
         self._writer = writer
 
+    @property
+    def was_polled(self) -> bool:
+        """Whether the server has answered a request for the same run before."""
+        return self.run_id in self._proxy.polled
+
     async def forward(self) -> Answer:
         """Forward the request, and return the server's answer without sending it to Airflow."""
         answer = await self._proxy.ask_server(self, self.body)
@@ -163,6 +168,8 @@ class FaultProxy:
         """The runs of starts that the proxy has sent on its own account."""
         self.canceled: set[str] = set()
         """The runs whose cancel has reached the server."""
+        self.polled: set[str] = set()
+        """The runs about which the server has answered."""
         self.followed: list[str] = []
         """The redirects that were followed with a key."""
         self._key_owner: dict[str, str] = {}
@@ -280,6 +287,8 @@ class FaultProxy:
         """Record which execution the run of a start belongs to, and what was canceled."""
         if exchange.kind == "cancel" and exchange.run_id is not None and answer.status < 300:
             self.canceled.add(exchange.run_id)
+        if exchange.kind == "get" and exchange.run_id is not None and answer.status < 300:
+            self.polled.add(exchange.run_id)
         if exchange.kind != "start" or exchange.execution is None:
             return
         document = answer.document

@@ -2,8 +2,8 @@
 The client of a connection, and another one as soon as the connection has changed: a rotated key, another address.
 
 There is a session for threads and one for an event loop. A session reads the connection when it is first used, and
-again when its owner says so or Skyvern refuses the key. A client that is replaced may have requests in flight; its
-owner says what becomes of it.
+again when its owner says so or Skyvern refuses the key; the one for threads also when no answer comes, at most once a
+minute. A client that is replaced may have requests in flight; its owner says what becomes of it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.retry import may_repeat
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
-from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernError, SkyvernNotFoundError
+from airflow_skyvern.exceptions import (
+    SkyvernAuthError,
+    SkyvernConnectionError,
+    SkyvernError,
+    SkyvernNotFoundError,
+)
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
@@ -32,6 +38,10 @@ Send = Callable[["Call[Any]"], Any]
 SendAsync = Callable[["Call[Any]"], Awaitable[Any]]
 Connect = Callable[[], Awaitable["Settings"]]
 MakeClient = Callable[["Settings"], AsyncSkyvernClient]
+
+
+REREAD_INTERVAL = 60.0
+"""Seconds for which a connection is not read again because no answer comes."""
 
 
 def has_changed(client: SkyvernClient | AsyncSkyvernClient, settings: Settings) -> bool:
@@ -59,6 +69,7 @@ class Session:
         self._on_change = on_change
         # One that the same thread may take twice: a signal handler interrupts it anywhere.
         self._lock = threading.RLock()
+        self._read_at = -math.inf
         self.current: SkyvernClient | None = None
         """The client, if there is one; a signal handler may read it, as no lock is taken for that."""
 
@@ -66,7 +77,7 @@ class Session:
         """Return the client; it is made once."""
         with self._lock:
             if self.current is None:
-                self.current = self._make_client(self._read())
+                self.current = self._make_client(self._settings())
             return self.current
 
     def forget(self) -> None:
@@ -75,12 +86,18 @@ class Session:
             self.current = None
 
     def send(self, call: Call[T]) -> T:
-        """Send a call; once more with the new key if Skyvern refuses the key and the connection has changed since."""
+        """
+        Send a call; once more if Skyvern refuses the key, or no answer comes, and the connection has changed since.
+
+        A call that may have started something is not sent again; the next one uses the changed connection.
+        """
         client = self.client()
         try:
             return client.send(call)
         except SkyvernAuthError as error:
             newer = self._newer(client, error)
+        except SkyvernConnectionError as error:
+            newer = self._moved(client, call, error)
         return newer.send(call)
 
     @contextmanager
@@ -94,13 +111,29 @@ class Session:
                 incoming = stack.enter_context(self._newer(client, error).stream(call, start))
             yield incoming
 
-    def _newer(self, used: SkyvernClient, refusal: SkyvernAuthError) -> SkyvernClient:
-        """Return a client with another key than the one that was refused; the first thread makes it for all."""
+    def _moved(self, used: SkyvernClient, call: Call[Any], failure: SkyvernConnectionError) -> SkyvernClient:
+        """Return the client of a connection that has changed since no answer came; what fails here hides nothing."""
+        if call.within is not None or time.monotonic() - self._read_at < REREAD_INTERVAL:
+            raise failure
+        try:
+            newer = self._newer(used, failure)
+        except Exception as error:  # noqa: BLE001  Airflow may be away too; the failure of the request is what counts
+            raise failure from (None if error is failure else error)
+        if not may_repeat(call, failure):
+            raise failure
+        return newer
+
+    def _settings(self) -> Settings:
+        self._read_at = time.monotonic()
+        return self._read()
+
+    def _newer(self, used: SkyvernClient, failure: SkyvernError) -> SkyvernClient:
+        """Return a client of a connection that has changed since; the first thread makes it for all."""
         with self._lock:
             if self.current is None or self.current is used:
-                settings = self._read()
+                settings = self._settings()
                 if not has_changed(used, settings):
-                    raise refusal
+                    raise failure
                 self._on_change()
                 self.current = self._make_client(settings)
             return self.current

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from itertools import islice
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.compat import internals, since_3_0
 from airflow_skyvern.runs.orphans import FINISHED, Period, Place, TaskRow
-from airflow_skyvern.task import xcom
+from airflow_skyvern.task import deferral, xcom
 from airflow_skyvern.task.pushed import KnownRun, Pushed, TaskInstanceKey, of_changed_tasks, pushed_xcoms
 
 if TYPE_CHECKING:
@@ -84,7 +84,23 @@ class AirflowTasks:
         with internals.database_session() as session:
             where = of_changed_tasks(since, dag_id=dag_id, run_id=run_id)
             pushed = pushed_xcoms(session, [xcom.CONNECTION_AND_RUN_KEY], where)
-        return {name for one in pushed.values() if (name := KnownRun(one).skyvern_conn_id) is not None}
+            rendered = _rendered_connections(session, where)
+        return rendered | {name for one in pushed.values() if (name := KnownRun(one).skyvern_conn_id) is not None}
+
+
+def _rendered_connections(session: Session, where: Callable[[Any], list[Any]]) -> set[str]:
+    """
+    Return the connections among rendered arguments.
+
+    A retry deletes the XComs of the try before as it begins, and may come no further.
+    """
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields as Fields
+    from sqlalchemy import Text, cast, select
+
+    is_ours = cast(Fields.rendered_fields, Text).contains('"skyvern_conn_id"')
+    found = session.scalars(select(Fields.rendered_fields).where(*where(Fields), is_ours))
+    known = (KnownRun({}, rendered=fields) for each in found if isinstance(fields := deferral.decoded(each), Mapping))
+    return {name for run in known if (name := run.skyvern_conn_id) is not None}
 
 
 def _batches(places: Iterable[Place]) -> Iterator[list[Place]]:

@@ -2,8 +2,9 @@
 Canceling a run: within the seconds that Airflow leaves to a killed task, or until Skyvern can be reached.
 
 A cancel of a run that has ended changes nothing in Skyvern, and sends the run's webhook again. So each of these
-functions fetches the run first. Where that fails, a cancel may still work: a needless webhook is better than a run
-that nobody waits for.
+functions fetches the run first, and again after each failure: it may have ended while the server was away. Only when
+most of the time is over, or when the answer cannot be read at all, is a cancel sent without knowing the status: a
+needless webhook is better than a run that nobody waits for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from airflow_skyvern.client import api
 from airflow_skyvern.client.retry import patience_with, poll_until, while_transient, while_transient_async
 from airflow_skyvern.client.session import fetch_run
-from airflow_skyvern.exceptions import SkyvernError
+from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernConnectionError, SkyvernError
 from airflow_skyvern.runs.key import GROUP_TAG, TASK_TAG
 from airflow_skyvern.runs.lookup import REPLACED_STATUSES, tagged_runs
 
@@ -37,6 +38,12 @@ CANCEL_PATIENCE = 300.0
 
 DEADLINE_PATIENCE = 60.0
 """Seconds for which a cancel is retried by a task that is out of time."""
+
+FETCH_PATIENCE = 60.0
+"""Seconds for which a run has to be fetched before its cancel, at the most; then the cancel is sent anyway."""
+
+FETCH_SHARE = 0.75
+"""The share of the time for a cancel in which the run has to be fetched first."""
 
 LATE_START = 30.0
 """Seconds for which a run is searched for whose start was unanswered when its task was killed."""
@@ -73,7 +80,8 @@ def cancel_within_budget(
     :param budget: Seconds for all of it.
     :param start_sent: Whether a start may be unanswered, so that a run may appear during the search.
     """
-    work = _KilledTask(send, run_id, group, start_sent=start_sent)
+    fetch_first = _FetchFirst(budget - KILL_INTERVAL)
+    work = _KilledTask(send, run_id, group, fetch_first, start_sent=start_sent)
     until = time.monotonic() + budget
     poll_until(work.cancel, bool, stop=lambda _: time.monotonic() + KILL_INTERVAL >= until, interval=KILL_INTERVAL)
     work.report(log)
@@ -82,9 +90,12 @@ def cancel_within_budget(
 class _KilledTask:
     """The active runs of a killed task, and how far their cancel has got."""
 
-    def __init__(self, send: Send, run_id: str | None, group: str | None, *, start_sent: bool) -> None:
+    def __init__(
+        self, send: Send, run_id: str | None, group: str | None, fetch_first: _FetchFirst, *, start_sent: bool
+    ) -> None:
         self._send = send
         self._group = group
+        self._fetch_first = fetch_first
         self._start_sent = start_sent
         self._open = [run_id] if run_id else []
         self._searched = bool(run_id) or group is None
@@ -131,8 +142,8 @@ class _KilledTask:
 
     def _end(self, run_id: str) -> None:
         if run_id not in self._requested:
-            if (run := _fetched(self._send, run_id)) is not None and run.is_final:
-                self._note_end(run, canceled=False)
+            if (ended := self._fetch_first.ended(self._send, run_id)) is not None:
+                self._note_end(ended, canceled=False)
                 return
             self._send(api.cancel_run(run_id))
             self._requested.add(run_id)
@@ -157,11 +168,12 @@ def cancel_unless_ended(
     :raises SkyvernError: the run could not be canceled, or not be fetched afterwards.
     """
     requested = False
+    fetch_first = _FetchFirst(patience)
 
     def cancel() -> Ended:
         nonlocal requested
-        run = _fetched(send, run_id)
-        if run is None or not run.is_final:
+        run = fetch_first.ended(send, run_id)
+        if run is None:
             send(api.cancel_run(run_id))
             requested = True
             run = fetch_run(send, run_id)
@@ -189,13 +201,15 @@ async def cancel_unless_ended_async(
     :param refusals: Seconds for which a refusal is not believed.
     """
     requested = False
+    fetch_first = _FetchFirst(CANCEL_PATIENCE)
 
     async def attempt() -> Ended:
         nonlocal requested
+        run: Run | None = None
         try:
             run = await fetch()
-        except SkyvernError:
-            run = None
+        except SkyvernError as error:
+            fetch_first.failed(error)
         if run is None or not run.is_final:
             await cancel()
             requested = True
@@ -247,12 +261,39 @@ def active_runs_of_task(send: Send, task: str, patience: float, sleep: Sleep = t
     return found
 
 
-def _fetched(send: Send, run_id: str) -> Run | None:
-    """Return the run; None where that fails, as a cancel may work nevertheless."""
-    try:
-        return fetch_run(send, run_id)
-    except SkyvernError:
-        return None
+class _FetchFirst:
+    """
+    Decides whether a run that cannot be fetched may be canceled without knowing whether it has ended.
+
+    :param patience: Seconds for the whole cancel.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._until = time.monotonic() + min(FETCH_SHARE * patience, FETCH_PATIENCE)
+
+    def ended(self, send: Send, run_id: str) -> Run | None:
+        """
+        Return the run if it has ended; None if it is to be canceled.
+
+        :raises SkyvernError: it is to be fetched again.
+        """
+        try:
+            run = fetch_run(send, run_id)
+        except SkyvernError as error:
+            self.failed(error)
+            return None
+        return run if run.is_final else None
+
+    def failed(self, error: SkyvernError) -> None:
+        """
+        Let a cancel follow a failed fetch, if the time is over or another fetch would not help.
+
+        :raises SkyvernError: the same error; it is to be fetched again.
+        """
+        is_unreadable = isinstance(error, SkyvernAPIError) and not (error.transient or patience_with(error))
+        is_about_the_run = isinstance(error, SkyvernAPIError | SkyvernConnectionError)
+        if not is_about_the_run or (time.monotonic() < self._until and not is_unreadable):
+            raise error
 
 
 def _late_runs(send: Send, group: str, sleep: Sleep, patience: float, late_start: float) -> list[str]:

@@ -180,6 +180,15 @@ async def refused_key(exchange: Exchange, scene: Scene) -> bool:
     return True
 
 
+def once_polled(effect: Effect) -> Effect:
+    """Only to what is asked about a run that was asked about before, with an answer."""
+
+    async def later(exchange: Exchange, scene: Scene) -> bool:
+        return await effect(exchange, scene) if exchange.was_polled else False
+
+    return later
+
+
 async def run_unknown_once(exchange: Exchange, scene: Scene) -> bool:
     """Say in Skyvern's own words that there is no such run, as a replica that lags behind does."""
     body = json.dumps({"detail": f"Task run not found {exchange.run_id}"}).encode()
@@ -670,7 +679,7 @@ def _key_faults() -> list[Fault]:
         Fault("key refused, resumption", (Hook("get", of_resumed(refused_key), seconds=for_a_while),), DEFERRED),
         Fault(
             "key refused, sensor",
-            (Hook("get", refused_key, after=1, seconds=for_a_while),),
+            (Hook("get", once_polled(refused_key), seconds=for_a_while),),
             ("reschedule",),
             (MEDIUM,),
         ),

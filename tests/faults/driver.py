@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -65,7 +66,7 @@ RUN_SECONDS = {SHORT: 10, MEDIUM: 60, STEADY: 110, LATE: 140, WAITS: 240, LONG: 
 OPERATOR_TIMEOUT = 80.0
 LOST_START_TIMEOUT = 20.0
 CLIENT_TIMEOUT = 8.0
-LONGEST = 420.0
+LONGEST = 600.0
 """Seconds for an execution, all tries and faults included, after which it counts as stuck."""
 
 WITNESSES = 8
@@ -144,6 +145,8 @@ class Execution:
     journal: list[str] = field(default_factory=list)
     user_due: float | None = None
     busy: int = 0
+    tries: dict[int, float] = field(default_factory=dict)
+    struck: float = math.inf
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     started_again: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -204,6 +207,8 @@ class Execution:
         if row != self.row:
             self.note(f"Airflow: {row.state}, try {row.try_number} of group {row.max_tries}")
             self.row, self.since = row, time.time()
+            if row.state == "running":
+                self.tries.setdefault(row.try_number, self.since)
             if row.state == "deferred" and self.fault.when_deferred and self.user_due is None:
                 self.user_due = time.time() + self.rng.uniform(0.5, 4)
 
@@ -223,11 +228,20 @@ class Execution:
                 self.left[index] = (hook, 0 if hook.seconds else times - 1)
                 if await self._struck(hook, exchange):
                     self._begin(index, hook)
-                    self.hits += 1
+                    self._hit()
                     self.note(f"{exchange.kind} {exchange.number} {exchange.run_id or ''}: {self.fault.name}")
                 else:
                     self.left[index] = (hook, times)
                 return
+
+    def _hit(self) -> None:
+        self.hits += 1
+        self.struck = min(self.struck, time.time())
+
+    def seconds_of_later_try(self, when: float) -> float | None:
+        """Return for how long a try had run then that began after the fault struck; None if there was none."""
+        begun = [began for began in self.tries.values() if self.struck < began <= when]
+        return when - max(begun) if begun else None
 
     def _begin(self, index: int, hook: Hook) -> None:
         if hook.seconds is not None and index not in self.until:
@@ -253,7 +267,7 @@ class Execution:
             done = self.driver.orders / f"{self.name}.{point}.done"
             if point not in self.stalls and done.exists():
                 self.stalls[point] = (time.time(), [int(pid) for pid in done.read_text().split()])
-                self.hits += 1
+                self._hit()
                 self.note(f"{point}: {what}")
                 self.busy += what == "stop"
             elif what == "stop" and point in self.stalls and self.stalls[point][1]:
@@ -411,6 +425,16 @@ class Driver:
         with self._database.connect() as connection:
             found = connection.execute(query, {"task": TASK}).fetchall()
         return {row[0]: TaskRow(row[1], row[2], row[3]) for row in found}
+
+    def heartbeat_lost(self, execution: Execution) -> bool:
+        """Return whether Airflow has ended the last try of a task as no heartbeat came, whatever the task did."""
+        query = sqlalchemy.text(
+            "SELECT count(*) FROM log WHERE event = 'heartbeat timeout' AND task_id = :task AND run_id = :run_id "
+            "AND try_number = :number"
+        )
+        given = {"task": TASK, "run_id": execution.run_id, "number": execution.row.try_number}
+        with self._database.connect() as connection:
+            return bool(connection.execute(query, given).scalar())
 
     def unreachable(self, execution: Execution) -> bool:
         """Return whether Skyvern, or the key, was away in the seconds that Airflow leaves a killed task."""

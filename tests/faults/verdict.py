@@ -15,10 +15,11 @@ lost results
     The task succeeded by itself, but its XCom is not the output of a completed run of its last attempt group; or one
     of its items has the result of another.
 false failures
-    The task failed, or never ended, although a run of its last group completed, and nobody marked it.
+    The task failed, or never ended, although a run of its last group completed, and nobody marked it. Not one whose
+    last try Airflow ended as no heartbeat came: its API server was away, and no task could have told it anything.
 needless cancels
     Runs canceled before their deadline, or when they had completed, in an execution that no user touched; where the
-    fault says so, also at the deadline, as the next try should have taken over.
+    fault says so, also at the deadline of the try that it struck, as the next one should have taken over.
 wrong ends
     The task does not end as the user marked it.
 gave up
@@ -192,7 +193,7 @@ def _counts(one: Execution, runs: list[ServerRun], xcom: Any, deadline: float) -
         return counts
     if state == "success":
         counts.lost = _lost(one, completed, xcom)
-    elif completed and one.way not in NESTED:
+    elif completed and one.way not in NESTED and not one.driver.heartbeat_lost(one):
         counts.false_failures = 1
     else:
         counts.gave_up = 1
@@ -206,7 +207,10 @@ def _is_canceled_needlessly(run: ServerRun, one: Execution, deadline: float) -> 
         return False
     if run.status == "completed":
         return run.cancel_requested
-    in_time = one.fault.patient or run.seconds is None or run.seconds < deadline - 5
+    in_time = run.seconds is None or run.seconds < deadline - 5
+    if one.fault.patient and run.ended is not None:
+        later = one.seconds_of_later_try(run.ended)
+        in_time = later is None or later < deadline - 5
     return run.status == "canceled" and in_time
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.models import RunSummary, Schedule
 from airflow_skyvern.schedules.airflow_db import KnownDag
-from airflow_skyvern.schedules.dag_file import DagSection, DagFile, read_file
+from airflow_skyvern.schedules.dag_file import DagFile, DagSection, read_file
 from airflow_skyvern.schedules.ownership import skyvern_fires
 from airflow_skyvern.testing.fake import views
 

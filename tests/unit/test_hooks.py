@@ -30,7 +30,7 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.hooks import SkyvernHook, settings_of
 from airflow_skyvern.provider_info import CONNECTION_TYPE
-from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
+from airflow_skyvern.testing.fake.skyvern import API_KEY, LOST, FakeSkyvern
 
 if TYPE_CHECKING:
     from airflow_skyvern.testing.loopback import Loopback
@@ -470,6 +470,33 @@ def test_a_rotated_key_is_picked_up(skyvern: FakeSkyvern, connect: Connect, mode
     else:
         assert asyncio.run(around_a_rotation()) == run_id
     assert [seen.headers["x-api-key"] for seen in skyvern.requests] == [API_KEY, API_KEY, "the-next-key"]
+
+
+def test_a_host_that_has_moved_is_noticed_once_a_minute_when_no_answer_comes(
+    skyvern: FakeSkyvern, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = skyvern.run()
+    connect(host="http://127.0.0.1:1")
+    hook = SkyvernHook()
+    hook.get_conn()
+    connect()
+    with pytest.raises(SkyvernConnectionError):  # the connection was just read
+        hook.get_run(run_id)
+    monkeypatch.setattr("airflow_skyvern.client.session.REREAD_INTERVAL", 0.0)
+    assert hook.get_run(run_id).run_id == run_id
+
+
+def test_a_start_that_may_have_arrived_is_not_repeated_at_the_host_that_has_moved(
+    skyvern: FakeSkyvern, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_skyvern.client.session.REREAD_INTERVAL", 0.0)
+    hook = SkyvernHook()
+    skyvern.next("POST", "/v1/run/workflows", LOST)
+    hook.get_conn()
+    connect(host=hook.get_conn().settings.base_url.replace("127.0.0.1", "localhost"))
+    with pytest.raises(SkyvernConnectionError):
+        hook.run_workflow(RunRequest(workflow_id="wpid_1"))
+    assert len(skyvern.sent("POST", "/v1/run/workflows")) == 1
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -495,6 +495,18 @@ def test_a_dag_run_that_ended_takes_the_runs_of_its_tasks_with_it(
     assert f"{runs['skipped_between_tries']}: canceled, as r of d has ended and its task is skipped" in caplog.text
 
 
+def test_a_run_is_found_although_a_retry_that_came_to_nothing_has_deleted_the_xcoms(
+    skyvern: FakeSkyvern, airflow: MetadataDatabase
+) -> None:
+    """Airflow deletes a task's XComs as a retry begins; one that is killed right then pushes none."""
+    now, run_id = datetime.now(timezone.utc), started(skyvern)
+    place = airflow.task("failed", changed=now)
+    airflow.rendered(place, skyvern_conn_id="skyvern_default", workflow_id="wpid_1")
+    airflow.logged("running", CREATED - timedelta(seconds=2))
+    assert cancel_orphans_of(just_ended()) is Outcome.DONE
+    assert skyvern.status(run_id) == "canceled"
+
+
 def test_a_run_that_waits_for_its_own_next_attempt_is_found_too(
     skyvern: FakeSkyvern, airflow: MetadataDatabase
 ) -> None:

@@ -22,7 +22,10 @@ DEADLINE = 80.0
 
 
 def execution(fault: Fault | None = None, state: str = "success", **more: Any) -> Execution:
-    driver = cast("Any", SimpleNamespace(in_background=lambda work: work.close()))
+    heartbeat_lost = more.pop("heartbeat_lost", False)
+    driver = cast(
+        "Any", SimpleNamespace(in_background=lambda work: work.close(), heartbeat_lost=lambda _: heartbeat_lost)
+    )
     fault = fault or Fault("none")
     one = Execution("000", fault.ways[0], fault, Random(1), driver, row=TaskRow(state, 1, 4))
     for name, value in more.items():
@@ -75,7 +78,21 @@ def test_a_cancel_before_the_deadline_is_needless_unless_a_user_touched_the_task
 def test_a_cancel_at_the_deadline_is_needless_where_the_next_try_should_have_taken_over() -> None:
     canceled = replace(RUN, run_id="wr_0", status="canceled", began=10.0, ended=91.0, seconds=81.0)
     assert counts(execution(), canceled, RUN).needless_cancels == 0
-    assert counts(execution(Fault("stalled", patient=True)), canceled, RUN).needless_cancels == 1
+    stalled = Fault("stalled", patient=True)
+    assert counts(execution(stalled), canceled, RUN).needless_cancels == 1
+    assert counts(execution(stalled, struck=20.0, tries={1: 9.0}), canceled, RUN).needless_cancels == 1
+    assert counts(execution(stalled, struck=20.0, tries={1: 9.0, 2: 60.0}), canceled, RUN).needless_cancels == 1
+
+
+def test_a_later_try_may_reach_its_own_deadline() -> None:
+    canceled = replace(RUN, run_id="wr_0", status="canceled", began=10.0, ended=145.0, seconds=135.0)
+    stalled = Fault("stalled", patient=True)
+    assert counts(execution(stalled, struck=20.0, tries={1: 9.0, 2: 60.0}), canceled, RUN).needless_cancels == 0
+
+
+def test_a_task_that_failed_although_its_run_completed_failed_falsely_unless_airflow_had_lost_it() -> None:
+    assert counts(execution(state="failed"), RUN).false_failures == 1
+    assert counts(execution(state="failed", heartbeat_lost=True), RUN).false_failures == 0
 
 
 def test_a_cancel_of_a_completed_run_is_needless() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import httpx
 import pytest
 
@@ -9,6 +11,7 @@ from airflow_skyvern.client.sender import SkyvernClient
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import SkyvernOvertaken, SkyvernServerError
 from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.runs import cancel
 from airflow_skyvern.runs.cancel import cancel_and_fetch, cancel_if_active, cancel_within_budget
 from airflow_skyvern.runs.key import GROUP_TAG, RunKey
 from airflow_skyvern.runs.lookup import checked
@@ -112,6 +115,27 @@ def test_a_run_that_cannot_be_fetched_is_canceled_nevertheless(
     fake.next("GET", "/v1/runs/.*", answer)
     cancel_within_budget(client.send, ours, None, LogLines(), budget=0.1)
     assert fake.status(ours) == "canceled"
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(502), httpx.Response(403), LOST, httpx.ConnectError("refused")])
+def test_a_run_that_ends_while_it_cannot_be_fetched_is_not_canceled(
+    fake: FakeSkyvern, client: SkyvernClient, answer: Scripted
+) -> None:
+    """Its cancel would be accepted the moment the server is back, and would repeat its webhook."""
+    run_id = fake.run(plan=("completed",))
+    fake.next("GET", "/v1/runs/.*", answer)
+    cancel_within_budget(client.send, run_id, None, LogLines())
+    fake.next("GET", "/v1/runs/.*", answer)
+    assert cancel_and_fetch(client.send, run_id, sleep=lambda _: None).status == "completed"
+    assert fake.sent("POST", ".*/cancel") == []
+
+
+def test_a_run_that_stays_unreadable_is_canceled_within_the_patience(
+    fake: FakeSkyvern, client: SkyvernClient, ours: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancel, "FETCH_PATIENCE", 0.2)
+    fake.next("GET", "/v1/runs/.*", *[httpx.Response(502)] * 3)
+    assert cancel_and_fetch(client.send, ours, sleep=lambda _: time.sleep(0.1)).status == "canceled"
 
 
 def test_the_run_that_skyvern_has_started_in_place_of_a_failed_one_is_canceled_too(
