@@ -235,7 +235,7 @@ class SkyvernHook(BaseHook):
         return client
 
     def _log_change(self) -> None:
-        self.log.info("The Skyvern connection %r has changed: trying its new key", self.skyvern_conn_id)
+        self.log.info("The Skyvern connection %r has changed: trying it as it is now", self.skyvern_conn_id)
 
     def fetch_run(self, run_id: str) -> Run:
         """Get a run, also when its workflow was deleted while it runs; that is what waits call."""

@@ -67,6 +67,25 @@ def _stored_state(ti: Any) -> str | None:
     return internals.DELETED if row is None else row[1]
 
 
+def checks_marks_after(error: BaseException) -> None:
+    """
+    Have 2.11 read the task's state before it fails the task for this error: a user may have marked it meanwhile.
+
+    It does so for its own class of errors only, and overwrites the mark for all others. The error stays what it is,
+    and is one of Airflow's besides. 3.x refuses the state of a task that was marked.
+    """
+    if not is_airflow_3():
+        object.__setattr__(error, "__class__", _as_error_of_airflow(type(error)))
+
+
+def _as_error_of_airflow(kind: type[BaseException]) -> type[BaseException]:
+    from airflow_skyvern.compat.sdk import AirflowException
+
+    if issubclass(kind, AirflowException):
+        return kind
+    return type(kind.__name__, (kind, AirflowException), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+
+
 def was_rescheduled(context: Context) -> bool:
     """Return whether a sensor in the mode ``reschedule`` has polled before, in another process."""
     ti: Any = context["ti"]

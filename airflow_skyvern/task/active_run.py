@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from airflow_skyvern.compat import internals
-from airflow_skyvern.compat.sdk import AirflowFailException, AirflowNotFoundException, AirflowSkipException
+from airflow_skyvern.compat import internals, since_3_0
+from airflow_skyvern.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+)
 from airflow_skyvern.compat.tries import Standing
 from airflow_skyvern.exceptions import (
     SkyvernError,
@@ -160,7 +165,15 @@ class ActiveRun:
             yield
         except Exception as error:
             self.give_up(error)
+            if isinstance(error, SkyvernError):
+                since_3_0.checks_marks_after(error)
+            if isinstance(error, AirflowFailException) and self._is_marked_on_airflow_2():
+                raise AirflowException(str(error)) from error
             raise
+
+    def _is_marked_on_airflow_2(self) -> bool:
+        """Return whether a user has ended the task, and 2.11 would fail it nevertheless."""
+        return not since_3_0.is_airflow_3() and self._try is not None and self._try.ended_by_user()
 
     def give_up(self, error: Exception, task_try: TaskTry | None = None) -> None:
         """Cancel the run of a task that this error ends, unless a later try will resume it."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.sdk import AirflowFailException
 from airflow_skyvern.exceptions import SkyvernError, SkyvernRunError, SkyvernWaitTimeout, error_of_ending
 
@@ -57,13 +58,12 @@ def no_retry_for_permanent_errors() -> Iterator[None]:
     Turn errors that no retry can cure into :class:`AirflowFailException`.
 
     These are a wrong key, an unknown workflow or run, a request that Skyvern does not accept, no credit, and
-    a wrong connection or argument. Everything else keeps its type, and the task its retries.
+    a wrong connection or argument. Everything else stays what it is, and the task keeps its retries.
     """
     try:
         yield
-    except (SkyvernRunError, SkyvernWaitTimeout):
-        raise
     except SkyvernError as error:
-        if error.transient:
+        if error.transient or isinstance(error, SkyvernRunError | SkyvernWaitTimeout):
+            since_3_0.checks_marks_after(error)
             raise
         raise AirflowFailException(str(error)) from error

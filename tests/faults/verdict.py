@@ -4,7 +4,8 @@ What became of the executions, according to the Skyvern server and Airflow after
 Per execution, of its runs (found on the server by the tag ``x``, not by anything the operator remembers):
 
 left
-    Runs that are still active although every task is over: nobody waits for them.
+    Runs that are still active although every task is over: nobody waits for them. Not one that a sensor has only
+    waited for: it is nobody's to cancel.
 duplicates
     Runs of one attempt group that neither failed nor were terminated, timed out or canceled, less one. The group
     is ``max_tries`` as the task's own template renders it, so it does not depend on the operator's key. A task that
@@ -13,13 +14,15 @@ twins
     Runs that began while another one of their group was active, except for those that the gateway itself has made.
 lost results
     The task succeeded by itself, but its XCom is not the output of a completed run of its last attempt group; or one
-    of its items has the result of another.
+    of its items has the result of another. On Airflow 2 a try whose supervisor was killed may succeed beside the next
+    one, which has deleted the XCom ``run_id``.
 false failures
     The task failed, or never ended, although a run of its last group completed, and nobody marked it. Not one whose
     last try Airflow ended as no heartbeat came: its API server was away, and no task could have told it anything.
 needless cancels
     Runs canceled before their deadline, or when they had completed, in an execution that no user touched; where the
-    fault says so, also at the deadline of the try that it struck, as the next one should have taken over.
+    fault says so, also at the deadline of the try that it struck, as the next one should have taken over. Not those
+    of a last try that Airflow ended as no heartbeat came: the scheduler cancels what it leaves.
 wrong ends
     The task does not end as the user marked it.
 gave up
@@ -30,6 +33,7 @@ gave up
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
@@ -183,7 +187,7 @@ def _counts(one: Execution, runs: list[ServerRun], xcom: Any, deadline: float) -
     state, last_group = one.row.state, str(one.row.max_tries)
     completed = [run for run in runs if run.status == "completed" and run.group == last_group]
     counts = Counts(executions=1, hit=int(one.hits > 0 or bool(one.events)), runs=len(runs))
-    counts.left = sum(run.status not in FINAL for run in runs)
+    counts.left = 0 if one.way == "reschedule" else sum(run.status not in FINAL for run in runs)
     counts.duplicates = _duplicates(runs)
     counts.twins = _twins(runs)
     if one.fault.abandoned:
@@ -207,11 +211,18 @@ def _is_canceled_needlessly(run: ServerRun, one: Execution, deadline: float) -> 
         return False
     if run.status == "completed":
         return run.cancel_requested
+    if run.ended is not None and run.ended > one.tries.get(one.row.try_number, math.inf) and _was_lost(one):
+        return False
     in_time = run.seconds is None or run.seconds < deadline - 5
     if one.fault.patient and run.ended is not None:
         later = one.seconds_of_later_try(run.ended)
         in_time = later is None or later < deadline - 5
     return run.status == "canceled" and in_time
+
+
+def _was_lost(one: Execution) -> bool:
+    """Return whether Airflow gave the task up, with no try to come."""
+    return one.row.state == "failed" and one.driver.heartbeat_lost(one)
 
 
 def _lost(one: Execution, completed: list[ServerRun], xcom: Any) -> int:
@@ -221,7 +232,8 @@ def _lost(one: Execution, completed: list[ServerRun], xcom: Any) -> int:
         return len(wrong) + len({*ITEMS} - {run.item for run in completed})
     if one.way == "reschedule":  # pushes no run id of its own
         return int(value not in [run.output for run in completed])
-    return int((run_id, value) not in [(run.run_id, run.output) for run in completed])
+    found = [run.run_id for run in completed if run.output == value]
+    return int(not found or (run_id or found[0]) not in found)
 
 
 def _has_own_result(value: Any, item: str) -> bool:

@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from airflow_skyvern.compat.since_3_0 import is_airflow_3
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from airflow_skyvern.testing.loopback import Loopback
 
@@ -43,7 +44,10 @@ def main() -> int:
         os.environ["AIRFLOW_CONN_SKYVERN_DEFAULT"] = json.dumps(connection)
         import_module("airflow.utils.db").initdb()
         import_module("airflow_skyvern.triggers").SkyvernRunTrigger.first_poll_delay = 0.0
-        results = {name: walked(name, dag) for name, dag in dags().items()}
+        results = {
+            name: executed(dag) if name.startswith("marked_before") else walked(name, dag)
+            for name, dag in dags().items()
+        }
     (folder.parent / "results.json").write_text(json.dumps(results))
     return 0
 
@@ -65,6 +69,20 @@ def walked(name: str, dag: Any) -> dict[str, Any]:
         dag_run = dag.test()
         state = str(getattr(dag_run.state, "value", dag_run.state))
     return {"state": state, "starts": len(FAKE.sent("POST", START)) - before, "said": SAID.get(name, [])}
+
+
+def executed(dag: Any) -> dict[str, Any]:
+    """Let 2.11 execute the task of a DAG as its worker does: ``dag.test()`` would not see what a user has done."""
+    start = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    dag_run = dag.create_dagrun(
+        state="running", run_id="r", run_type="manual", execution_date=start, data_interval=(start, start)
+    )
+    ti = dag_run.get_task_instance("run")
+    ti.refresh_from_task(dag.get_task("run"))
+    with suppress(Exception):
+        ti.run(ignore_all_deps=True)
+    ti.refresh_from_db()
+    return {"state": str(ti.state)}
 
 
 SAID: dict[str, list[Any]] = {}
@@ -208,8 +226,6 @@ def overtaken(fake: FakeSkyvern) -> Any:
 
 def replace_in_database() -> None:
     """Do what Airflow does when it gives up a try: 3.x gives the next one another id, 2.11 counts."""
-    from airflow_skyvern.compat.since_3_0 import is_airflow_3
-
     change = "id = lower(hex(randomblob(16)))" if is_airflow_3() else "try_number = try_number + 1"
     in_database(f"UPDATE task_instance SET {change} WHERE dag_id = 'overtaken'")
 
@@ -247,15 +263,43 @@ def ended_by_user(name: str, statement: str, **more: Any) -> Callable[[FakeSkyve
     return make
 
 
+def marked_before(name: str, error: str, **fields: Any) -> Callable[[FakeSkyvern], Any]:
+    """Make a DAG whose task a user marks as succeeded right before an error ends it."""
+
+    def make(fake: FakeSkyvern) -> Any:
+        from airflow_skyvern import exceptions
+        from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+
+        class Marked(SkyvernRunWorkflowOperator):
+            def _wait(self, *_: Any) -> None:
+                in_database(SUCCEED.format(name))
+                raise getattr(exceptions, error)("It ends here.", **fields)
+
+        with dag_of(name) as dag:
+            Marked(task_id="run", workflow_id=fake.workflow(), poll_interval=0.05, retries=0)
+        return dag
+
+    return make
+
+
+SUCCEED = "UPDATE task_instance SET state = 'success' WHERE dag_id = '{}'"
 MARK = "UPDATE task_instance SET state = 'failed' WHERE dag_id = '{}'"
 CLEAR = "UPDATE task_instance SET state = 'restarting' WHERE dag_id = '{}'"
 DELETE = "DELETE FROM task_instance WHERE dag_id = '{}'"
+
+ERRORS = ("SkyvernTaskEnded", "SkyvernWaitInterrupted", "SkyvernWaitTimeout", "SkyvernConfigError")
+"""Errors with which a task may end at any moment: the last one without a retry."""
 
 WORLDS = {
     **{
         f"{word}_{retries}": ended_by_user(f"{word}_{retries}", statement, retries=retries)
         for word, statement in {"marked": MARK, "cleared": CLEAR, "deleted": DELETE}.items()
         for retries in (0, 1)
+    },
+    **{
+        f"marked_before_{error}": marked_before(f"marked_before_{error}", error)
+        for error in ERRORS
+        if not is_airflow_3()
     },
     "nested": nested,
     "ordinary": ordinary,

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from airflow_skyvern.compat.since_3_0 import is_airflow_3
+from tests.support.dag_test_world import ERRORS
+
 ROOT = Path(__file__).parents[3]
 RUNS = {"ordinary": 1, "deferred": 1, "mapped": 3, "subclass": 1, "prompted": 1, "function": 2}
 
@@ -63,6 +66,12 @@ def test_a_task_that_a_user_ends_while_it_waits_on_its_worker_cancels_its_run(
 ) -> None:
     """The word "failed" in the database is a user's, or the last try's own; no other try has taken over."""
     assert walked[ended]["said"][0] == "canceled"
+
+
+@pytest.mark.skipif(is_airflow_3(), reason="3.x itself refuses the state of a task that was marked")
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_error_does_not_overwrite_the_mark_of_a_user(walked: dict[str, Any], error: str) -> None:
+    assert walked[f"marked_before_{error}"]["state"] == "success"
 
 
 def test_a_try_that_was_replaced_in_the_database_starts_nothing(walked: dict[str, Any]) -> None:
