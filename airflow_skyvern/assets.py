@@ -81,7 +81,7 @@ def skyvern_runs(
     :param statuses: Only runs that ended this way: ``completed``, ``failed``, ``terminated``, ``timed_out``,
         ``canceled``, one or several. Default: all of them.
     :param watch: Whether Airflow's triggerer looks for such runs. Default: False.
-    :param poll_interval: Seconds between two looks. Default: 30.
+    :param poll_interval: Seconds between two polls. Default: 30.
     :param redeliver_to: With ``watch``, and webhooks that may get lost: the address of this Airflow's webhooks,
         ``https://airflow.example.com/skyvern/webhooks/skyvern_default``. The watcher then makes no events itself
         but lets Skyvern send the webhook of each run there, and the receiver takes each run once.

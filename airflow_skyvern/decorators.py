@@ -35,7 +35,7 @@ def skyvern_task(
             return {"vendor": vendor, "month": "2026-10"}
 
     The function is called on the worker, with its arguments rendered and with what it names of the task's context,
-    before the run is started or resumed; what it returns is no template. The value of the task is that of the run.
+    before the run is started or resumed; what it returns is not rendered. The task's value is the run's output.
     All else is as with the operator: :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator` for
     ``workflow_id``, :class:`~airflow_skyvern.operators.SkyvernRunPromptOperator` for ``prompt``.
 

@@ -6,7 +6,7 @@ The errors of this package, each for one way to handle it.
     SkyvernError
     ├── SkyvernConfigError              a connection or an argument is wrong; the message names the field
     ├── SkyvernConnectionError          no answer came (refused, reset, timed out)
-    ├── SkyvernAPIError                 an answer with a status that is no success
+    ├── SkyvernAPIError                 a non-2xx response
     │   ├── SkyvernAuthError            403: Skyvern refuses the API key
     │   ├── SkyvernNotFoundError        404: Skyvern knows no such run, workflow, session or profile
     │   ├── SkyvernRequestError         400, 410, 422: Skyvern does not accept the request
@@ -22,7 +22,7 @@ The errors of this package, each for one way to handle it.
     │   └── SkyvernRunCanceled          canceled, by a person or by us
     ├── SkyvernOutputError              a run completed, and its output is not what was agreed; carries the run
     ├── SkyvernOutputTooLarge           an output is larger than what goes into XCom; a retry takes it again
-    ├── SkyvernStartUnknown             a start was not answered, no run was found; a retry looks again
+    ├── SkyvernStartUnknown             a start was not answered, no run was found; a retry searches again
     ├── SkyvernStartAmbiguous           a start was not answered, and no way to find out; a person must look
     ├── SkyvernWaitInterrupted          the worker was stopped; the run continues, and the next try resumes it
     │   ├── SkyvernOvertaken            another try of the task has taken over; this one does nothing more
@@ -115,7 +115,7 @@ class SkyvernConnectionError(SkyvernError):
 
 class SkyvernAPIError(SkyvernError):
     """
-    The server answered with a status that is no success.
+    The server sent a non-2xx response.
 
     :param status_code: The HTTP status.
     :param detail: What the server said, without any echo of the request.
@@ -274,7 +274,7 @@ class SkyvernOutputTooLarge(SkyvernError):
 
 
 class SkyvernStartUnknown(SkyvernError):
-    """A start was not answered, and no run of it was found yet; a later try looks again before it starts."""
+    """A start was not answered, and its run was not found yet; a later try searches again before it starts one."""
 
     transient: ClassVar[bool] = True
 

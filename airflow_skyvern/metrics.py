@@ -2,7 +2,7 @@
 What this provider adds to Airflow's metrics, wherever those go: statsd, Datadog, OpenTelemetry.
 
 docs/metrics.md explains each. The tags are few, so that a thousand tasks make no thousand series. Plain statsd has no
-tags, so what has to be told apart there is in the name.
+tags, so what must be distinguished there is in the name.
 """
 
 from __future__ import annotations

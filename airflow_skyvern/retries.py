@@ -27,7 +27,7 @@ def skyvern_retry_policy(
 
     By default a run that ``failed`` or ``timed_out`` is retried, as often as the task's ``retries`` allow; a run
     that was ``terminated`` (its workflow decided so) or ``canceled`` (a person decided so) is not. Errors that
-    are no ending of a run keep Airflow's rules: what no retry can cure fails at once, the rest is retried.
+    are not the status of a run keep Airflow's rules: what no retry can cure fails at once, the rest is retried.
 
     :param retry_on: Endings to retry, one or several: of ``failed``, ``terminated``, ``timed_out``, ``canceled``.
     :param retry_delay: Pause before such a retry. Default: the task's ``retry_delay``.

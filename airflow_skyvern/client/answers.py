@@ -8,7 +8,7 @@ wait continues, and a start may have started a run. A newer Skyvern may word a r
 which is late but right.
 
 The words are those of Skyvern 1.0.30 to 1.0.56. Its error bodies are JSON objects with exactly one key, ``detail``
-or ``error``; no header tells it from a proxy.
+or ``error``, and no header distinguishes it from a proxy.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Call(Generic[T]):
     :param known: What Skyvern is known to answer here when it refuses, see :mod:`airflow_skyvern.client.answers`.
         Give its words wherever a run is at stake; where none is, any words in Skyvern's form will do.
     :param subject: The id that the request is about.
-    :param fits: Whether a result is about that id; one that is not is no answer to this request.
+    :param fits: Whether a result is about that id; any other result does not answer this request.
     :param within: Seconds to wait for the answer, where that is less than the connection says; such a call is sent
         once.
     """

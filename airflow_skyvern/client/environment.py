@@ -136,7 +136,7 @@ def check_trust(trust: Trust) -> None:
     """
     folders = (trust.directory or "").split(os.pathsep)
     if trust.directory is not None and not any(Path(folder).is_dir() for folder in folders if folder):
-        raise unreadable_certificates(trust, "there is no such folder")
+        raise unreadable_certificates(trust, "the folder does not exist")
     if trust.key_log is not None:
         try:
             Path(trust.key_log).open("ab").close()

@@ -92,7 +92,7 @@ def _use_https(settings: Settings) -> str:
 
 
 def refused(call: Call[Any], response: httpx.Response, body: bytes, settings: Settings) -> SkyvernAPIError:
-    """Make the error for an answer whose status is no success: Skyvern's refusal, or one that may be anybody's."""
+    """Make the error for a non-2xx response: Skyvern's own refusal, or one from any server in between."""
     status, text = response.status_code, body.decode(errors="replace")
     known = refusal_in(status, text, call.known, call.subject)
     kind = known.kind if known else _kind_of(status, text)

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: neither its name nor the server's header is sure to tell it."""
+"""Detects what a file is by its first bytes; its name and the server's header may be wrong."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class RunRequest(RunOptions):
     :param parameters: As JSON; :meth:`of` makes it of Python's values.
     :param proxy_location: A location's name, such as ``"RESIDENTIAL"``, or a country with optional details:
         ``{"country": "US", "subdivision": "CA", "city": "San Francisco"}``. Skyvern adds names now and then: one
-        that looks like these is only warned of.
+        that resembles one of these only causes a warning.
     """
 
     workflow_id: Text
@@ -172,7 +172,7 @@ class RunRequest(RunOptions):
 
 
 def _parameters(given: Any) -> tuple[Any, list[str]]:
-    """Make JSON of the parameters, and tell what stands against it; the model says what is no mapping at all."""
+    """Convert the parameters to JSON and collect the problems; the model rejects what is not a mapping."""
     if not isinstance(given, Mapping):
         return given, []
     try:

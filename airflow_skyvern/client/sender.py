@@ -69,7 +69,7 @@ WRITING = frozenset({"http11.send_request_headers.started", "http11.send_request
 A_PAGE = OtherAnswer("it is a web page")
 
 MAX_ERROR_BYTES = 2**16
-"""How much is read of an answer to a download that is no success."""
+"""How many bytes of a non-2xx response to a download are read."""
 
 
 class SkyvernClient:
@@ -100,7 +100,7 @@ class SkyvernClient:
         """
         Send the call, again where that is safe, and return its result; lists are read to the end.
 
-        :raises SkyvernAPIError: the server answered with a status that is no success.
+        :raises SkyvernAPIError: a non-2xx response.
         :raises SkyvernConnectionError: no answer came.
         """
         result = rows = self._repeated(call)
@@ -116,7 +116,7 @@ class SkyvernClient:
         Send the call once, and hand over its answer as it arrives.
 
         :param start: The first byte that is wanted; a server may send all of them nevertheless.
-        :raises SkyvernAPIError: the server answered with a status that is no success.
+        :raises SkyvernAPIError: a non-2xx response.
         :raises SkyvernConnectionError: no answer came, or only a part of it.
         """
         request = _request(self.settings, call) | {"headers": request_headers(start)}
@@ -461,7 +461,7 @@ def with_own_page(result: T, settings: Settings) -> T:
 
 
 def _start_of(response: httpx.Response) -> bytes:
-    """Read what a message quotes of an answer that is no success, which may be any body of any size."""
+    """Read the part of a non-2xx response that a message quotes; its body may be of any kind and size."""
     body = b""
     for chunk in response.iter_bytes():
         body += chunk

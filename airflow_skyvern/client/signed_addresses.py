@@ -86,7 +86,7 @@ class AddressReader:
         Send the request once, and hand over the file as it arrives.
 
         :raises SkyvernAddressRefused: the address is not one that is read.
-        :raises SkyvernResponseError: the answer is no file: the address has expired, or it is a redirect.
+        :raises SkyvernResponseError: the response is not a file: the address has expired, or redirects.
         :raises SkyvernConnectionError: no answer came, or only a part of it.
         """
         url = self.checked(address)

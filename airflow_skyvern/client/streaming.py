@@ -23,7 +23,7 @@ class Incoming:
     The body of an answer, on its way.
 
     :param start: The position of its first byte in the file: 0 where the server does not do ranges.
-    :param total: The size of the whole file in bytes; None if the server does not tell.
+    :param total: The size of the whole file in bytes; None if the server does not say.
     :param chunks: The body in pieces of at most 64 KiB. Raises the errors of httpx.
     """
 

@@ -100,7 +100,7 @@ def was_rescheduled(context: Context) -> bool:
 
 
 def airflow_base_url() -> str:
-    """Return the address by which this Airflow is told from others, or nothing if it has none of its own."""
+    """Return the address that identifies this Airflow, or an empty text if it only has a local one."""
     address = airflow_ui_address()
     return "" if internals.is_loopback(address) else address
 
@@ -119,7 +119,7 @@ def airflow_ui_address() -> str:
 
 
 def installation() -> str:
-    """Return the name by which the runs of this Airflow are told from those of others, or nothing if it has none."""
+    """Return the name that identifies the runs of this Airflow, or an empty text if it has no name."""
     from airflow_skyvern.compat.sdk import conf
 
     return str(conf.get("skyvern", "installation", fallback="") or "") or airflow_base_url()

@@ -58,7 +58,7 @@ def answer_of_person(ti_id: UUID) -> Any:
 
     Triggers only: Airflow answers no such question of a worker.
 
-    :raises Exception: there is no request, as after a clear, or Airflow does not answer.
+    :raises Exception: the request does not exist, as after a clear, or Airflow does not answer.
     """
     from airflow.sdk.execution_time.hitl import get_hitl_detail_content_detail
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def task_state_store(context: Context) -> Any:
-    """Return what outlives a try of this task; None below 3.3, where there is no such thing."""
+    """Return what outlives a try of this task; None below 3.3, which does not have it."""
     return context.get("task_state_store")
 
 
@@ -51,7 +51,7 @@ def airflows_timeout(trigger: BaseTrigger) -> datetime | None:
 
 
 def asset_state_store(trigger: BaseTrigger) -> Any:
-    """Return what a watcher may keep for its asset; None below 3.3, where there is no such thing."""
+    """Return what a watcher may keep for its asset; None below 3.3, which does not have it."""
     return getattr(trigger, "asset_state_store", None)
 
 

@@ -40,7 +40,7 @@ def standing(ti: Any) -> Standing:
     Ask Airflow what a running try is to it; the current one, for anything that is not Airflow's own object.
 
     Costs one request. 3.x gives each try its own id, and forgets it when the try is given up; of what a task may ask
-    its API server, on all versions, one question names the try by that id. It does not tell what a user has done, so
+    its API server, on all versions, one question names the try by that id. It does not say what a user has done, so
     there a try of a task that was marked may be called the current one.
 
     :raises Exception: Airflow does not answer.
@@ -66,7 +66,7 @@ def _standing_3(ti: Any) -> Standing:
 
 
 def _is_deleted(ti: Any) -> bool:
-    """Return whether there is no other try that could have taken over, as the task instance has no row."""
+    """Return whether no other try can have taken over, because the task instance has no row."""
     with suppress(Exception):  # as the token is no longer taken
         return bool(since_3_0.state_of_running_task(ti) == internals.DELETED)
     return False

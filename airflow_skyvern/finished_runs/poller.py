@@ -1,5 +1,5 @@
 """
-One poll for all who watch workflows of one Skyvern connection.
+One shared poll for all watchers of a Skyvern connection.
 
 Whoever watches joins the :class:`FinishedRunsPoller` of the connection in this event loop, says what it needs
 (its :class:`~airflow_skyvern.finished_runs.watermark.Watermark`) and gets what Skyvern answers. However many watch, a
@@ -36,7 +36,7 @@ MOST_LOOKS = 50
 """Active runs that are fetched individually in one poll; the next poll fetches others."""
 
 BACKWARDS = timedelta(days=1)
-"""How long before the end of a run its creation is looked for, where nothing is stored."""
+"""How long before its end a run may have been created, for the first poll of a watcher without a watermark."""
 
 LONGEST_DELAY = 300.0
 """Seconds between two polls while Skyvern cannot be asked."""

@@ -40,7 +40,7 @@ def checked_statuses(statuses: Iterable[str] | str | None) -> tuple[str, ...]:
     """
     Return final statuses in order; nothing chosen means all of them.
 
-    :raises SkyvernConfigError: one of them is no final status.
+    :raises SkyvernConfigError: one of them is not a final status.
     """
     chosen = {statuses} if isinstance(statuses, str) else {str(status) for status in statuses or FINAL}
     if unknown := chosen.difference(FINAL):

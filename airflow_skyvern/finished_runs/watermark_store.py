@@ -43,7 +43,7 @@ class WatermarkStore:
         return self._written
 
     def event_sent(self) -> None:
-        """Note that an event is on its way to the database: what counts it as done has to wait."""
+        """Note that an event is on its way to the database; the watermark that counts it as handed over must wait."""
         self._committed_at = time.monotonic() + self._commit_delay
 
     async def write(self, mark: Watermark) -> Watermark:

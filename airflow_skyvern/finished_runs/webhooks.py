@@ -178,7 +178,7 @@ class SigningKeys:
         """
         Return whether the body is signed with the connection's key, in the same time whatever differs.
 
-        :param conn_id: The connection, or None for one that takes no webhooks: nothing is looked up for it.
+        :param conn_id: The connection, or None for one that takes no webhooks and is not looked up.
         """
         if conn_id is None:
             return is_signed_with(self._no_key, body, signature) and False
@@ -201,7 +201,7 @@ def is_signed_with(key: bytes, body: bytes | bytearray, signature: str) -> bool:
 
 
 def read_api_key(conn_id: str) -> bytes | None:
-    """Read the API key of a connection; what is wrong with it is for the log, not for who asks."""
+    """Read the API key of a connection; problems are logged, not sent to the caller."""
     try:
         return settings_of(BaseHook.get_connection(conn_id)).api_key.encode()
     except Exception as error:  # noqa: BLE001  a secrets backend may raise anything
@@ -358,7 +358,7 @@ class Receiver:
         await asyncio.sleep(REQUEUE_DELAY)
         try:
             await run_in_threadpool(registry.requeue_dags, *key)
-        except Exception:  # the next delivery looks again
+        except Exception:  # the next delivery tries again
             log.exception("Skyvern webhooks: could not look after the events of %s", key)
         self._requeues.pop(key, None)
 

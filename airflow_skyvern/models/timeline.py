@@ -37,7 +37,7 @@ class Action(Answer):
 
 class Block(Answer):
     """
-    One block of a workflow in a run, as the timeline tells it.
+    One block of a run, from its timeline.
 
     :param status: As a run's; also ``skipped``. A block that asks a person is ``running`` while it waits.
     :param duration: Seconds, once a block that runs in a browser has ended; other blocks have none.

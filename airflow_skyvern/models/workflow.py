@@ -83,7 +83,7 @@ class RunCost(TypedDict):
     """
     What a run has cost: the agent's steps, and credits of Skyvern Cloud; a server of one's own counts none.
 
-    :param cached_credits_used: Credits for what a script has done that the agent had written before.
+    :param cached_credits_used: Credits for steps that a script did which the agent wrote in an earlier run.
     """
 
     total_steps: NotRequired[int | None]

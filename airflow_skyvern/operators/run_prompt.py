@@ -1,4 +1,4 @@
-"""Run a prompt: what a browser has to do, in words, without a workflow in Skyvern."""
+"""Run a prompt: tell a browser in words what to do, without a workflow in Skyvern."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
         return options if options.contract else replace(options, contract=TextContract())
 
     def _request(self) -> RunRequest:
-        """Build the request; its workflow is known right before the start only, and is no part of its key."""
+        """Build the request; its workflow is only known right before the start, so it is not part of the key."""
         from airflow_skyvern.runs.prompt_workflow import parameters_of
 
         self._check()

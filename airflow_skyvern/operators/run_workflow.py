@@ -290,7 +290,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         """
         Let the path of a ``.json`` file in ``parameters`` become what the file holds.
 
-        :param seen_oids: The values that a mapped task got from another task, which are no templates and no paths.
+        :param seen_oids: The values that a mapped task got from another task, which are neither templates nor paths.
         """
         return included(content) if content is self.parameters and id(content) not in seen_oids else content
 

@@ -1,4 +1,4 @@
-"""DAG runs that ended in this scheduler, and the thread that looks for what they left."""
+"""A queue of DAG runs that ended in this scheduler, and the thread that searches for runs they left active."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ their own runs; and so many seconds after that, for a start that was under way.
 """
 
 JUST_ENDED = timedelta(minutes=10)
-"""How long ago Airflow changed a task whose run is asked for: what ended before has ended by itself."""
+"""How long ago Airflow changed a task whose run is checked; an earlier task ended by itself."""
 
 MOST_WAITING = 10_000
-"""How many DAG runs may wait to be looked at; a scheduler's memory is not for this."""
+"""How many DAG runs the queue holds at most, to bound the scheduler's memory."""
 
 RETRIES = 10
 RETRY_AFTER = 30.0
-"""How often, and after how many seconds, a look is repeated that failed: Skyvern or the database is away."""
+"""How often, and after how many seconds, a failed check is repeated: Skyvern or the database is away."""
 
 
 @dataclass(frozen=True, order=True)
 class EndedDagRun:
     """
-    A DAG run that is to be looked at.
+    A DAG run whose Skyvern runs are to be checked.
 
     :param due: When, by the clock of its queue.
-    :param later: Seconds after which it is looked at again, if it has tasks of ours.
-    :param retries: How often a look may still fail.
+    :param later: Seconds after which it is checked again, if it has Skyvern tasks.
+    :param retries: How often the check may still fail.
     """
 
     due: float
@@ -52,16 +52,16 @@ class EndedDagRun:
 
 
 class Outcome(Enum):
-    """What came of a look: no task of ours has ended there, all is done, or something could not be done yet."""
+    """The result of a check: no Skyvern task ended there, all is done, or something could not be done yet."""
 
     NOTHING, DONE, FAILED = "nothing", "done", "failed"
 
 
 class EndedDagRuns:
     """
-    A queue of DAG runs, each looked at some seconds after its end, by one thread.
+    A queue of DAG runs, each checked by one thread some seconds after its end.
 
-    :param look: Looks at a DAG run.
+    :param look: Checks a DAG run.
     """
 
     def __init__(
@@ -75,19 +75,23 @@ class EndedDagRuns:
         self._busy = False
 
     def add(self, dag_id: str, run_id: str, looks: Sequence[float]) -> None:
-        """Look at a DAG run that ended now, after so many seconds each; returns at once."""
+        """Check a DAG run that just ended after each of these delays, in seconds; returns at once."""
         first, *later = looks
         self._put(EndedDagRun(self._clock() + first, dag_id, run_id, datetime.now(timezone.utc), tuple(later)))
 
     def join(self, timeout: float) -> bool:
-        """Wait until nothing is left to look at; return whether that was in time."""
+        """Wait until the queue is empty; return whether that was in time."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._queue and not self._busy, timeout)
 
     def _put(self, ended: EndedDagRun) -> None:
         with self._changed:
             if len(self._queue) >= MOST_WAITING:
-                log.error("%s of %s: not looked at, too many DAG runs have ended", ended.run_id, ended.dag_id)
+                log.error(
+                    "%s of %s: not checked for active Skyvern runs, as too many DAG runs have ended",
+                    ended.run_id,
+                    ended.dag_id,
+                )
                 return
             heapq.heappush(self._queue, ended)
             if self._thread is None:
@@ -116,8 +120,8 @@ class EndedDagRuns:
     def _outcome(self, ended: EndedDagRun) -> Outcome:
         try:
             return self._look(ended)
-        except Exception:  # one DAG run must not keep the others from being looked at
-            log.exception("%s of %s: could not look for runs that it left", ended.run_id, ended.dag_id)
+        except Exception:  # one DAG run must not keep the others from being checked
+            log.exception("%s of %s: could not search for the Skyvern runs that it left", ended.run_id, ended.dag_id)
             return Outcome.FAILED
 
     def _next(self) -> EndedDagRun:
@@ -164,6 +168,6 @@ def cancel_orphans_of(ended: EndedDagRun) -> Outcome:
 def warn_of_missing_name() -> None:
     """Log once that nothing is canceled by this scheduler."""
     log.warning(
-        "Skyvern runs that a DAG run leaves are not canceled when it ends: this Airflow has no name by which its "
-        "runs can be told from those of others. Set [skyvern] installation, or base_url"
+        "Skyvern runs that a DAG run leaves are not canceled when it ends: this Airflow has no name that "
+        "identifies its runs. Set [skyvern] installation, or base_url"
     )

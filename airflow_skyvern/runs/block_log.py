@@ -40,7 +40,7 @@ class BlockLog:
     What one wait has logged of the blocks of its run.
 
     Only the blocks of the workflow are logged; of a loop, how far it is. The timeline is requested once a minute and
-    once at the end: Skyvern's list of active runs does not tell that a block has ended.
+    once at the end: Skyvern's list of active runs has no block status.
 
     :param run_id: The run.
     :param log: Where its blocks are logged.

@@ -1,4 +1,4 @@
-"""The blocks of a run, as its timeline tells them: which one failed, and which one waits for a person."""
+"""Reads a run's timeline: which block failed, and which one waits for a person."""
 
 from __future__ import annotations
 

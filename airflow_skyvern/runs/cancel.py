@@ -233,7 +233,7 @@ def cancel_if_active(
     late_start: float | None = None,
 ) -> list[Run]:
     """
-    Cancel what a task that is over has left active; also when Skyvern is away for minutes.
+    Cancel the runs that an ended task left active, also when Skyvern is away for minutes.
 
     :param run_id: The run, if its start has been answered.
     :param group: The tag to find it by otherwise: its start may have been unanswered when the task was killed, so the
@@ -250,7 +250,7 @@ def cancel_if_active(
 
 
 def active_runs_of(send: Send, tag: str, value: str) -> list[str]:
-    """Return our runs with this tag that have not ended, newest first; what a person has repeated is not ours."""
+    """Return our runs with this tag that have not ended, newest first; without runs that a person repeated."""
     runs = (run for run in tagged_runs(send, tag, value) if not (run.is_final or run.by_person))
     return [run.run_id for run in runs if run.tags.get(tag) == value]
 

@@ -103,11 +103,11 @@ class RunKey:
         """
         Derive the key; ids of any length and alphabet give a key within the API's limits.
 
-        :param run_started: When the DAG run has started, or its name in Airflow's database: what tells it from others
+        :param run_started: When the DAG run has started, or its name in Airflow's database: what identifies it
             with the same ids, of the same DAG on another Airflow, and of a DAG run that was deleted and made again.
         :param run_created: What of that never changes.
         :param start_may_change: Whether a user who queues the DAG run again changes ``run_started``.
-        :param airflow: The name of this Airflow, if it has one of its own, which tells its tasks from those of
+        :param airflow: The name of this Airflow, if it has one of its own, which separates its tasks from those of
             another one that shares the Skyvern organization.
         """
         task = task_tag(dag_id, run_id, task_id, map_index, airflow)

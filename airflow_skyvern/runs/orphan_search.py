@@ -61,7 +61,7 @@ class Finding:
     """
     A run, and what was decided about it.
 
-    :param task_state: The state of its task; None if that is not scheduled, or there is no such task.
+    :param task_state: The state of its task; None if it is not scheduled or does not exist.
     """
 
     run: StartedRun

@@ -188,7 +188,7 @@ def _not_of_its_task(seen: Evidence, _: Rule) -> str | None:
         if run.group != row.group:
             return f"it is of another attempt, DAG run or request with the same ids; its task is {row.state}"
     elif _period_of(seen) is None:
-        missing = "there is no such task instance" if row is None else f"its task is {row.state}"
+        missing = "its task instance does not exist" if row is None else f"its task is {row.state}"
         return f"{missing}, and this database's audit log does not show that it ran when the run was created"
     return _may_be_a_copy(seen)
 

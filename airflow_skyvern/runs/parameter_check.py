@@ -72,9 +72,9 @@ def check_before_start(
 
     Without parameters there is nothing to misspell, and what is missing Skyvern names itself, before a run exists.
 
-    :param server: What tells this server and organization from others.
+    :param server: Identifies the server and the organization.
     :raises SkyvernConfigError: names every parameter that does not fit; nothing was sent.
-    :raises SkyvernNotFoundError: there is no such workflow.
+    :raises SkyvernNotFoundError: the workflow does not exist.
     """
     if not request.parameters:
         return

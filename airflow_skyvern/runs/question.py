@@ -1,7 +1,7 @@
 """
 A run that waits for a person: what it asks, and how an answer reaches exactly the block that asked.
 
-Skyvern knows the run only: to continue it approves whichever block waits, and there is no endpoint to reject. A run
+Skyvern knows the run only: to continue it approves whichever block waits, and no endpoint rejects. A run
 may ask several times. So nothing is sent before the timeline shows that the block in question still waits.
 """
 

@@ -87,7 +87,7 @@ class Attempt:
 
 class Submission:
     """
-    One start, or the resumption of what an earlier try has started.
+    One start, or the resumption of an earlier try's run.
 
     :param send: Sends a call and returns its result.
     :param request: What to start.

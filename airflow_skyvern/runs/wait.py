@@ -32,7 +32,7 @@ POLL_JITTER = 0.02
 """The share that is added to an interval at the most while all goes well: it delays the notice of an end."""
 
 LONGEST_REASON = 100
-"""Characters of the reason of an ending in the line that tells it; the task's error has more of it."""
+"""Characters of the failure reason in the log line; the task's error has more of it."""
 
 PAUSED = "paused"
 """The status of a run that waits for a person."""

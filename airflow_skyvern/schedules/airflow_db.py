@@ -118,7 +118,7 @@ def preferred_dag(dags: Iterable[KnownDag]) -> KnownDag | None:
 
 
 def dags_folder() -> Path:
-    """Return the folder in which this Airflow looks for DAGs."""
+    """Return Airflow's DAG folder."""
     from airflow.configuration import conf
 
     return Path(conf.get_mandatory_value("core", "dags_folder"))

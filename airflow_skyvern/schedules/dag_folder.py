@@ -29,12 +29,12 @@ class DagFolder:
     """
     A folder of DAG files, such as Airflow's.
 
-    :raises SkyvernConfigError: there is no such folder.
+    :raises SkyvernConfigError: the folder does not exist.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            raise SkyvernConfigError(f"There is no folder {path}: create it, or name another with --dags-folder.")
+            raise SkyvernConfigError(f"The folder {path} does not exist: create it, or use another --dags-folder.")
         self.path = path
         self._planned: dict[Path, str] = {}
 

@@ -39,7 +39,9 @@ def endings_of(name: str, endings: Any) -> frozenset[str]:
     if not isinstance(chosen, list | tuple | AbstractSet):
         raise SkyvernConfigError(f"{name} must be endings such as ['terminated'], not {endings!r}.")
     if unknown := sorted(str(ending) for ending in chosen if str(ending) not in BAD_ENDINGS):
-        raise SkyvernConfigError(f"{name}: {', '.join(unknown)} is no ending; use {', '.join(BAD_ENDINGS)}.")
+        raise SkyvernConfigError(
+            f"{name}: {', '.join(unknown)} is not a failure status; use {', '.join(BAD_ENDINGS)}."
+        )
     return frozenset(chosen)
 
 

@@ -73,6 +73,6 @@ def has_outlasted_first_poll(waiting_since: float) -> bool:
     """
     Return whether a wait without memory must have polled its run before.
 
-    Nothing else tells a triggerer that has just begun: what a trigger learns is stored nowhere.
+    A triggerer that has just started cannot know otherwise: what a trigger learns is not stored.
     """
     return time.time() - waiting_since > FIRST_POLL

@@ -14,7 +14,7 @@ def note_of_run(
     run_id: str, skyvern_conn_id: str, app_url: str | None = None, group: str | None = None
 ) -> dict[str, Any]:
     """
-    Return what tells the run of a try from the deferral on; no secret is in it.
+    Return the note that identifies a try's run from its deferral on; it contains no secret.
 
     :param app_url: The address of the run's page in Skyvern, if it is known.
     :param group: The tag of the attempt group, by which a second run of the same start is found at the end.
@@ -55,7 +55,7 @@ def status_of(next_kwargs: Any) -> str | None:
 
 
 def decoded(value: Any) -> Any:
-    """Unwrap what Airflow has stored: a text of JSON, or a value with its type beside it."""
+    """Unwrap a stored value: JSON as text, or a value with its type beside it."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             value = json.loads(value)

@@ -41,7 +41,7 @@ def logged_error_of(run: Run, log: ErrorLog, send: Send | None = None) -> Skyver
 
 
 def failing_label(run: Run, send: Send) -> str | None:
-    """Return the label of the block at which a run failed, if Skyvern tells."""
+    """Return the label of the block at which a run failed, if Skyvern reports it."""
     from airflow_skyvern.client import api
     from airflow_skyvern.runs.blocks import failing_block
 

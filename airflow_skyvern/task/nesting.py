@@ -26,7 +26,7 @@ def check_is_the_task(operator: Any, context: Context, otherwise: str) -> None:
     Check that Airflow executes this operator, and not a task that executes it in turn.
 
     Airflow retries, kills, defers and links the outer task only, and its ids are the only ones there are: of several
-    requests, a retry could not tell whose run is whose, and nothing would cancel them.
+    requests, a retry could not know which run belongs to which, and nothing would cancel them.
 
     :param otherwise: What follows from that, and what to do instead.
     :raises SkyvernConfigError: it is executed within another task.
@@ -42,7 +42,7 @@ def check_starts_one(task_id: str, already_in: object, this_try: object) -> None
     """
     Check that a try has started nothing yet: a subclass may call ``execute`` more than once.
 
-    :raises SkyvernConfigError: it has, and a retry could not tell the two runs apart.
+    :raises SkyvernConfigError: it has, and a retry could not distinguish the two runs.
     """
     if already_in == this_try:
         raise SkyvernConfigError(f"Task {task_id!r} has already started a run in this try, {NO_IDENTITY}")

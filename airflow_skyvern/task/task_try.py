@@ -71,7 +71,7 @@ class TaskTry:
 
     @property
     def name(self) -> tuple[str, int]:
-        """The DAG run and the number of this try: what tells it from others that one object may execute."""
+        """The DAG run and the number of this try: identifies it among those that one object may execute."""
         return self._ti.run_id, self.number
 
     @property
@@ -92,12 +92,12 @@ class TaskTry:
 
     @property
     def is_resumed(self) -> bool:
-        """Whether this try goes on after a deferral."""
+        """Whether this try resumes after a deferral."""
         return since_3_0.deferral_of(self._ti)[0] is not None
 
     @property
     def deferred_run_id(self) -> str | None:
-        """The run that the deferral of this try carries, if it goes on after one."""
+        """The run that this try's deferral carries, if it resumes after one."""
         return note_of(since_3_0.deferral_of(self._ti)[1]).get("run_id")
 
     @cached_property

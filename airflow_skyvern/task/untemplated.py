@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 SHORTEST_SECRET = 5
-"""Characters of a value that Airflow is told to mask, as in Airflow 3: it masks it wherever it is, in any word."""
+"""The shortest value that is registered with Airflow's masker, which masks it within words too; as in Airflow 3."""
 
 
 class ChecksArguments(BaseOperator):

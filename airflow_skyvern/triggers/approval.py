@@ -91,7 +91,7 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the run when a user has ended the task; Airflow 3.3 also calls this when a person has answered."""
-        with contextlib.suppress(Exception):  # after a clear there is no request any more
+        with contextlib.suppress(Exception):  # after a clear the request no longer exists
             if await sync_to_async(since_3_1.answer_of_person)(UUID(self.ti_id)) is not None:
                 return
         await super().on_kill()
@@ -128,7 +128,9 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
                     return self._answer(response)
             except Exception as error:  # noqa: BLE001  Airflow may be away; the run is watched nevertheless
                 self.log.debug(
-                    "Skyvern run %s: Airflow does not tell whether it was answered. %r", self.run_id, error
+                    "Skyvern run %s: could not read the person's answer from Airflow. %r",
+                    self.run_id,
+                    error,
                 )
 
     def _answer(self, response: Any) -> AnswerEvent:

@@ -39,7 +39,7 @@ DECISIONS = 300
 """How often, once a second, Airflow is asked for the state of a task that is about to be resumed or retried."""
 
 DELETIONS = 3
-"""How often in a row, once a second, Airflow has to answer that there is no such task before it counts as deleted."""
+"""How often in a row, once a second, Airflow must answer that the task does not exist before it counts as deleted."""
 
 FAILURES = 30
 """How often in a row, once a second, Airflow is asked that does not answer."""
@@ -144,7 +144,7 @@ class SkyvernRunTrigger(BaseTrigger):
 
         Airflow 3.3 interrupts this once a second and then drops it, so a task of its own does the work, and a
         reference to it is kept until it is done. Airflow also calls this when another triggerer has taken over the
-        trigger; the state of the task in Airflow tells these cases apart.
+        trigger; the state of the task in Airflow distinguishes these cases.
         """
         if not self.cancel_on_kill:
             return
@@ -158,7 +158,7 @@ class SkyvernRunTrigger(BaseTrigger):
         Do what :meth:`on_kill` does where Airflow does not call that: below 3.3.
 
         There a trigger whose task was ended is only canceled, as is one that another triggerer has taken over, and as
-        all are when the triggerer shuts down, which is no time for questions.
+        the triggerer cancels all of them when it shuts down, and then there is no time to ask.
         """
         shuts_down = self._triggerer is not None and self._triggerer.done()
         if self._is_over or shuts_down or self.task_instance is None or since_3_3.calls_on_kill():

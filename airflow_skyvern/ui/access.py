@@ -32,7 +32,7 @@ ENTITIES = (DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
 def not_any_dag(dag_id: str) -> None:
     """Refuse what Airflow takes for all DAGs."""
     if dag_id == "~":
-        raise HTTPException(404, "There is no such DAG.")
+        raise HTTPException(404, "This DAG does not exist.")
 
 
 def from_our_page(request: Request) -> None:

@@ -88,7 +88,7 @@ class Routes:
 
 def _existing(found: Any) -> Any:
     if found is None:
-        raise HTTPException(404, "There is no such thing.")
+        raise HTTPException(404, "This page does not exist.")
     return found
 
 

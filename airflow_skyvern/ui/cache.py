@@ -25,7 +25,7 @@ class _Entry(Generic[T]):
 
 class SharedCache(Generic[T]):
     """
-    Remembers results for some seconds; who asks while one is being fetched waits for it.
+    Caches results for some seconds; concurrent callers share one fetch.
 
     :param ttl: Seconds for which a result is kept, made from the result.
     :param size: The size of a result, in the unit of ``capacity``. Default: 1 each.

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from airflow_skyvern.models import Action
 
 SHORTEST = 3
-"""A shorter text is no secret that could be found again: masking it would take words apart."""
+"""Shorter texts are not masked: they occur by chance within words."""
 
 SHORTEST_UNMISTAKABLE = 8
-"""From this length on, a text of letters and digits is no word that a sentence could hold by chance."""
+"""A text of letters and digits of at least this length does not occur in a sentence by chance."""
 
 LONGEST_TEXT = 2000
 """Characters of a text on a page."""

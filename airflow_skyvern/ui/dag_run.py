@@ -68,7 +68,7 @@ class TaskOfRun:
 
 @dataclass(frozen=True)
 class ShownTask:
-    """A line of the table; without a status where Skyvern does not tell it."""
+    """A row of the table; without a status where Skyvern does not report it."""
 
     task_id: str
     map_index: int
@@ -91,7 +91,7 @@ async def dag_run_page(pages: TaskPages, request: Request, user: Any, dag_id: st
 
     found = await run_in_threadpool(look)
     if found is None:
-        raise HTTPException(404, "There is no such DAG run.")
+        raise HTTPException(404, "This DAG run does not exist.")
     shown = _most_urgent(found)
     known, sentences = await _from_skyvern(pages.reader, user, dag_id, run_id, shown)
     if not found:
@@ -115,7 +115,7 @@ async def dag_run_page(pages: TaskPages, request: Request, user: Any, dag_id: st
 
 
 def _most_urgent(found: Sequence[TaskOfRun]) -> Sequence[TaskOfRun]:
-    """Leave out what the table has no space for: of many tasks, those that went well."""
+    """Limit the number of rows: of many tasks, those that succeeded are left out."""
     if len(found) <= MOST_TASKS:
         return found
     chosen = {task.key for task in sorted(found, key=lambda task: task.state == "success")[:MOST_TASKS]}
@@ -123,7 +123,7 @@ def _most_urgent(found: Sequence[TaskOfRun]) -> Sequence[TaskOfRun]:
 
 
 def find_tasks(session: Session, dag_id: str, run_id: str) -> list[TaskOfRun] | None:
-    """Find the tasks of a DAG run that run something in Skyvern; None if there is no such DAG run."""
+    """Find the tasks of a DAG run that run something in Skyvern; None if it does not exist."""
     if session.scalar(select(DagRun.id).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)) is None:
         return None
     tasks = select(

@@ -42,7 +42,7 @@ async def answer(
     """Answer the open request of a task instance; 404 if there is none, 409 if somebody was faster."""
     index = map_index_of(map_index)
     if index is None:
-        raise HTTPException(404, "There is no such task instance.")
+        raise HTTPException(404, "This task instance does not exist.")
     await run_in_threadpool(_answer, user, TaskKey(dag_id, run_id, task_id, index), option)
     return JSONResponse({"answered": option})
 

@@ -1,4 +1,4 @@
-"""From a task instance to its run in Skyvern: what Airflow's database tells; nothing comes from a page's address."""
+"""Finds a task instance's run in Airflow's database; nothing is taken from a page's address."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def map_index_of(text: str) -> int | None:
 
 def find_task(session: Session, key: TaskKey, try_number: int | None = None) -> FoundTask | None:
     """
-    Find a task instance and its run; None if there is no such task instance, or no such try.
+    Find a task instance and its run; None if the task instance or the try does not exist.
 
     :param try_number: The try. Default: the newest.
     """

@@ -184,7 +184,7 @@ class Media:
                     break
         media_type = PICTURES.get(extension_of(content[:TELLING_BYTES]) or "")
         if media_type is None or len(content) > MAX_PICTURE:
-            raise HTTPException(404, "This is no picture.")
+            raise HTTPException(404, "This artifact is not a picture.")
         return Picture(bytes(content), media_type)
 
     async def _fetch_video_type(self, ref: RunRef, artifact: Artifact) -> str:
@@ -196,7 +196,7 @@ class Media:
                     break
         found = VIDEOS.get(extension_of(start) or "")
         if found is None:
-            raise HTTPException(404, "This is no recording.")
+            raise HTTPException(404, "This artifact is not a recording.")
         return found
 
     async def _streamed(

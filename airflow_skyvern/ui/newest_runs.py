@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.ui.reader import RunReader
 
 NEWEST_XCOMS = 100
-"""So many of the newest tasks tell which connections are in use."""
+"""How many of the newest tasks are read to find the connections in use."""
 
 MOST_CONNECTIONS = 10
 """Connections whose runs are listed."""
@@ -58,7 +58,7 @@ REFRESH = 10
 
 @dataclass(frozen=True)
 class Origin:
-    """The task that has started a run, as the run's tags tell."""
+    """The task that started a run, from the run's tags."""
 
     dag_id: str
     task: str
@@ -194,9 +194,9 @@ async def newest_runs_page(reader: RunReader, request: Request, user: Any) -> Re
 
 def _nothing(wanted: Wanted, next_page: int | None) -> str:
     if next_page is None and wanted.page == 1:
-        return "There are no runs in Skyvern of DAGs that you may read, or none that fit the filter."
+        return "Skyvern has no runs of DAGs that you may read, or none of them match the filter."
     if next_page is None:
-        return "There are no older runs of DAGs that you may read, or none that fit the filter."
+        return "Skyvern has no older runs of DAGs that you may read, or none of them match the filter."
     return f"Of the runs {(wanted.page - 1) * PAGE_SIZE + 1} to {(next_page - 1) * PAGE_SIZE} of Skyvern none fits."
 
 

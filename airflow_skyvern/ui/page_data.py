@@ -153,11 +153,11 @@ def page_of(
     Make the page of a run.
 
     :param timeline: The run's timeline, newest first.
-    :param pictures: The run's pictures, newest first, where there is no timeline.
+    :param pictures: The run's pictures, newest first, if the timeline is missing.
     :param schedule_id: The schedule in Skyvern that has started the run.
     :param has_recording: Whether the run is over and Skyvern's API has its recording; a browser session's it has not.
     :param cost: What the run has cost, once it is over.
-    :param sizes: The sizes of downloaded files by the ids of their artifacts, where the run does not tell them.
+    :param sizes: The sizes of downloaded files by the ids of their artifacts, where the run does not report them.
     """
     request = run.run_request or {}
     parameters: Mapping[str, Any] = request.get("parameters") or {}

@@ -134,7 +134,7 @@ class Clients:
         return settings.within(PATIENCE)
 
     def _close_later(self, replaced: AsyncSkyvernClient) -> None:
-        """Close a client whose connection was edited, when what it has on its way has arrived."""
+        """Close a client whose connection was edited, once its requests in flight have been answered."""
         loop = asyncio.get_running_loop()
         loop.call_later(CLOSING_DELAY, lambda: self._closing.add(loop.create_task(replaced.aclose())))
 
@@ -189,11 +189,11 @@ class RunReader:
         }
 
     async def dag_of(self, ref: RunRef) -> str | None:
-        """Return the DAG that has started a run, as its tags tell; None if it carries none of ours."""
+        """Return the DAG that started a run, from its tags; None if it has none of ours."""
         return (await self._tags.get(ref, lambda: self._fetch_tags(ref))).get(DAG_TAG)
 
     async def artifacts(self, ref: RunRef) -> Mapping[str, Artifact]:
-        """Return what the run has left behind, by id."""
+        """Return the run's artifacts, by id."""
         return await self._artifacts.get(ref, lambda: self._fetch_artifacts(ref))
 
     async def artifact(self, ref: RunRef, artifact_id: str, kinds: Sequence[str]) -> Artifact | None:
@@ -273,7 +273,7 @@ class RunReader:
         )
 
     async def _fetch_cost(self, ref: RunRef, run: Run) -> RunCost:
-        """Return what a run has cost, once it is over; nothing where Skyvern does not tell."""
+        """Return what a run cost, once it is over; nothing where Skyvern does not report it."""
         if not run.is_final:
             return {}
         try:
@@ -283,7 +283,7 @@ class RunReader:
         return found
 
     async def _sizes(self, ref: RunRef, run: Run) -> Mapping[str, int]:
-        """Return the sizes of downloaded files where the run itself does not tell them."""
+        """Return the sizes of downloaded files where the run itself does not report them."""
         if all(file.file_size is not None for file in run.downloaded_files):
             return {}
         found = (await self.artifacts(ref)).values()
@@ -298,7 +298,7 @@ class RunReader:
         return found
 
     async def _fetch_schedule(self, ref: RunRef, run: Run) -> str | None:
-        """Return the schedule that has started the run; none has started what a task has. Only lists of runs tell."""
+        """Return the schedule that started the run; only lists of runs contain it, and runs of tasks have none."""
         workflow_id = (run.run_request or {}).get("workflow_id")
         if not workflow_id or run.created_at is None or await self.dag_of(ref) is not None:
             return None

@@ -63,7 +63,7 @@ class TaskErrors:
         self._free = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def of(self, key: TaskKey, try_number: int) -> str | None:
-        """Return the error of a try that has ended; nothing if its log does not tell, None if it takes long."""
+        """Return the error of a try that has ended; nothing if its log has none, None if reading takes too long."""
         try:
             return await asyncio.wait_for(
                 self._errors.get((key, try_number), lambda: self._found(key, try_number)), PATIENCE
@@ -117,7 +117,7 @@ def error_in(lines: Iterable[Any]) -> str:
 
 
 def _raised(details: Any) -> str:
-    """Return an exception as it is told: ours and Airflow's are sentences, of others the kind says what it is."""
+    """Return an exception as text: ours and Airflow's are sentences; others are prefixed with their class."""
     first = details[0] if isinstance(details, list) and details else None
     if not isinstance(first, Mapping):
         return ""

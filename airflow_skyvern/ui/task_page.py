@@ -120,7 +120,7 @@ async def find(key: TaskKey, try_number: int | None) -> FoundTask:
 
     found = await run_in_threadpool(look)
     if found is None:
-        raise HTTPException(404, "There is no such task instance.")
+        raise HTTPException(404, "This task instance does not exist.")
     return found
 
 
@@ -143,7 +143,7 @@ async def ref_of(reader: RunReader, request: Request, user: Any) -> RunRef:
 
 
 async def with_run(reader: RunReader, found: FoundTask) -> FoundTask:
-    """Add the run of an earlier try of which Airflow has kept nothing, if Skyvern can tell it by its tags."""
+    """Add the run of an earlier try that Airflow no longer knows, if Skyvern finds it by its tags."""
     if (
         found.run is not None
         or found.try_number in found.tries[-1:]
@@ -214,7 +214,7 @@ class TaskPages:
         return Shown(run, conn_id=conn_id, changes=not run.has_ended)
 
     async def _known(self, found: FoundTask, user: Any) -> KnownRun | None:
-        """Return what Airflow and this process know of a run that Skyvern does not tell of now."""
+        """Return what Airflow and this process know of a run while Skyvern does not answer."""
         if found.run is None:
             return None
         seen = self.reader.last_seen(found.run)
@@ -308,7 +308,7 @@ def _time_left(found: FoundTask) -> str:
 
 
 def _approval(found: FoundTask) -> str:
-    """Return what a person has answered to the run, as the task has noted it."""
+    """Return a person's answer to the run, from the task's XCom."""
     note = found.noted.answer
     if note is None:
         return ""
@@ -359,7 +359,7 @@ def _not_ours(ref: RunRef) -> str:
 def _key_of(ids: dict[str, str]) -> TaskKey:
     map_index = map_index_of(ids["map_index"])
     if map_index is None:
-        raise HTTPException(404, "There is no such task instance.")
+        raise HTTPException(404, "This task instance does not exist.")
     return TaskKey(ids["dag_id"], ids["run_id"], ids["task_id"], map_index)
 
 
@@ -367,5 +367,5 @@ def _number(text: str | None) -> int | None:
     if not text:
         return None
     if not text.isdecimal() or len(text) > 6:  # noqa: PLR2004  no task has a million tries
-        raise HTTPException(404, "There is no such try.")
+        raise HTTPException(404, "This try does not exist.")
     return int(text)

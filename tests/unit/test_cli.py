@@ -177,7 +177,7 @@ def test_what_cannot_be_exported_does_not_keep_the_others_from_it(
     [
         (["export"], "Pass the ids of schedules, or --all"),
         (["export", "wfs_1", "wfs_2"], "No such schedule in Skyvern: wfs_1, wfs_2."),
-        (["export", "--all", "--dags-folder", "/no/such/folder"], "There is no folder /no/such/folder"),
+        (["export", "--all", "--dags-folder", "/no/such/folder"], "The folder /no/such/folder does not exist"),
         (["list", "--conn-id", "nowhere"], "nowhere"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",

@@ -56,5 +56,5 @@ def test_what_is_retried_and_when_can_be_chosen() -> None:
 
 
 def test_an_ending_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(SkyvernConfigError, match="retry_on: completed is no ending; use failed"):
+    with pytest.raises(SkyvernConfigError, match="retry_on: completed is not a failure status; use failed"):
         skyvern_retry_policy(["completed"])

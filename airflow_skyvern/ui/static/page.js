@@ -1,4 +1,4 @@
-// The page inside Airflow's frame: its colours, links, pictures, and the refresh while a run goes on.
+// The page inside Airflow's frame: its colours, links, pictures, and the refresh while a run is active.
 "use strict";
 
 const inFrame = window.parent !== window;
@@ -205,7 +205,7 @@ const REFUSED = {
   409: "This request is answered already, or the run does not wait any more.",
 };
 
-// The answer to a run that waits for a person; the header tells this page from any other site's.
+// The answer to a run that waits for a person; the header proves that it comes from this page.
 async function decide(button) {
   const buttons = [...button.parentElement.querySelectorAll("[data-answer]")];
   for (const each of buttons) each.disabled = true;

@@ -137,11 +137,14 @@ LEFT = {
         Evidence(run(), row("failed", **NOT_KNOWN)),
         "audit log does not show that it ran",
     ),
-    "there is no such task instance, and there never was": (Evidence(run()), "there is no such task instance"),
-    "the deleted task ran at another time": (Evidence(run(), None, ran(9 * HOUR)), "there is no such task instance"),
+    "there is no such task instance, and there never was": (Evidence(run()), "its task instance does not exist"),
+    "the deleted task ran at another time": (
+        Evidence(run(), None, ran(9 * HOUR)),
+        "its task instance does not exist",
+    ),
     "the deleted task had ended when it was created": (
         Evidence(run(), None, ran(2 * HOUR + 10 * MINUTE, MINUTE)),
-        "there is no such task instance",
+        "its task instance does not exist",
     ),
     "a person may have started the failed one again through the API": (
         Evidence(run("wr_2", age=HOUR), row("failed"), siblings=[run(over_after=MINUTE)]),

@@ -351,7 +351,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SkyvernConfigError, match=r"There is no folder .*nowhere"):
+    with pytest.raises(SkyvernConfigError, match=r"The folder .*nowhere does not exist"):
         DagFolder(tmp_path / "nowhere")
 
 
