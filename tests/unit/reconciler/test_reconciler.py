@@ -194,7 +194,7 @@ def test_a_task_that_this_database_never_saw_is_not_ours(
     airflow.logged("cli_task_run", CREATED - timedelta(seconds=2))
     status, rows = orphans("--cancel")
     assert (status, rows[run_id]["orphan"]) == (0, False)
-    assert "no such task instance" in rows[run_id]["reason"]
+    assert "its task instance does not exist" in rows[run_id]["reason"]
 
 
 def test_a_dag_whose_file_is_gone_abandons_its_tasks(
