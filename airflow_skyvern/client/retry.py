@@ -7,6 +7,7 @@ tests replace.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -216,15 +217,31 @@ def poll_until(
     :param stop: Returns whether the time is over; asked after each call.
     :param interval: Seconds between two calls.
     """
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda result: not is_done(result)),
-        stop=stop,
-        wait=tenacity.wait_fixed(PACE * interval),
-        sleep=sleep,
-        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-    )
-    result: T = retrying(look)
+    result: T = tenacity.Retrying(**_until(is_done, stop, interval), sleep=sleep)(look)
     return result
+
+
+async def poll_until_async(
+    look: Callable[[], Awaitable[T]],
+    is_done: Callable[[T], bool],
+    *,
+    stop: Callable[[tenacity.RetryCallState], bool] = tenacity.stop_never,
+    interval: float = RETRY_INTERVAL,
+) -> T:
+    """:func:`poll_until` for an event loop. Default of ``stop``: never."""
+    result: T = await tenacity.AsyncRetrying(**_until(is_done, stop, interval), sleep=asyncio.sleep)(look)
+    return result
+
+
+def _until(
+    is_done: Callable[[T], bool], stop: Callable[[tenacity.RetryCallState], bool], interval: float
+) -> dict[str, Any]:
+    return {
+        "retry": tenacity.retry_if_result(lambda result: not is_done(result)),
+        "stop": stop,
+        "wait": tenacity.wait_fixed(PACE * interval),
+        "retry_error_callback": lambda state: state.outcome.result() if state.outcome else None,
+    }
 
 
 def backoff(failures: int, *, base: float, longest: float, requested: float | None = None) -> float:

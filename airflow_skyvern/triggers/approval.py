@@ -11,6 +11,7 @@ from uuid import UUID
 from airflow.triggers.base import TriggerEvent
 from asgiref.sync import sync_to_async
 
+from airflow_skyvern.client.retry import poll_until_async
 from airflow_skyvern.compat import internals, since_3_0, since_3_1, since_3_3
 from airflow_skyvern.runs.wait import AnswerEvent, Reason, RunEvent, Wait
 from airflow_skyvern.triggers.run import SkyvernRunTrigger
@@ -120,18 +121,17 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
     async def _answered(self) -> AnswerEvent:
         """Return what a person has answered."""
         interval = self.slow_answer_interval if since_3_3.answers_resume_tasks() else self.answer_interval
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                response = await sync_to_async(since_3_1.answer_of_person)(UUID(self.ti_id))
-                if response is not None:
-                    return self._answer(response)
-            except Exception as error:  # noqa: BLE001  Airflow may be away; the run is watched nevertheless
-                self.log.debug(
-                    "Skyvern run %s: could not read the person's answer from Airflow. %r",
-                    self.run_id,
-                    error,
-                )
+        await asyncio.sleep(interval)
+        return self._answer(
+            await poll_until_async(self._response, lambda found: found is not None, interval=interval)
+        )
+
+    async def _response(self) -> Any:
+        try:
+            return await sync_to_async(since_3_1.answer_of_person)(UUID(self.ti_id))
+        except Exception as error:  # noqa: BLE001  Airflow may be away; the run is watched nevertheless
+            self.log.debug("Skyvern run %s: could not read the person's answer from Airflow. %r", self.run_id, error)
+            return None
 
     def _answer(self, response: Any) -> AnswerEvent:
         user, when = response.responded_by_user, response.responded_at

@@ -10,9 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from tenacity import stop_after_attempt
 
 from airflow_skyvern import metrics
-from airflow_skyvern.client.retry import RETRY_INTERVAL
+from airflow_skyvern.client.retry import poll_until_async
 from airflow_skyvern.compat import internals, since_3_0, since_3_3
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.durations import interval_of, moment_of
@@ -291,11 +292,11 @@ async def cancel_for_user(trigger: SkyvernRunTrigger) -> None:
             log.info("Skyvern run %s: has ended (%s), so there is nothing to cancel", run_id, ended.run.status)
             return
         log.info("Skyvern run %s: cancel requested, as a user ended the task", run_id)
-        for _ in range(CONFIRMATIONS):
-            if (await hook.afetch_run(run_id)).is_final:
-                log.info("Skyvern run %s: canceled", run_id)
-                return
-            await asyncio.sleep(RETRY_INTERVAL)
+        run = await poll_until_async(
+            partial(hook.afetch_run, run_id), lambda run: run.is_final, stop=stop_after_attempt(CONFIRMATIONS)
+        )
+        if run.is_final:
+            log.info("Skyvern run %s: canceled", run_id)
     except (SkyvernError, AirflowNotFoundException) as error:
         log.error("Skyvern run %s may still be running. %s", run_id, error)
     finally:
