@@ -628,7 +628,7 @@ def _stall_faults() -> list[Fault]:
         ("cancel at the deadline", "send.cancel", (), BOTH, LATE),
     ]
     return [
-        Fault(f"stalled before the {what}", hooks, ways, (workflow,), orders={point: "stop"}, patient=True)
+        Fault(f"stalled before the {what}", hooks, ways, (workflow, MEDIUM), orders={point: "stop"}, patient=True)
         for what, point, hooks, ways, workflow in cases
     ]
 
@@ -659,7 +659,7 @@ def _sigterm_faults() -> list[Fault]:
             f"SIGTERM at resumption, {reason}, {who}",
             (),
             DEFERRED,
-            (workflow,),
+            (workflow, MEDIUM),
             row=f"SIGTERM at resumption, {reason}",
             orders={**more, "resume": who},
             patient=True,

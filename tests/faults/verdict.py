@@ -4,7 +4,7 @@ What became of the executions, according to the Skyvern server and Airflow after
 Per execution, of its runs (found on the server by the tag ``x``, not by anything the operator remembers):
 
 left
-    Runs that are still active although every task is over: nobody waits for them. Not one that a sensor has only
+    Runs that are still active although their task is over: nobody waits for them. Not one that a sensor has only
     waited for: it is nobody's to cancel.
 duplicates
     Runs of one attempt group that neither failed nor were terminated, timed out or canceled, less one. The group
@@ -40,6 +40,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from tests.faults.catalogue import FINAL
+from tests.faults.driver import OVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -187,7 +188,7 @@ def _counts(one: Execution, runs: list[ServerRun], xcom: Any, deadline: float) -
     state, last_group = one.row.state, str(one.row.max_tries)
     completed = [run for run in runs if run.status == "completed" and run.group == last_group]
     counts = Counts(executions=1, hit=int(one.hits > 0 or bool(one.events)), runs=len(runs))
-    counts.left = 0 if one.way == "reschedule" else sum(run.status not in FINAL for run in runs)
+    counts.left = sum(run.status not in FINAL for run in runs) if _should_end(one) else 0
     counts.duplicates = _duplicates(runs)
     counts.twins = _twins(runs)
     if one.fault.abandoned:
@@ -218,6 +219,11 @@ def _is_canceled_needlessly(run: ServerRun, one: Execution, deadline: float) -> 
         later = one.seconds_of_later_try(run.ended)
         in_time = later is None or later < deadline - 5
     return run.status == "canceled" and in_time
+
+
+def _should_end(one: Execution) -> bool:
+    """Return whether no run may be active: a task that is not over yet has used up the time, not left its run."""
+    return one.way != "reschedule" and (one.fault.abandoned or one.marked is not None or one.row.state in OVER)
 
 
 def _was_lost(one: Execution) -> bool:
