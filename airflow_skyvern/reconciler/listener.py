@@ -27,8 +27,8 @@ def on_dag_run_failed(dag_run: DagRun) -> None:
 
 @hookimpl
 def on_dag_run_success(dag_run: DagRun) -> None:
-    """Note a DAG run that has succeeded: its last task may have been marked."""
-    ended_dag_runs().add(dag_run.dag_id, dag_run.run_id, LOOKS[:1])
+    """Note a DAG run that has succeeded: its last task may have been marked while its start was under way."""
+    ended_dag_runs().add(dag_run.dag_id, dag_run.run_id, LOOKS)
 
 
 @cache

@@ -606,7 +606,7 @@ def test_the_listener_only_notes_two_ids(monkeypatch: pytest.MonkeyPatch) -> Non
     for notify in hooks:
         notify(dag_run=DagRunOfAirflow())
     assert queue.join(10)
-    assert seen == ["d r"] * 3
+    assert seen == ["d r"] * 4  # each twice
 
 
 def test_periods_of_a_task_are_read_from_the_audit_log(airflow: MetadataDatabase) -> None:
