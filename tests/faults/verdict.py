@@ -203,8 +203,18 @@ def _counts(one: Execution, runs: list[ServerRun], xcom: Any, deadline: float) -
     else:
         counts.gave_up = 1
     if not one.cleared:
-        counts.needless_cancels = sum(_is_canceled_needlessly(run, one, deadline) for run in runs)
+        own = [run for run in runs if not _is_replaced_by_gateways(run, runs)]
+        counts.needless_cancels = sum(_is_canceled_needlessly(run, one, deadline) for run in own)
     return counts
+
+
+def _is_replaced_by_gateways(run: ServerRun, runs: list[ServerRun]) -> bool:
+    """Return whether a run was canceled while one that the gateway made of the same start was kept: either may be."""
+    others = [other for other in runs if other.by_gateway and (other.group, other.item) == (run.group, run.item)]
+    return run.status == "canceled" and any(
+        run.ended is not None and other.began < run.ended and (other.ended is None or other.ended > run.ended)
+        for other in others
+    )
 
 
 def _is_canceled_needlessly(run: ServerRun, one: Execution, deadline: float) -> bool:

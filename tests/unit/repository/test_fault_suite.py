@@ -69,6 +69,13 @@ def test_a_run_that_the_gateway_made_is_no_twin_and_may_be_canceled_but_not_left
     assert counts(execution(), RUN, replace(made, status="running", ended=None, seconds=None)).left == 1
 
 
+def test_of_two_runs_of_one_start_either_may_be_canceled() -> None:
+    own = replace(RUN, run_id="wr_2", status="canceled", began=100.0, ended=108.0, seconds=8.0)
+    made = replace(RUN, began=101.0, ended=120.0, by_gateway=True)
+    assert counts(execution(), own, made).needless_cancels == 0
+    assert counts(execution(), own, replace(made, ended=107.0)).needless_cancels == 1
+
+
 def test_a_cancel_before_the_deadline_is_needless_unless_a_user_touched_the_task() -> None:
     canceled = replace(RUN, run_id="wr_0", status="canceled", began=10.0, ended=20.0)
     assert counts(execution(), canceled, RUN).needless_cancels == 1
