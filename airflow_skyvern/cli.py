@@ -1,8 +1,9 @@
 """
-Skyvern's schedules and runs on the command line.
+Skyvern's schedules, runs and workflows on the command line.
 
 ``airflow-skyvern schedules`` lists, exports, takes over and releases the schedules of Skyvern;
-``airflow-skyvern runs orphans`` lists and cancels the runs that nobody waits for.
+``airflow-skyvern runs orphans`` lists and cancels the runs that nobody waits for;
+``airflow-skyvern workflows`` keeps workflows in files, see :mod:`airflow_skyvern.workflow_cli`.
 
 On Airflow 3.3 the same commands are also there as ``airflow skyvern …``. Airflow imports this module for each of its
 own commands, so it imports nothing that is slow.
@@ -97,6 +98,26 @@ ORPHANS_LEFT = 3
 
 Commands = dict[str, tuple[str, tuple[Option, ...]]]
 
+FILES: Option = (("files",), {"nargs": "+", "metavar": "file", "help": "workflow files, or folders of them"})
+TO: Option = (("--to",), {"default": ".", "metavar": "folder", "help": "folder of the files (default: this one)"})
+AS_JSON: Option = (("--json",), {"action": "store_true", "help": "write JSON instead of YAML"})
+YES: Option = (("--yes", "-y"), {"action": "store_true", "help": "do not ask before something is pushed"})
+IDS: Option = (("workflow_ids",), {"nargs": "*", "metavar": "workflow", "help": "ids of workflows: wpid_…"})
+EVERY: Option = (("--all",), {"action": "store_true", "help": "all workflows that Skyvern lists"})
+DROP: Option = (("--force",), {"action": "store_true", "help": "replace files with changes that were not pushed"})
+OVER: Option = (("--force",), {"action": "store_true", "help": "push over what somebody has edited in Skyvern"})
+UNKNOWN: Option = (
+    ("--allow-unknown-keys",),
+    {"action": "store_true", "help": "only warn of keys that this version of the provider does not know"},
+)
+WORKFLOWS = "workflows"
+WORKFLOW_COMMANDS: Commands = {
+    "list": ("list the workflows and the files that they belong to", (CONNECTION,)),
+    "pull": ("write workflows into files", (IDS, EVERY, TO, AS_JSON, DROP, DRY_RUN, CONNECTION)),
+    "diff": ("print what differs between files and their workflows", (FILES, UNKNOWN, CONNECTION)),
+    "push": ("make a version of each workflow whose file differs", (FILES, YES, OVER, UNKNOWN, DRY_RUN, CONNECTION)),
+}
+
 COMMANDS: Commands = {
     "list": ("list all schedules and what fires them: Skyvern or Airflow", (CONNECTION,)),
     "export": ("write schedules as DAG files; nothing else changes", WRITES),
@@ -113,8 +134,9 @@ RUN_COMMANDS: Commands = {
 GROUPS: dict[str, tuple[str, Commands]] = {
     "schedules": (SUMMARY, COMMANDS),
     "runs": ("find runs that nobody waits for", RUN_COMMANDS),
+    WORKFLOWS: ("keep workflows in files", WORKFLOW_COMMANDS),
 }
-WITH_OUTPUT = frozenset({"list", "orphans"})
+WITH_OUTPUT = frozenset({"list", "orphans", *(f"{WORKFLOWS} {name}" for name in WORKFLOW_COMMANDS)})
 """The commands that print a table."""
 
 
@@ -122,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run the command line and return its exit status: 0, or 1 when something was not done.
 
-    ``runs orphans`` returns 3 when there are orphans that it did not cancel.
+    ``runs orphans`` returns 3 when there are orphans that it did not cancel; ``workflows diff`` returns 1 when
+    something differs, and 2 when it could not be found out.
     """
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")  # Airflow would log to our output
     parser = argparse.ArgumentParser(prog="airflow-skyvern", description="Skyvern and Airflow.")
@@ -133,8 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for name, (summary, options) in commands.items():
             action = actions.add_parser(name, help=summary, description=summary)
-            action.set_defaults(action=name)
-            for argument in arguments_of(name, options):
+            action.set_defaults(action=action_of(group, name))
+            for argument in arguments_of(action_of(group, name), options):
                 argument.add_to_parser(action)
     return run(parser.parse_args(arguments))
 
@@ -151,8 +174,8 @@ def get_cli_commands() -> list[Any]:
                 ActionCommand(
                     name=name,
                     help=summary,
-                    func=functools.partial(run_for_airflow, name),
-                    args=arguments_of(name, options),
+                    func=functools.partial(run_for_airflow, action_of(group, name)),
+                    args=arguments_of(action_of(group, name), options),
                 )
                 for name, (summary, options) in commands.items()
             ],
@@ -160,6 +183,11 @@ def get_cli_commands() -> list[Any]:
         for group, (about, commands) in GROUPS.items()
     ]
     return [GroupCommand(name="skyvern", help="Skyvern and Airflow", subcommands=groups)]
+
+
+def action_of(group: str, name: str) -> str:
+    """Return the name by which a command is known here: two groups have a ``list``."""
+    return f"{group} {name}" if group == WORKFLOWS else name
 
 
 def arguments_of(action: str, options: Sequence[Option]) -> list[Any]:
@@ -182,6 +210,10 @@ def run(args: argparse.Namespace) -> int:
     since_3_0.read_connections_from_database()
     if args.action in RUN_COMMANDS:
         return list_orphans(args)
+    if args.action.startswith(f"{WORKFLOWS} "):
+        from airflow_skyvern.workflow_cli import run_for_workflows
+
+        return run_for_workflows(args, print_rows)
     return run_for_schedules(args)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from inspect import iscoroutinefunction
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_skyvern.compat.sdk import DecoratedOperator, context_merge, determine_kwargs, task_decorator_factory
@@ -21,6 +22,7 @@ def skyvern_task(
     python_callable: Callable[..., Any] | None = None,
     *,
     workflow_id: str | None = None,
+    workflow_file: str | PurePath | None = None,
     prompt: str | None = None,
     multiple_outputs: bool = False,
     **kwargs: Any,
@@ -36,26 +38,29 @@ def skyvern_task(
 
     The function is called on the worker, with its arguments rendered and with what it names of the task's context,
     before the run is started or resumed; what it returns is not rendered. The task's value is the run's output.
-    All else is as with the operator: :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator` for
-    ``workflow_id``, :class:`~airflow_skyvern.operators.SkyvernRunPromptOperator` for ``prompt``.
+    All else is as with the operator: :class:`~airflow_skyvern.operators.SkyvernRunPromptOperator` for ``prompt``,
+    :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator` for ``workflow_id`` and ``workflow_file``.
 
     A retry resumes the run of its earlier try whatever the function returns then: a run belongs to the task, and in a
     mapped one to the arguments that the function is called with.
 
     :param python_callable: The function; returns a mapping, or None for no parameters.
     :param workflow_id: The workflow to run. (templated)
+    :param workflow_file: The file of the workflow to run instead. (templated)
     :param prompt: The prompt to run instead; ``{name}`` is replaced by what the function returns by that name.
         (templated)
     :param multiple_outputs: Whether each entry of the run's output becomes an XCom of its own. Default: False,
         whatever the function's annotation says, which is about the parameters.
     :param kwargs: The other arguments of that operator, and of any Airflow task.
-    :raises SkyvernConfigError: neither or both of ``workflow_id`` and ``prompt``, or ``parameters``, are given.
+    :raises SkyvernConfigError: none or several of ``workflow_id``, ``workflow_file`` and ``prompt``, or
+        ``parameters``, are given.
     """
-    if (workflow_id is None) == (prompt is None):
-        raise SkyvernConfigError("@task.skyvern: give either workflow_id or prompt.")
+    given = {"workflow_id": workflow_id, "workflow_file": workflow_file, "prompt": prompt}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if len(chosen) != 1:
+        raise SkyvernConfigError("@task.skyvern: give one of workflow_id, workflow_file and prompt.")
     if "parameters" in kwargs:
         raise SkyvernConfigError("@task.skyvern: parameters: the function returns them.")
-    chosen = {"workflow_id": workflow_id} if prompt is None else {"prompt": prompt}
     return task_decorator_factory(
         python_callable=python_callable,
         multiple_outputs=multiple_outputs,
@@ -94,6 +99,11 @@ class _Decorated(DecoratedOperator, SkyvernRunWorkflowOperator):
         """Start the run, publish it, and wait for its end or defer."""
         self._called_with, self._returned = context, ()
         return super().execute(context)
+
+    def _parameters_when_parsed(self) -> Any:
+        from airflow_skyvern.client.workflow_parameters import LATER
+
+        return LATER
 
     def _given_parameters(self) -> Any:
         if not self._returned and self._called_with is not None:

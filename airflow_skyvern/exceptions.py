@@ -172,6 +172,11 @@ class SkyvernNotFoundError(SkyvernAPIError):
         """
         return self.detail.startswith("Workflow not found. ")
 
+    def as_transient(self) -> SkyvernNotFoundError:
+        """Return the error of something that was deleted a moment ago, and that a later try makes again."""
+        message = f"{self} It was deleted a moment ago; a retry makes it again."
+        return type(self)(message, status_code=self.status_code, detail=self.detail, transient=True)
+
 
 class SkyvernRequestError(SkyvernAPIError):
     """Skyvern does not accept the request (400, 410 and 422); nothing was started."""

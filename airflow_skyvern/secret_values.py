@@ -126,6 +126,11 @@ def secrets_in(value: Any, name: str = "") -> Iterator[str]:
             yield from found
 
 
+def secret_by_form(text: str) -> bool:
+    """Return whether a secret stands in a text that shows by its form that it is one, whatever it is called."""
+    return any(sign in text for sign in SIGNS) and bool(_pattern(ALWAYS).search(text))
+
+
 def is_header_of_secret(name: str) -> bool:
     """Return whether a header of a request has this name, and a secret as its value."""
     return bool(_pattern(rf"(?:{HEADER_NAME})$").match(name))

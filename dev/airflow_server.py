@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -117,6 +118,8 @@ class AirflowServer:
             code = file.read_text()
             if self.is_3 or runs_on_airflow_2(code):
                 (folder / file.name).write_text(code if self.is_3 else for_airflow_2(code))
+                for beside in file.parent.glob("*.yaml"):
+                    shutil.copy(beside, folder)
         return folder
 
     # --- configuration -----------------------------------------------------------------------------------

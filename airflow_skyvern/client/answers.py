@@ -109,6 +109,28 @@ CREATE_WORKFLOW = (
 )
 """Of a creation with a key: another one with the same key has not ended yet."""
 
+UPDATE_WORKFLOW = (
+    Refusal(
+        409,
+        "Concurrent update detected for workflow {id}. Please retry.",
+        SkyvernAPIError,
+        nothing_done=False,
+        transient=True,
+    ),
+    Refusal(
+        404,
+        "Workflow not found. workflow_permanent_id={id}",
+        SkyvernNotFoundError,
+        nothing_done=False,
+        transient=True,
+    ),
+    *(Refusal(status, "{}", SkyvernRequestError) for status in (400, 422)),
+)
+"""
+Of an update that names the version it is based on: 409 where that is not the newest one any more, 404 where the
+workflow was deleted. Sent again as it is, it would be refused again; based on what is there now, it may succeed.
+"""
+
 BROKEN_PARAMETER = Refusal(400, "Invalid workflow parameter. Expected parameter type: {}", SkyvernRequestError)
 """Of a start; and of each request about a run that was started nevertheless, with 7.0 for a whole number."""
 
@@ -138,6 +160,7 @@ GET_RUN_TAGS = (
 )
 START = (
     Refusal(404, "Workflow not found. workflow_permanent_id={id}", SkyvernNotFoundError),
+    Refusal(404, "Workflow not found. workflow_permanent_id={id}, version={}", SkyvernNotFoundError),
     Refusal(404, "Browser session {} does not exist or is not live.", SkyvernNotFoundError),
     Refusal(404, "Browser profile {} not found for organization {}", SkyvernNotFoundError),
     Refusal(400, "Missing value for parameter {}", SkyvernRequestError),

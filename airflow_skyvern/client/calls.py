@@ -35,6 +35,7 @@ class Call(Generic[T]):
     :param parse: Makes the result from the bytes of the answer.
     :param repeatable: Whether sending it twice does no more than sending it once. When False, it is sent
         again only after a failure that provably did nothing.
+    :param text: A body that is no JSON.
     :param headers: Headers besides those of every request.
     :param before_sending: Called when there is a connection, right before the request is written to it; what it
         raises ends the call, which has done nothing then.
@@ -55,6 +56,7 @@ class Call(Generic[T]):
     body: Mapping[str, Any] | None = None
     files: Mapping[str, tuple[str, bytes | IO[bytes]]] | None = None
     form: Mapping[str, str] | None = None
+    text: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
     last_page: int | None = None

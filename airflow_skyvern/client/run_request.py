@@ -6,7 +6,6 @@ https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import re
@@ -26,6 +25,7 @@ from pydantic import (
 )
 
 from airflow_skyvern.client.json_values import json_of
+from airflow_skyvern.client.suggestions import did_you_mean
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.limits import (
     LONGEST_ADDRESS,
@@ -77,6 +77,12 @@ def _texts(value: Any) -> Any:
     }
 
 
+OLDER_NAMES = {
+    "parameters": "data",
+    "webhook_url": "webhook_callback_url",
+    "totp_url": "totp_verification_url",
+}
+
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ADDRESS, strip_whitespace=True)]
 WholeNumber = Annotated[int, BeforeValidator(_no_bool)]
@@ -117,6 +123,7 @@ class RunRequest(RunOptions):
     """
     Everything that ``POST /v1/run/workflows`` takes.
 
+    :param workflow_version: The version to run. Default: the newest.
     :param parameters: As JSON; :meth:`of` makes it of Python's values.
     :param proxy_location: A location's name, such as ``"RESIDENTIAL"``, or a country with optional details:
         ``{"country": "US", "subdivision": "CA", "city": "San Francisco"}``. Skyvern adds names now and then: one
@@ -124,6 +131,7 @@ class RunRequest(RunOptions):
     """
 
     workflow_id: Text
+    workflow_version: WholeNumber | None = Field(default=None, exclude=True)
     parameters: dict[str, JsonValue] | None = None
     title: Text | None = None
     proxy_location: Annotated[Text | dict[str, str] | None, BeforeValidator(_location)] = None
@@ -170,6 +178,11 @@ class RunRequest(RunOptions):
         """Return the request's JSON; what was not given is not in it."""
         return self.model_dump(mode="json", exclude_none=True)
 
+    def body_for_version(self) -> dict[str, Any]:
+        """Return the JSON of a start of a certain version, whose address has older names, and knows no title."""
+        body = {OLDER_NAMES.get(name, name): value for name, value in self.body().items()}
+        return {name: value for name, value in body.items() if name not in ("workflow_id", "title")}
+
 
 def _parameters(given: Any) -> tuple[Any, list[str]]:
     """Convert the parameters to JSON and collect the problems; the model rejects what is not a mapping."""
@@ -195,11 +208,8 @@ def _explained(error: ValidationError) -> Iterable[str]:
 
 
 def _suggestion(field: str) -> str:
-    import difflib
-
     known = sorted(RunOptions.model_fields)
-    close = difflib.get_close_matches(str(field), known, n=1)
-    return f"Did you mean {close[0]}?" if close else f"Known options: {', '.join(known)}"
+    return did_you_mean(field, known) or f"Known options: {', '.join(known)}"
 
 
 def decoded(name: str, value: Any) -> Any:
@@ -225,9 +235,9 @@ def checked_name(name: str) -> str:
     if LOOKS_NEW.fullmatch(name):
         _warn_of_new(name)
         return name
-    close = difflib.get_close_matches(name.upper(), PROXY_LOCATIONS, n=1)
+    hint = did_you_mean(name, PROXY_LOCATIONS)
     raise ValueError(
-        f"no such location. {f'Did you mean {close[0]}? ' if close else ''}"
+        f"no such location. {f'{hint} ' if hint else ''}"
         f"Known names: {', '.join(PROXY_LOCATIONS)}; or a mapping such as {{'country': 'US', 'subdivision': 'CA'}}"
     )
 

@@ -378,6 +378,7 @@ def _request(settings: Settings, call: Call[Any]) -> dict[str, Any]:
         "json": call.body,
         "files": call.files,
         "data": call.form,
+        "content": call.text,
         "headers": dict(call.headers),
     }
 

@@ -8,7 +8,6 @@ A connection may be written in a form, as JSON or as a URI, which Airflow takes 
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import json
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from airflow_skyvern.client.environment import LARGEST_PORT, PROXY_SCHEMES, proxy_of, trust_of
+from airflow_skyvern.client.suggestions import did_you_mean
 from airflow_skyvern.durations import seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError
 
@@ -191,8 +191,7 @@ def _extras(text: str | None) -> dict[str, Any]:
         raise SkyvernConfigError("the extra field must be a JSON object.")
     for name in extra:
         if name not in EXTRAS:
-            close = difflib.get_close_matches(name, EXTRAS, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"Known ones: {', '.join(EXTRAS)}."
+            hint = did_you_mean(name, EXTRAS) or f"Known ones: {', '.join(EXTRAS)}."
             raise SkyvernConfigError(f"extra: there is no {name!r}. {hint}")
     return extra
 

@@ -7,11 +7,11 @@ is taken as it comes.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_skyvern.client.suggestions import did_you_mean
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernRequestError, shorten
 
 if TYPE_CHECKING:
@@ -21,11 +21,15 @@ REFUSED = "Invalid workflow parameter. Expected parameter type: "
 """How Skyvern begins a refusal (400) that does not name the parameter."""
 
 
+LATER = object()
+"""Stands for a value that is known when the task runs only."""
+
+
 def check_parameters(workflow: Workflow, given: Mapping[str, Any]) -> None:
     """
     Check names, types, and that nothing is missing.
 
-    :param given: The parameters as JSON has them.
+    :param given: The parameters as JSON has them; :data:`LATER` for a value that is not known yet.
     :raises SkyvernConfigError: names each parameter that does not fit, and what would; never its value.
     """
     if problems := [*_unknown(workflow, given), *_unfit(workflow, given)]:
@@ -58,14 +62,8 @@ def _unknown(workflow: Workflow, given: Mapping[str, Any]) -> Iterator[str]:
         if name in others:
             yield f"parameters.{name}: cannot be set, it is of type {others[name]}"
         else:
-            yield f"parameters.{name}: no such parameter. {_suggestion(name, settable)}"
-
-
-def _suggestion(name: str, settable: list[str]) -> str:
-    close = difflib.get_close_matches(name, settable, n=1)
-    if close:
-        return f"Did you mean {close[0]}?"
-    return f"The workflow has {', '.join(settable) or 'none'}"
+            hint = did_you_mean(name, settable) or f"The workflow has {', '.join(settable) or 'none'}"
+            yield f"parameters.{name}: no such parameter. {hint}"
 
 
 def _unfit(workflow: Workflow, given: Mapping[str, Any]) -> Iterator[str]:
@@ -73,6 +71,8 @@ def _unfit(workflow: Workflow, given: Mapping[str, Any]) -> Iterator[str]:
         if parameter.parameter_type != "workflow":
             continue
         value = given.get(parameter.key)
+        if value is LATER:
+            continue
         if _is_missing(parameter, value):
             if parameter.is_required:
                 yield f"parameters.{parameter.key}: missing, and has no default ({_kind_of(parameter)})"

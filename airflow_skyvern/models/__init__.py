@@ -34,7 +34,7 @@ from airflow_skyvern.models.resources import (
     WorkflowTags,
 )
 from airflow_skyvern.models.timeline import Action, Artifact, Block, BlockRow, TimelineItem, TimelineRow
-from airflow_skyvern.models.workflow import RunCost, RunDefinition, Workflow, WorkflowParameter
+from airflow_skyvern.models.workflow import RunCost, RunDefinition, StartedRun, Workflow, WorkflowParameter
 
 __all__ = [
     "ACTIVE_STATUSES",
@@ -71,6 +71,7 @@ __all__ = [
     "Schedules",
     "Script",
     "ServerVersion",
+    "StartedRun",
     "Status",
     "Tag",
     "TagHistory",

@@ -79,6 +79,13 @@ class RunDefinition(TypedDict):
     workflow: NotRequired[dict[str, Any] | None]
 
 
+class StartedRun(TypedDict):
+    """What Skyvern's older address says of a run that it has started; nothing else yet."""
+
+    workflow_id: str
+    workflow_run_id: str
+
+
 class RunCost(TypedDict):
     """
     What a run has cost: the agent's steps, and credits of Skyvern Cloud; a server of one's own counts none.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow_skyvern import metrics
 from airflow_skyvern.compat import internals, since_3_3
 from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException
-from airflow_skyvern.exceptions import SkyvernError, SkyvernOvertaken, SkyvernWaitTimeout
+from airflow_skyvern.exceptions import SkyvernError, SkyvernNotFoundError, SkyvernOvertaken, SkyvernWaitTimeout
 from airflow_skyvern.finished_runs.uri import runs_uri
 from airflow_skyvern.results.deliver import deliver_evidence, deliver_files, deliver_output
 from airflow_skyvern.task.arguments import checked_request, endings_of, is_dynamic
@@ -51,8 +52,19 @@ class RunLifecycle(ChecksArguments):
     Each takes the try of the task (``TaskTry``); what an author has set is read from the operator.
     """
 
-    fields_of_start = (*REQUEST_FIELDS, "run_options", "upload", "upload_conn_id")
+    fields_of_start = (
+        *REQUEST_FIELDS,
+        "workflow_file",
+        "workflow_version",
+        "run_options",
+        "upload",
+        "upload_conn_id",
+    )
     workflow_id: str
+    workflow_file: str | None
+    workflow_version: str | None
+    version_to_publish: Mapping[str, Any] | None = None
+    """The version that this try has found or made for its run."""
     parameters: Mapping[str, Any] | str | None
     run_options: Mapping[str, Any] | None
     skyvern_conn_id: str
@@ -119,6 +131,10 @@ class RunLifecycle(ChecksArguments):
         own = task_try.ti.task_id == self.task_id
         return Names(key.group if group_known else None, key.task, only_task=key.names_airflow and own)
 
+    def sleep_unless_killed(self, seconds: float) -> None:
+        """Wait; a kill of the task ends it."""
+        self._active_run.sleep(seconds)
+
     @cached_property
     def _output_options(self) -> OutputOptions:
         from airflow_skyvern.results.output import OutputOptions
@@ -131,14 +147,16 @@ class RunLifecycle(ChecksArguments):
     def _start(self, task_try: TaskTry) -> Run:
         from airflow_skyvern.runs.parameter_check import refused_parameter_named
 
-        request = self._request()
+        request, self.version_to_publish = self._request(), None
         if self.durable:
             check_starts_one(self.task_id, self._started_in, task_try.name)
             self._started_in = task_try.name
         task_try.ensure_current()  # a try that was overtaken must not publish over the other one, either
-        with refused_parameter_named(request):
+        with refused_parameter_named(request), self._deletion_is_transient():
             run = self._start_once(task_try, request) if self.durable else self._start_anew(task_try, request)
         self._active_run.is_running(task_try, run.run_id)
+        if self.workflow_file is not None:
+            run = self._of_file(task_try, run)
         self.log.info(
             "Skyvern run %s of workflow %s: started, see %s",
             run.run_id,
@@ -147,6 +165,30 @@ class RunLifecycle(ChecksArguments):
         )
         self._active_run.stop_if_killed()
         return run
+
+    @contextmanager
+    def _deletion_is_transient(self) -> Iterator[None]:
+        """Let a later try make the workflow of a file again that somebody has deleted right before the start."""
+        try:
+            yield
+        except SkyvernNotFoundError as error:
+            if self.workflow_file is not None and error.workflow_gone:
+                raise error.as_transient() from error
+            raise
+
+    def _of_file(self, task_try: TaskTry, run: Run) -> Run:
+        """Publish which version of the workflow is run; and fetch the run, as its start has returned its id only."""
+        from airflow_skyvern.operators.workflow_file import publish_version, with_address
+
+        run = with_address(self, run)
+        self._learn_workflow(run)
+        publish_version(self, task_try, run.run_id)
+        return run
+
+    def _learn_workflow(self, run: Run) -> None:
+        """Note the workflow of a run that another process, or an earlier try, has started."""
+        if self.workflow_file is not None:
+            self.workflow_id = str((run.run_request or {}).get("workflow_id") or self.workflow_id)
 
     def _start_anew(self, task_try: TaskTry, request: RunRequest) -> Run:
         from airflow_skyvern.client.api import run_workflow
@@ -162,7 +204,11 @@ class RunLifecycle(ChecksArguments):
     def _before_start(self, request: RunRequest) -> None:
         from airflow_skyvern.runs.parameter_check import check_before_start
 
-        if self.check_parameters:
+        if self.workflow_file is not None:
+            from airflow_skyvern.operators.workflow_file import check_before_start as check_file
+
+            check_file(self, request.parameters)
+        elif self.check_parameters:
             client = self.hook.get_conn()  # a refused key is for the start to find out
             check_before_start(client.send, request, client.settings, self.log)
         self._active_run.stop_if_killed()
@@ -235,6 +281,8 @@ class RunLifecycle(ChecksArguments):
         from airflow_skyvern.triggers import SkyvernApprovalTrigger
 
         self._active_run.is_running(task_try, run_id)
+        if self.workflow_file is not None:
+            self._learn_workflow(self.hook.fetch_run(run_id))
         request = self._approvals(task_try, run_id).ask(self.workflow_id)
         if request is None:
             self._defer(task_try, run_id, deadline)
@@ -350,6 +398,7 @@ class RunLifecycle(ChecksArguments):
 
     def _result_or_replacement(self, task_try: TaskTry, run: Run, deadline: float) -> Any:
         """Return the result, or wait for the run that Skyvern itself has started in place of a failed one."""
+        self._learn_workflow(run)
         replacement = self._replacement_of(run)
         if replacement is None:
             return self._result(task_try, run)
@@ -385,6 +434,7 @@ class RunLifecycle(ChecksArguments):
 
     def _result(self, task_try: TaskTry, run: Run) -> Any:
         self._active_run.ended()
+        self._learn_workflow(run)
         metrics.run_ended(self.skyvern_conn_id, run)
         self._cancel_twins(run)
         if run.succeeded:
@@ -468,6 +518,10 @@ class RunLifecycle(ChecksArguments):
         """Send the files of the run; only a try that starts it does, right before the start."""
         if self.upload:
             request = self._uploads.sent_for(request, self.hook.upload_file, self.log)
+        if self.workflow_file is not None:
+            from airflow_skyvern.operators.workflow_file import with_version
+
+            request = with_version(self, request)
         self._active_run.stop_if_killed()
         self._active_run.will_start(task_try)
         return request

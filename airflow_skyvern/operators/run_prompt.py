@@ -32,7 +32,7 @@ OWN_NAMES = frozenset({"prompt", "url", "schema", "values", BLOCK})
 ENGINES = ("skyvern-1.0", "skyvern-3.0", "openai-cua", "anthropic-cua", "ui-tars", "yutori-navigator")
 """What a block of a workflow can run with. ``skyvern-2.0`` makes a workflow of its own and takes no schema."""
 
-NOT_OF_PROMPTS = ("workflow_id", "output_from", "check_parameters")
+NOT_OF_PROMPTS = ("workflow_id", "workflow_file", "output_from", "check_parameters")
 """Arguments of the operator that runs a workflow of the author's, which mean nothing here."""
 
 
@@ -69,7 +69,7 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
     """
 
     template_fields: Sequence[str] = (
-        *(name for name in SkyvernRunWorkflowOperator.template_fields if name != "workflow_id"),
+        *(name for name in SkyvernRunWorkflowOperator.template_fields if not name.startswith("workflow_")),
         "prompt",
         "url",
         "max_steps",

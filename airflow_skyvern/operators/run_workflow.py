@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_skyvern.compat import internals
@@ -30,6 +31,12 @@ DEFAULT_TIMEOUT = timedelta(hours=9)
 """An hour more than the longest run that Skyvern allows (480 minutes)."""
 
 
+OF_FILE = "workflow_file"
+"""Stands for the workflow of a file until that is found or made."""
+
+NOT_RENDERED = "version of the workflow file: known when the task runs"
+
+
 class SkyvernRunWorkflowOperator(RunLifecycle):
     """
     Run a Skyvern workflow, wait for it, and return its output.
@@ -47,6 +54,11 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
 
     :param workflow_id: The workflow to run: ``wpid_…``. (templated)
+    :param workflow_file: Instead of it, the file of the workflow, ``.yaml`` or ``.json``, as ``airflow-skyvern
+        workflows pull`` writes it; a relative path is relative to the DAG's file. Exactly what the file says is run:
+        a version of the file's workflow that has this content, made in Skyvern if there is none. What somebody edits
+        in Skyvern is neither run nor lost. File and parameters are checked when the DAG is parsed. XCom
+        ``workflow_version``: ``{"file", "workflow_id", "version", "digest"}``. (templated)
     :param parameters: Values for the workflow's parameters: a mapping, or the path of a ``.json`` file beside
         the DAG (or in its ``template_searchpath``), which is rendered as a template too. Moments, dates,
         ``Decimal``, ``UUID``, paths, enums, sets, pydantic models and dataclasses become JSON. (templated)
@@ -144,6 +156,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
 
     template_fields: Sequence[str] = (
         *REQUEST_FIELDS,
+        "workflow_file",
+        "workflow_version",
         "run_options",
         "skyvern_conn_id",
         "files_to",
@@ -164,7 +178,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     def __init__(
         self,
         *,
-        workflow_id: str,
+        workflow_id: str | None = None,
+        workflow_file: str | PurePath | None = None,
         parameters: Mapping[str, Any] | str | None = None,
         title: str | None = None,
         proxy_location: str | Mapping[str, str] | None = None,
@@ -208,7 +223,10 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         super().__init__(**kwargs)
         self.return_run = return_run
         self.log_blocks = log_blocks
-        self.workflow_id = workflow_id
+        self.workflow_id = _workflow_of(self.task_id, workflow_id, workflow_file)
+        self.workflow_file = None if workflow_file is None else str(workflow_file)
+        self.workflow_version = None if workflow_file is None else NOT_RENDERED
+        self.overwrite_rtif_after_execution = workflow_file is not None  # the version is known when it is run
         self.parameters = parameters
         self.title = title
         self.proxy_location = proxy_location
@@ -246,9 +264,17 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         self.on_reject = on_reject
         self._check_arguments()
 
+    def _parameters_when_parsed(self) -> Any:
+        """Return the parameters as far as they are known when the DAG is parsed."""
+        return self.parameters
+
     def _check_arguments(self) -> None:
         """Check what is known when the DAG is parsed; checks of what few tasks set are imported for them only."""
         waits = self.wait_for_completion
+        if self.workflow_file is not None:
+            from airflow_skyvern.operators.workflow_file import check_when_parsed
+
+            check_when_parsed(self, self._parameters_when_parsed())
         if self.upload is not None:
             from airflow_skyvern.results.uploads import check_upload
 
@@ -279,6 +305,10 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
         """Render a value; an error that ends the task cancels the run of an earlier try."""
+        if content == NOT_RENDERED and self.workflow_file is not None:
+            from airflow_skyvern.operators.workflow_file import shown_when_rendered
+
+            return shown_when_rendered(self, context)
         try:
             return super().render_template(content, context, jinja_env, seen_oids)
         except Exception as error:
@@ -421,3 +451,14 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     def on_kill(self) -> None:
         """Cancel the run if a user has ended the task or no retry will come, else leave it to the next try."""
         self._active_run.on_kill()
+
+
+def _workflow_of(task_id: str, workflow_id: str | None, workflow_file: Any) -> str:
+    """
+    Return the id of the workflow; of a file's, what stands for it until the run is started.
+
+    :raises SkyvernConfigError: neither or both are given.
+    """
+    if (workflow_id is None) == (workflow_file is None):
+        raise SkyvernConfigError(f"Task {task_id!r}: give either workflow_id or workflow_file.")
+    return OF_FILE if workflow_id is None else workflow_id

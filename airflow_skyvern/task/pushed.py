@@ -160,6 +160,12 @@ class KnownRun:
         return answer if is_of_run else None
 
     @property
+    def workflow_version(self) -> Mapping[str, Any] | None:
+        """Which version of which workflow file the run is of."""
+        note = self._value(xcom.WORKFLOW_VERSION)
+        return note if isinstance(note, Mapping) else None
+
+    @property
     def _announced(self) -> Mapping[str, Any]:
         announced = self._value(xcom.CONNECTION_AND_RUN_KEY)
         return announced if isinstance(announced, Mapping) else {}

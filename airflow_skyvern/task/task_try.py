@@ -182,6 +182,10 @@ class TaskTry:
         value = {"skyvern_conn_id": skyvern_conn_id, "group": group}
         self._ti.xcom_push(key=xcom.CONNECTION_AND_RUN_KEY, value=value)
 
+    def publish_workflow_version(self, value: Mapping[str, Any]) -> None:
+        """Push which version of a workflow is run, and which file it was made of."""
+        self._ti.xcom_push(key=xcom.WORKFLOW_VERSION, value=dict(value))
+
     def publish_pause(self, run_id: str, app_url: str | None) -> None:
         """Push where the run waits for a person, so that a notification or another task can send one there."""
         self._ti.xcom_push(key=xcom.AWAITING_PERSON, value={"run_id": run_id, "app_url": app_url})
@@ -218,10 +222,17 @@ class TaskTry:
 
     def published_run_id(self) -> str | None:
         """Return the run id that this task pushed before it was deferred."""
-        run_id = self._ti.xcom_pull(
-            task_ids=self._ti.task_id, key=xcom.RUN_ID, map_indexes=internals.map_index_for_lookups(self._ti)
-        )
+        run_id = self._pushed(xcom.RUN_ID)
         return run_id if isinstance(run_id, str) else None
+
+    def published_workflow_version(self) -> Mapping[str, Any] | None:
+        """Return which version of a workflow this task pushed before it was deferred."""
+        note = self._pushed(xcom.WORKFLOW_VERSION)
+        return note if isinstance(note, Mapping) else None
+
+    def _pushed(self, key: str) -> Any:
+        lookup = internals.map_index_for_lookups(self._ti)
+        return self._ti.xcom_pull(task_ids=self._ti.task_id, key=key, map_indexes=lookup)
 
     @property
     def will_be_retried(self) -> bool:

@@ -20,6 +20,9 @@ How the run of a task is found that ended without our code: connection id, and t
 server reads it when a user marks the task, the scheduler when the DAG run ends.
 """
 
+WORKFLOW_VERSION = "workflow_version"
+"""Of a task with a workflow file, what is run: ``file``, ``workflow_id``, ``version``, ``digest`` of the content."""
+
 FILES = "files"
 """The files that the run downloaded, as they were stored: a list of path, filename, size and checksum."""
 

@@ -17,6 +17,7 @@ HowItEnds = Ending | Callable[[dict[str, Any]], Ending]
 """An ending, or a function that makes it from the parameters of the run."""
 
 REFUSED = 400
+FILE_TAG = "airflow_file"
 
 
 class ScriptedFake(FakeSkyvern):
@@ -31,6 +32,8 @@ class ScriptedFake(FakeSkyvern):
         """Details of refusals that belong to what the test has scripted."""
         self.prompts: tuple[HowItEnds, ...] = ()
         """How the runs of prompts end; the provider itself creates their workflow."""
+        self.workflow_files: dict[str, tuple[HowItEnds, ...]] = {}
+        """How the runs of workflow files end, by the names of the files; the provider creates their workflows."""
         self._gone: set[str] = set()
         self._endings: dict[str, tuple[HowItEnds, ...]] = {}
         self._begun: dict[str, int] = {}
@@ -59,8 +62,8 @@ class ScriptedFake(FakeSkyvern):
     def unused(self) -> list[str]:
         """What was scripted and never happened."""
         left = {
-            workflow_id: len(endings) - self._begun.get(workflow_id, 0)
-            for workflow_id, endings in self._endings.items()
+            name: len(endings) - self._begun.get(name, 0)
+            for name, endings in {**self._endings, **self.workflow_files}.items()
             if len(endings) > 1
         }
         runs = [f"{count} more of {workflow_id}" for workflow_id, count in left.items() if count > 0]
@@ -83,22 +86,27 @@ class ScriptedFake(FakeSkyvern):
         return answer
 
     def _start(self, workflow: Workflow, parameters: dict[str, Any], body: dict[str, Any]) -> Run:
-        endings = self._endings.setdefault(workflow.workflow_id, self.prompts)
-        begun = self._begun.get(workflow.workflow_id, 0)
+        name, endings = self._endings_of(workflow)
+        begun = self._begun.get(name, 0)
         if not endings:
-            left = "the test does not say how prompts end: skyvern.prompts(output=…) does"
-            self.unforeseen.append(left)
+            self.unforeseen.append(_how_to_say(workflow))
             raise detail(404, f"Workflow not found. workflow_permanent_id={workflow.workflow_id}")
         if begun and begun >= len(endings) > 1:
-            left = f"the test has {len(endings)} runs of {workflow.workflow_id}, and this is one more"
+            left = f"the test has {len(endings)} runs of {name}, and this is one more"
             self.unforeseen.append(left)
             raise detail(404, f"Workflow not found. workflow_permanent_id={workflow.workflow_id}")
         ending = endings[begun % len(endings)]
         made = ending(parameters) if callable(ending) else ending
         run = super()._start(_with(workflow, made), parameters, body)
-        self._begun[workflow.workflow_id] = begun + 1
+        self._begun[name] = begun + 1
         self.started.append(run)
         return run
+
+    def _endings_of(self, workflow: Workflow) -> tuple[str, tuple[HowItEnds, ...]]:
+        """Return how the runs of a workflow end, and what the test calls it: its id, or the name of its file."""
+        if (name := workflow.tags.get(FILE_TAG)) is not None and workflow.workflow_id not in self._endings:
+            return name, self.workflow_files.get(name, ())
+        return workflow.workflow_id, self._endings.setdefault(workflow.workflow_id, self.prompts)
 
     def _get_workflow(self, seen: Seen, workflow_id: str) -> Any:
         if (made := self.workflows.get(workflow_id)) is not None and made.any_parameters:
@@ -120,6 +128,12 @@ class ScriptedFake(FakeSkyvern):
     def _explained(self, status: int, reason: str) -> Refusal:
         self.answers_as_scripted.add(reason)
         return detail(status, reason)
+
+
+def _how_to_say(workflow: Workflow) -> str:
+    if name := workflow.tags.get(FILE_TAG):
+        return f"the test does not say how runs of {name} end: skyvern.workflow_file({name!r}, output=…) does"
+    return "the test does not say how prompts end: skyvern.prompts(output=…) does"
 
 
 def _with(workflow: Workflow, ending: Ending) -> Workflow:

@@ -131,6 +131,19 @@ class Skyvern:
         """
         self.fake.prompts = tuple(_of_prompt(ending) for ending in runs or [completed(output, files)])
 
+    def workflow_file(
+        self, name: str, *runs: HowItEnds, output: Any = None, files: Mapping[str, bytes] | None = None
+    ) -> None:
+        """
+        Say how the runs of a workflow file end. The file itself is read and checked as with a Skyvern.
+
+        :param name: The name of the file, without its folder: ``"invoices.yaml"``.
+        :param runs: As for a workflow.
+        :param output: See :func:`~airflow_skyvern.testing.endings.completed`.
+        :param files: See :func:`~airflow_skyvern.testing.endings.completed`.
+        """
+        self.fake.workflow_files[name] = runs or (completed(output, files),)
+
     def run(self, run_id: str, ending: Ending | None = None, *, workflow_id: str = "wpid_of_another") -> None:
         """
         Add a run that something else has started, for a sensor or a hook to find.

@@ -66,12 +66,14 @@ class Noted:
     :param status: The last status that the trigger has reported.
     :param deadline: Until when the task waits for it.
     :param answer: What a person has answered to it: the XCom ``approval``.
+    :param version: Which version of a workflow file it is of: the XCom ``workflow_version``.
     """
 
     app_url: str | None = None
     status: str | None = None
     deadline: datetime | None = None
     answer: Mapping[str, Any] | None = None
+    version: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,9 @@ def find_task(session: Session, key: TaskKey, try_number: int | None = None) -> 
     chosen = earlier.get(try_number) if try_number not in (None, ti.try_number) else ti
     if chosen is None:
         return None
-    pushed = next(iter(pushed_xcoms(session, (*XCOMS_OF_RUN, xcom.APPROVAL), key.of).values()), {})
+    pushed = next(
+        iter(pushed_xcoms(session, (*XCOMS_OF_RUN, xcom.APPROVAL, xcom.WORKFLOW_VERSION), key.of).values()), {}
+    )
     rendered = _rendered(session, key)
     conn_id = KnownRun(pushed, rendered=rendered).skyvern_conn_id
     known = _known_of_try(chosen, ti, pushed, rendered)
@@ -166,6 +170,7 @@ def _noted(next_kwargs: Any, known: KnownRun) -> Noted:
         status=deferral.status_of(next_kwargs),
         deadline=None if deadline is None else datetime.fromtimestamp(deadline, timezone.utc),
         answer=known.approval,
+        version=known.workflow_version,
     )
 
 

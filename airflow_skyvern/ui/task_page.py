@@ -292,6 +292,7 @@ async def task_page(pages: TaskPages, request: Request, user: Any, ids: tuple[st
         may_answer=may,
         time_left=_time_left(found),
         approval=_approval(found),
+        workflow_file=_workflow_file(found),
     )
 
 
@@ -305,6 +306,12 @@ def _asked(shown: Shown, found: FoundTask, user: Any) -> tuple[Asked | None, boo
 def _time_left(found: FoundTask) -> str:
     deadline = found.noted.deadline
     return "" if deadline is None else in_words(max(0.0, (deadline - datetime.now(timezone.utc)).total_seconds()))
+
+
+def _workflow_file(found: FoundTask) -> str:
+    """Return which version of which file the run is of, as the task has noted it."""
+    note = found.noted.version
+    return f"{visible(note.get('file'))}, version {visible(note.get('version'))}" if note else ""
 
 
 def _approval(found: FoundTask) -> str:

@@ -182,6 +182,17 @@ def test_data_of_a_prompt_that_does_not_fit_fails_the_task(skyvern: Skyvern, dag
     assert states(run)["invoices"] == {"failed"}
 
 
+def test_workflow_in_git(skyvern: Skyvern, dag_of: DagOf) -> None:
+    rows = [{"invoice": "4711", "amount": 12.5}, {"invoice": "4712", "amount": 1}]
+    skyvern.workflow_file("open_invoices.yaml", output={"read_invoices_output": extracted(rows)})
+    run = dag_of(EXAMPLES / "workflow_in_git.py").test(run_conf={"month": "2026-09"})
+    assert value(run, "total") == 13.5
+    (started,) = skyvern.started()
+    assert started.parameters == {"month": "2026-09"}
+    (made,) = [one for one in skyvern.fake.workflows.values() if one.workflow_id == started.workflow_id]
+    assert (made.title, made.version, made.tags["airflow_file"]) == ("Open invoices", 1, "open_invoices.yaml")
+
+
 def test_function_per_vendor(skyvern: Skyvern, dag_of: DagOf) -> None:
     skyvern.workflow("wpid_123", output={"invoices": 3})
     run = dag_of(EXAMPLES / "function_per_vendor.py").test()

@@ -12,6 +12,7 @@ LAYERS = (
     "durations limits",
     "client",
     "runs",
+    "workflow_files",
     "polling",
     # Above here is what knows Airflow.
     "compat",
@@ -22,7 +23,7 @@ LAYERS = (
     "triggers",
     "links notifications retries macros",
     "operators sensors assets schedules reconciler",
-    "ui decorators",
+    "ui decorators workflow_cli",
     "plugin cli testing",
 )
 """From the bottom up; what stands in one line does not import each other."""

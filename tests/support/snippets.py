@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import textwrap
 from collections.abc import Iterator
 from importlib import import_module
@@ -61,6 +62,8 @@ def example_bag(example: Path, folder: Path) -> Any:
         pytest.skip("watchers and webhooks came with Airflow 3")
     copy = folder / example.name
     copy.write_text(as_this_airflow_has_it(code))
+    for beside in example.parent.glob("*.yaml"):
+        shutil.copy(beside, folder)
     bag = since_3_1.dag_bag(copy)
     assert bag.import_errors == {}
     return bag

@@ -19,6 +19,7 @@ from tests.support import events_rig
 
 ROOT = Path(__file__).parents[2]
 SYSTEM_DAGS = Path(__file__).parent / "dags" / "system_dags.py"
+FILE_DAGS = Path(__file__).parent / "dags" / "workflow_file_dags.py"
 
 
 @dataclass
@@ -87,7 +88,7 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         # When all DAG runs begin at once, an API server answers late, and Airflow 3 gives up a task after 5 s and
         # some repetitions: "Executor … reported that the task instance … finished with state failed".
         env["AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT"] = "60"
-        dags = [SYSTEM_DAGS, events_rig.DAGS, *(ROOT / "dags").glob("*.py")]
+        dags = [SYSTEM_DAGS, FILE_DAGS, events_rig.DAGS, *(ROOT / "dags").glob("*.py")]
         workflows = events_rig.make_workflows(skyvern)
         # Not SQLite: Airflow 3.3 waits for itself there, half a minute at a time, when much is written at once.
         airflow = AirflowServer(home / "airflow", dags, env, postgres=postgres)

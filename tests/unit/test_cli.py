@@ -15,7 +15,7 @@ from airflow.utils.yaml import safe_load as load
 from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
-from airflow_skyvern.cli import COMMANDS, get_cli_commands, main, run_for_airflow
+from airflow_skyvern.cli import COMMANDS, WORKFLOW_COMMANDS, get_cli_commands, main, run_for_airflow
 from airflow_skyvern.provider_info import get_provider_info
 from airflow_skyvern.schedules.airflow_db import AirflowDatabase, KnownDag
 
@@ -207,14 +207,15 @@ def test_airflow_offers_the_same_commands() -> None:
     module, _, name = path.rpartition(".")
     assert EntryPoint("cli", f"{module}:{name}", "x").load() is get_cli_commands
     (group,) = get_cli_commands()
-    schedules, runs = group.subcommands
+    schedules, runs, workflows = group.subcommands
     assert [action.name for action in schedules.subcommands] == list(COMMANDS)
     assert [action.name for action in runs.subcommands] == ["orphans"]
-    for action in (*schedules.subcommands, *runs.subcommands):
+    assert [action.name for action in workflows.subcommands] == list(WORKFLOW_COMMANDS)
+    for action in (*schedules.subcommands, *runs.subcommands, *workflows.subcommands):
         parser = argparse.ArgumentParser()
         for argument in action.args:
             argument.add_to_parser(parser)
-        given = vars(parser.parse_args([]))
+        given = vars(parser.parse_args(["a.yaml"] if action.name in ("diff", "push") else []))
         assert given["conn_id"] == (None if action.name == "orphans" else "skyvern_default")
 
 

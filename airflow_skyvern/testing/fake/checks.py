@@ -124,11 +124,12 @@ def _check_fields(body: dict[str, Any]) -> None:
         raise complaint("too_long", ["body", "file_ids"], msg, files, **ctx)
 
 
-def check_run_parameters(workflow: Workflow, parameters: Mapping[str, Any]) -> None:
-    given = {key: _given(parameters.get(key), workflow.defaults.get(key)) for key in workflow.parameters}
-    if missing := sorted(key for key, value in given.items() if _is_missing(value, workflow.parameters[key])):
+def check_run_parameters(workflow: Workflow, parameters: Mapping[str, Any], version: int | None = None) -> None:
+    kinds, defaults = workflow.parameters_of(version)
+    given = {key: _given(parameters.get(key), defaults.get(key)) for key in kinds}
+    if missing := sorted(key for key, value in given.items() if _is_missing(value, kinds[key])):
         raise detail(400, f"Missing value for parameter {', '.join(missing)} in workflow {workflow.workflow_id}")
-    for key, kind in workflow.parameters.items():
+    for key, kind in kinds.items():
         stored = json.dumps(given[key]) if isinstance(given[key], dict | list) else given[key]
         try:
             _CONVERT.get(kind, str)(stored)

@@ -79,6 +79,15 @@ class Workflow:
         """The number of the newest version."""
         return max(1, len(self.definitions))
 
+    def parameters_of(self, version: int | None = None) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+        """Return types and defaults of the parameters of a version; of the newest, if none is given."""
+        if not self.definitions:
+            return self.parameters, self.defaults
+        rows = self.definitions[(version or self.version) - 1]["workflow_definition"]["parameters"]
+        own = [row for row in rows if row.get("parameter_type") == "workflow"]
+        kinds = {row["key"]: row.get("workflow_parameter_type", "string") for row in own}
+        return kinds, {row["key"]: row.get("default_value") for row in own}
+
     @property
     def status(self) -> str:
         """Whether a person sees it in the list: not where it is auto_generated."""
@@ -108,6 +117,7 @@ class Run:
     continued: bool = False
     retried_from: str | None = None
     retried_by: str | None = None
+    workflow_version: int | None = None
 
     @property
     def trigger_type(self) -> str:

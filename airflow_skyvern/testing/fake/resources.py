@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import yaml
+
 from airflow_skyvern.testing.fake import views
 from airflow_skyvern.testing.fake.checks import detail, page_of
 from airflow_skyvern.testing.fake.records import ORGANIZATION, Run, Seen, Step, Workflow, stamp
@@ -115,6 +117,19 @@ class FakeResources:
         made = self.workflows.get(workflow_id)
         if made is None:
             raise detail(404, f"Workflow not found. workflow_permanent_id={workflow_id}")
+        made.definitions.append(definition)
+        made.title, made.deleted = definition["title"], False
+        return views.workflow_view(made)
+
+    def _update_of_version(self, seen: Seen, workflow_id: str) -> Any:
+        """Skyvern's older address: it takes YAML, and knows which version the sender expects."""
+        definition = _checked(yaml.safe_load(seen.content))
+        made = self.workflows.get(workflow_id)
+        expected = int((seen.query.get("expected_version") or ["0"])[0])
+        if made is None or (made.deleted and expected):
+            raise detail(404, f"Workflow not found. workflow_permanent_id={workflow_id}")
+        if expected and made.version != expected:
+            raise detail(409, f"Concurrent update detected for workflow {workflow_id}. Please retry.")
         made.definitions.append(definition)
         made.title, made.deleted = definition["title"], False
         return views.workflow_view(made)
@@ -260,6 +275,7 @@ RESOURCE_ROUTES = (
     ("POST", "/v1/workflows", "_create_workflow"),
     ("POST", "/v1/workflow-tags", "_tags_of_workflows"),
     ("POST", f"/v1/workflows/{_ID}", "_update_workflow"),
+    ("PUT", f"/api/v1/workflows/{_ID}", "_update_of_version"),
     ("POST", f"/v1/workflows/{_ID}/delete", "_delete_workflow"),
     ("GET", f"/v1/workflows/{_ID}/versions", "_versions"),
     ("GET", f"/v1/workflows/{_ID}/tags", "_workflow_tags"),
@@ -289,6 +305,10 @@ def _definition(seen: Seen) -> dict[str, Any]:
     if not definition:
         reason = "Workflow should be provided in either yaml or json format."
         raise detail(422, f"Invalid workflow definition. {reason}")
+    return _checked(definition)
+
+
+def _checked(definition: dict[str, Any]) -> dict[str, Any]:
     if any(row.get("parameter_type") == "output" for row in definition["workflow_definition"]["parameters"]):
         raise detail(422, "Cannot manually create output parameters")
     return dict(definition)

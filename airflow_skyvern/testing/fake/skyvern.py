@@ -41,6 +41,11 @@ from airflow_skyvern.testing.fake.schedules import SCHEDULE_ROUTES, FakeSchedule
 
 API_KEY = "made-up-key-of-the-fake"
 VERSION = "1.0.56"
+LATER_NAMES = {
+    "data": "parameters",
+    "webhook_callback_url": "webhook_url",
+    "totp_verification_url": "totp_url",
+}
 STARTED_BY = {"skyvern-ui": "manual", "skyvern-mcp": "mcp"}
 """How the server knows a person's start."""
 MOST_PAGES = MOST_ROWS = MOST_CANCELED = 100
@@ -194,10 +199,26 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
                 f"organization that is not deleted and not already attached to another run: "
                 f"{', '.join(unknown)}",
             )
-        check_run_parameters(found, body.get("parameters") or {})
-        run = self._start(found, body.get("parameters") or {}, body)
+        return views.view(self._run_of(found, body, seen))
+
+    def _run_of(self, found: Workflow, body: dict[str, Any], seen: Seen, version: int | None = None) -> Run:
+        parameters = body.get("parameters") or {}
+        check_run_parameters(found, parameters, version)
+        run = self._start(found, parameters, body)
+        run.workflow_version = version or found.version
         run.started_by = STARTED_BY.get(seen.headers.get("x-user-agent", ""), "api")
-        return views.view(run)
+        return run
+
+    def _post_run_of_version(self, seen: Seen, workflow_id: str) -> Any:
+        """Skyvern's older address: it runs any version, and answers with ids only."""
+        sent, version = json.loads(seen.content), int((seen.query.get("version") or ["0"])[0])
+        body = {LATER_NAMES.get(name, name): value for name, value in sent.items()}
+        found = self.workflows.get(workflow_id)
+        if found is None or found.deleted or version > found.version:
+            asked = f", version={version}" if version else ""
+            raise detail(404, f"Workflow not found. workflow_permanent_id={workflow_id}{asked}")
+        run = self._run_of(found, {"workflow_id": workflow_id, **body}, seen, version or None)
+        return {"workflow_id": workflow_id, "workflow_run_id": run.run_id}
 
     def _start(self, workflow: Workflow, parameters: dict[str, Any], body: dict[str, Any]) -> Run:
         tags = {
@@ -222,7 +243,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
         own = {"workflow_id": run.workflow.workflow_id, "workflow_run_id": view.pop("run_id")}
         retried = {"retried_from_workflow_run_id": run.retried_from, "retried_by_workflow_run_id": run.retried_by}
         self._start_with_fallback_credential(run)
-        definition = {"workflow": views.workflow_view(run.workflow)}
+        definition = {"workflow": views.workflow_view(run.workflow, run.workflow_version)}
         cost = {"total_steps": view["step_count"], "total_cost": None, "credits_used": 0, "cached_credits_used": 0}
         return {**own, "outputs": view.pop("output"), **retried, **definition, **cost, **view}
 
@@ -405,6 +426,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
 _ID = "([^/]+)"
 _ROUTES = (
     ("POST", "/v1/run/workflows", "_post_run"),
+    ("POST", f"/api/v1/workflows/{_ID}/run", "_post_run_of_version"),
     ("POST", "/v1/runs/cancel", "_cancel_many"),
     ("GET", f"/v1/runs/{_ID}", "_get_run"),
     ("GET", f"/v1/workflows/runs/{_ID}", "_get_orphan"),

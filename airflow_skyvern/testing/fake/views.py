@@ -125,8 +125,32 @@ def workflow_view(made: Workflow, version: int | None = None) -> dict[str, Any]:
         return view
     number = version or made.version
     sent = made.definitions[number - 1]
-    definition = {"version": 1, **sent["workflow_definition"]}
+    definition = {"version": 1, **sent["workflow_definition"], **_stored(made, number)}
     return {**view, **sent, "workflow_definition": definition, "version": number}
+
+
+def _stored(made: Workflow, number: int) -> dict[str, Any]:
+    """Return parameters and blocks as the server stores them: with ids, times, and an output of each block."""
+    given = made.definitions[number - 1]["workflow_definition"]
+    when = {"created_at": stamp(made.created_at), "modified_at": stamp(made.created_at), "deleted_at": None}
+    own = {"workflow_id": f"w_{made.workflow_id[5:]}_{number}", **when}
+    rows = [
+        {"description": None, f"{row['parameter_type']}_parameter_id": f"p_{number}_{index}", **row, **own}
+        for index, row in enumerate(given["parameters"])
+    ]
+    blocks = [_stored_block(block, {row["key"]: row for row in rows}, own) for block in given["blocks"]]
+    outputs = [block["output_parameter"] for block in blocks]
+    return {"parameters": [*outputs, *rows], "blocks": blocks}
+
+
+def _stored_block(block: Mapping[str, Any], rows: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    key = f"{block.get('label')}_output"
+    output = {"parameter_type": "output", "key": key, "output_parameter_id": f"op_{key}", **own}
+    stored = {"next_block_label": None, "continue_on_failure": False, "model": None, **block}
+    keys = stored.pop("parameter_keys", None) or []
+    if "loop_blocks" in stored:
+        stored["loop_blocks"] = [_stored_block(inner, rows, own) for inner in stored["loop_blocks"]]
+    return {**stored, "parameters": [rows.get(key, {"key": key}) for key in keys], "output_parameter": output}
 
 
 def _workflow_view(made: Workflow) -> dict[str, Any]:

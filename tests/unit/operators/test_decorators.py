@@ -246,8 +246,8 @@ def test_it_can_be_mapped_overridden_and_fed_by_other_tasks() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({}, "give either workflow_id or prompt"),
-        ({"workflow_id": "w", "prompt": "p"}, "give either workflow_id or prompt"),
+        ({}, "give one of workflow_id, workflow_file and prompt"),
+        ({"workflow_id": "w", "prompt": "p"}, "give one of workflow_id, workflow_file and prompt"),
         ({"workflow_id": "w", "parameters": {}}, "parameters: the function returns them"),
         ({"workflow_id": "w", "run_options": {"max_steps": 0}}, "Task 'parameters': run_options.max_steps"),
         ({"prompt": "p", "engine": "skyvern-2.0"}, "cannot run a prompt here"),

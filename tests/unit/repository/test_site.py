@@ -37,6 +37,8 @@ INTERNAL = {
     "secret_values",
     "task",
     "ui",
+    "workflow_cli",  # documented by its own help, and in workflow-files.md
+    "workflow_files",
 }
 
 

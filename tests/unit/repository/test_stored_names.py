@@ -119,6 +119,7 @@ def test_these_are_the_xcoms() -> None:
         "AWAITING_PERSON": "awaiting_person",
         "APPROVAL": "approval",
         "CONNECTION_AND_RUN_KEY": "connection_and_run_key",
+        "WORKFLOW_VERSION": "workflow_version",
         "FILES": "files",
         "EVIDENCE": "evidence",
     }

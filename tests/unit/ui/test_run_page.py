@@ -88,6 +88,18 @@ async def test_the_page_shows_what_the_run_did(ui: Ui, skyvern: FakeSkyvern) -> 
     assert len(skyvern.sent("GET", f"/v1/runs/{run_id}.*")) == 2
 
 
+async def test_the_page_says_which_version_of_which_file_is_run(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("completed",))
+    skyvern.runs[run_id].tags.update(TAGS)
+    note = {"file": "<invoices>.yaml", "workflow_id": "wpid_1", "version": 3, "digest": "0f"}
+    add_task(xcoms={"run_id": run_id, "workflow_version": note})
+    page = (await ui.get(PAGE)).text
+    assert "<dt>Workflow file</dt><dd>&lt;invoices&gt;.yaml, version 3</dd>" in page
+    empty_database()
+    add_task(xcoms={"run_id": run_id, "workflow_version": "edited"})
+    assert "Workflow file" not in (await ui.get(PAGE)).text
+
+
 async def test_strangers_and_readers_of_other_dags_see_nothing(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(skyvern, tags={**TAGS, "airflow_dag_id": SECRET_DAG}, media=[Media("screenshot_final", PNG)])
     add_task(dag_id=SECRET_DAG, xcoms={"run_id": run_id})

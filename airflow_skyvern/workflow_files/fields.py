@@ -1,0 +1,99 @@
+"""
+What a workflow's definition may hold, by Skyvern's own names, and what Skyvern assumes for what is left out.
+
+``fields.json`` has the models of ``POST /v1/workflows`` of Skyvern 1.0.56. A contract test compares it with what the
+server says of itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+REQUIRED: Final = "<required>"
+"""Stands for the default of a field that must be given."""
+
+Fields = Mapping[str, Any]
+"""The fields of one mapping of a definition, in the order in which files have them, and their defaults."""
+
+CRITERIA: Fields = {"criteria_type": "jinja2_template", "expression": REQUIRED, "description": None}
+BRANCH: Fields = {"criteria": None, "next_block_label": None, "description": None, "is_default": False}
+"""In the conditions of ``conditional`` and ``while_loop`` blocks."""
+
+RETRY_POLICY: Fields = {
+    "max_retries": 1,
+    "delay_seconds": 0,
+    "webhook_on_retry": "final_only",
+    "retry_on": REQUIRED,
+}
+UNKNOWN_BLOCK: Fields = dict.fromkeys(("block_type", "label"), REQUIRED)
+UNKNOWN_PARAMETER: Fields = dict.fromkeys(("parameter_type", "key"), REQUIRED)
+"""Of types that this version does not know: their fields stay as they are."""
+
+STORED_AS: Mapping[str, Fields] = {"validation": {"max_steps_per_run": 2}, "action": {"max_steps_per_run": 1}}
+"""What Skyvern stores for what such a block leaves out, where that is not the default of its own table."""
+
+NOT_STORED: Mapping[str, str] = {"validation": "disable_cache", "task_v2": "disable_cache"}
+"""A field that Skyvern takes in such a block, and forgets."""
+
+OBSOLETE = frozenset({"cache_actions"})
+"""Keys of older exports, which Skyvern reads no more."""
+
+
+@cache
+def tables() -> Mapping[str, Any]:
+    """Return all tables; read when they are needed first."""
+    loaded: Mapping[str, Any] = json.loads((Path(__file__).parent / "fields.json").read_text())
+    return loaded
+
+
+def of_root() -> Fields:
+    """Return the fields beside ``workflow_definition``, and itself."""
+    fields: Fields = tables()["root"]
+    return fields
+
+
+def of_definition() -> Fields:
+    """Return the fields of ``workflow_definition``."""
+    fields: Fields = tables()["definition"]
+    return fields
+
+
+@cache
+def of_block(kind: str) -> Fields | None:
+    """Return the fields of a block of this type; None for a type that this version does not know."""
+    return _with_common("block", "blocks", kind, ("block_type", "label"))
+
+
+@cache
+def of_parameter(kind: str) -> Fields | None:
+    """Return the fields of a parameter of this type; None for a type that this version does not know."""
+    return _with_common("parameter", "parameters", kind, ("parameter_type", "key"))
+
+
+@cache
+def of_all_blocks() -> frozenset[str]:
+    """Return the names that blocks of any type have: an answer has many of them that its block does not take."""
+    return frozenset(name for fields in tables()["blocks"].values() for name in fields)
+
+
+def block_types() -> Mapping[str, Fields]:
+    """Return the types of blocks."""
+    kinds: Mapping[str, Fields] = tables()["blocks"]
+    return kinds
+
+
+def parameter_types() -> Mapping[str, Fields]:
+    """Return the types of parameters that a definition may have."""
+    kinds: Mapping[str, Fields] = tables()["parameters"]
+    return kinds
+
+
+def _with_common(common: str, special: str, kind: str, first: tuple[str, ...]) -> Fields | None:
+    own = tables()[special].get(kind)
+    if own is None:
+        return None
+    return {**dict.fromkeys(first, REQUIRED), **own, **tables()[common]}

@@ -1,0 +1,83 @@
+"""Secrets in a definition: by the names that they stand under and by their form, as outputs are masked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from airflow_skyvern.secret_values import (
+    REFERENCE,
+    certainly_names_secret,
+    is_header_of_secret,
+    masked_text,
+    secret_by_form,
+)
+
+TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+CODE = "code"
+"""The field whose text is Python, where ``password=password`` is no secret."""
+
+NAMES_OF_SECRETS = re.compile(r"(_parameter_key|_aws_secret_key|^aws_key|^(username|password|totp_secret)_key)$")
+"""Fields that name a secret in a vault, or a parameter, and hold none."""
+
+MASKED = "***"
+
+NAMES_OF_THE_AUTHOR = ("error_code_mapping", "column_mapping")
+"""Fields that map codes or columns, where a name such as ``BAD_PASSWORD`` says nothing about its value."""
+
+
+def secrets_of(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where a definition holds a secret: the path of the field, and never its value."""
+    definition = raw["workflow_definition"]
+    rest = {key: value for key, value in raw.items() if key != "workflow_definition"}
+    yield from _secrets("", rest)
+    yield from _secrets(
+        "workflow_definition", {k: v for k, v in definition.items() if k not in ("parameters", "blocks")}
+    )
+    for parameter in definition["parameters"]:
+        where = f"parameter {parameter.get('key')}"
+        yield from _secrets(f"{where}.default_value", parameter.get("default_value"), str(parameter.get("key")))
+        yield from _secrets(f"{where}.description", parameter.get("description"))
+    yield from _of_blocks(definition["blocks"])
+
+
+def is_secret_at(name: str, value: Any) -> bool:
+    """Return whether something must not be printed: a secret stands in it, or under this name."""
+    return any(_secrets("", value, name))
+
+
+def _of_blocks(blocks: list[dict[str, Any]]) -> Iterator[str]:
+    for block in blocks:
+        own = {key: value for key, value in block.items() if key != "loop_blocks"}
+        yield from _secrets(f"block {block.get('label')}", own)
+        yield from _of_blocks(block.get("loop_blocks") or [])
+
+
+def _secrets(where: str, value: Any, name: str = "") -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            known_as = "" if name in NAMES_OF_THE_AUTHOR else str(key)
+            yield from _secrets(f"{where}.{key}" if where else str(key), item, known_as)
+        if isinstance(entry := value.get("name", value.get("key")), str) and "value" in value:
+            yield from _secrets(f"{where}.value", value["value"], entry)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _secrets(where, item, name)
+    elif _is_secret(name, value):
+        yield where or name
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    if not isinstance(value, str) or not value.strip() or value == MASKED or NAMES_OF_SECRETS.search(name):
+        return isinstance(value, int) and not isinstance(value, bool) and certainly_names_secret(name)
+    text = TEMPLATE.sub("", value)
+    if name == CODE:
+        return secret_by_form(text)
+    if text == value and _stands_under(name) and not REFERENCE.match(value):
+        return True
+    return masked_text(text) != text
+
+
+def _stands_under(name: str) -> bool:
+    return certainly_names_secret(name) or is_header_of_secret(name)
