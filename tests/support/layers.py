@@ -15,14 +15,14 @@ LAYERS = (
     "polling",
     # Above here is what knows Airflow.
     "compat",
-    "metrics",
+    "metrics connection_list",
     "hooks",
     "task",
     "results finished_runs",
     "triggers",
     "links notifications retries macros",
     "operators sensors assets schedules reconciler",
-    "ui decorators",
+    "ui decorators checks recording",
     "plugin cli testing",
 )
 """From the bottom up; what stands in one line does not import each other."""

@@ -207,15 +207,16 @@ def test_airflow_offers_the_same_commands() -> None:
     module, _, name = path.rpartition(".")
     assert EntryPoint("cli", f"{module}:{name}", "x").load() is get_cli_commands
     (group,) = get_cli_commands()
-    schedules, runs = group.subcommands
+    schedules, runs, check, record = group.subcommands
     assert [action.name for action in schedules.subcommands] == list(COMMANDS)
     assert [action.name for action in runs.subcommands] == ["orphans"]
-    for action in (*schedules.subcommands, *runs.subcommands):
+    assert [check.name, record.name] == ["check", "record"]
+    for action in (*schedules.subcommands, *runs.subcommands, check, record):
         parser = argparse.ArgumentParser()
         for argument in action.args:
             argument.add_to_parser(parser)
-        given = vars(parser.parse_args([]))
-        assert given["conn_id"] == (None if action.name == "orphans" else "skyvern_default")
+        given = vars(parser.parse_args(["wr_1"] if action.name == "record" else []))
+        assert given["conn_id"] == (None if action.name in ("orphans", "check") else "skyvern_default")
 
 
 @pytest.mark.usefixtures("five_schedules")
