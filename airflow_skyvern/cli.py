@@ -1,6 +1,7 @@
 """
 Skyvern's schedules, runs and workflows on the command line.
 
+``airflow-skyvern check`` says what is wrong with a set-up; ``airflow-skyvern record`` makes a test of a run;
 ``airflow-skyvern schedules`` lists, exports, takes over and releases the schedules of Skyvern;
 ``airflow-skyvern runs orphans`` lists and cancels the runs that nobody waits for;
 ``airflow-skyvern workflows`` keeps workflows in files, see :mod:`airflow_skyvern.workflow_cli`.
@@ -21,7 +22,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_skyvern.checks import command as check_command
 from airflow_skyvern.compat import since_3_0
+from airflow_skyvern.recording import command as record_command
 
 if TYPE_CHECKING:
     from airflow_skyvern.hooks import SkyvernHook
@@ -136,7 +139,13 @@ GROUPS: dict[str, tuple[str, Commands]] = {
     "runs": ("find runs that nobody waits for", RUN_COMMANDS),
     WORKFLOWS: ("keep workflows in files", WORKFLOW_COMMANDS),
 }
-WITH_OUTPUT = frozenset({"list", "orphans", *(f"{WORKFLOWS} {name}" for name in WORKFLOW_COMMANDS)})
+SINGLE: Commands = {
+    "check": (check_command.SUMMARY, check_command.OPTIONS),
+    "record": (record_command.SUMMARY, (*record_command.OPTIONS, CONNECTION)),
+}
+"""The commands that are in no group."""
+
+WITH_OUTPUT = frozenset({"list", "orphans", "check", *(f"{WORKFLOWS} {name}" for name in WORKFLOW_COMMANDS)})
 """The commands that print a table."""
 
 
@@ -154,35 +163,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         actions = groups.add_parser(group, help=about, description=about).add_subparsers(
             required=True, metavar="action"
         )
-        for name, (summary, options) in commands.items():
-            action = actions.add_parser(name, help=summary, description=summary)
-            action.set_defaults(action=action_of(group, name))
-            for argument in arguments_of(action_of(group, name), options):
-                argument.add_to_parser(action)
+        add_commands(actions, commands, group)
+    add_commands(groups, SINGLE)
     return run(parser.parse_args(arguments))
+
+
+def add_commands(parsers: argparse._SubParsersAction[Any], commands: Commands, group: str = "") -> None:
+    """Add commands to a parser, each with its options."""
+    for name, (summary, options) in commands.items():
+        command = parsers.add_parser(name, help=summary, description=summary)
+        command.set_defaults(action=action_of(group, name))
+        for argument in arguments_of(action_of(group, name), options):
+            argument.add_to_parser(command)
 
 
 def get_cli_commands() -> list[Any]:
     """Return the commands for Airflow's own command line."""
-    from airflow.cli.cli_config import ActionCommand, GroupCommand
+    from airflow.cli.cli_config import GroupCommand
 
     groups = [
-        GroupCommand(
-            name=group,
-            help=about,
-            subcommands=[
-                ActionCommand(
-                    name=name,
-                    help=summary,
-                    func=functools.partial(run_for_airflow, action_of(group, name)),
-                    args=arguments_of(action_of(group, name), options),
-                )
-                for name, (summary, options) in commands.items()
-            ],
-        )
+        GroupCommand(name=group, help=about, subcommands=actions_of(commands, group))
         for group, (about, commands) in GROUPS.items()
     ]
-    return [GroupCommand(name="skyvern", help="Skyvern and Airflow", subcommands=groups)]
+    return [GroupCommand(name="skyvern", help="Skyvern and Airflow", subcommands=[*groups, *actions_of(SINGLE)])]
+
+
+def actions_of(commands: Commands, group: str = "") -> list[Any]:
+    """Return commands in the form of Airflow's command line."""
+    from airflow.cli.cli_config import ActionCommand
+
+    return [
+        ActionCommand(
+            name=name,
+            help=summary,
+            func=functools.partial(run_for_airflow, action_of(group, name)),
+            args=arguments_of(action_of(group, name), options),
+        )
+        for name, (summary, options) in commands.items()
+    ]
 
 
 def action_of(group: str, name: str) -> str:
@@ -208,6 +226,10 @@ def run_for_airflow(action: str, args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run one command, with connections from the database: Airflow's command line would ask an API server."""
     since_3_0.read_connections_from_database()
+    if args.action == "check":
+        return check_command.check(args, print_rows, print_line)
+    if args.action == "record":
+        return record_command.record(args, print_line, print_error)
     if args.action in RUN_COMMANDS:
         return list_orphans(args)
     if args.action.startswith(f"{WORKFLOWS} "):

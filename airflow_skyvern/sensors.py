@@ -78,8 +78,8 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
     :param end_from_trigger: With ``start_from_trigger``: end the task in the triggerer, without any worker. Nothing
         is pushed to XCom, and Airflow calls no ``on_success_callback`` and no ``on_skipped_callback``. A worker is
         used only after a timeout, or where the run cannot be fetched. Default: False.
-    :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed;
-        see :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default: True.
+    :param log_blocks: Whether to log, while the task is deferred, which blocks of the workflow have begun and ended;
+        see there. Default: False.
     :param output_from: Label of the block whose output is taken; see there. Default: the whole output.
         (templated)
     :param output_schema: What the output has to look like: a pydantic model class, a JSON Schema, or the path of one;
@@ -87,17 +87,17 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
     :param output_to: File that the output is written to instead of XCom; see there. (templated)
     :param output_conn_id: Id of the Airflow connection for that store; see there. (templated)
     :param output_run_columns: Whether each row in that file gets the run's id and the time; see there.
+    :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed;
+        see :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default: True.
     :param files_to: Where the files go that the run has downloaded, ``s3://bucket/folder`` or an absolute path; this
         and the following as with :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default: they stay
         in Skyvern. (templated)
     :param files_conn_id: Id of the Airflow connection for that store. (templated)
     :param file_name: Names for the files. (templated)
     :param overwrite: Whether a file may take the place of another one of its name. Default: False.
+    :param expect_files: How many files a completed run must have downloaded, or name patterns. Default: any.
     :param recording: Whether the recording is stored there too, also of a run that ended badly. Default: False.
     :param screenshots: The same for screenshots. Default: False.
-    :param expect_files: How many files a completed run must have downloaded, or name patterns. Default: any.
-    :param log_blocks: Whether to log, while the task is deferred, which blocks of the workflow have begun and ended;
-        see there. Default: False.
     :raises SkyvernTransferError: a file could not be stored in full; a retry continues.
     :raises AirflowSensorTimeout: the run did not end in time.
     :raises AirflowFailException: the run ended badly (its cause is a
@@ -131,20 +131,20 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
         poke_interval: timedelta | float = 10.0,
         start_from_trigger: bool = False,
         end_from_trigger: bool = False,
-        mask_output: bool = True,
+        log_blocks: bool = False,
         output_from: str | None = None,
         output_schema: type[Any] | Mapping[str, Any] | str | None = None,
         output_to: str | None = None,
         output_conn_id: str | None = None,
         output_run_columns: bool = False,
+        mask_output: bool = True,
         files_to: str | None = None,
         files_conn_id: str | None = None,
         file_name: str | None = None,
         overwrite: bool = False,
+        expect_files: ExpectedFiles = None,
         recording: bool = False,
         screenshots: bool = False,
-        expect_files: ExpectedFiles = None,
-        log_blocks: bool = False,
         **kwargs: Any,
     ) -> None:
         check_untemplated(type(self), {**kwargs, **locals()})

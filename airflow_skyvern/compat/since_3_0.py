@@ -35,7 +35,7 @@ def is_airflow_3() -> bool:
 
 def state_of_running_task(ti: Any) -> str | None:
     """
-    Return the state that Airflow's database has of a task that is running here, or :data:`DELETED`.
+    Return the state that Airflow's database has of a task that is running here, or ``internals.DELETED``.
 
     3.x has no method for it. On 2.11, ``airflow tasks test`` runs a task that never has a row.
 
@@ -138,7 +138,7 @@ def deferral_of(ti: Any) -> tuple[str | None, Any]:
 
 async def state_of_deferred_task(ti: Any) -> str | None:
     """
-    Return the state of a trigger's task, or :data:`DELETED`; asked from the triggerer.
+    Return the state of a trigger's task, or ``internals.DELETED``; asked from the triggerer.
 
     :raises Exception: Airflow does not answer.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from airflow_skyvern.models.base import NULL_AS_LIST, Answer, UtcDatetime
 
@@ -133,3 +133,19 @@ class Script(Answer):
     version: int
     run_id: str | None = None
     created_at: UtcDatetime | None = None
+
+
+class WebhookTest(Answer):
+    """
+    What came of a webhook that Skyvern has sent as a test.
+
+    :param status_code: What the receiver has answered; None if it was not reached.
+    :param response_body: The beginning of that answer.
+    :param error: Why it was not reached.
+    """
+
+    model_config = ConfigDict(extra="ignore")  # the headers that were sent are signed
+
+    status_code: int | None = None
+    response_body: str = Field(default="", repr=False)
+    error: str | None = None

@@ -62,6 +62,14 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param parameters: Values for the workflow's parameters: a mapping, or the path of a ``.json`` file beside
         the DAG (or in its ``template_searchpath``), which is rendered as a template too. Moments, dates,
         ``Decimal``, ``UUID``, paths, enums, sets, pydantic models and dataclasses become JSON. (templated)
+    :param check_parameters: Whether to check names, types and missing values of ``parameters`` against the workflow's
+        definition before a run is started, which takes one request. Skyvern itself ignores unknown names. Where the
+        definition cannot be fetched, the run is started unchecked. Default: True.
+    :param upload: Files to send to Skyvern for the run, right before it is started: name of the parameter → absolute
+        path or address such as ``s3://bucket/x.csv``, of at most 30 MiB. The parameter gets the file's id. Skyvern
+        deletes the file when the run ends. Default: none. (templated)
+    :param upload_conn_id: Id of the Airflow connection for their store. Default: what the environment of the worker
+        says. (templated)
     :param title: A title for the run. Skyvern 1.0.56 accepts and drops it. (templated)
     :param proxy_location: Where the browser appears to be: a name such as ``"RESIDENTIAL_DE"``, or
         ``{"country": "US", "subdivision": "CA", "city": "San Francisco"}``. Default: Skyvern's. (templated)
@@ -79,6 +87,13 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param wait_for_completion: Whether to wait for the end. Without waiting, give ``run_id`` to
         :class:`~airflow_skyvern.sensors.SkyvernRunSensor`. Default: True.
     :param deferrable: Whether to wait in the triggerer. Default: ``[operators] default_deferrable``.
+    :param poll_interval: Seconds between two polls of the run, or a timedelta, from 0.01 s to a day. Default: 10.
+    :param timeout: Seconds, or a timedelta, after which the run is canceled and the task fails. Also counts
+        while deferred, across restarts. An earlier ``execution_timeout`` counts too, less 30 s (at most half of
+        it) for canceling. At most 3,660 days. Default: 9 hours.
+    :param log_blocks: Whether to log, while the task waits, which blocks of the workflow have begun and ended:
+        ``block 2 of 5: read_invoices, completed in 34 s``. Takes a request a minute, and one at the end; none in a
+        triggerer with more than 300 waits. Default: False.
     :param durable: Whether to start exactly once: a retry resumes the run that an earlier try has started, and
         after a lost answer the run is searched for instead of started again. Sends five tags with the run. With
         False, every try starts a run of its own. Default: True.
@@ -87,22 +102,14 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param cancel_on_kill: Whether killing or clearing the task cancels the run. Default: True.
     :param skip_on: Final statuses, one or several, that skip the task instead of failing it: ``failed``,
         ``terminated``, ``timed_out``, ``canceled``. Default: none.
-    :param poll_interval: Seconds between two polls of the run, or a timedelta, from 0.01 s to a day. Default: 10.
-    :param timeout: Seconds, or a timedelta, after which the run is canceled and the task fails. Also counts
-        while deferred, across restarts. An earlier ``execution_timeout`` counts too, less 30 s (at most half of
-        it) for canceling. At most 3,660 days. Default: 9 hours.
-    :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed:
-        headers such as Authorization, cookies, passwords and keys by their names, secret values in addresses, and
-        what Airflow masks in logs. Default: True.
-    :param check_parameters: Whether to check names, types and missing values of ``parameters`` against the workflow's
-        definition before a run is started, which takes one request. Skyvern itself ignores unknown names. Where the
-        definition cannot be fetched, the run is started unchecked. Default: True.
     :param output_from: Label of the block whose output is taken: of a block that used the browser its extracted
         data, of any other its whole entry. ``"extracted_information"`` takes the list of what all blocks have
         extracted. Default: the whole output. (templated)
     :param output_schema: What the output has to look like: a pydantic model class (or ``list[Model]``), a JSON
         Schema as a mapping, or the path of a JSON Schema file beside the DAG. The validated value is pushed as plain
         JSON. An output that does not fit fails the task without a retry. Default: not checked.
+    :param rerun_on_invalid_output: Whether a task whose output does not fit is retried, with a new run in each try.
+        Default: False.
     :param output_to: File that the output is written to instead of XCom: an absolute path or an address such as
         ``s3://bucket/{{ run_id }}.json``. Its extension says how: ``.json``, ``.jsonl``, ``.csv``, ``.parquet``
         (needs pyarrow), with ``.gz`` behind compressed. ``{skyvern_run_id}`` stands for Skyvern's id of the run.
@@ -112,8 +119,11 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         says. (templated)
     :param output_run_columns: Whether each row in that file gets ``_skyvern_run_id`` and ``_loaded_at``, the time of
         writing. Default: False.
-    :param rerun_on_invalid_output: Whether a task whose output does not fit is retried, with a new run in each try.
-        Default: False.
+    :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed:
+        headers such as Authorization, cookies, passwords and keys by their names, secret values in addresses, and
+        what Airflow masks in logs. Default: True.
+    :param return_run: Whether the value is the whole run instead of its output: ``{"run_id", "status", "app_url",
+        "parameters", "output", "files"}``, so that a task mapped over runs has them all. Default: False.
     :param files_to: Where the files go that the run downloads: an absolute path, ``file://``, or an address such as
         ``s3://bucket/folder``. Each is there as a whole or not at all, and checked against Skyvern's size and sha256;
         a retry fetches what is missing, of the same run. Default: they stay in Skyvern. (templated)
@@ -123,26 +133,16 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         without extension, ``{extension}`` the extension with its dot. ``{skyvern_run_id}`` is Skyvern's id of the
         run, here and in ``files_to``. Default: Skyvern's names. (templated)
     :param overwrite: Whether a file may take the place of another one of its name. Default: False.
-    :param recording: Whether the recording is stored there too, also of a run that ended badly. Default: False.
-    :param screenshots: The same for screenshots. Default: False.
     :param expect_files: How many files a completed run must have downloaded: a number, ``[least, most]``, or name
         patterns such as ``["*.pdf"]`` that each must match a file. Default: any.
+    :param recording: Whether the recording is stored there too, also of a run that ended badly. Default: False.
+    :param screenshots: The same for screenshots. Default: False.
     :param approval: ``"airflow"``: when the run waits for a person (a ``human_interaction`` block), ask in Airflow's
         Required Actions, and give the answer to Skyvern. Needs Airflow 3.1 and ``deferrable=True``. Default: None, a
         person answers in Skyvern.
     :param on_reject: What a person's rejection in Airflow does with the task, after the run was canceled: ``"fail"``,
         without retries; ``"skip"``; ``"return"``, which succeeds and returns the XCom ``approval``. Default:
         ``"fail"``.
-    :param return_run: Whether the value is the whole run instead of its output: ``{"run_id", "status", "app_url",
-        "parameters", "output", "files"}``, so that a task mapped over runs has them all. Default: False.
-    :param log_blocks: Whether to log, while the task waits, which blocks of the workflow have begun and ended:
-        ``block 2 of 5: read_invoices, completed in 34 s``. Takes a request a minute, and one at the end; none in a
-        triggerer with more than 300 waits. Default: False.
-    :param upload: Files to send to Skyvern for the run, right before it is started: name of the parameter → absolute
-        path or address such as ``s3://bucket/x.csv``, of at most 30 MiB. The parameter gets the file's id. Skyvern
-        deletes the file when the run ends. Default: none. (templated)
-    :param upload_conn_id: Id of the Airflow connection for their store. Default: what the environment of the worker
-        says. (templated)
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
     :raises SkyvernOutputError: with ``rerun_on_invalid_output=True``: the output is not what ``output_schema`` and
         ``output_from`` say. Else that is an AirflowFailException.
@@ -181,6 +181,9 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         workflow_id: str | None = None,
         workflow_file: str | PurePath | None = None,
         parameters: Mapping[str, Any] | str | None = None,
+        check_parameters: bool = True,
+        upload: Mapping[str, str] | None = None,
+        upload_conn_id: str | None = None,
         title: str | None = None,
         proxy_location: str | Mapping[str, str] | None = None,
         webhook_url: str | None = None,
@@ -190,33 +193,30 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         skyvern_conn_id: str = "skyvern_default",
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poll_interval: timedelta | float = 10.0,
+        timeout: timedelta | float = DEFAULT_TIMEOUT,
+        log_blocks: bool = False,
         durable: bool = True,
         lost_start_timeout: timedelta | float = 30.0,
         cancel_on_kill: bool = True,
         skip_on: Collection[str] | str = (),
-        poll_interval: timedelta | float = 10.0,
-        timeout: timedelta | float = DEFAULT_TIMEOUT,
-        mask_output: bool = True,
-        check_parameters: bool = True,
         output_from: str | None = None,
         output_schema: type[Any] | Mapping[str, Any] | str | None = None,
+        rerun_on_invalid_output: bool = False,
         output_to: str | None = None,
         output_conn_id: str | None = None,
         output_run_columns: bool = False,
-        rerun_on_invalid_output: bool = False,
+        mask_output: bool = True,
+        return_run: bool = False,
         files_to: str | None = None,
         files_conn_id: str | None = None,
         file_name: str | None = None,
         overwrite: bool = False,
+        expect_files: ExpectedFiles = None,
         recording: bool = False,
         screenshots: bool = False,
-        expect_files: ExpectedFiles = None,
-        upload: Mapping[str, str] | None = None,
-        upload_conn_id: str | None = None,
         approval: Literal["airflow"] | None = None,
         on_reject: Literal["fail", "skip", "return"] = "fail",
-        return_run: bool = False,
-        log_blocks: bool = False,
         **kwargs: Any,
     ) -> None:
         check_untemplated(type(self), {**kwargs, **locals()})

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern.compat import internals, since_3_0
+from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
+from airflow_skyvern.connection_list import connections_of
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.reconciler.airflow_tasks import AirflowTasks
@@ -21,8 +20,6 @@ from airflow_skyvern.runs.orphans import Rule
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.session import Send
-
-ENVIRONMENT_PREFIX = "AIRFLOW_CONN_"
 
 CANCELED, NOT_CANCELED = "canceled", "not canceled"
 
@@ -135,23 +132,4 @@ def skyvern_connections() -> list[str]:
 
     A secrets backend cannot be asked for a list; ``skyvern_default`` is always tried where nothing else is found.
     """
-    from airflow.models.connection import Connection
-    from sqlalchemy import select
-
-    with internals.database_session() as session:
-        stored = session.scalars(select(Connection.conn_id).where(Connection.conn_type == SkyvernHook.conn_type))
-        found = {str(conn_id) for conn_id in stored}
-    found |= {
-        name.removeprefix(ENVIRONMENT_PREFIX).lower()
-        for name, value in os.environ.items()
-        if name.startswith(ENVIRONMENT_PREFIX) and _is_of_skyvern(value)
-    }
-    return sorted(found) or [SkyvernHook.default_conn_name]
-
-
-def _is_of_skyvern(value: str) -> bool:
-    """Read the type of a connection that is written as a URI or as JSON."""
-    if value.startswith("{"):
-        with suppress(ValueError):
-            return bool(json.loads(value).get("conn_type") == SkyvernHook.conn_type)
-    return value.startswith(f"{SkyvernHook.conn_type}:")
+    return sorted(connections_of(SkyvernHook.conn_type)) or [SkyvernHook.default_conn_name]

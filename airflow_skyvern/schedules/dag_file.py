@@ -241,12 +241,12 @@ def _parameters(given: dict[str, Any], dag_id: str) -> tuple[dict[str, Any], tup
             variable = f"{dag_id}{re.sub(r'[^A-Za-z0-9_]+', '_', path)}"
             variables.append(variable)
             return f"{{{{ var.value.{variable} }}}}"
-        return _no_template(value) if isinstance(value, str) else value
+        return no_template(value) if isinstance(value, str) else value
 
     return {name: written(name, value, f"_{name}") for name, value in given.items()}, tuple(variables)
 
 
-def _no_template(text: str) -> str:
+def no_template(text: str) -> str:
     """Write a text so that Jinja renders it unchanged: it would read templates, and change the ends of lines."""
     changed = text.endswith("\n") or any(sign in text for sign in ("{{", "{%", "{#", "\r"))
     return f"{{{{ {text!r} }}}}" if changed else text

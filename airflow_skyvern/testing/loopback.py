@@ -32,7 +32,8 @@ class _Handler(BaseHTTPRequestHandler):
         except httpx.HTTPError:
             self.close_connection = True  # an answer that is lost: hang up without a word
             return
-        self.send_response(answer.status_code)
+        self.send_response_only(answer.status_code)
+        self.send_header("date", answer.headers.get("date") or self.date_time_string())
         for name, value in answer.headers.items():
             if name not in ("content-length", "date", "server"):
                 self.send_header(name, value)

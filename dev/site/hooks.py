@@ -31,7 +31,14 @@ OUTSIDE = {  # pages of the site that are files outside of docs/
 }
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])[^)#\s]+")
 SEARCH_WORKER = re.compile(r"assets/(javascripts/workers/search\.\w+\.min\.js)")
-BOOSTS = {"reference/": 0.3, "examples/": 0.4, "changelog.md": 0.2, "contributing.md": 0.2, "security.md": 0.3}
+BOOSTS = {
+    "reference/": 0.3,
+    "examples/": 0.4,
+    "changelog.md": 0.2,
+    "contributing.md": 0.2,
+    "conventions.md": 0.2,
+    "security.md": 0.3,
+}
 """How much the search thinks of pages: those that answer a question come before those that list everything."""
 
 DAG_FILE = re.compile(r"^<!-- (dags/\w+\.py) -->$", re.MULTILINE)

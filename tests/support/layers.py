@@ -16,14 +16,14 @@ LAYERS = (
     "polling",
     # Above here is what knows Airflow.
     "compat",
-    "metrics",
+    "metrics connection_list",
     "hooks",
     "task",
     "results finished_runs",
     "triggers",
     "links notifications retries macros",
     "operators sensors assets schedules reconciler",
-    "ui decorators workflow_cli",
+    "ui decorators checks recording workflow_cli",
     "plugin cli testing",
 )
 """From the bottom up; what stands in one line does not import each other."""

@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+from airflow.jobs.job import Job
 from airflow.models import import_all_models
 from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import pytest
 
 PLACE = Place("d", "r", "t")
-TABLES = (DagModel, DagRun, TaskInstance, Trigger, Log, RenderedTaskInstanceFields, Connection)
+TABLES = (DagModel, DagRun, TaskInstance, Trigger, Log, RenderedTaskInstanceFields, Connection, Job)
 LONG_AGO = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 
 
@@ -106,6 +107,11 @@ class MetadataDatabase:
     def connection(self, conn_id: str, conn_type: str = "skyvern") -> None:
         """Store a connection."""
         self._insert(Connection, conn_id=conn_id, conn_type=conn_type)
+
+    def triggerer(self, latest_heartbeat: datetime, *, state: str = "running", hostname: str = "trig-1") -> None:
+        """Add a triggerer."""
+        names = {"job_type": "TriggererJob", "state": state, "hostname": hostname}
+        self._insert(Job, **names, latest_heartbeat=latest_heartbeat, start_date=LONG_AGO)
 
     def _dag_run(self, dag_id: str, run_id: str) -> int:
         if (dag_id, run_id) not in self._dag_runs:

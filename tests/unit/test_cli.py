@@ -207,16 +207,18 @@ def test_airflow_offers_the_same_commands() -> None:
     module, _, name = path.rpartition(".")
     assert EntryPoint("cli", f"{module}:{name}", "x").load() is get_cli_commands
     (group,) = get_cli_commands()
-    schedules, runs, workflows = group.subcommands
+    schedules, runs, workflows, check, record = group.subcommands
     assert [action.name for action in schedules.subcommands] == list(COMMANDS)
     assert [action.name for action in runs.subcommands] == ["orphans"]
     assert [action.name for action in workflows.subcommands] == list(WORKFLOW_COMMANDS)
-    for action in (*schedules.subcommands, *runs.subcommands, *workflows.subcommands):
+    assert [check.name, record.name] == ["check", "record"]
+    needed = {"record": ["wr_1"], "diff": ["a.yaml"], "push": ["a.yaml"]}
+    for action in (*schedules.subcommands, *runs.subcommands, *workflows.subcommands, check, record):
         parser = argparse.ArgumentParser()
         for argument in action.args:
             argument.add_to_parser(parser)
-        given = vars(parser.parse_args(["a.yaml"] if action.name in ("diff", "push") else []))
-        assert given["conn_id"] == (None if action.name == "orphans" else "skyvern_default")
+        given = vars(parser.parse_args(needed.get(action.name, [])))
+        assert given["conn_id"] == (None if action.name in ("orphans", "check") else "skyvern_default")
 
 
 @pytest.mark.usefixtures("five_schedules")

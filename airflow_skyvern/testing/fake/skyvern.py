@@ -38,6 +38,7 @@ from airflow_skyvern.testing.fake.records import FINAL, ORGANIZATION, Run, Seen,
 from airflow_skyvern.testing.fake.resources import RESOURCE_ROUTES, FakeResources
 from airflow_skyvern.testing.fake.run_details import RUN_DETAIL_ROUTES, FakeRunDetails
 from airflow_skyvern.testing.fake.schedules import SCHEDULE_ROUTES, FakeSchedules
+from airflow_skyvern.testing.fake.webhook_test import sent_as_test
 
 API_KEY = "made-up-key-of-the-fake"
 VERSION = "1.0.56"
@@ -316,6 +317,9 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
         answered = {"status_code": 200, "latency_ms": 3, "response_body": "{}", "error": None}
         return {**answer, "target_webhook_url": target, "payload": "{}", "headers": {}, **answered}
 
+    def _test_webhook(self, seen: Seen) -> Any:
+        return sent_as_test(seen.json["webhook_url"], self.api_key)
+
     def _list_runs(self, seen: Seen) -> Any:
         page, size = page_of(seen, MOST_PAGES, MOST_ROWS)
         check_statuses(seen, STATUSES)
@@ -435,6 +439,7 @@ _ROUTES = (
     ("POST", f"/v1/workflows/runs/{_ID}/retry", "_retry"),
     ("POST", f"/v1/workflows/runs/{_ID}/continue", "_continue"),
     ("POST", f"/v1/runs/{_ID}/retry_webhook", "_retry_webhook"),
+    ("POST", "/v1/internal/test-webhook", "_test_webhook"),
     ("GET", "/v1/runs", "_list_runs"),
     ("GET", f"/v1/workflows/{_ID}/runs", "_list_workflow_runs"),
     ("GET", "/v1/workflows", "_list_workflows"),

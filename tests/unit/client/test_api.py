@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import ValidationError
 
-from airflow_skyvern.client import api
+from airflow_skyvern.client import api, check_api
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.exceptions import SkyvernConfigError
 
@@ -27,6 +27,13 @@ ENDPOINTS: list[tuple[Call[Any], str, Any]] = [
     (api.get_run_snapshot("wr_1"), "GET /v1/runs/wr_1", None),
     (api.get_run_snapshot("wr_1", workflow_deleted=True), "GET /v1/workflows/runs/wr_1", None),
     (api.list_active_runs(2), "GET /v1/runs", None),
+    (check_api.newest_run(), "GET /v1/runs", None),
+    (check_api.open_page(), "GET ", None),
+    (
+        check_api.send_test_webhook("https://a.example.com/x"),
+        "POST /v1/internal/test-webhook",
+        {"webhook_url": "https://a.example.com/x", "run_type": "task"},
+    ),
     (api.get_run_tags(["wr_1"]), "GET /v1/run-tags", None),
     (api.cancel_run("wr_1"), "POST /v1/runs/wr_1/cancel", None),
     (api.cancel_runs(["wr_1", "wr_2"]), "POST /v1/runs/cancel", {"run_ids": ["wr_1", "wr_2"]}),
@@ -64,6 +71,7 @@ def test_only_what_starts_or_sends_something_must_not_be_repeated() -> None:
         "POST /v1/workflows/runs/wr_1/continue",
         "POST /v1/upload_file",
         "POST /v1/runs/wr_1/retry_webhook",
+        "POST /v1/internal/test-webhook",
     }
 
 

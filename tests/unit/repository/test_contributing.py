@@ -41,14 +41,16 @@ def steps_of(heading: str) -> list[Step]:
 
 
 ENDPOINT, OPTION = steps_of("Add an endpoint in five steps"), steps_of("Add a run option in two steps")
+LOG_LINE = steps_of("Fix a log line in two steps")
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The parts of the project that the steps name."""
-    for folder in ("airflow_skyvern", "tests", "dev", "docs"):
+    for folder in ("airflow_skyvern", "tests", "dev", "docs", "dags"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "images"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for file in ("pyproject.toml", "mkdocs.yml"):
+        shutil.copy(ROOT / file, tmp_path)
     return tmp_path
 
 
@@ -87,6 +89,7 @@ def _environment(folder: Path) -> dict[str, str]:
 def test_the_files_that_the_steps_name_are_there() -> None:
     assert [step.file.name for step in ENDPOINT] == ["resources.py", "browser_api.py", "hooks.py", "test_api.py"]
     assert [step.file.name for step in OPTION] == ["run_request.py", "guide.md"]
+    assert [step.file.name for step in LOG_LINE] == ["submission.py", "troubleshooting.md"]
 
 
 @pytest.mark.slow
@@ -132,3 +135,24 @@ def test_a_run_option_is_added_in_these_steps(copy: Path) -> None:
     operator = (ROOT / OPERATOR).read_text().replace("``totp_url``,", f"``totp_url``, ``{name}``,", 1)
     in_guide, in_docstring = documented(lines, operator)
     assert in_guide == in_docstring == {*RunOptions.model_fields, name}
+
+
+def write_instead(file: Path, words: str, code: str) -> None:
+    """Replace the line that has these words, and keep how deep it is."""
+    (line,) = [line for line in file.read_text().splitlines() if words in line]
+    indent = line[: len(line) - len(line.lstrip())]
+    file.write_text(file.read_text().replace(line, f"{indent}{code.strip()}"))
+
+
+@pytest.mark.slow
+def test_a_log_line_is_fixed_in_these_steps(copy: Path) -> None:
+    text, row = LOG_LINE
+    words = "was not answered: searching for the run"
+    quoted = "test_every_message_that_is_explained_is_one_of_the_package"
+    check = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/repository/test_site.py", "-k", quoted)
+    write_instead(copy / text.file, words, text.code)
+    assert "1 failed" in run(copy, *check).stdout
+    write_instead(copy / row.file, words, row.code)
+    done = run(copy, *check)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert run(copy, "-m", "ruff", "check", str(text.file)).returncode == 0

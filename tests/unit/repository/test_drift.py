@@ -159,6 +159,11 @@ def test_discovery_loads_nothing_but_itself(fresh: dict[str, subprocess.Popen[st
         "airflow_skyvern.compat.since_3_0",
         "airflow_skyvern.provider_info",
         "airflow_skyvern.cli",
+        "airflow_skyvern.checks",  # the options of commands: nothing else is in these modules
+        "airflow_skyvern.checks.command",
+        "airflow_skyvern.checks.finding",
+        "airflow_skyvern.recording",
+        "airflow_skyvern.recording.command",
     }
 
 

@@ -1,0 +1,46 @@
+"""Which connections there are: in Airflow's database and in the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+
+from airflow_skyvern.compat import internals
+
+ENVIRONMENT_PREFIX = "AIRFLOW_CONN_"
+
+
+def connections_of(*conn_types: str) -> dict[str, str]:
+    """
+    Return the connections of some types: their types by their ids.
+
+    A secrets backend cannot be asked for a list.
+
+    :raises SkyvernConfigError: Airflow's database cannot be read.
+    """
+    from airflow.models.connection import Connection
+    from sqlalchemy import select
+
+    with internals.database_session() as session:
+        wanted = select(Connection.conn_id, Connection.conn_type).where(Connection.conn_type.in_(conn_types))
+        rows = session.execute(wanted).all()
+    return {**{str(conn_id): str(kind) for conn_id, kind in rows}, **connections_in_environment(*conn_types)}
+
+
+def connections_in_environment(*conn_types: str) -> dict[str, str]:
+    """Return those that the environment has."""
+    kinds = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): _type_in(value)
+        for name, value in os.environ.items()
+        if name.startswith(ENVIRONMENT_PREFIX)
+    }
+    return {conn_id: kind for conn_id, kind in kinds.items() if kind in conn_types}
+
+
+def _type_in(value: str) -> str:
+    """Read the type of a connection that is written as a URI or as JSON."""
+    if value.startswith("{"):
+        with suppress(ValueError):
+            return str(json.loads(value).get("conn_type", ""))
+    return value.partition(":")[0].replace("-", "_")
