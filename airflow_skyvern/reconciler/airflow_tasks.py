@@ -97,7 +97,7 @@ def _rendered_connections(session: Session, where: Callable[[Any], list[Any]]) -
     from airflow.models.renderedtifields import RenderedTaskInstanceFields as Fields
     from sqlalchemy import Text, cast, select
 
-    is_ours = cast(Fields.rendered_fields, Text).contains('"skyvern_conn_id"')
+    is_ours = cast(Fields.rendered_fields, Text).contains("skyvern_conn_id")
     found = session.scalars(select(Fields.rendered_fields).where(*where(Fields), is_ours))
     known = (KnownRun({}, rendered=fields) for each in found if isinstance(fields := deferral.decoded(each), Mapping))
     return {name for run in known if (name := run.skyvern_conn_id) is not None}
