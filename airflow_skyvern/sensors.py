@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
+    from airflow_skyvern.results.mask_rules import MaskOutput
     from airflow_skyvern.results.options import ExpectedFiles
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.runs.wait import Wait
@@ -78,8 +79,9 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
     :param end_from_trigger: With ``start_from_trigger``: end the task in the triggerer, without any worker. Nothing
         is pushed to XCom, and Airflow calls no ``on_success_callback`` and no ``on_skipped_callback``. A worker is
         used only after a timeout, or where the run cannot be fetched. Default: False.
-    :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed;
-        see :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default: True.
+    :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed,
+        and the paths to keep or to add; see :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default:
+        True.
     :param output_from: Label of the block whose output is taken; see there. Default: the whole output.
         (templated)
     :param output_schema: What the output has to look like: a pydantic model class, a JSON Schema, or the path of one;
@@ -131,7 +133,7 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
         poke_interval: timedelta | float = 10.0,
         start_from_trigger: bool = False,
         end_from_trigger: bool = False,
-        mask_output: bool = True,
+        mask_output: MaskOutput = True,
         output_from: str | None = None,
         output_schema: type[Any] | Mapping[str, Any] | str | None = None,
         output_to: str | None = None,
@@ -165,6 +167,10 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
             raise SkyvernConfigError(f"Task {self.task_id!r}: run_id is empty.")
         if end_from_trigger and not start_from_trigger:
             raise SkyvernConfigError(f"Task {self.task_id!r}: end_from_trigger needs start_from_trigger=True.")
+        if mask_output is not True:
+            from airflow_skyvern.results.mask_rules import check_mask_output
+
+            check_mask_output(self.task_id, mask_output)
         if output_schema is not None:
             from airflow_skyvern.results.contract import check_schema
 

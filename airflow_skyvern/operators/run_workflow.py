@@ -24,6 +24,7 @@ from airflow_skyvern.task.untemplated import check_untemplated
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
+    from airflow_skyvern.results.mask_rules import MaskOutput
     from airflow_skyvern.results.options import ExpectedFiles
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
@@ -80,8 +81,9 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         while deferred, across restarts. An earlier ``execution_timeout`` counts too, less 30 s (at most half of
         it) for canceling. At most 3,660 days. Default: 9 hours.
     :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed:
-        headers such as Authorization, cookies, passwords and keys by their names, secret values in addresses, and
-        what Airflow masks in logs. Default: True.
+        headers such as Authorization, cookies, passwords, keys, secret values in addresses, and what Airflow masks in
+        logs. ``{"keep": ["invoices[].session_id"], "add": ["accounts[].note"]}`` names paths in the value that are
+        data, and others that are secret. The log names each masked path. Default: True.
     :param check_parameters: Whether to check names, types and missing values of ``parameters`` against the workflow's
         definition before a run is started, which takes one request. Skyvern itself ignores unknown names. Where the
         definition cannot be fetched, the run is started unchecked. Default: True.
@@ -181,7 +183,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         skip_on: Collection[str] | str = (),
         poll_interval: timedelta | float = 10.0,
         timeout: timedelta | float = DEFAULT_TIMEOUT,
-        mask_output: bool = True,
+        mask_output: MaskOutput = True,
         check_parameters: bool = True,
         output_from: str | None = None,
         output_schema: type[Any] | Mapping[str, Any] | str | None = None,
@@ -255,6 +257,10 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             check_upload(self.task_id, self.upload, self.parameters)
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         check_arguments(self.task_id, fields, self.run_options, skip_on=self.skip_on, durable=self.durable)
+        if self.mask_output is not True:
+            from airflow_skyvern.results.mask_rules import check_mask_output
+
+            check_mask_output(self.task_id, self.mask_output)
         if self.output_schema is not None:
             from airflow_skyvern.results.contract import check_schema
 
