@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
+    from airflow_skyvern.results.mask_rules import MaskOutput
     from airflow_skyvern.results.options import ExpectedFiles
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.runs.wait import Wait
@@ -87,8 +88,9 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
     :param output_to: File that the output is written to instead of XCom; see there. (templated)
     :param output_conn_id: Id of the Airflow connection for that store; see there. (templated)
     :param output_run_columns: Whether each row in that file gets the run's id and the time; see there.
-    :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed;
-        see :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default: True.
+    :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed,
+        and the paths to keep or to add; see :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default:
+        True.
     :param files_to: Where the files go that the run has downloaded, ``s3://bucket/folder`` or an absolute path; this
         and the following as with :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default: they stay
         in Skyvern. (templated)
@@ -137,7 +139,7 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
         output_to: str | None = None,
         output_conn_id: str | None = None,
         output_run_columns: bool = False,
-        mask_output: bool = True,
+        mask_output: MaskOutput = True,
         files_to: str | None = None,
         files_conn_id: str | None = None,
         file_name: str | None = None,
@@ -165,6 +167,10 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
             raise SkyvernConfigError(f"Task {self.task_id!r}: run_id is empty.")
         if end_from_trigger and not start_from_trigger:
             raise SkyvernConfigError(f"Task {self.task_id!r}: end_from_trigger needs start_from_trigger=True.")
+        if mask_output is not True:
+            from airflow_skyvern.results.mask_rules import check_mask_output
+
+            check_mask_output(self.task_id, mask_output)
         if output_schema is not None:
             from airflow_skyvern.results.contract import check_schema
 

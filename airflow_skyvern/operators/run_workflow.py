@@ -25,6 +25,7 @@ from airflow_skyvern.task.untemplated import check_untemplated
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
+    from airflow_skyvern.results.mask_rules import MaskOutput
     from airflow_skyvern.results.options import ExpectedFiles
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
@@ -120,8 +121,9 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param output_run_columns: Whether each row in that file gets ``_skyvern_run_id`` and ``_loaded_at``, the time of
         writing. Default: False.
     :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed:
-        headers such as Authorization, cookies, passwords and keys by their names, secret values in addresses, and
-        what Airflow masks in logs. Default: True.
+        headers such as Authorization, cookies, passwords, keys, secret values in addresses, and what Airflow masks in
+        logs. ``{"keep": ["invoices[].session_id"], "add": ["accounts[].note"]}`` names paths in the value that are
+        data, and others that are secret. The log names each masked path. Default: True.
     :param return_run: Whether the value is the whole run instead of its output: ``{"run_id", "status", "app_url",
         "parameters", "output", "files"}``, so that a task mapped over runs has them all. Default: False.
     :param files_to: Where the files go that the run downloads: an absolute path, ``file://``, or an address such as
@@ -206,7 +208,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         output_to: str | None = None,
         output_conn_id: str | None = None,
         output_run_columns: bool = False,
-        mask_output: bool = True,
+        mask_output: MaskOutput = True,
         return_run: bool = False,
         files_to: str | None = None,
         files_conn_id: str | None = None,
@@ -281,6 +283,10 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             check_upload(self.task_id, self.upload, self.parameters)
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
         check_arguments(self.task_id, fields, self.run_options, skip_on=self.skip_on, durable=self.durable)
+        if self.mask_output is not True:
+            from airflow_skyvern.results.mask_rules import check_mask_output
+
+            check_mask_output(self.task_id, self.mask_output)
         if self.output_schema is not None:
             from airflow_skyvern.results.contract import check_schema
 

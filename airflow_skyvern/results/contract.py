@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Protocol, get_args, get_origin
 
 from airflow_skyvern.exceptions import SkyvernConfigError, shorten
@@ -66,6 +68,9 @@ class Contract(Protocol):
 
         :raises Misfit: it does not fit.
         """
+
+    def fits(self, value: Any) -> bool:
+        """Return whether a value that :meth:`validated` has returned, and that was changed since, is still one."""
 
     def json_schema(self) -> Mapping[str, Any]:
         """
@@ -190,6 +195,17 @@ class TypeContract:
         except Exception as error:  # what the author's own validators and serializers raise
             raise Misfit(iter([("", f"the model itself failed with {type(error).__name__}")])) from error
 
+    def fits(self, value: Any) -> bool:
+        """Validate it again, as it was pushed: by the names of its fields, and by their aliases."""
+        from pydantic_core import to_json
+
+        names: dict[str, Any] = {"by_alias": True, "by_name": True} if _takes_names() else {}
+        try:
+            self._adapter.validate_json(to_json(fitted(json.loads(to_json(value)), [], xcom=False)), **names)
+        except Exception:  # noqa: BLE001  pydantic's, and what the author's own validators raise
+            return False
+        return True
+
     def json_schema(self) -> Mapping[str, Any]:
         """Return pydantic's own schema of the type."""
         from pydantic.errors import PydanticInvalidForJsonSchema
@@ -247,6 +263,10 @@ class JsonSchemaContract:
         except RecursionError:
             raise SkyvernConfigError("output_schema: a $ref leads back to itself.") from None
 
+    def fits(self, value: Any) -> bool:
+        """Validate it again."""
+        return bool(self._validator.is_valid(value))
+
     def validated(self, value: Any) -> Any:
         """Return the value itself: a JSON Schema changes nothing."""
         from referencing.exceptions import Unresolvable
@@ -273,12 +293,24 @@ class TextContract:
         answer = {"type": "string", "description": "The answer to the goal, in words."}
         return {"type": "object", "properties": {"answer": answer}, "required": ["answer"]}
 
+    def fits(self, value: Any) -> bool:
+        """Accept each text."""
+        return True
+
     def validated(self, value: Any) -> Any:
         """Return the text, or None where there is nothing to say, as after a download."""
         text = value.get("answer") if isinstance(value, Mapping) else value
         if text is not None and not isinstance(text, str):
             raise Misfit(iter([("", "it holds no text")]))
         return text
+
+
+@cache
+def _takes_names() -> bool:
+    """Return whether pydantic can validate by the names of fields that have an alias: from 2.11 on."""
+    from pydantic import TypeAdapter
+
+    return "by_name" in signature(TypeAdapter.validate_json).parameters
 
 
 def _old_models(kind: Any) -> Iterator[type[Any]]:

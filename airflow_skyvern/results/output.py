@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernOutputError
 from airflow_skyvern.results.contract import Misfit, contract_of
 from airflow_skyvern.results.destination import OutputFile, check_output_to, written
 from airflow_skyvern.results.fitting import into_xcom
+from airflow_skyvern.results.mask_rules import MaskRules
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Run
@@ -29,14 +30,14 @@ class OutputOptions:
     :param source: The block whose output is taken; None for the whole output.
     :param contract: What it has to look like.
     :param rerun: Whether an output that does not fit is worth another run.
-    :param mask: Whether secrets in it are masked.
+    :param mask: Which secrets in it are masked.
     :param file: The file that it is written to; None to push it as it is.
     """
 
     source: str | None = None
     contract: Contract | None = None
     rerun: bool = False
-    mask: bool = True
+    mask: MaskRules = field(default_factory=MaskRules)
     file: OutputFile | None = None
 
     @classmethod
@@ -55,7 +56,8 @@ class OutputOptions:
             contract.check()
         columns = getattr(task, "output_run_columns", False)
         file = None if task.output_to is None else OutputFile(task.output_to, task.output_conn_id, columns)
-        return cls(source=task.output_from, contract=contract, rerun=rerun, mask=task.mask_output, file=file)
+        mask = MaskRules() if task.mask_output is True else MaskRules.of(task.mask_output)
+        return cls(source=task.output_from, contract=contract, rerun=rerun, mask=mask, file=file)
 
     def value_of(self, run: Run, log: Log) -> Any:
         """
@@ -64,14 +66,22 @@ class OutputOptions:
         :raises SkyvernOutputError: the output is not what was agreed.
         :raises SkyvernOutputTooLarge: it is too large for XCom.
         """
-        from airflow_skyvern.results.masking import OutputMasker
-
         value = self._agreed(run)
-        if self.mask:
-            value = OutputMasker().masked(value)
+        if self.mask.on:
+            value = self._masked(value, run, log)
         if self.file is None:
             return into_xcom(value, run.run_id, log)
         return written(value, run.run_id, self.file, log)
+
+    def _masked(self, value: Any, run: Run, log: Log) -> Any:
+        from airflow_skyvern.results.masking import mask_output
+        from airflow_skyvern.secret_values import secrets_in
+
+        known = set(secrets_in(run.run_request or {}))
+        try:
+            return mask_output(value, self.mask, run.run_id, log, known=known, contract=self.contract)
+        except Misfit as misfit:
+            raise self._error(run, misfit, transient=False) from None
 
     def rejects(self, run: Run) -> bool:
         """Tell whether a run completed with an output for which another run is to be started."""
@@ -88,14 +98,17 @@ class OutputOptions:
             value = _taken_from(run.output, self.source)
             return value if self.contract is None else self.contract.validated(value)
         except Misfit as misfit:
-            where = f" of block {self.source}" if self.source else ""
-            link = f" See {run.app_url}" if run.app_url else ""
-            raise SkyvernOutputError(
-                f"Skyvern run {run.run_id} completed, but its output{where} is not what output_schema and "
-                f"output_from say: {misfit}.{link}",
-                run,
-                transient=self.rerun,
-            ) from None
+            raise self._error(run, misfit, transient=self.rerun) from None
+
+    def _error(self, run: Run, misfit: Misfit, *, transient: bool) -> SkyvernOutputError:
+        where = f" of block {self.source}" if self.source else ""
+        link = f" See {run.app_url}" if run.app_url else ""
+        return SkyvernOutputError(
+            f"Skyvern run {run.run_id} completed, but its output{where} is not what output_schema and "
+            f"output_from say: {misfit}.{link}",
+            run,
+            transient=transient,
+        )
 
 
 def _taken_from(output: Any, label: str | None) -> Any:

@@ -84,6 +84,7 @@ KINDS = (
         install="apache-airflow-providers-google and gcsfs",
         client="gcsfs",
         client_since="2024.12.0",
+        proven_with="fake-gcs-server 1.54, except `ifGenerationMatch` on an upload in parts, which it ignores",
     ),
     StoreKind(
         "Azure Blob Storage, Data Lake Gen2",

@@ -146,4 +146,6 @@ def _complaint(name: str, value: Any, annotation: Any) -> str | None:
         )
     if annotation in ("bool", bool) and not isinstance(value, bool):
         return f"{name} must be True or False, not {value!r}."
+    if annotation == "MaskOutput" and not isinstance(value, bool | Mapping):
+        return f"{name} must be True, False, or a mapping of paths to keep and to add, not {value!r}."
     return None

@@ -6,13 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from airflow_skyvern.secret_values import (
-    REFERENCE,
-    certainly_names_secret,
-    is_header_of_secret,
-    masked_text,
-    secret_by_form,
-)
+from airflow_skyvern.secret_values import REFERENCE
+from airflow_skyvern.secret_values.names import is_header_of_secret, kind_of
+from airflow_skyvern.secret_values.texts import masked_text, secret_by_form
 
 TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 CODE = "code"
@@ -70,7 +66,7 @@ def _secrets(where: str, value: Any, name: str = "") -> Iterator[str]:
 
 def _is_secret(name: str, value: Any) -> bool:
     if not isinstance(value, str) or not value.strip() or value == MASKED or NAMES_OF_SECRETS.search(name):
-        return isinstance(value, int) and not isinstance(value, bool) and certainly_names_secret(name)
+        return isinstance(value, int) and not isinstance(value, bool) and kind_of(name) == "certain"
     text = TEMPLATE.sub("", value)
     if name == CODE:
         return secret_by_form(text)
@@ -80,4 +76,4 @@ def _is_secret(name: str, value: Any) -> bool:
 
 
 def _stands_under(name: str) -> bool:
-    return certainly_names_secret(name) or is_header_of_secret(name)
+    return kind_of(name) == "certain" or is_header_of_secret(name)

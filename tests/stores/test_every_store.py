@@ -16,19 +16,20 @@ import pytest
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernFileConflict, SkyvernTransferError
 from airflow_skyvern.results.store_kinds import BY_SCHEME, KINDS
 from airflow_skyvern.results.stores import PART_BYTES, Store, store_at
-from dev.other_stores import AzureServer, SftpServer
+from dev.other_stores import AzureServer, GoogleServer, SftpServer
 from tests.stores.conftest import BUCKET
 
 if TYPE_CHECKING:
     from dev.object_store import S3Server
 
 Open = Callable[[str], Store]
-STORES = ("file", "s3", "abfs", "sftp")
+STORES = ("file", "s3", "gs", "abfs", "sftp")
 PAIRS = 20
+IGNORES = "fake-gcs-server ignores the condition of an upload in parts; that it is sent is a test of its own"
 
 
 @pytest.fixture(scope="module")
-def stores(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def stores(s3: S3Server, google: GoogleServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The address of each store and the id of its connection, as far as its server can be had here."""
     from airflow.sdk.io import attach
 
@@ -42,7 +43,16 @@ def stores(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         client.mkdir(BUCKET)
         attach("abfs", fs=client)
         found["abfs"] = f"abfs://{BUCKET}"
+        attach("gs", fs=google.client)
+        google.client.mkdir(BUCKET)
+        found["gs"] = f"gs://{BUCKET}"
         yield found
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[GoogleServer]:
+    with GoogleServer() as server:
+        yield server
 
 
 @pytest.fixture(params=STORES)
@@ -78,9 +88,10 @@ def test_a_file_is_there_when_it_is_whole_and_stays_what_it_is(place: str, schem
             sink.write(content[start : start + 2**18])
         assert store.size("a b#ü.bin") is None
     assert (store.size("a b#ü.bin"), store.checksum("a b#ü.bin")) == (size, sha256(content))
-    with pytest.raises(SkyvernFileConflict, match="exists and holds something else"):
-        put(store, "a b#ü.bin", b"other" + content)
-    assert store.checksum("a b#ü.bin") == sha256(content)
+    if not (scheme == "gs" and size + len(b"other") > PART_BYTES):
+        with pytest.raises(SkyvernFileConflict, match="exists and holds something else"):
+            put(store, "a b#ü.bin", b"other" + content)
+        assert store.checksum("a b#ü.bin") == sha256(content)
     put(store, "a b#ü.bin", b"other" + content, overwrite=True)
     assert store.checksum("a b#ü.bin") == sha256(b"other" + content)
 
@@ -114,6 +125,8 @@ def names_in(store: Store) -> set[str]:
 
 @pytest.mark.parametrize("size", [1_000, PART_BYTES + 1_000])
 def test_of_two_tasks_that_store_one_name_exactly_one_does(place: str, scheme: str, size: int) -> None:
+    if scheme == "gs" and size > PART_BYTES:
+        pytest.skip(IGNORES)
     pairs = PAIRS if size == 1_000 else 6
     outcomes: Counter[tuple[str, ...]] = Counter()
     for number in range(pairs):
@@ -149,6 +162,19 @@ def pair(place: str, name: str, size: int) -> tuple[str, ...]:
     there = store_at(place).checksum(name)
     assert all(sha256(content) == there for content, end in ended.items() if end == "stored")
     return tuple(sorted(ended.values()))
+
+
+def test_an_upload_in_parts_to_google_asks_that_nothing_has_the_name(
+    stores: dict[str, str], google: GoogleServer
+) -> None:
+    store, content = store_at(f"{stores['gs']}/parts"), b"x" * (PART_BYTES + 1)
+    put(store, "alone", content)
+    put(store, "replaced", content, overwrite=True)
+    alone, replaced = google.uploads_in_parts()[-2:]
+    assert "name=parts/alone&" in alone
+    assert "ifGenerationMatch=0" in alone
+    assert "name=parts/replaced&" in replaced
+    assert "ifGenerationMatch" not in replaced
 
 
 def test_a_bucket_that_does_not_exist_is_found_before_a_run(stores: dict[str, str]) -> None:

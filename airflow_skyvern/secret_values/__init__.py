@@ -1,0 +1,94 @@
+"""
+Which names and values are secrets: what a schedule's file leaves out, and what is masked in outputs and messages.
+
+A file leaves out whatever may be a secret, as a person completes it. Of an output only what certainly is one may be
+masked, as the rest is the data that the run was for: ``secretary``, ``token_count`` and ``iban`` stay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from airflow_skyvern.secret_values.forms import MASK, PLACEHOLDER, REFERENCE, STATES, is_data
+from airflow_skyvern.secret_values.names import is_for_passwords, kind_of, names_secret
+from airflow_skyvern.secret_values.structures import Walk
+from airflow_skyvern.secret_values.texts import masked_text
+from airflow_skyvern.secret_values.verdicts import IN_QUERY, Place, is_secret
+
+__all__ = [
+    "MASK",
+    "REFERENCE",
+    "Place",
+    "Walk",
+    "is_secret",
+    "looks_secret",
+    "masked_text",
+    "names_secret",
+    "secrets_in",
+]
+
+IN_ADDRESS = re.compile(r"[?&](?P<name>[\w.-]{1,64})=(?P<value>[^&#\s]+)")
+
+SECRET_VALUE = re.compile(
+    r"^(bearer|basic)\s+\S+|^eyJ[\w-]+\.[\w-]+|^(sk|pk|rk|ghp|gho|xox[a-z]|AKIA|AIza)[-_A-Za-z0-9]{12,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@",
+    re.IGNORECASE,
+)
+
+
+def looks_secret(name: str, value: Any) -> bool:
+    """Return whether a parameter is better kept out of files: by its name, or by what it holds."""
+    if isinstance(value, dict | list | bool) or value in (None, ""):
+        return False
+    text = str(value)
+    if REFERENCE.match(text):
+        return False
+    return names_secret(name) or bool(SECRET_VALUE.search(text))
+
+
+def secrets_in(value: Any, name: str = "") -> Iterator[str]:
+    """
+    Yield the texts that are secrets in what a task sends: by the names that they stand under, or by their form.
+
+    :param name: What the value stands under.
+    """
+    search = _Search()
+    search.walk(value, name)
+    yield from search.found
+
+
+def _is_sent_as_secret(name: str, value: str) -> bool:
+    """Return whether the author of a task gives a text as a secret: a password may be a word, or have spaces."""
+    if kind_of(name) == "certain" and is_for_passwords(name):
+        return (
+            len(value) > 1
+            and value.casefold() not in STATES
+            and not (REFERENCE.match(value) or PLACEHOLDER.match(value))
+        )
+    return bool(kind_of(name)) and not (is_data(value) or value.isalpha() or " " in value)
+
+
+def _is_sent_in_address(name: str, value: str) -> bool:
+    """Return whether an address that a task gives holds a secret there, as ``totp_url?key=`` does: it may be of words."""
+    named = bool(kind_of(name) or IN_QUERY.match(name))
+    return named and len(value) >= 8 and not (is_data(value) or value.isalpha() or value.isdigit())  # noqa: PLR2004
+
+
+class _Search(Walk):
+    """Collects secrets, and changes nothing."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def text(self, value: str, name: str, place: Place) -> str:
+        """Take what is sent under a secret's name, if it is no word; of other texts, the secrets within."""
+        if is_secret(name, value, place) or _is_sent_as_secret(name, value):
+            self.found.append(value)
+        else:
+            masked_text(value, self.found)
+            self.found += [
+                found["value"] for found in IN_ADDRESS.finditer(value) if _is_sent_in_address(**found.groupdict())
+            ]
+        return value

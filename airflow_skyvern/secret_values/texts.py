@@ -1,0 +1,439 @@
+"""Masks the secrets within a text, and nothing else of it: in addresses, headers, forms, commands, JSON, XML, prose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+
+from airflow_skyvern.secret_values.forms import (
+    COOKIES,
+    MASK,
+    SCHEME,
+    is_bare_password,
+    is_bearer_token,
+    is_credentials_base64,
+    is_data,
+    is_mixed,
+    is_one_time_code,
+    is_password,
+    is_random,
+)
+from airflow_skyvern.secret_values.names import is_header_of_secret, kind_of
+from airflow_skyvern.secret_values.verdicts import Place, is_secret, scheme_holds_secret
+
+QUERY_STARTS = ("?", "&", "&amp;", "&#38;", "&#x26;", "#", ";")
+ESCAPED_AND = "u0026"
+"""What stands before a name in the query of an address, also within HTML and JSON."""
+
+ASSIGNMENT = r"(?<![\w.%\[\]$-])(?P<name>[\w.%\[\]$-]{1,64})=(?P<value>[^&;#\s\"'<>\\]+)"
+"""``name=value``, in the query of an address or in the body of a form."""
+
+IN_CONNECTION = r"(?i)(?<![\w-])(?P<name>pwd|password|account_?key|shared_?access_?key|shared_?secret)\s?=\s?(?P<value>[^;\"'\r\n&<>]+)(?=;)"
+"""``Password=p@ss word;``, in the connection string of a database or a store."""
+
+QUOTED_ASSIGNMENT = (
+    r"(?<![\w.-])(?P<name>[\w.\[\]-]{1,64})[\"']?\]?(?::\s?[A-Za-z][\w.|\[\] ]{0,30})?\s{0,8}(?:=>|:=|==?)\s{0,8}"
+    r"(?P<quote>\\{0,3}[\"'`])(?P<value>(?:(?!(?P=quote))[^\r\n]){1,4096})(?P=quote)"
+)
+"""``name = "value"``: code, configuration, attributes of HTML."""
+
+LOOSE_ASSIGNMENT = (
+    r"(?m)(?<![\w.-])(?P<name>[\w.-]{1,64})[ \t]{1,8}=[ \t]{1,8}(?P<value>[^\s\"'`=;,<>{}()]+)(?=[ \t]*[;,]?[ \t]*$)"
+)
+"""A line ``name = value`` of a configuration."""
+
+ENCODED = r"(?i)(?<=%3f|%26|%23)(?P<name>[\w.-]{1,64})%3d(?P<value>(?:(?!%26|%23)[^&\s\"'<>\\])+)"
+"""``name=value`` in an address within the query of another one."""
+
+QUOTED = (
+    r"(?P<quote>\\{0,3}[\"'])(?P<name>[^\s\"'\\:][^\"'\\\r\n:]{0,63})(?P=quote)\s{0,4}:\s{0,4}(?P<mark>\\{0,3}[\"'])"
+    r"(?P<value>(?:(?!(?P=mark))(?:\\.|[^\\]))+)"
+)
+"""``"name": "value"``: JSON, or a mapping as Python prints it, within a text."""
+
+QUOTED_ENTRY = (
+    r"(?i)(?P<quote>\\{0,3}[\"'])(?:name|key|header|header_?name|field|param|parameter)(?P=quote)\s{0,4}:\s{0,8}(?P<mark>\\{0,3}[\"'])"
+    r"(?P<name>[\w.-]{1,64})(?P=mark)\s{0,4},\s{0,64}(?P=quote)(?:value|val|header_?value|content|data)(?P=quote)\s{0,4}:\s{0,8}"
+    r"(?P<last>\\{0,3}[\"'])(?P<value>(?:(?!(?P=last))(?:\\.|[^\\]))+)"
+)
+"""``{"name": "X-Api-Key", "value": "…"}`` within a text."""
+
+QUOTED_PAIR = (
+    r"[\[(]\s{0,8}(?P<quote>\\{0,3}[\"'])(?P<name>[\w.-]{1,64})(?P=quote)\s{0,4},\s{0,8}(?P<mark>\\{0,3}[\"'])"
+    r"(?P<value>(?:(?!(?P=mark))(?:\\.|[^\\]))+)(?P=mark)\s{0,8}[\])]"
+)
+"""``["X-Api-Key", "…"]`` within a text."""
+
+TAG = r"<[A-Za-z][\w:.-]{0,40}\s(?P<attributes>[^<>]{1,2000})>"
+ATTRIBUTE = r"(?P<name>[\w:-]{1,40})\s{0,2}=\s{0,2}(?P<quote>\\?[\"'])(?P<value>[^\"'<>\\]{0,4096})"
+ELEMENT = r"<(?:[\w-]{1,40}:)?(?P<name>[\w.-]{1,64})(?:\s[^<>]{0,500})?>\s{0,40}(?P<value>[^<>]{1,4096}?)\s{0,40}</"
+
+NAMED_ELEMENT = (
+    r"<[A-Za-z][\w:.-]{0,40}\s(?:[^<>]{0,200}?\s)?(?:key|name|id)\s?=\s?[\"'](?P<name>[\w.-]{1,64})[\"'][^<>]{0,200}>"
+    r"(?P<value>[^<>]{1,4096})</"
+)
+"""``<entry key="password">…</entry>``."""
+
+FORM_PART = r"name=\"?(?P<name>[\w.\[\]-]{1,64})\"?(?:\r?\n[^\r\n]{1,200}){0,3}\r?\n\r?\n(?P<value>[^\r\n]{1,4096})"
+"""A part of a form, as browsers send them."""
+
+AUTH_CALL = (
+    r"(?i)(?:\b(?:auth|login|log_in|connect|credentials)\w{0,20}\s?[=(]\s?\(?\s?[\"'][^\"'\r\n]{0,128}[\"'],\s{0,4}"
+    r"|\b\w{0,20}(?:password|passwd|secret|token|api_?key)\w{0,10}\(\s{0,4})"
+    r"(?P<quote>[\"'])(?P<value>[^\"'\r\n]{3,256})(?P=quote)"
+)
+"""``auth=("user", "password")``."""
+
+YAML_ENTRY = r"(?i)\bname:[ \t]{0,8}[\"']?(?P<name>[\w.-]{1,64})[\"']?[ \t]*\r?\n[ \t-]{0,40}value:[ \t]{0,8}[\"']?(?P<value>[^\s\"'#]+)"
+
+HEADER = (
+    r"(?im)(?<![\w.-])(?P<name>(?:proxy-)?authorization|(?:set-)?cookie2?|(?:[a-z][\w]{0,30}-){0,5}(?:api-?key|apikey|token|"
+    r"secret|signature|auth|session|password|key))(?P<between>[ \t]{0,4}:[ \t]{0,4})(?P<value>[^\s\"'}\]<>\\][^\r\n\"'}\]<>\\]*)"
+)
+"""A line of a request's headers within a text."""
+
+TOKENS = r"""
+    gh[pousr]_\w{20,} | github_pat_\w{20,} | gl(?:pat|dt|rt|ptt|cbt|soat|ft|agent|oas)-[\w-]{16,} | xox[abeoprs]-[\w-]{10,}
+  | xapp-\d-[\w-]{10,} | (?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16} | AIza[\w-]{30,} | ya29\.[\w-]{20,} | 1//0[\w-]{20,} | GOCSPX-[\w-]{20,}
+  | (?:sk|rk|pk)[-_](?:live|test|proj|ant|or|prod)[-_][\w-]{12,} | sk-[\w-]{32,} | whsec_[\w+/=]{20,} | SG\.[\w-]{16,}\.[\w-]{16,}
+  | npm_\w{30,} | pypi-[\w-]{40,} | hf_\w{24,} | gsk_\w{30,} | r8_\w{30,} | dapi[0-9a-f]{32}(?:-\d)? | do[opr]_v1_[0-9a-f]{40,}
+  | shp(?:at|ca|pa|ss)_[0-9a-fA-F]{24,} | sq0(?:atp|csp)-[\w-]{20,} | key-[0-9a-f]{32} | [0-9a-f]{32}-us\d{1,2} | lin_api_\w{30,}
+  | ntn_\w{30,} | secret_\w{40,} | pat[A-Za-z0-9]{14}\.[0-9a-f]{40,} | ATATT3[\w=-]{30,} | hv[sbr]\.[\w-]{20,} | dp\.(?:pt|st|ct|sa)\.[\w.-]{20,}
+  | figd_[\w-]{20,} | PMAK-[\w-]{30,} | NRAK-\w{20,} | sntry[su]_[\w=-]{20,} | gl(?:sa|c)_[\w=-]{20,} | dckr_pat_[\w-]{20,}
+  | pul-[0-9a-f]{40} | sbp_[0-9a-f]{40} | rubygems_[0-9a-f]{40,} | EAA[A-Za-z0-9]{40,} | AGE-SECRET-KEY-1\w{50,}
+  | phc_\w{30,} | xkeysib-[0-9a-f]{40,}-\w+ | re_\w{8}_\w{16,} | tskey-\w+-[\w-]{16,} | atlasv1\.[\w-]{40,} | CFPAT-[\w-]{30,}
+  | \d{8,10}:AA[\w-]{33}
+"""
+
+ALWAYS = rf"""(?xs)
+    (?P<user> (?<=://) [^/\s:@"'<>]{{0,256}} : ) (?: (?!\d{{1,5}}[?\#/]) [^/\s"'<>]{{1,512}} (?=@[\w.\[%-]) )
+  | (?<![\w.-]) eyJ[\w-]{{8,}} \. [\w-]{{8,}} (?:\.[\w-]*){{0,3}}
+  | (?<![\w-]) (?: {TOKENS} ) (?![\w])
+  | (?P<hook> hooks\.slack\.com/(?:services|workflows|triggers)/ | discord(?:app)?\.com/api/webhooks/\d+/
+      | \.webhook\.office\.com/webhookb2/ | outlook\.office\.com/webhook/ | api\.telegram\.org/bot ) [\w@:/-]{{16,}}
+  | (?P<private> /private- ) [0-9a-f]{{32}} (?=/)
+  | -----BEGIN[ ][A-Z0-9 ]*PRIVATE[ ]KEY(?:[ ]BLOCK)?-----  .*? (?: -----END[ ][A-Z0-9 ]*PRIVATE[ ]KEY(?:[ ]BLOCK)?----- | \Z)
+"""
+"""What shows by its form that it is a secret, wherever it stands."""
+
+SIGNS = tuple(
+    "://;jdbc:;eyJ;-----BEGIN;gh;gl;xox;xapp-;AKIA;ASIA;ABIA;ACCA;AIza;ya29;1//0;GOCSPX;sk-;sk_;rk-;rk_;pk_;pk-;whsec_;SG.;npm_;pypi-;hf_;gsk_;"
+    "r8_;dapi;_v1_;shp;sq0;key-;-us;lin_api;ntn_;secret_;pat;ATATT3;hvs.;hvb.;hvr.;dp.;figd_;PMAK;NRAK;sntry;dckr_;pul-;sbp_;"
+    "rubygems_;EAA;AGE-SECRET;phc_;xkeysib;re_;tskey;atlasv1;CFPAT;:AA;slack.com;discord;office.com;telegram;/private-".split(
+        ";"
+    )
+)
+"""One of these is in every text that :data:`ALWAYS` matches; to look for them first takes a tenth of the time."""
+
+DATABASE = r"(?i)(?P<before>(?<![\w])(?!https?:)[a-z][a-z0-9+.-]{1,30}://[^/\s:@\"'<>]{0,256}:)(?P<value>(?!\d{1,5}/)[^\s\"'<>@]{1,256}(?:@[^\s\"'<>@/]{1,128})*)(?=@[\w.-]+(?::\d+)?(?:[/,?\s]|$))"
+"""A password with a slash in it, which only addresses that are no web pages can have there."""
+
+TOKEN_AS_USER = r"(?<=://)(?P<value>[^/\s:@\"'<>]{16,512})(?=@[\w.-]+\.)"
+ORACLE = r"(?i)(?P<before>jdbc:oracle:\w+:[\w$#]+/)(?P<value>[^@\s\"']{1,256})(?=@)"
+
+SCHEME_IN_TEXT = r"(?i)(?<![\w-])(?P<scheme>bearer|basic|token) {1,4}(?P<value>[\w.~+/-]{6,}={0,2})"
+
+COMMAND = r"(?m)(?P<before>(?:^|\s)(?:-u|--user|--proxy-user|-U|--auth|-a|--basic-auth)[ =]{0,2}[\"']?[^\s:\"']{1,128}:)(?P<value>[^\s\"']+)"
+"""``curl -u user:password``."""
+
+OPTION = r"(?<![\w-])--(?P<name>[a-z][\w-]{1,40})[ =](?P<quote>[\"']?)(?P<value>[^\s\"']{3,})"
+COOKIE_OPTION = r"(?<!\S)(?:-b|--cookie)[ =]{0,1}(?P<quote>[\"']?)(?P<value>[\w.-]{1,64}=[^\"'\s]+(?:;\s?[\w.-]{1,64}=[^\"'\s]+)*)"
+PASSWORD_OPTION = (
+    r"(?P<before>\b(?:sshpass\s+-p|redis-cli\b[^\n|]{0,200}?\s-a|mysql\w*\b[^\n|]{0,200}?\s-p|docker\s+login\b[^\n|]{0,200}?\s-p)"
+    r"\s{0,2}[\"']?)(?P<value>[^\s\"'-][^\s\"']{2,})"
+)
+COMMANDS = ("curl", "wget", "http ", "https ", "sshpass", "redis-cli", "mysql", "docker", "--")
+
+COOKIE_JAR = r"(?m)^(?P<before>\S+\t(?:TRUE|FALSE)\t/\S*\t(?:TRUE|FALSE)\t\d+\t[^\t\r\n]+\t)(?P<value>[^\t\r\n]+)"
+NETRC = r"(?P<before>\blogin\s{1,8}\S{1,128}\s{1,8}password\s{1,8})(?P<value>\S+)"
+SQL = r"(?i)(?P<before>\b(?:identified\s+by|with\s+(?:encrypted\s+)?password|password\s+for\s+\S{1,64}\s+is)\s+[\"'])(?P<value>[^\"'\r\n]+)"
+
+PASSWORD_WORDS = (
+    r"passwords?|passwd|pass ?phrase|pass ?code|pwd|pass|pw|passwort|kennwort|contrase(?:ñ|n|\u006e\u0303)as?|contrasenya|mots? de passe|senhas?|"
+    r"palavra-passe|clave(?: de acceso)?|wachtwoord|has(?:ł|l)o|l(?:ö|o)senord|salasana|adgangskode|passord|heslo|jelsz(?:ó|o)|(?:ş|s)ifre(?:niz|si|m)?|"
+    r"parola(?: d'ordine)?|kata sandi|mật khẩu|пароль|пароля|парола|лозинка|סיסמה|كلمة المرور|密码|密碼|口令|パスワード|비밀번호|รหัสผ่าน|पासवर्ड"
+)
+KEY_WORDS = (
+    r"(?:api|access|secret|private|auth|subscription|account|license api|signing)[ _-]?key|(?:access|refresh|auth|api|bearer|session|id|personal access)?"
+    r"[ _-]?token|(?:client|app|shared)?[ _-]?secret|key|api-?schlüssel|clave (?:de )?api|clé (?:d'api|api)|chave (?:de )?api|session[ _-]?id|credentials?"
+)
+CODE_WORDS = (
+    r"otps?|totp|one[- ]?time[- ](?:pass)?(?:code|word)|einmal(?:code|passwort|kennwort)|2fa[- ]code|mfa[- ]code"
+)
+SAID = (
+    rf"(?i)(?<![a-z0-9_])(?P<word>(?P<password>{PASSWORD_WORDS})|(?P<key>{KEY_WORDS})|(?P<code>{CODE_WORDS}))(?![a-z0-9_])(?:['’]s)?"
+    r"(?:[ ]?\([^()\r\n]{0,40}\))?(?:[ ](?:for|of|to|für|von|zu|zum|pour|para|de|do|del|dla|для)[ ][^:=\r\n\"'.]{1,40}?(?=[:=：]|[ ](?:is|ist|lautet|est|es|é|è|jest)\b))?(?P<between>[\"'*`]{0,3}\s{0,3}(?:[:：]|=(?=\s)|=>|->|→|\||–|—|-(?=\s))\*{0,2}\s{0,3}|[ ]{1,2}(?:is|was|ist|lautet|est|es|é|è|jest|är|er|to|on)[: ]{1,3}|[是は为為]|는\s?|은\s?|[ ]{1,2}|[ ]?\r?\n[ ]{0,4})"
+    r"(?P<quote>[\"'`*]{0,3})(?P<value>[^\s\"'`<>]{3,256})"
+)
+"""``password: …``, ``pwd is …`` in a sentence or in a list, in many languages."""
+
+LONGEST_LINE = 2000
+"""Characters of a line that names the columns of a table."""
+
+WORD_SIGNS = re.compile(
+    r"(?i)pass|pwd|pw|kenn?wort|contrase|mots? de|senha|clave|wacht|has[łl]o|senord|salasana|adgangs|heslo|jelsz|[şs]ifre|parola|sandi|mật|"
+    r"парол|лозинка|סיסמה|كلمة|密|口令|パス|비밀|รหัส|पास|key|token|secret|schlüssel|clé|chave|session|credential|otp|one.?time|einmal|[2m]fa"
+)
+
+IDENTITY = re.compile(
+    r"(?im)^\W{0,6}(user ?(name|id)?|login|log-in|e-?mail|account|benutzer(name)?|konto|usuario|correo|utilisateur|identifiant|"
+    r"gebruiker(snaam)?|utente|usuário|пользователь|логин|用户名|ユーザー名?|아이디)\b[^\n:=]{0,12}[:=：]"
+)
+"""A line with a user's name: then what is called a password beside it is one, even if it is a word."""
+
+
+def masked_text(text: str, found: list[str] | None = None) -> str:
+    """
+    Mask the secrets within a text, and nothing else of it.
+
+    :param found: Gets each of them.
+
+    These are secret values in the queries of addresses and in form bodies, passwords in addresses, headers such as
+    Authorization and Cookie, entries of quoted JSON, XML and configuration, what a sentence calls a password, and what
+    shows by its form: bearer tokens, JWTs, private keys.
+    """
+    masks = _Masks([] if found is None else found)
+    if any(sign in text for sign in SIGNS):
+        text = masks.by_form(text)
+    if "=" in text or "%3" in text:
+        text = masks.assignments(text)
+    if any(sign in text for sign in ":,<("):
+        text = masks.structures(text)
+    if " " in text or "\t" in text:
+        text = masks.commands(text)
+    if "\n" in text:
+        text = masks.table(text)
+    return masks.sentences(text) if WORD_SIGNS.search(text) else text
+
+
+def secret_by_form(text: str) -> bool:
+    """Return whether a secret stands in a text that shows by its form that it is one, whatever it is called."""
+    return any(sign in text for sign in SIGNS) and _Masks([]).by_form(text) != text
+
+
+class _Masks:
+    """What becomes of each place that may be a secret."""
+
+    def __init__(self, found: list[str]) -> None:
+        self._found = found
+
+    def by_form(self, text: str) -> str:
+        """Mask what is a secret wherever it stands."""
+        text = _pattern(ALWAYS).sub(self._always, text)
+        if "://" in text and "@" in text:
+            text = _pattern(DATABASE).sub(self._value, text)
+            text = _pattern(TOKEN_AS_USER).sub(self._if(lambda value: is_random(value) or is_mixed(value)), text)
+        return _pattern(ORACLE).sub(self._value, text) if "jdbc:oracle" in text else text
+
+    def assignments(self, text: str) -> str:
+        """Mask the values of secrets' names."""
+        if ";" in text:
+            text = _pattern(IN_CONNECTION).sub(self._if(lambda value: not is_data(value)), text)
+        text = _pattern(ASSIGNMENT).sub(self._assignment, text)
+        if "%3" in text:
+            text = _pattern(ENCODED).sub(self._named_in("query"), text)
+        if " =" in text:
+            text = _pattern(LOOSE_ASSIGNMENT).sub(self._named_in(""), text)
+        return _pattern(QUOTED_ASSIGNMENT).sub(self._named_in(""), text) if _has_quote(text) else text
+
+    def structures(self, text: str) -> str:
+        """Mask within JSON, XML, YAML and the headers of a request."""
+        if _has_quote(text):
+            text = _pattern(QUOTED).sub(self._quoted, text)
+            text = _pattern(QUOTED_ENTRY).sub(self._named_in("headers"), text)
+            text = _pattern(QUOTED_PAIR).sub(self._named_in("entry"), text)
+        if "</" in text:
+            text = _pattern(ELEMENT).sub(self._named_in(""), text)
+            text = _pattern(NAMED_ELEMENT).sub(self._named_in("entry"), text)
+        if "form-data" in text:
+            text = _pattern(FORM_PART).sub(self._named_in("login"), text)
+        if "(" in text:
+            text = _pattern(AUTH_CALL).sub(self._if(lambda value: is_bare_password(value) or is_random(value)), text)
+        if "<" in text and "=" in text:
+            text = _pattern(TAG).sub(self._tag, text)
+        if "name:" in text and "value:" in text:
+            text = _pattern(YAML_ENTRY).sub(self._named_in("entry"), text)
+        return _pattern(HEADER).sub(self._header, text) if ":" in text else text
+
+    def commands(self, text: str) -> str:
+        """Mask credentials in commands, in files of credentials, and behind "Bearer"."""
+        text = _pattern(SCHEME_IN_TEXT).sub(self._scheme, text)
+        if any(command in text for command in COMMANDS):
+            text = _pattern(COMMAND).sub(self._if(lambda value: len(value) > 2 and not value.startswith("/")), text)  # noqa: PLR2004
+            text = _pattern(OPTION).sub(self._named_in(""), text)
+            text = _pattern(COOKIE_OPTION).sub(self._value, text)
+            text = _pattern(PASSWORD_OPTION).sub(self._if(lambda value: not is_data(value)), text)
+        if "\t/" in text:
+            text = _pattern(COOKIE_JAR).sub(self._value, text)
+        if "password" in text or " by " in text.lower():
+            text = _pattern(NETRC).sub(self._if(lambda value: not is_data(value)), text)
+            text = _pattern(SQL).sub(self._if(lambda value: not is_data(value)), text)
+        return text
+
+    def sentences(self, text: str) -> str:
+        """Mask what a sentence, or a line of a list, calls a password, a key or a token."""
+        named = bool(IDENTITY.search(text))
+        return _pattern(SAID).sub(lambda found: self._said(found, beside_user=named), text)
+
+    def table(self, text: str) -> str:
+        """Mask the columns of secrets in CSV, and in tables of Markdown."""
+        first, _, rest = text.lstrip("\ufeff\n").partition("\n")
+        delimiter = next((one for one in "\t|;," if one in first), "")
+        columns = [column.strip(" \"'\r") for column in first.split(delimiter)] if delimiter else []
+        if len(first) > LONGEST_LINE or not any(kind_of(column) for column in columns):
+            return text
+        lines = [self._row(line, delimiter, columns) for line in rest.split("\n")]
+        return text[: len(text) - len(rest)] + "\n".join(lines)
+
+    def _row(self, line: str, delimiter: str, columns: list[str]) -> str:
+        cells = line.split(delimiter)
+        if len(cells) != len(columns):
+            return line
+        return delimiter.join(map(self._cell, cells, columns))
+
+    def _cell(self, cell: str, column: str) -> str:
+        value = cell.strip(" \"'\r")
+        if not is_secret(column, value):
+            return cell
+        self._found.append(value)
+        return cell.replace(value, MASK)
+
+    def _value(self, found: re.Match[str]) -> str:
+        """Mask the value, and leave what stands around it."""
+        if found["value"] == MASK:
+            return found[0]
+        self._found.append(found["value"])
+        start, end = (place - found.start() for place in found.span("value"))
+        return found[0][:start] + MASK + found[0][end:]
+
+    def _if(self, is_one: Callable[[str], bool]) -> Callable[[re.Match[str]], str]:
+        return lambda found: self._value(found) if is_one(found["value"]) else found[0]
+
+    def _named_in(self, place: Place) -> Callable[[re.Match[str]], str]:
+        return lambda found: self._value(found) if is_secret(found["name"], found["value"], place) else found[0]
+
+    def _always(self, found: re.Match[str]) -> str:
+        """Mask all but what leads to a password in an address."""
+        before = found["user"] or found["hook"] or found["private"] or ""
+        user = before.removesuffix(":")
+        self._found.append(found[0][len(before) :])
+        if found["user"] and is_random(user):  # some services take their key as the name of the user
+            self._found.append(user)
+            before = f"{MASK}:"
+        return before + MASK
+
+    def _assignment(self, found: re.Match[str]) -> str:
+        """Mask the value of a name, some names only in the query of an address."""
+        name = re.sub(r"%5B|%5D|[\[\]]", "_", found["name"]).strip("_")
+        in_query = found.string.endswith(QUERY_STARTS, max(0, found.start() - 6), found.start())
+        if name.startswith(ESCAPED_AND):  # an ampersand as JSON may have it
+            name, in_query = name.removeprefix(ESCAPED_AND), True
+        return self._value(found) if is_secret(name, found["value"], "query" if in_query else "") else found[0]
+
+    def _quoted(self, found: re.Match[str]) -> str:
+        """Mask the value of a name in JSON, or what within it is a secret: JSON may hold JSON."""
+        if is_secret(found["name"], found["value"], "entry"):
+            return self._value(found)
+        if found["mark"] not in found["value"] and "\\" not in found["value"]:
+            return found[0]
+        start = found.start("value") - found.start()
+        return found[0][:start] + _pattern(QUOTED).sub(self._quoted, found["value"])
+
+    def _header(self, found: re.Match[str]) -> str:
+        name, value = found["name"], found["value"].strip()
+        if not is_header_of_secret(name) or is_data(value):
+            return found[0]
+        lower = name.lower()
+        if "cookie" in lower:
+            secret = bool(COOKIES.match(value))
+        elif lower.endswith("authorization"):
+            secret = (bool(SCHEME.match(value)) and scheme_holds_secret(value)) or is_mixed(value)
+            secret = secret or bool(re.fullmatch(r"(?i)(?:bearer|token) {1,4}(?=\S*[a-z])(?=\S*\d)\S{6,}", value))
+        else:
+            secret = " " not in value and "-" in name and (is_password(value) or is_random(value))
+        return self._value(found) if secret else found[0]
+
+    def _tag(self, found: re.Match[str]) -> str:
+        """Mask the value of a field of a form, or of an entry of a configuration, in HTML or XML."""
+        attributes = list(_pattern(ATTRIBUTE).finditer(found["attributes"]))
+        given = {one["name"].lower(): one for one in attributes}
+        target = given.get("value") or given.get("content")
+        name = next((given[key]["value"] for key in ("name", "key", "id", "property") if key in given), "")
+        is_password_field = "type" in given and given["type"]["value"].lower() == "password"
+        if (
+            target is None
+            or not target["value"]
+            or not (is_password_field or is_secret(name, target["value"], "entry"))
+        ):
+            return found[0]
+        if is_data(target["value"]):
+            return found[0]
+        self._found.append(target["value"])
+        offset = found.start("attributes") - found.start()
+        start, end = (place + offset for place in target.span("value"))
+        return found[0][:start] + MASK + found[0][end:]
+
+    def _scheme(self, found: re.Match[str]) -> str:
+        """Mask credentials, and leave "basic authentication", "Bearer bonds" and the number of one."""
+        is_one = {"basic": is_credentials_base64, "token": _is_token}.get(found["scheme"].lower(), is_bearer_token)
+        return self._value(found) if is_one(found["value"]) and not is_data(found["value"]) else found[0]
+
+    def _said(self, found: re.Match[str], *, beside_user: bool) -> str:
+        value = found["value"].rstrip(".,;:?)]}*|" if not found["quote"] else "")
+        if not _is_said(found, value, beside_user=beside_user):
+            return found[0]
+        self._found.append(value)
+        start = found.start("value") - found.start()
+        return found[0][:start] + MASK + found[0][start + len(value) :]
+
+
+def _is_said(found: re.Match[str], value: str, *, beside_user: bool) -> bool:
+    if value.startswith((MASK, "//", "http")) or is_data(value):
+        return False
+    between = found["between"].strip().removeprefix("to").removeprefix("on")
+    if found["code"]:
+        return bool(between) and (is_one_time_code(value) or is_mixed(value))
+    if found["key"]:
+        return is_random(value) or (bool(between) and is_mixed(value) and len(value) >= 8)  # noqa: PLR2004
+    if not (between or found["quote"]):
+        return (is_mixed if found["word"].lower() in ("pass", "pw") else is_bare_password)(value)
+    return is_mixed(value) or _is_password_said(found, value, beside_user)
+
+
+def _is_password_said(found: re.Match[str], value: str, beside_user: bool) -> bool:  # noqa: FBT001  not an option
+    """Return whether a password stands after a colon or a verb; the words pass and pw mean other things, too."""
+    if found["word"].lower() == "pass" and not beside_user:
+        return False
+    says = found["between"].strip() not in ("|", "–", "—")
+    if value.isdigit():
+        return says and is_password(value) and _is_alone(found, value)
+    if is_password(value):
+        return True
+    return says and ((beside_user and _is_alone(found, value)) or (len(value) >= 4 and _is_quoted(found)))  # noqa: PLR2004
+
+
+def _is_alone(found: re.Match[str], value: str) -> bool:
+    """Return whether a value ends its line: more words would make it one of a sentence."""
+    rest = found.string[found.start("value") + len(value) : found.end("value") + 24]
+    return not rest.split("\n")[0].strip(" \t\r,;.*\"'`|)")
+
+
+def _is_quoted(found: re.Match[str]) -> bool:
+    """Return whether the quote that begins a value ends it, too: one word, and not a sentence."""
+    quote = found["quote"]
+    return bool(quote) and found.string.startswith(quote[::-1], found.end("value"))
+
+
+def _is_token(value: str) -> bool:
+    return is_random(value) or (is_bearer_token(value) and not value.isalpha())
+
+
+def _has_quote(text: str) -> bool:
+    return '"' in text or "'" in text or "`" in text
+
+
+@cache
+def _pattern(text: str) -> re.Pattern[str]:
+    """Compile at first use: this module is loaded when DAGs are parsed."""
+    return re.compile(text, re.DOTALL)
