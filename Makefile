@@ -67,7 +67,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 	$(NEWEST)/bin/mypy
 	$(NEWEST)/bin/deptry --no-ansi airflow_skyvern
 ifneq ($(UNIT),0)
-	$(NEWEST)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" tests/unit tests/kit
+	$(NEWEST)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" tests/unit
 endif
 
 # AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: what differs between versions: unit tests that know Airflow, some of the system tests.

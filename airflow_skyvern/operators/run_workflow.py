@@ -226,7 +226,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         self.return_run = return_run
         self.log_blocks = log_blocks
         self.workflow_id = _workflow_of(self.task_id, workflow_id, workflow_file)
-        self.workflow_file = None if workflow_file is None else str(workflow_file)
+        self.workflow_file = str(workflow_file) if isinstance(workflow_file, PurePath) else workflow_file
         self.workflow_version = None if workflow_file is None else NOT_RENDERED
         self.overwrite_rtif_after_execution = workflow_file is not None  # the version is known when it is run
         self.parameters = parameters

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from airflow_skyvern.client import api, browser_api, credential_api, schedule_api, task_api, workflow_api
+from airflow_skyvern.client import api, browser_api, credential_api, retry, schedule_api, task_api, workflow_api
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, EXTRAS, Settings
@@ -476,6 +476,7 @@ def test_a_host_that_has_moved_is_noticed_once_a_minute_when_no_answer_comes(
     skyvern: FakeSkyvern, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = skyvern.run()
+    monkeypatch.setattr(retry, "PACE", 0.01)
     connect(host="http://127.0.0.1:1")
     hook = SkyvernHook()
     hook.get_conn()

@@ -157,7 +157,7 @@ def test_exceptions_from_the_proxy_are_read_in_every_form(
         ({"SSL_CERT_FILE": "/nowhere/ca.pem"}, "SSL_CERT_FILE .*cannot read certificates from /nowhere/ca.pem"),
         ({"SSL_CERT_FILE": "{tmp}"}, "SSL_CERT_FILE .*cannot read certificates from"),
         ({"SSL_CERT_FILE": "{tmp}/wrong.pem"}, "SSL_CERT_FILE .*cannot read certificates from"),
-        ({"SSL_CERT_DIR": "/nowhere:/neither"}, "SSL_CERT_DIR .*there is no such folder"),
+        ({"SSL_CERT_DIR": "/nowhere:/neither"}, "SSL_CERT_DIR .*the folder does not exist"),
         ({"SSLKEYLOGFILE": "/nowhere/keys"}, "SSLKEYLOGFILE .*cannot write to /nowhere/keys"),
     ],
     ids=str,
