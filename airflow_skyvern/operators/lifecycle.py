@@ -78,6 +78,10 @@ class RunLifecycle(ChecksArguments):
     poll_interval: float
     timeout: float
     mask_output: MaskOutput
+    output_from: str | None
+    output_schema: Any
+    output_to: str | None
+    output_conn_id: str | None
     check_parameters: bool
     upload: Mapping[str, str] | None
     upload_conn_id: str | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_skyvern.compat.stores import add_input_to_lineage, add_output_to_lineage
 from airflow_skyvern.exceptions import SkyvernFilesMissing, SkyvernOutputError, SkyvernRunCanceled
@@ -14,10 +14,26 @@ from airflow_skyvern.task import xcom
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.results.run_files import StoredFile
     from airflow_skyvern.task.task_try import TaskTry
+
+
+class DeliveringTask(Protocol):
+    """What is needed of a task: its name, connection, log and outlets; and the arguments of :class:`FileOptions`."""
+
+    task_id: str
+    outlets: list[Any]
+
+    @property
+    def hook(self) -> SkyvernHook:
+        """The hook of its connection."""
+
+    @property
+    def log(self) -> Any:
+        """Its log."""
 
 
 FILE_ARGUMENTS = tuple(field.name for field in fields(FileOptions))
@@ -26,7 +42,7 @@ ESCAPED = str.maketrans({"%": "%25", "#": "%23", "?": "%3F"})
 """What would end the path in an address."""
 
 
-def file_options(task: Any) -> FileOptions | None:
+def file_options(task: DeliveringTask) -> FileOptions | None:
     """
     Return the arguments about files that a task has, as they are now: templates, or what these have become.
 
@@ -37,7 +53,7 @@ def file_options(task: Any) -> FileOptions | None:
     return FileOptions(**arguments) if is_given else None
 
 
-def checked_file_options(task: Any) -> FileOptions | None:
+def checked_file_options(task: DeliveringTask) -> FileOptions | None:
     """
     Check the arguments about files when the DAG is parsed, and return them, or None where none is given.
 
@@ -48,7 +64,7 @@ def checked_file_options(task: Any) -> FileOptions | None:
     return options
 
 
-def check_delivery(task: Any, output: OutputOptions | None = None) -> None:
+def check_delivery(task: DeliveringTask, output: OutputOptions | None = None) -> None:
     """
     Check, before a run is started, all that can be known about how its files and its output will be delivered.
 
@@ -70,7 +86,7 @@ def check_delivery(task: Any, output: OutputOptions | None = None) -> None:
 
 
 def deliver_output(
-    task: Any,
+    task: DeliveringTask,
     task_try: TaskTry,
     run: Run,
     output: OutputOptions,
@@ -92,7 +108,7 @@ def deliver_output(
 
 
 def deliver_files(
-    task: Any,
+    task: DeliveringTask,
     task_try: TaskTry,
     run: Run,
     check_stop: Callable[[], object] = lambda: None,
@@ -129,7 +145,9 @@ def deliver_files(
     return files
 
 
-def deliver_evidence(task: Any, task_try: TaskTry, run: Run, check_stop: Callable[[], object] = lambda: None) -> None:
+def deliver_evidence(
+    task: DeliveringTask, task_try: TaskTry, run: Run, check_stop: Callable[[], object] = lambda: None
+) -> None:
     """Store recording and screenshots of a run that ended badly; that this fails must not hide how the run ended."""
     options = file_options(task)
     if options is None or not options.evidence:
@@ -156,7 +174,7 @@ class StopsTransfers:
 
 
 def _store_evidence(
-    task: Any, task_try: TaskTry, run: Run, options: FileOptions, check_stop: Callable[[], object]
+    task: DeliveringTask, task_try: TaskTry, run: Run, options: FileOptions, check_stop: Callable[[], object]
 ) -> None:
     from airflow_skyvern.results.run_files import RunFiles
 
@@ -164,7 +182,7 @@ def _store_evidence(
     task_try.publish_files(xcom.EVIDENCE, [file.as_xcom() for file in files])
 
 
-def _report(task: Any, task_try: TaskTry, paths: list[str], extra: dict[str, Any]) -> None:
+def _report(task: DeliveringTask, task_try: TaskTry, paths: list[str], extra: dict[str, Any]) -> None:
     """Tell lineage where something is, and the events of the task's outlets what it is."""
     addresses = [path if "://" in path else f"file://{path.translate(ESCAPED)}" for path in paths]
     for address in addresses:

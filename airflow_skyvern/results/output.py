@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernOutputError
 from airflow_skyvern.results.contract import Misfit, contract_of
@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 
 BROWSER_BLOCK = frozenset({"task_id", "status", "extracted_information"})
 """What the entry of a block that has used the browser has, besides other things."""
+
+
+class TaskWithOutput(Protocol):
+    """What is needed of a task: its arguments about the output."""
+
+    task_id: str
+    output_from: str | None
+    output_schema: Any
+    output_to: str | None
+    output_conn_id: str | None
+    mask_output: Any
+
+    def get_template_env(self) -> Any:
+        """Return what renders its templates."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +55,7 @@ class OutputOptions:
     file: OutputFile | None = None
 
     @classmethod
-    def of(cls, task: Any) -> OutputOptions:
+    def of(cls, task: TaskWithOutput) -> OutputOptions:
         """
         Read the options of an operator or a sensor, with the file that holds its schema.
 
@@ -133,7 +147,7 @@ def _taken_from(output: Any, label: str | None) -> Any:
     return entry
 
 
-def _read_beside_dag(task: Any, path: str) -> str:
+def _read_beside_dag(task: TaskWithOutput, path: str) -> str:
     """Read a file as the templates of its DAG are read: beside the DAG, or in its ``template_searchpath``."""
     from jinja2 import BaseLoader, TemplateNotFound
 
