@@ -140,6 +140,9 @@ def test_the_plugin_is_cheap_also_when_it_takes_webhooks() -> None:
     loaded = done.stdout.splitlines()[-1].split()
     assert [name for name in loaded if name.startswith("airflow_skyvern.")] == [
         "airflow_skyvern.compat",
+        "airflow_skyvern.compat.internals",
+        "airflow_skyvern.compat.since_3_0",
+        "airflow_skyvern.compat.since_3_1",
         "airflow_skyvern.macros",
         "airflow_skyvern.notifications",
         "airflow_skyvern.plugin",
