@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 FAULTS = {
     "a broken link": ("docs/guide.md", "\n[x](no-such-page.md)\n", "no-such-page.md"),
-    "a broken link to a file of the repository": ("docs/guide.md", "\n[x](../dags/no_such.py)\n", "no_such.py"),
-    "a broken link of the changelog": ("CHANGELOG.md", "\n[x](dags/no_such.py)\n", "no_such.py"),
-    "a broken link of an example": ("dags/README.md", "\n[x](no_such.py)\n", "no_such.py"),
+    "a broken link to a file of the repository": ("docs/guide.md", "\n[x](../dags/no_such.py)\n", "no_such."),
+    "a broken link of the changelog": ("CHANGELOG.md", "\n[x](dags/no_such.py)\n", "no_such."),
+    "a broken link of an example": ("dags/README.md", "\n[x](no_such.py)\n", "no_such."),
     "a broken anchor": ("docs/guide.md", "\n[x](files.md#no-such-heading)\n", "no-such-heading"),
     "a broken anchor of its own page": ("docs/guide.md", "\n[x](#no-such-heading)\n", "no-such-heading"),
     "a broken anchor of the changelog": ("CHANGELOG.md", "\n[x](docs/files.md#no-such-heading)\n", "no-such-heading"),
