@@ -190,9 +190,14 @@ class RunLifecycle(ChecksArguments):
         publish_version(self, task_try, run.run_id)
         return run
 
+    @property
+    def _workflow_is_found(self) -> bool:
+        """Whether the workflow is found, or made, right before the start, and else known from the run only."""
+        return self.workflow_file is not None
+
     def _learn_workflow(self, run: Run) -> None:
         """Note the workflow of a run that another process, or an earlier try, has started."""
-        if self.workflow_file is not None:
+        if self._workflow_is_found:
             self.workflow_id = str((run.run_request or {}).get("workflow_id") or self.workflow_id)
 
     def _start_anew(self, task_try: TaskTry, request: RunRequest) -> Run:
@@ -286,7 +291,7 @@ class RunLifecycle(ChecksArguments):
         from airflow_skyvern.triggers import SkyvernApprovalTrigger
 
         self._active_run.is_running(task_try, run_id)
-        if self.workflow_file is not None:
+        if self._workflow_is_found:
             self._learn_workflow(self.hook.fetch_run(run_id))
         request = self._approvals(task_try, run_id).ask(self.workflow_id)
         if request is None:
@@ -520,16 +525,21 @@ class RunLifecycle(ChecksArguments):
         return Uploads(self.upload or {}, self.upload_conn_id)
 
     def _with_uploads(self, task_try: TaskTry, request: RunRequest) -> RunRequest:
-        """Send the files of the run; only a try that starts it does, right before the start."""
+        """Find or make the workflow, and send the files; only a try that starts a run does, right before that."""
+        request = self._with_workflow(request)
         if self.upload:
             request = self._uploads.sent_for(request, self.hook.upload_file, self.log)
-        if self.workflow_file is not None:
-            from airflow_skyvern.operators.workflow_file import with_version
-
-            request = with_version(self, request)
         self._active_run.stop_if_killed()
         self._active_run.will_start(task_try)
         return request
+
+    def _with_workflow(self, request: RunRequest) -> RunRequest:
+        """Name the workflow in the request, where it is found or made only now."""
+        if self.workflow_file is None:
+            return request
+        from airflow_skyvern.operators.workflow_file import with_version
+
+        return with_version(self, request)
 
 
 def trigger_class() -> type[SkyvernRunTrigger]:

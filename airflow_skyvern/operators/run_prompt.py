@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.operators.run_workflow import SkyvernRunWorkflowOperator
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from airflow_skyvern.results.contract import Contract
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.runs.prompt_workflow import Shape
-    from airflow_skyvern.task.task_try import TaskTry
 
 BLOCK = "task"
 """The label of the block that runs the prompt, as :mod:`airflow_skyvern.runs.prompt_workflow` has it."""
@@ -167,31 +166,23 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
     def _contract(self) -> Contract:
         return self._output_options.contract or TextContract()
 
-    def _with_uploads(self, task_try: TaskTry, request: RunRequest) -> RunRequest:
-        """Find the workflow, or make it; only a try that starts a run does, right before the start."""
+    @property
+    def _workflow_is_found(self) -> bool:
+        return True
+
+    def _with_workflow(self, request: RunRequest) -> RunRequest:
+        """Find the workflow of the prompt's shape, or make it."""
         from airflow_skyvern.runs.prompt_workflow import find_or_create
 
         self.workflow_id = find_or_create(self.hook.send, self._shape())
         self._active_run.stop_if_killed()
-        return super()._with_uploads(task_try, request.model_copy(update={"workflow_id": self.workflow_id}))
+        return request.model_copy(update={"workflow_id": self.workflow_id})
 
     def _parameters_of(self, run: Run) -> Mapping[str, Any]:
         """Return prompt, URL and values; the schema says nothing about the run."""
         from airflow_skyvern.runs.prompt_workflow import given_to
 
         return given_to(run)
-
-    def _learn_workflow(self, run: Run) -> None:
-        """Note the workflow of a run that another process, or an earlier try, has started."""
-        self.workflow_id = str((run.run_request or {}).get("workflow_id") or self.workflow_id)
-
-    def _result(self, task_try: TaskTry, run: Run) -> Any:
-        self._learn_workflow(run)
-        return super()._result(task_try, run)
-
-    def _ask(self, task_try: TaskTry, run_id: str, deadline: float) -> NoReturn:
-        self._learn_workflow(self.hook.fetch_run(run_id))
-        super()._ask(task_try, run_id, deadline)
 
     def _replacement_of(self, run: Run) -> Run | None:
         """Return None: Skyvern starts another run in the place of a failed one only with another credential."""
