@@ -24,8 +24,6 @@ SHORTEST_SECRET = 4
 KNOWN_STARTS = (b"%PDF-1.7", *MARKS)
 """How files begin whose kind can be told; a placeholder begins so, too."""
 
-MaskOutput = Callable[[Any], Any]
-
 
 @dataclass(frozen=True)
 class RecordedRun:
@@ -96,7 +94,7 @@ def workflow_of(run: Run) -> str:
 
 
 def recorded(
-    run: Run, timeline: Sequence[TimelineItem], files: Sequence[FileContent], mask_output: MaskOutput
+    run: Run, timeline: Sequence[TimelineItem], files: Sequence[FileContent], mask_output: Callable[[Any], Any]
 ) -> RecordedRun:
     """
     Make of a run what a test repeats.

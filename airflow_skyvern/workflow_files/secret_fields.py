@@ -9,6 +9,7 @@ from typing import Any
 from airflow_skyvern.secret_values import REFERENCE
 from airflow_skyvern.secret_values.names import is_header_of_secret, kind_of
 from airflow_skyvern.secret_values.texts import masked_text, secret_by_form
+from airflow_skyvern.workflow_files.form import MASKED
 
 TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 CODE = "code"
@@ -16,8 +17,6 @@ CODE = "code"
 
 NAMES_OF_SECRETS = re.compile(r"(_parameter_key|_aws_secret_key|^aws_key|^(username|password|totp_secret)_key)$")
 """Fields that name a secret in a vault, or a parameter, and hold none."""
-
-MASKED = "***"
 
 NAMES_OF_THE_AUTHOR = ("error_code_mapping", "column_mapping")
 """Fields that map codes or columns, where a name such as ``BAD_PASSWORD`` says nothing about its value."""

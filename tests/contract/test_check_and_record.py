@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import pytest
 
 from airflow_skyvern.cli import main
 from airflow_skyvern.client import api, check_api
+from tests.support.recorded_tests import the_test_in
 from tests.support.servers import answering
 
 if TYPE_CHECKING:
@@ -87,13 +87,7 @@ def test_a_test_of_a_real_run_is_green(
         own.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
         assert main(["record", run.run_id, "--conn-id", "production", "--to", str(file)]) == 0
     assert production not in file.read_text()
-    spec = importlib.util.spec_from_file_location("recorded_of_a_real_run", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    (test,) = [value for known, value in vars(module).items() if known.startswith("test_")]
-    test(skyvern)
+    the_test_in(file)(skyvern)
     assert (tmp_path / "test_recorded.py").read_text().count("placeholder") == 0
     if name == "file_out":
         assert skyvern.fake.started[0].workflow.artifacts == {"report.txt": b"hello file\n"}

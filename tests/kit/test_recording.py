@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 
 from airflow_skyvern.cli import main
 from airflow_skyvern.testing.loopback import Loopback
+from tests.support.recorded_tests import the_test_in
 
 if TYPE_CHECKING:
     from airflow_skyvern.testing import Skyvern
@@ -85,16 +85,6 @@ def finished(portal: FakeSkyvern, parameters: Mapping[str, Any] | None = None, *
     portal.runs[run_id].parameters = dict({"vendor": "ACME"} if parameters is None else parameters)
     portal.runs[run_id].step = len(portal.runs[run_id].plan) - 1
     return run_id
-
-
-def the_test_in(file: Path) -> Callable[[Skyvern], None]:
-    spec = importlib.util.spec_from_file_location("recorded_by_the_test", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    (test,) = [value for name, value in vars(module).items() if name.startswith("test_")]
-    return test  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("kind", KINDS)
