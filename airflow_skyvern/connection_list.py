@@ -1,4 +1,4 @@
-"""Which connections there are: in Airflow's database and in the environment."""
+"""Which connections there are: in Airflow's database, in the environment, and those whose webhooks are taken."""
 
 from __future__ import annotations
 
@@ -36,6 +36,14 @@ def connections_in_environment(*conn_types: str) -> dict[str, str]:
         if name.startswith(ENVIRONMENT_PREFIX)
     }
     return {conn_id: kind for conn_id, kind in kinds.items() if kind in conn_types}
+
+
+def webhook_connections() -> frozenset[str]:
+    """Return the connections that ``[skyvern] webhook_connections`` names."""
+    from airflow_skyvern.compat.sdk import conf
+
+    names = str(conf.get("skyvern", "webhook_connections", fallback="") or "")
+    return frozenset(name.strip() for name in names.split(",") if name.strip())
 
 
 def _type_in(value: str) -> str:

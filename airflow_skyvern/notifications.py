@@ -79,7 +79,7 @@ class NotifiedRun:
                 "The link to Airflow in a notification leads to %s, which no other machine reaches. "
                 "Set [%s] base_url to the address at which people open Airflow.",
                 address,
-                "api" if since_3_0.is_airflow_3() else "webserver",
+                since_3_0.base_url_setting()[0],
             )
         return address
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, distribution
 
 from airflow_skyvern.checks import airflow_side
 from airflow_skyvern.checks.airflow_side import KIND_OF, PACKAGE, provider_of
 from airflow_skyvern.checks.asking import Webhooks
 from airflow_skyvern.checks.finding import OF_AIRFLOW, Finding
 from airflow_skyvern.compat import health, since_3_0
-from airflow_skyvern.compat.sdk import conf
-from airflow_skyvern.connection_list import connections_in_environment, connections_of
+from airflow_skyvern.connection_list import connections_of, webhook_connections
 from airflow_skyvern.exceptions import SkyvernConfigError
-from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.results.store_kinds import is_installed
 
 PLUGIN = "skyvern"
 
@@ -30,29 +28,13 @@ def check_airflow(wanted: frozenset[str]) -> Iterator[Finding]:
             yield from _CHECKS[name]()
 
 
-def skyvern_connections() -> list[str]:
-    """Return the ids of all connections to Skyvern that can be listed here."""
-    try:
-        found = connections_of(SkyvernHook.conn_type)
-    except SkyvernConfigError:
-        found = connections_in_environment(SkyvernHook.conn_type)
-    return sorted(found) or [SkyvernHook.default_conn_name]
-
-
 def configured_webhooks(given: str | None) -> Webhooks:
     """
     Return where this Airflow takes webhooks.
 
     :param given: The receiver's address, if Skyvern reaches it by another one.
     """
-    names = str(conf.get("skyvern", "webhook_connections", fallback="") or "")
-    connections = frozenset(name.strip() for name in names.split(",") if name.strip())
-    return Webhooks(connections, _configured_address(), given)
-
-
-def _configured_address() -> str:
-    section, name = health.base_url_setting()
-    return str(conf.get(section, name, fallback="") or "")
+    return Webhooks(webhook_connections(), since_3_0.configured_base_url(), given)
 
 
 def _provider() -> Iterator[Finding]:
@@ -71,8 +53,8 @@ def _triggerer() -> Iterator[Finding]:
 
 
 def _base_url() -> Iterator[Finding]:
-    setting = "[{}] {}".format(*health.base_url_setting())
-    yield airflow_side.base_url(_configured_address(), setting, since_3_0.installation())
+    setting = "[{}] {}".format(*since_3_0.base_url_setting())
+    yield airflow_side.base_url(since_3_0.configured_base_url(), setting, since_3_0.installation())
 
 
 def _stores() -> Iterator[Finding]:
@@ -99,12 +81,3 @@ _CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
     "stores": _stores,
     "airflow": _airflow,
 }
-
-
-def is_installed(package: str) -> bool:
-    """Return whether a distribution is installed beside this one."""
-    try:
-        distribution(package)
-    except PackageNotFoundError:
-        return False
-    return True

@@ -77,11 +77,12 @@ def as_line(finding: Finding) -> str:
 def findings(args: argparse.Namespace) -> Iterator[Finding]:
     """Yield the findings of all connections, then those about this Airflow."""
     from airflow_skyvern.checks.asking import check_connection
-    from airflow_skyvern.checks.asking_airflow import check_airflow, configured_webhooks, skyvern_connections
+    from airflow_skyvern.checks.asking_airflow import check_airflow, configured_webhooks
+    from airflow_skyvern.reconciler.sweep import skyvern_connections
 
     wanted = frozenset(args.only or CHECKS)
     webhooks = configured_webhooks(args.webhook_url)
-    for conn_id in args.conn_id or skyvern_connections():
+    for conn_id in args.conn_id or skyvern_connections(needs_database=False):
         yield from check_connection(conn_id, wanted, webhooks)
     yield from check_airflow(wanted)
 

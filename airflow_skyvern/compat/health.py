@@ -8,7 +8,6 @@ from datetime import datetime
 from importlib import import_module
 
 from airflow_skyvern.compat.internals import database_session, module_exists
-from airflow_skyvern.compat.since_3_0 import is_airflow_3
 
 
 def airflow_version() -> str:
@@ -77,8 +76,3 @@ def _heartbeats(job_type: str, most: int) -> Iterator[Heartbeat]:
         for job in session.scalars(newest):
             if job.latest_heartbeat is not None:
                 yield Heartbeat(str(job.hostname), job.latest_heartbeat, bool(job.is_alive()))
-
-
-def base_url_setting() -> tuple[str, str]:
-    """Return the section and the name of the setting that has the address of Airflow's UI."""
-    return ("api" if is_airflow_3() else "webserver", "base_url")

@@ -106,16 +106,20 @@ def airflow_base_url() -> str:
 
 
 def airflow_ui_address() -> str:
-    """
-    Return the address of Airflow's UI; where none is configured, the one on this machine, as Airflow's own links do.
+    """Return the address of Airflow's UI; by default that on this machine, as Airflow's own links do."""
+    return configured_base_url() or DEFAULT_UI_ADDRESS
 
-    2.11 has it in another section.
-    """
+
+def configured_base_url() -> str:
+    """Return the address of Airflow's UI from its configuration, or an empty text."""
     from airflow_skyvern.compat.sdk import conf
 
-    return (
-        str(conf.get("api" if is_airflow_3() else "webserver", "base_url", fallback="") or "") or DEFAULT_UI_ADDRESS
-    )
+    return str(conf.get(*base_url_setting(), fallback="") or "")
+
+
+def base_url_setting() -> tuple[str, str]:
+    """Return the section and the name of the setting that has the address of Airflow's UI."""
+    return ("api" if is_airflow_3() else "webserver", "base_url")
 
 
 def installation() -> str:

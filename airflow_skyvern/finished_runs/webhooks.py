@@ -32,6 +32,7 @@ from starlette.requests import ClientDisconnect
 
 from airflow_skyvern.client.session import Kept
 from airflow_skyvern.compat.sdk import BaseHook
+from airflow_skyvern.connection_list import webhook_connections
 from airflow_skyvern.finished_runs import registry
 from airflow_skyvern.finished_runs.registry import Delivered, DeliveryResult
 from airflow_skyvern.finished_runs.uri import FinishedRun
@@ -134,9 +135,8 @@ class Limits:
     @classmethod
     def configured(cls) -> Limits:
         """Read the configuration."""
-        names = conf.get("skyvern", "webhook_connections", fallback="") or ""
         return cls(
-            frozenset(name.strip() for name in names.split(",") if name.strip()),
+            webhook_connections(),
             conf.getint("skyvern", "webhook_max_bytes", fallback=cls.max_bytes),
             conf.getfloat("skyvern", "webhook_rate", fallback=cls.rate),
             conf.getfloat("skyvern", "webhook_max_age", fallback=cls.max_age),

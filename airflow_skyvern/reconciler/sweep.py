@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
-from airflow_skyvern.connection_list import connections_of
-from airflow_skyvern.exceptions import SkyvernError
+from airflow_skyvern.connection_list import connections_in_environment, connections_of
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.reconciler.airflow_tasks import AirflowTasks
 from airflow_skyvern.runs.lookup import TagsRefused
@@ -126,10 +126,19 @@ class Sweep:
         return Rule(since_3_0.installation(), self._clock(), self._min_age)
 
 
-def skyvern_connections() -> list[str]:
+def skyvern_connections(*, needs_database: bool = True) -> list[str]:
     """
     Return the ids of all connections of type ``skyvern`` in Airflow's database and in the environment.
 
     A secrets backend cannot be asked for a list; ``skyvern_default`` is always tried where nothing else is found.
+
+    :param needs_database: Whether those of the environment are not enough, where the database cannot be read.
+    :raises SkyvernConfigError: it cannot be read, and is needed.
     """
-    return sorted(connections_of(SkyvernHook.conn_type)) or [SkyvernHook.default_conn_name]
+    try:
+        found = connections_of(SkyvernHook.conn_type)
+    except SkyvernConfigError:
+        if needs_database:
+            raise
+        found = connections_in_environment(SkyvernHook.conn_type)
+    return sorted(found) or [SkyvernHook.default_conn_name]

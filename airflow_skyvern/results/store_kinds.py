@@ -192,6 +192,15 @@ def _local_path(text: str, rest: str) -> str:
     return unquote(rest)
 
 
+def is_installed(package: str) -> bool:
+    """Return whether a distribution is installed here."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     """Return the leading numbers of a version."""
     found: list[int] = []

@@ -15,7 +15,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -23,7 +22,7 @@ from urllib.parse import urlsplit
 from airflow_skyvern.compat.sdk import AirflowNotFoundException, BaseHook
 from airflow_skyvern.compat.stores import object_storage_path
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernFileConflict, SkyvernTransferError
-from airflow_skyvern.results.store_kinds import Address, StoreKind
+from airflow_skyvern.results.store_kinds import Address, is_installed
 
 PART_BYTES = 5 * 2**20
 """The size of a part of an upload: the smallest that S3 takes, as each file on its way holds one or two in memory."""
@@ -452,7 +451,7 @@ def _store(address: Address, conn_id: str | None) -> Store:
     except SkyvernConfigError:
         raise
     except (ImportError, ValueError, TypeError) as error:
-        if isinstance(error, ImportError) or not _is_installed(kind):
+        if isinstance(error, ImportError) or not is_installed(kind.client or ""):
             raise SkyvernConfigError(
                 f"This worker has no way to {address.scheme}:// addresses ({error}). Install {kind.install}."
             ) from error
@@ -473,14 +472,6 @@ def _check_connection(address: Address, conn_id: str | None) -> None:
             BaseHook.get_connection(name)
     except AirflowNotFoundException as error:
         raise SkyvernConfigError(f"{address.text}: there is no such connection: {error}") from None
-
-
-def _is_installed(kind: StoreKind) -> bool:
-    try:
-        version(kind.client or "")
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _prefix(name: str) -> str:
