@@ -38,7 +38,7 @@ from airflow_skyvern.task.deadlines import (
     patience_after,
 )
 from airflow_skyvern.task.deferral import NOTE, note_of_run
-from airflow_skyvern.task.endings import logged_error_of, no_retry_for_permanent_errors
+from airflow_skyvern.task.endings import logged_error_of, marks_stay, no_retry_for_permanent_errors
 from airflow_skyvern.task.nesting import NO_WAIT_OUTSIDE, check_is_the_task
 from airflow_skyvern.task.task_try import TaskTry
 from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
@@ -210,7 +210,7 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Poll once; then wait as the mode says."""
-        with no_retry_for_permanent_errors():
+        with marks_stay(), no_retry_for_permanent_errors():
             run_id_of(self.run_id)
             if self._without_worker or self.deferrable or self.reschedule:
                 check_is_the_task(self, context, NO_WAIT_OUTSIDE)
@@ -284,7 +284,7 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; a wrong key fails the task also with ``soft_fail``."""
-        with no_retry_for_permanent_errors():
+        with marks_stay(), no_retry_for_permanent_errors():
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _defer(self, context: Context) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -67,23 +68,18 @@ def _stored_state(ti: Any) -> str | None:
     return internals.DELETED if row is None else row[1]
 
 
-def checks_marks_after(error: BaseException) -> None:
+def would_overwrite_mark() -> bool:
     """
-    Have 2.11 read the task's state before it fails the task for this error: a user may have marked it meanwhile.
+    Return whether a user has ended the task that this process executes, and an error would give it another state.
 
-    It does so for its own class of errors only, and overwrites the mark for all others. The error stays what it is,
-    and is one of Airflow's besides. 3.x refuses the state of a task that was marked.
+    2.11 reads the state before it fails a task for an error of its own class, and for no other. 3.x refuses the state
+    of a task that was marked.
     """
-    if not is_airflow_3():
-        object.__setattr__(error, "__class__", _as_error_of_airflow(type(error)))
-
-
-def _as_error_of_airflow(kind: type[BaseException]) -> type[BaseException]:
-    from airflow_skyvern.compat.sdk import AirflowException
-
-    if issubclass(kind, AirflowException):
-        return kind
-    return type(kind.__name__, (kind, AirflowException), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+    if is_airflow_3() or (context := internals.current_context()) is None:
+        return False
+    with suppress(Exception):  # where the database does not answer, the error itself is what the author has to see
+        return state_of_running_task(context["ti"]) in internals.ENDED_BY_USER
+    return False
 
 
 def was_rescheduled(context: Context) -> bool:

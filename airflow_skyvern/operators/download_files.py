@@ -10,7 +10,7 @@ from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernTransferError
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.deliver import StopsTransfers, check_delivery, checked_file_options, deliver_files
 from airflow_skyvern.task.arguments import run_id_of
-from airflow_skyvern.task.endings import no_retry_for_permanent_errors
+from airflow_skyvern.task.endings import marks_stay, no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
 from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
 
@@ -95,7 +95,7 @@ class SkyvernDownloadFilesOperator(StopsTransfers, ChecksArguments):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Fetch the run, and store its files."""
         task_try = TaskTry(context)
-        with no_retry_for_permanent_errors():
+        with marks_stay(), no_retry_for_permanent_errors():
             check_delivery(self)
             run = self.hook.fetch_run(run_id_of(self.run_id))
             task_try.publish_run(run)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from airflow_skyvern.compat import internals, since_3_0
+from airflow_skyvern.compat import internals
 from airflow_skyvern.compat.sdk import (
-    AirflowException,
     AirflowFailException,
     AirflowNotFoundException,
     AirflowSkipException,
@@ -26,7 +25,7 @@ from airflow_skyvern.exceptions import (
     SkyvernWaitInterrupted,
 )
 from airflow_skyvern.runs.wait import Log
-from airflow_skyvern.task.endings import ErrorLog
+from airflow_skyvern.task.endings import ErrorLog, marks_stay
 from airflow_skyvern.task.task_try import TaskTry, answer_within
 
 if TYPE_CHECKING:
@@ -161,19 +160,16 @@ class ActiveRun:
     @contextmanager
     def canceled_if_given_up(self) -> Iterator[None]:
         """Cancel the run when an error ends the task and no later try will resume it."""
+        with marks_stay(), self._given_up():
+            yield
+
+    @contextmanager
+    def _given_up(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             self.give_up(error)
-            if isinstance(error, SkyvernError):
-                since_3_0.checks_marks_after(error)
-            if isinstance(error, AirflowFailException) and self._is_marked_on_airflow_2():
-                raise AirflowException(str(error)) from error
             raise
-
-    def _is_marked_on_airflow_2(self) -> bool:
-        """Return whether a user has ended the task, and 2.11 would fail it nevertheless."""
-        return not since_3_0.is_airflow_3() and self._try is not None and self._try.ended_by_user()
 
     def give_up(self, error: Exception, task_try: TaskTry | None = None) -> None:
         """Cancel the run of a task that this error ends, unless a later try will resume it."""

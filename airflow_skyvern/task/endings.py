@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_skyvern.compat import since_3_0
-from airflow_skyvern.compat.sdk import AirflowFailException
+from airflow_skyvern.compat.sdk import AirflowException, AirflowFailException
 from airflow_skyvern.exceptions import SkyvernError, SkyvernRunError, SkyvernWaitTimeout, error_of_ending
 
 if TYPE_CHECKING:
@@ -58,12 +58,22 @@ def no_retry_for_permanent_errors() -> Iterator[None]:
     Turn errors that no retry can cure into :class:`AirflowFailException`.
 
     These are a wrong key, an unknown workflow or run, a request that Skyvern does not accept, no credit, and
-    a wrong connection or argument. Everything else stays what it is, and the task keeps its retries.
+    a wrong connection or argument. Everything else keeps its type, and the task its retries.
     """
     try:
         yield
     except SkyvernError as error:
         if error.transient or isinstance(error, SkyvernRunError | SkyvernWaitTimeout):
-            since_3_0.checks_marks_after(error)
             raise
         raise AirflowFailException(str(error)) from error
+
+
+@contextmanager
+def marks_stay() -> Iterator[None]:
+    """Let an error that ends the task not overwrite what a user has made of it meanwhile, also on 2.11."""
+    try:
+        yield
+    except (SkyvernError, AirflowFailException) as error:
+        if since_3_0.would_overwrite_mark():
+            raise AirflowException(str(error)) from error
+        raise
