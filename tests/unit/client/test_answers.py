@@ -446,6 +446,7 @@ def test_no_foreign_answer_to_a_start_is_recorded_as_not_started(
         assert world.fake.runs == {}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(st.lists(FOREIGN_ANSWERS, max_size=6))
 def test_no_foreign_answer_to_a_retrys_search_starts_a_second_run(answers: list[tuple[int, bytes]]) -> None:

@@ -220,6 +220,7 @@ def test_the_lost_answer_of_a_start_makes_one_run(skyvern: FakeSkyvern) -> None:
     assert (len(skyvern.workflows), len(skyvern.runs)) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_creation_that_fails_starts_nothing_and_is_worth_a_retry(skyvern: FakeSkyvern) -> None:
     skyvern.next("POST", CREATE, *[httpx.Response(503, json={"error": "Database temporarily unavailable"})] * 5)
     with pytest.raises(SkyvernServerError):

@@ -76,6 +76,7 @@ def test_a_failed_run_fails_its_task_although_skyvern_does_not_tell_what_replace
         execute(make(workflow))
 
 
+@pytest.mark.slow
 def test_a_run_with_a_fallback_credential_counts_for_no_start(
     skyvern: FakeSkyvern, task_log: TaskLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

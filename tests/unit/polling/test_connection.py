@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import certifi
 import httpx
+import pytest
 
 from airflow_skyvern.client.sender import tls_context
 from airflow_skyvern.client.settings import Settings
@@ -31,6 +32,7 @@ def test_a_rotated_key_is_picked_up_once_for_all(fake: FakeSkyvern) -> None:
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_a_key_that_stays_refused_ends_the_waits_after_ten_minutes_with_the_reason(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         waits = [w.start(w.running()) for _ in range(120)]

@@ -420,6 +420,7 @@ def test_connections_of_the_database_are_found(airflow: MetadataDatabase) -> Non
     assert skyvern_connections() == ["one", "two"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "answer", "complaint"),
     [
@@ -444,6 +445,7 @@ def test_a_server_without_tags_is_told_of(
     assert skyvern.sent("POST", ".*") == []
 
 
+@pytest.mark.slow
 def test_a_skyvern_that_is_away_is_told_of(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, orphans: Orphans, monkeypatch: pytest.MonkeyPatch
 ) -> None:

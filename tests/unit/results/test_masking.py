@@ -217,6 +217,7 @@ def test_the_structure_of_any_output_stays_and_masking_it_again_changes_nothing(
     assert masked(once) == once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
     [

@@ -371,6 +371,7 @@ def test_a_retry_that_may_be_repeated_leaves_the_run_of_the_try_before(skyvern: 
     assert skyvern.status(run_id) != "canceled"
 
 
+@pytest.mark.slow
 def test_one_answer_that_is_not_skyverns_does_not_keep_a_last_try_from_its_run(skyvern: FakeSkyvern) -> None:
     ti, operator, run_id = last_try(skyvern)
     skyvern.next("GET", SEARCH, httpx.Response(422, json={"detail": "no"}))
@@ -379,6 +380,7 @@ def test_one_answer_that_is_not_skyverns_does_not_keep_a_last_try_from_its_run(s
     assert skyvern.status(run_id) == "canceled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 1], ids=["no retry left", "a retry left"])
 @pytest.mark.parametrize("standing", [*Standing, None])
 def test_a_try_that_is_killed_when_it_wakes_up_beside_its_retry_leaves_the_run_to_it(
@@ -433,6 +435,7 @@ def test_a_try_that_learns_by_itself_that_a_user_has_ended_its_task_cancels_the_
     assert skyvern.sent("POST", START) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_found_is_named_by_its_tag(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
     ti, operator, run_id = last_try(skyvern)
     group = skyvern.runs[run_id].tags["airflow_key"]
@@ -542,6 +545,7 @@ def test_a_retry_that_the_tasks_policy_forbids_does_not_count(skyvern: FakeSkyve
     check(it, while_it_waits, canceled=True)
 
 
+@pytest.mark.slow
 def test_a_lost_start_is_searched_for_after_an_execution_timeout_as_long_as_it_may_take(
     skyvern: FakeSkyvern, current: list[Any]
 ) -> None:

@@ -207,6 +207,7 @@ def test_nothing_is_canceled_before_the_mark_is_committed(skyvern: FakeSkyvern, 
     assert cancels(skyvern) == []
 
 
+@pytest.mark.slow
 def test_a_few_threads_do_all_the_work_and_end_with_it() -> None:
     done: list[Cancellation] = []
     most = 0

@@ -102,6 +102,7 @@ async def test_a_key_that_stops_working_may_be_one_that_is_being_replaced(skyver
     assert (event["reason"], event["status"]) == ("deadline", "running")
 
 
+@pytest.mark.slow
 async def test_a_key_that_is_rotated_does_not_end_the_wait(skyvern: FakeSkyvern, connect: Connect) -> None:
     run_id = skyvern.run(plan=("running", "completed"))
 
