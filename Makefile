@@ -35,6 +35,7 @@ suite_browser := -v --durations=3 tests/browser
 suite_stalls := -v tests/stalls
 suite_stores := -v -rP tests/stores
 suite_orphans := -v -rP tests/orphans
+suite_backends := -v tests/backends
 suite_servers := -v -n 2 --dist loadgroup $(if $(CORE),-m core) $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
 SUITES := $(patsubst suite_%,%,$(filter suite_%,$(.VARIABLES)))
 WANTED := $(or $(SUITE),$(if $(filter 0,$(UNIT)),,unit) servers)
@@ -82,6 +83,7 @@ endif
 # SUITE=stores: files, outputs and rows in a real S3 (SeaweedFS) and a real PostgreSQL, in Azurite, SFTP and others.
 # SUITE=stalls: tasks that are stopped at their start until their retry has begun, on every Airflow.
 # SUITE=orphans: ends of tasks that reach no code of the provider: DAG runs timed out, DAGs deleted, files removed.
+# SUITE=backends: the run page and marks where XComs are kept by a custom backend.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
 test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed) $(if $(filter stores,$(SUITE)),.venvs/azurite/.installed) $(if $(filter pages,$(SUITE)),.venvs/axe/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
 	@set -ex; $(foreach suite,$(WANTED),$(VENV)/bin/python -m pytest $(suite_$(suite));)
