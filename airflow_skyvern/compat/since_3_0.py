@@ -136,6 +136,16 @@ def deferral_of(ti: Any) -> tuple[str | None, Any]:
     return getattr(source, "next_method", None), getattr(source, "next_kwargs", None)
 
 
+def keys_pushed_before(ti: Any) -> frozenset[str]:
+    """
+    Return under which keys this task instance had pushed XComs when Airflow started this process, and cleared them.
+
+    Nothing on 2.11, and nothing in a task that is resumed: its XComs stay.
+    """
+    source = getattr(ti, "_ti_context_from_server", None) if is_airflow_3() else None
+    return frozenset(getattr(source, "xcom_keys_to_clear", None) or ())
+
+
 async def state_of_deferred_task(ti: Any) -> str | None:
     """
     Return the state of a trigger's task, or ``internals.DELETED``; asked from the triggerer.

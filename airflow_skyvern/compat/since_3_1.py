@@ -37,16 +37,27 @@ def has_required_actions() -> bool:
     return since_3_0.is_airflow_3() and find_spec("airflow.sdk.execution_time.hitl") is not None
 
 
-def ask_person(ti_id: UUID, *, options: list[str], subject: str, body: str) -> None:
+def ask_person(
+    ti_id: UUID, *, options: list[str], subject: str, body: str, users: list[dict[str, str]] | None = None
+) -> None:
     """
     Show a request in Required Actions.
 
     There is one per try: a second one opens the first again if that was answered, with the text of the first.
+
+    :param users: ``id`` and ``name`` of those who alone may answer. Default: whoever may edit the request.
     """
-    from airflow.sdk.execution_time.hitl import upsert_hitl_detail
+    from airflow.sdk.execution_time.hitl import HITLUser, upsert_hitl_detail
 
     upsert_hitl_detail(
-        ti_id=ti_id, options=options, subject=subject, body=body, defaults=None, multiple=False, params={}
+        ti_id=ti_id,
+        options=options,
+        subject=subject,
+        body=body,
+        defaults=None,
+        multiple=False,
+        params={},
+        assigned_users=[HITLUser(id=user["id"], name=user["name"]) for user in users] if users else None,
     )
 
 

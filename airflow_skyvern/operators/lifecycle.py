@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.results.uploads import Uploads
     from airflow_skyvern.runs.wait import Reason, Wait
     from airflow_skyvern.task.active_run import ActiveRun, Names
-    from airflow_skyvern.task.approval import Approvals, Note
+    from airflow_skyvern.task.approval import Approvals, Approvers, Note
     from airflow_skyvern.task.task_try import TaskTry
     from airflow_skyvern.triggers import SkyvernRunTrigger
 
@@ -86,6 +86,7 @@ class RunLifecycle(ChecksArguments):
     upload: Mapping[str, str] | None
     upload_conn_id: str | None
     on_reject: Literal["fail", "skip", "return"]
+    approvers: Approvers
     return_run: bool
     log_blocks: bool
     _started_in: tuple[str, int] | None = None
@@ -243,8 +244,8 @@ class RunLifecycle(ChecksArguments):
             sleep=self._active_run.sleep,
         )
         attempt = Attempt(
-            earlier_tries=task_try.number - 1,
-            after_clear=task_try.is_first_of_group(self.retries or 0),
+            earlier_tries=task_try.earlier_tries,
+            after_clear=task_try.is_first_of_group(self.retries or 0) and not task_try.is_first_again,
             cancel_predecessor=self.cancel_on_kill,
             seconds_left=self._deadline(task_try) - time.time(),
         )
@@ -282,9 +283,10 @@ class RunLifecycle(ChecksArguments):
             task_try.publish_connection_and_run_key(self.skyvern_conn_id, group)
 
     def _approvals(self, task_try: TaskTry, run_id: str) -> Approvals:
-        from airflow_skyvern.task.approval import Approvals
+        from airflow_skyvern.task.approval import Approvals, users_of
 
-        return Approvals(self.hook, task_try, run_id, self.log, self._active_run.sleep)
+        users = users_of(self.task_id, self.approvers)
+        return Approvals(self.hook, task_try, run_id, self.log, self._active_run.sleep, users)
 
     def _ask(self, task_try: TaskTry, run_id: str, deadline: float) -> NoReturn:
         """Ask a person in Airflow, and wait for the answer; or wait for the run, if it asks nothing any more."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
     from airflow_skyvern.results.mask_rules import MaskOutput
     from airflow_skyvern.results.options import ExpectedFiles
+    from airflow_skyvern.task.approval import Approvers
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
 """An hour more than the longest run that Skyvern allows (480 minutes)."""
@@ -145,6 +146,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param on_reject: What a person's rejection in Airflow does with the task, after the run was canceled: ``"fail"``,
         without retries; ``"skip"``; ``"return"``, which succeeds and returns the XCom ``approval``. Default:
         ``"fail"``.
+    :param approvers: With ``approval="airflow"``: ids of the Airflow users who alone may answer, ``["alice"]`` or
+        ``[{"id": "7", "name": "Alice"}]``; the name is shown. Default: whoever may edit the DAG's Required Actions.
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
     :raises SkyvernOutputError: with ``rerun_on_invalid_output=True``: the output is not what ``output_schema`` and
         ``output_from`` say. Else that is an AirflowFailException.
@@ -219,6 +222,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         screenshots: bool = False,
         approval: Literal["airflow"] | None = None,
         on_reject: Literal["fail", "skip", "return"] = "fail",
+        approvers: Approvers = None,
         **kwargs: Any,
     ) -> None:
         check_untemplated(type(self), {**kwargs, **locals()})
@@ -264,6 +268,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         self.upload_conn_id = upload_conn_id
         self.approval = approval
         self.on_reject = on_reject
+        self.approvers = approvers
         self._check_arguments()
 
     def _parameters_when_parsed(self) -> Any:
@@ -301,11 +306,11 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             from airflow_skyvern.results.destination import check_output_to
 
             check_output_to(self.task_id, self.output_to, has_output=waits)
-        if (self.approval, self.on_reject) != (None, "fail"):
+        if (self.approval, self.on_reject, self.approvers) != (None, "fail", None):
             from airflow_skyvern.task.approval import check_approval
 
             waits_deferred = self.deferrable and waits
-            check_approval(self.task_id, self.approval, self.on_reject, waits_deferred=waits_deferred)
+            check_approval(self.task_id, self.approval, self.on_reject, self.approvers, waits_deferred=waits_deferred)
 
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None

@@ -399,7 +399,7 @@ class Submission:
     def _find(self, tag: str, value: str) -> list[TaggedRun]:
         """Search, also while Skyvern is away for a while: that must not cost a try, as a run may be active."""
         refusals = patience_with if self._key_known else no_patience
-        found: list[TaggedRun] = self._retrying(refusals)(find_tagged, self._send, tag, value)
+        found: list[TaggedRun] = self._until_deadline(refusals, find_tagged, self._send, tag, value)
         return found
 
     def _fetch(self, run_id: str) -> Run:
@@ -408,7 +408,18 @@ class Submission:
         return run
 
     def _patiently(self, function: Callable[..., Any], *args: Any) -> Any:
-        return self._retrying(patience_with)(function, *args)
+        return self._until_deadline(patience_with, function, *args)
+
+    def _until_deadline(self, refusals: PatienceWith, function: Callable[..., Any], *args: Any) -> Any:
+        """Call it; a refusal that is not believed yet when the time is over does not end the task for good."""
+        try:
+            return self._retrying(refusals)(function, *args)
+        except SkyvernError as error:
+            if not error.transient and refusals(error) and self._clock() >= self._deadline:
+                self._give_up(
+                    f"Skyvern refuses what is known to be right, and no time is left to wait. {error}", error
+                )
+            raise
 
     def _retrying(self, refusals: PatienceWith) -> tenacity.Retrying:
         left = max(0.0, self._deadline - self._clock())

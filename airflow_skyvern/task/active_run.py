@@ -290,7 +290,7 @@ class ActiveRun:
             return
         may_appear = isinstance(error, SkyvernStartUnknown)
         found = self._cancel_with_patience("its task failed and will not be retried", may_appear=may_appear)
-        if not found and task_try.number > 1:
+        if not found and task_try.earlier_tries:
             self._cancel_others(task_try)
 
     def _cancel_with_patience(self, why: str, *, may_appear: bool) -> bool:
@@ -371,7 +371,7 @@ class ActiveRun:
 
     def _may_have_run(self) -> bool:
         """Return whether there can be a run: this try has sent a start, or an earlier one may have."""
-        earlier = self._durable and self._try is not None and self._try.number > 1
+        earlier = self._durable and self._try is not None and self._try.earlier_tries > 0
         return self._run_id is not None or self._start_sent or self._resumed or earlier
 
     def _group(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from airflow_skyvern.task.task_try import TaskTry
 
 ON_REJECT = ("fail", "skip", "return")
+
+Approvers = Sequence[str | Mapping[str, str]] | Mapping[str, str] | str | None
+"""Who may answer: ids of Airflow users, or ``id`` and ``name`` of each."""
 
 
 class Request(TypedDict):
@@ -52,7 +55,9 @@ class Answer:
     at: str
 
 
-def check_approval(task_id: str, approval: Any, on_reject: Any, *, waits_deferred: bool) -> None:
+def check_approval(
+    task_id: str, approval: Any, on_reject: Any, approvers: Any = None, *, waits_deferred: bool
+) -> None:
     """
     Check the arguments that ask for an approval in Airflow.
 
@@ -60,7 +65,10 @@ def check_approval(task_id: str, approval: Any, on_reject: Any, *, waits_deferre
     """
     if on_reject not in ON_REJECT:
         raise SkyvernConfigError(f"Task {task_id!r}: on_reject must be one of {', '.join(ON_REJECT)}.")
+    users_of(task_id, approvers)
     if approval is None:
+        if approvers is not None:
+            raise SkyvernConfigError(f"Task {task_id!r}: approvers needs approval='airflow'.")
         return
     if approval != "airflow":
         raise SkyvernConfigError(f"Task {task_id!r}: approval must be None or 'airflow', not {approval!r}.")
@@ -72,6 +80,36 @@ def check_approval(task_id: str, approval: Any, on_reject: Any, *, waits_deferre
         raise SkyvernConfigError(
             f"Task {task_id!r}: approval='airflow' needs deferrable=True and wait_for_completion=True."
         )
+
+
+def users_of(task_id: str, approvers: Any) -> list[dict[str, str]] | None:
+    """
+    Return those who alone may answer, as Airflow takes them; None if whoever may edit the request may.
+
+    :raises SkyvernConfigError: not a list of user ids; an empty one would let everybody answer.
+    """
+    if approvers is None:
+        return None
+    listed = [approvers] if isinstance(approvers, str | Mapping) else approvers
+    if not isinstance(listed, list | tuple | set | frozenset) or not listed:
+        raise SkyvernConfigError(
+            f"Task {task_id!r}: approvers must be a list of ids of Airflow users, such as ['alice'], "
+            f"not {approvers!r}; leave it out to let everybody answer who may edit the request."
+        )
+    return [_user(task_id, one) for one in listed]
+
+
+def _user(task_id: str, user: Any) -> dict[str, str]:
+    if isinstance(user, Mapping) and set(user) <= {"id", "name"} and "id" in user:
+        named = {"id": user["id"], "name": user.get("name", user["id"])}
+    else:
+        named = {"id": user, "name": user}
+    if not all(isinstance(value, str) and value.strip() for value in named.values()):
+        raise SkyvernConfigError(
+            f"Task {task_id!r}: approvers has {user!r}; give a user as its id ('alice'), "
+            "or as {'id': '7', 'name': 'Alice'}."
+        )
+    return named
 
 
 def answer_of(event: Any, request: Request) -> Answer | None:
@@ -95,12 +133,20 @@ class Approvals:
     The request of this try, which is at most one at a time.
 
     :param sleep: How to pause; ends early when the task is killed.
+    :param users: Those who alone may answer; see :func:`users_of`. Default: whoever may edit the request.
     """
 
     def __init__(
-        self, hook: SkyvernHook, task_try: TaskTry, run_id: str, log: Log, sleep: Callable[[float], None]
+        self,
+        hook: SkyvernHook,
+        task_try: TaskTry,
+        run_id: str,
+        log: Log,
+        sleep: Callable[[float], None],
+        users: list[dict[str, str]] | None = None,
     ) -> None:
         self._hook, self._try, self._run_id, self._log, self._sleep = hook, task_try, run_id, log, sleep
+        self._users = users
 
     def ask(self, workflow_id: str) -> Request | None:
         """Show in Airflow what the run asks; return None if it asks nothing any more."""
@@ -112,7 +158,8 @@ class Approvals:
         once = self._asks_once(workflow_id)
         options = [question.approve, question.reject] if once else [APPROVE, REJECT]
         subject = f"Skyvern: {(once and (question.subject or question.label)) or self._run_id}"
-        since_3_1.ask_person(self._try.id, options=options, subject=subject, body=self._body(question, once=once))
+        body = self._body(question, once=once)
+        since_3_1.ask_person(self._try.id, options=options, subject=subject, body=body, users=self._users)
         self._log.info("Skyvern run %s: asks in Airflow's Required Actions: %s", self._run_id, " / ".join(options))
         return Request(
             run_id=self._run_id,

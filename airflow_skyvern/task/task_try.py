@@ -135,6 +135,22 @@ class TaskTry:
             if self.standing_within(ANSWER_BUDGET) is Standing.OVERTAKEN:
                 raise
 
+    @property
+    def earlier_tries(self) -> int:
+        """How many tries may have started a run before this process; after a clear, those from before it, too."""
+        return self.number - 1 or int(self.is_first_again)
+
+    @property
+    def is_first_again(self) -> bool:
+        """
+        Whether Airflow executes the first try again from its beginning, after that had published a run.
+
+        Airflow 3 does so with a resumption that waits in a busy executor's queue, while the scheduler takes the task
+        for failed and queues a retry.
+        """
+        published = since_3_0.keys_pushed_before(self._ti)
+        return self.number == 1 and bool({xcom.RUN_ID, xcom.CONNECTION_AND_RUN_KEY} & published)
+
     def is_first_of_group(self, retries: int) -> bool:
         """
         Return whether this is the first try of its attempt group: the first ever, or the first after a clear.
@@ -164,7 +180,7 @@ class TaskTry:
     @cached_property
     def _dag_run_name(self) -> str:
         """What the task's first start has called its DAG run; asked once, as a signal handler may need it."""
-        return self.start_store.run_started(first_try=self.number == 1)
+        return self.start_store.run_started(first_try=not self.earlier_tries)
 
     def publish_run(self, run: Run) -> None:
         """Push the run's id and address, so that the link and other tasks have them from now on."""

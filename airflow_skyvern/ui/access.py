@@ -20,7 +20,7 @@ from fastapi import Depends, HTTPException, Request
 from airflow_skyvern.compat import since_3_0, since_3_1
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 PAGE_HEADER = "x-skyvern-page"
 """What the page's script sends with a request that changes something; another site's page cannot."""
@@ -66,6 +66,11 @@ def may_answer(user: Any, dag_id: str) -> bool:
     """Tell whether the user may answer the requests of a DAG's tasks, so that a page shows buttons."""
     entities = (DagAccessEntity.TASK_INSTANCE, since_3_1.hitl_entity())
     return all(_may(user, dag_id, "PUT", entity) for entity in entities)
+
+
+def is_one_of(user: Any, user_ids: Collection[str]) -> bool:
+    """Tell whether a request that names these users is for this one, as Airflow decides when it is answered."""
+    return bool(get_auth_manager().is_authorized_hitl_task(assigned_users=set(user_ids), user=user))
 
 
 def may_read_logs(user: Any, dag_id: str) -> bool:

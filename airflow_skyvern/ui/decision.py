@@ -7,8 +7,8 @@ that the request comes from itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -55,12 +55,14 @@ class Request:
     :param options: What it offers: first what lets the run continue, then what rejects and cancels it.
     :param answer: What was answered; nothing while it is open.
     :param by: Who has answered; nothing where nobody has, as the run does not wait any more.
+    :param approvers: Who alone may answer, names by user id; empty where it is whoever may edit the request.
     """
 
     options: Sequence[str]
     answer: str = ""
     by: str = ""
     at: datetime | None = None
+    approvers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_open(self) -> bool:
@@ -81,6 +83,7 @@ def request_of(key: TaskKey) -> Request | None:
             answer=", ".join(map(str, detail.chosen_options or ())),
             by=str(detail.responded_by_user_name or detail.responded_by_user_id or ""),
             at=detail.responded_at,
+            approvers={one["id"]: one["name"] for one in detail.assigned_users},
         )
 
 

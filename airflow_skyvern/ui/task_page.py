@@ -18,7 +18,7 @@ from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.durations import in_words
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.ui import rendering
-from airflow_skyvern.ui.access import connection_name, may_answer, may_read_logs, readable
+from airflow_skyvern.ui.access import connection_name, is_one_of, may_answer, may_read_logs, readable
 from airflow_skyvern.ui.concealment import Concealment, visible, web_address
 from airflow_skyvern.ui.decision import Request as Asked
 from airflow_skyvern.ui.decision import request_of
@@ -300,7 +300,10 @@ def _asked(shown: Shown, found: FoundTask, user: Any) -> tuple[Asked | None, boo
     """Return what the newest try of a task asks a person, and whether this user may answer."""
     asks = shown.run is not None and shown.changes and found.try_number == max(found.tries, default=0)
     asked = request_of(found.key) if asks else None
-    return asked, asked is not None and may_answer(user, found.key.dag_id)
+    if asked is None:
+        return None, False
+    is_named = not asked.approvers or is_one_of(user, asked.approvers)
+    return asked, is_named and may_answer(user, found.key.dag_id)
 
 
 def _time_left(found: FoundTask) -> str:

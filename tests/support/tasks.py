@@ -34,6 +34,8 @@ class FakeTaskInstance:
         self.state: str | Exception | None = "running"
         """What Airflow answers about this task; an exception is raised, and ``deleted`` is no row."""
         self.answers_after = 0.0
+        self.xcom_keys_to_clear: list[str] | None = None
+        """What Airflow 3 has cleared when it started this process."""
         self.next_method: str | None = None
         self.next_kwargs: dict[str, Any] | None = None
 

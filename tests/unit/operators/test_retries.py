@@ -29,6 +29,30 @@ def test_a_retry_goes_on_with_the_run_of_the_try_before(skyvern: FakeSkyvern) ->
     assert len(skyvern.runs) == 1
 
 
+@pytest.mark.skipif(not is_airflow_3(), reason="2.11 reads the number of the try when a process begins")
+@pytest.mark.parametrize("plan", [("running", "running", "completed"), ("completed",)])
+@pytest.mark.parametrize("cleared", [["run_id"], ["connection_and_run_key", "run_id"], ["connection_and_run_key"]])
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_first_try_that_airflow_executes_again_resumes_its_run(
+    skyvern: FakeSkyvern, plan: tuple[str, ...], cleared: list[str], retries: int
+) -> None:
+    """
+    A busy executor has begun with a resumption when the scheduler had given it up, and queued a retry.
+
+    Airflow 3 has kept the task instance's id then, and taken away how to resume it.
+    """
+    workflow = skyvern.workflow(plan=plan, output={"sum": 1})
+    ti = FakeTaskInstance()
+    ti.max_tries = retries
+    deferral(make(workflow, retries=retries, deferrable=True), ti)
+    for run in skyvern.runs.values():
+        run.look()
+    again = FakeTaskInstance()
+    again.max_tries, again.xcom_keys_to_clear = retries, cleared
+    assert run_task(lambda: make(workflow, retries=retries, deferrable=True), again) == {"sum": 1}
+    assert len(skyvern.runs) == 1
+
+
 def test_a_retry_takes_the_output_of_a_run_that_completed_meanwhile(skyvern: FakeSkyvern) -> None:
     workflow = skyvern.workflow(plan=("completed",), output={"sum": 1})
     deferral(make(workflow, retries=2, deferrable=True), try_number(1))

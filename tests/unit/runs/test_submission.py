@@ -334,6 +334,22 @@ def test_a_search_ends_when_the_task_has_to(fake: FakeSkyvern, task: Tries) -> N
     assert starts(fake) == 1
 
 
+@pytest.mark.parametrize(("path", "answer"), [(FIND, 403), ("/v1/runs/wr_[^/]+", 403), ("/v1/runs/wr_[^/]+", 404)])
+def test_a_refusal_that_is_not_believed_yet_when_the_time_is_over_leaves_the_task_its_retries(
+    fake: FakeSkyvern, task: Tries, path: str, answer: int
+) -> None:
+    """As of a key that is being rotated; a retry has time of its own."""
+    run = task.first()
+    refusals = {403: "Could not validate credentials", 404: f"Task run not found {run.run_id}"}
+    fake.next("GET", path, *[httpx.Response(answer, json={"detail": refusals[answer]})] * 11)
+    with pytest.raises(SkyvernStartUnknown, match="no time is left to wait") as caught:
+        task.retry(seconds_left=50)
+    assert caught.value.transient
+    assert task.now == 50
+    assert task.retry().run_id == run.run_id
+    assert starts(fake) == 1
+
+
 def test_a_retry_knows_that_each_try_before_has_left_its_run(fake: FakeSkyvern) -> None:
     task = Tries(fake, fake.workflow(plan=("failed",)))
     for earlier_tries in range(3):

@@ -176,6 +176,49 @@ def asking(skyvern: FakeSkyvern, block: dict[str, Any] | None = None, plan: Any 
     return skyvern.workflow(plan=plan, blocks=[{"label": "before", "block_type": "wait"}, block or ASK], **more)
 
 
+@pytest.mark.parametrize(
+    "approvers",
+    [
+        [],
+        "",
+        [""],
+        [7],
+        [None],
+        [{}],
+        [{"name": "Alice"}],
+        [{"id": 7}],
+        [{"id": "7", "mail": "a@b.c"}],
+        {"alice": 1},
+        7,
+    ],
+)
+def test_approvers_who_are_no_users_are_refused_at_parse(approvers: Any) -> None:
+    with pytest.raises(SkyvernConfigError, match=r"Task 't': approvers (must be a list|has .*; give a user)"):
+        make("wpid_1", approvers=approvers)
+
+
+def test_approvers_of_no_approval_are_refused_at_parse() -> None:
+    with pytest.raises(SkyvernConfigError, match="Task 't': approvers needs approval='airflow'"):
+        make("wpid_1", approval=None, approvers=["alice"])
+
+
+@pytest.mark.parametrize(
+    ("approvers", "users"),
+    [
+        (None, None),
+        ("alice", [("alice", "alice")]),
+        (["alice", {"id": "7", "name": "Bob"}], [("alice", "alice"), ("7", "Bob")]),
+        ({"id": "7"}, [("7", "7")]),
+    ],
+)
+def test_a_request_names_those_who_alone_may_answer(
+    skyvern: FakeSkyvern, actions: RequiredActions, approvers: Any, users: Any
+) -> None:
+    Task(asking(skyvern), approvers=approvers).until_asked()
+    named = actions.only.assigned_users
+    assert [(user.id, user.name) for user in named or ()] == (users or [])
+
+
 @pytest.mark.parametrize("arguments", [{"approval": "mail"}, {"on_reject": "retry"}, {"approval": "skyvern"}])
 def test_what_no_version_understands_is_refused_at_parse(arguments: dict[str, Any]) -> None:
     with pytest.raises(SkyvernConfigError, match=r"Task 't': (approval|on_reject) must be"):

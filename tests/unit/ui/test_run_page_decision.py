@@ -28,7 +28,9 @@ OUR_PAGE = {"x-skyvern-page": "1", "sec-fetch-site": "same-origin"}
 TAGS = {"airflow_dag_id": DAG, "airflow_task_id": TASK, "airflow_run_id": RUN}
 
 
-def asks(skyvern: FakeSkyvern, options: tuple[str, str] = ("Pay", "Stop"), **task: Any) -> None:
+def asks(
+    skyvern: FakeSkyvern, options: tuple[str, str] = ("Pay", "Stop"), approvers: tuple[str, ...] = (), **task: Any
+) -> None:
     """Store a task that waits for a person, its request, and the paused run."""
     block = {"label": "ask", "block_type": "human_interaction", "instructions": "Pay ACME?"}
     run_id = skyvern.run(plan=("paused", "completed"), blocks=[block])
@@ -37,7 +39,9 @@ def asks(skyvern: FakeSkyvern, options: tuple[str, str] = ("Pay", "Stop"), **tas
     add_task(state="deferred", xcoms={"run_id": run_id}, **task)
     with create_session() as session:
         ti_id = session.scalar(select(TaskInstance.id))
-        session.add(HITLDetail(ti_id=ti_id, options=list(options), subject="s", body="b", params={}, multiple=False))
+        assignees = [{"id": name, "name": name} for name in approvers]
+        texts: dict[str, Any] = {"subject": "s", "body": "b", "params": {}, "multiple": False}
+        session.add(HITLDetail(ti_id=ti_id, options=list(options), assignees=assignees, **texts))
 
 
 def stored() -> Any:
@@ -61,6 +65,19 @@ async def test_who_may_act_on_the_task_gets_the_buttons_as_the_block_names_them(
     assert "Pay ACME?" in page
     assert page.count("<script") == 1
     assert "data-answer" not in (await ui.get(PAGE, username="eve")).text  # who may look only
+
+
+async def test_only_the_approvers_get_the_buttons_and_may_answer(ui: Ui, skyvern: FakeSkyvern) -> None:
+    asks(skyvern, approvers=("alice", EVIL))
+    for name, has_buttons in (("alice", True), ("eve", False)):
+        async with ui.client(name, role="user") as client:
+            page = (await client.get(PAGE)).text
+        assert ("data-answer" in page) is has_buttons
+    assert "Only alice, &#34;&gt;&lt;script&gt;" in page
+    assert await post(ui, "Pay", user="eve") == 403
+    assert stored() is None
+    assert await post(ui, "Pay", user="alice") == 200
+    assert stored() == (["Pay"], "alice")
 
 
 async def test_an_answer_on_the_page_is_one_in_required_actions(ui: Ui, skyvern: FakeSkyvern) -> None:
