@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Mapping
@@ -66,6 +67,20 @@ def _stored_state(ti: Any) -> str | None:
         query = session.query(TaskInstance.task_id, TaskInstance.state)
         row = query.filter_by(**{name: getattr(ti, name) for name in names}).one_or_none()
     return internals.DELETED if row is None else row[1]
+
+
+def interrupts_question() -> bool:
+    """
+    Return whether this is called in a signal handler that has interrupted a question of this process to Airflow.
+
+    Another question would not be answered before that one; below 3.2 each would get the answer of the other.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "airflow.sdk.execution_time.comms":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def would_overwrite_mark() -> bool:

@@ -73,14 +73,21 @@ def _is_deleted(ti: Any) -> bool:
 
 
 def _refusal(task_runner: Any, message: Any) -> int | None:
-    """Send a message to the supervisor; return the HTTP status with which the API server refused it, if it did."""
+    """
+    Send a message to the supervisor; return the HTTP status with which the API server refused it, if it did.
+
+    Below 3.2 nothing keeps two threads from reading one another's answers.
+    """
     try:
         answer = _answer(task_runner, message)
     except Exception as error:
         if (status := _status_of(error)) is None:
             raise
         return status
-    return _status_of(answer)
+    status = _status_of(answer)
+    if status is None and not hasattr(answer, "inactive_assets"):
+        raise RuntimeError(f"Airflow answered another question: {type(answer).__name__}")
+    return status
 
 
 def _answer(task_runner: Any, message: Any) -> Any:

@@ -305,11 +305,13 @@ class TaskTry:
 
 def answer_within(seconds: float, question: Callable[[], T], otherwise: T) -> T:
     """
-    Return what a function returns, or something else where it takes too long.
+    Return what a function that asks Airflow returns, or something else where it takes too long.
 
-    May be called in a signal handler: the interrupted code may hold the lock of the connection to Airflow, so a
-    thread asks, and is abandoned when it gets no answer.
+    May be called in a signal handler: one that has interrupted a question to Airflow asks nothing. A thread asks, and
+    is abandoned when it gets no answer.
     """
+    if since_3_0.interrupts_question():
+        return otherwise
     answers: list[T] = []
     thread = threading.Thread(target=lambda: answers.append(question()), daemon=True)
     thread.start()
