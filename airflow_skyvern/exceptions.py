@@ -17,8 +17,10 @@ The errors of this package, each for one way to handle it.
     │       └── SkyvernAnswerTooLarge   an answer larger than [skyvern] max_answer_bytes
     ├── SkyvernRunError                 a run ended badly; carries the run
     │   ├── SkyvernRunFailed            failed
+    │   │   └── SkyvernStepLimitReached failed: it took as many steps as it may (max_steps)
     │   ├── SkyvernRunTerminated        terminated: the workflow itself decided to stop
     │   ├── SkyvernRunTimedOut          timed_out: Skyvern's own limit for the run
+    │   │   └── SkyvernTimeLimitReached timed_out: it took as long as it may (max_elapsed_time_minutes)
     │   └── SkyvernRunCanceled          canceled, by a person or by us
     ├── SkyvernOutputError              a run completed, and its output is not what was agreed; carries the run
     ├── SkyvernOutputTooLarge           an output is larger than what goes into XCom; a retry takes it again
@@ -71,7 +73,9 @@ __all__ = [
     "SkyvernServerError",
     "SkyvernStartAmbiguous",
     "SkyvernStartUnknown",
+    "SkyvernStepLimitReached",
     "SkyvernTaskEnded",
+    "SkyvernTimeLimitReached",
     "SkyvernTransferError",
     "SkyvernWaitInterrupted",
     "SkyvernWaitTimeout",
@@ -246,12 +250,20 @@ class SkyvernRunFailed(SkyvernRunError):
     """The run ended as ``failed``."""
 
 
+class SkyvernStepLimitReached(SkyvernRunFailed):
+    """The run ended as ``failed``, as it had taken all steps that it may: ``max_steps``, or the workflow's limit."""
+
+
 class SkyvernRunTerminated(SkyvernRunError):
     """The run ended as ``terminated``: the workflow decided that it cannot or must not continue."""
 
 
 class SkyvernRunTimedOut(SkyvernRunError):
     """The run ended as ``timed_out``: it took longer than Skyvern allows it."""
+
+
+class SkyvernTimeLimitReached(SkyvernRunTimedOut):
+    """The run ended as ``timed_out`` at ``max_elapsed_time_minutes``, of its task, its workflow or the server."""
 
 
 class SkyvernRunCanceled(SkyvernRunError):
@@ -353,18 +365,35 @@ BAD_ENDINGS: dict[str, type[SkyvernRunError]] = {
 }
 
 
-def error_of_ending(run: Run, block: str | None = None) -> SkyvernRunError:
+LIMITS_REACHED: dict[str, tuple[type[SkyvernRunError], str]] = {
+    "max_steps": (
+        SkyvernStepLimitReached,
+        "It reached its limit of steps: raise max_steps, or give it less to do.",
+    ),
+    "max_elapsed_time_minutes": (
+        SkyvernTimeLimitReached,
+        "It reached its limit of time: raise max_elapsed_time_minutes, or give it less to do.",
+    ),
+}
+"""The errors of runs that a limit has ended, and what to do."""
+
+
+def error_of_ending(run: Run, block: str | None = None, limit: str | None = None) -> SkyvernRunError:
     """
     Make the error for a run that ended badly: how, where, why, and where to look.
 
     :param block: The label of the block at which it failed, if it is known.
+    :param limit: Which limit has ended it, if that is known otherwise than from the run.
     """
     message = f"Skyvern run {run.run_id} ended as {run.status}" + (f" in block {block}" if block else "")
     reason = "; ".join(part for part in (run.failure_reason, _codes(run)) if part)
     if reason:
         message += f": {shorten(masked_text(reason))}"
+    error, advice = BAD_ENDINGS.get(run.status, SkyvernRunError), ""
+    if (reached := run.limit_reached or limit) is not None:
+        error, advice = LIMITS_REACHED[reached]
     where = f"See {run.app_url}" if run.app_url else ""
-    return BAD_ENDINGS.get(run.status, SkyvernRunError)(sentence(message, where), run)
+    return error(sentence(sentence(message, advice), where), run)
 
 
 def shorten(text: str, limit: int = MAX_QUOTE) -> str:

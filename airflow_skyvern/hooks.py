@@ -245,11 +245,14 @@ class SkyvernHook(BaseHook):
         """:meth:`fetch_run` for an event loop."""
         return await afetch_run(self.asend, run_id)
 
-    def emergency_client(self, timeout: float = 3.5, *, observed: bool = False) -> SkyvernClient | None:
+    def emergency_client(
+        self, timeout: float = 3.5, *, observed: bool = False, longest_answer: int | None = None
+    ) -> SkyvernClient | None:
         """
         Make a client for a signal handler: one attempt per call, each within ``timeout`` seconds.
 
         :param observed: Whether its requests are counted, which a signal handler must not do.
+        :param longest_answer: Bytes of the longest answer that is read. Default: the connection's.
 
         The interrupted code may hold a lock of the shared client or be in the middle of a request to Airflow,
         so neither is touched: the settings are those that the hook already has. None if it has none yet, and
@@ -259,7 +262,8 @@ class SkyvernHook(BaseHook):
         if client is None:
             return None
         observe = self.observe if observed else None
-        return SkyvernClient(client.settings.within(timeout), retry=RetryPolicy(attempts=1), observe=observe)
+        settings = client.settings.within(timeout, longest_answer)
+        return SkyvernClient(settings, retry=RetryPolicy(attempts=1), observe=observe)
 
     def observe(self, call: Call[Any], error: SkyvernError | None) -> None:
         """Count a request of this connection in Airflow's metrics."""

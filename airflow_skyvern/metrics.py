@@ -20,6 +20,7 @@ from airflow_skyvern.compat import internals, since_3_2
 if TYPE_CHECKING:
     from airflow_skyvern.exceptions import SkyvernError
     from airflow_skyvern.models import RunSnapshot
+    from airflow_skyvern.runs.cost import Cost
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ RUN_STARTED = "skyvern.run.started"
 RUN_RESUMED = "skyvern.run.resumed"
 RUN_ENDED = "skyvern.run.ended"
 RUN_DURATION = "skyvern.run.duration"
+RUN_STEPS = "skyvern.run.steps"
+RUN_CREDITS = "skyvern.run.credits"
 END_NOTICED = "skyvern.run.end_noticed"
 WAITS = "skyvern.waits"
 REQUEST_SENT = "skyvern.request.sent"
@@ -41,14 +44,17 @@ def run_started(conn_id: str, *, resumed: bool) -> None:
     _write("incr", RUN_RESUMED if resumed else RUN_STARTED, tags={"conn_id": conn_id})
 
 
-def run_ended(conn_id: str, run: RunSnapshot) -> None:
-    """Count a run that a task has waited for, by its status, and note how long it took."""
+def run_ended(conn_id: str, run: RunSnapshot, cost: Cost) -> None:
+    """Count a run that a task has waited for, by its status, how long it took, and what it has cost."""
     if not run.is_final:
         return
     tags = {"conn_id": conn_id, "status": run.status}
     _write("incr", f"{RUN_ENDED}.{run.status}", tags=tags)
     if run.duration is not None:
         _write("timing", RUN_DURATION, run.duration, tags=tags)
+    for name, used in ((RUN_STEPS, cost.steps), (RUN_CREDITS, cost.credits)):
+        if used:
+            _write("incr", name, used, tags=tags)
 
 
 def end_noticed(conn_id: str, run: RunSnapshot, waiting_since: float = 0.0) -> None:

@@ -319,6 +319,16 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
         return OutputOptions.of(self)
 
     def _output(self, context: Context, run: Run) -> Any:
+        from airflow_skyvern.runs.cost import account
+
+        cost = account(run, self.hook.emergency_client, self.log)
+        try:
+            return self._delivered(context, run)
+        finally:
+            if used := cost.in_words:
+                self.log.info("Skyvern run %s: %s, used %s", run.run_id, run.status, used)
+
+    def _delivered(self, context: Context, run: Run) -> Any:
         if run.succeeded:
             value = deliver_output(self, TaskTry(context), run, self._output_options, self.stop_if_killed)
             deliver_files(self, TaskTry(context), run, self.stop_if_killed)

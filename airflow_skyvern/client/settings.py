@@ -80,9 +80,10 @@ class Settings:
         """What identifies these settings, including the version of the certificates file."""
         return self, trust_of(self.verify)
 
-    def within(self, seconds: float) -> Settings:
-        """Return the same settings for a request that has only so many seconds."""
-        return replace(self, timeout=min(self.timeout, seconds))
+    def within(self, seconds: float, longest_answer: int | None = None) -> Settings:
+        """Return the same settings for a request that has only so many seconds, and bytes for its answer."""
+        longest = min(self.max_answer_bytes, longest_answer or self.max_answer_bytes)
+        return replace(self, timeout=min(self.timeout, seconds), max_answer_bytes=longest)
 
 
 def settings_from(

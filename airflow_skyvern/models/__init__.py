@@ -10,10 +10,11 @@ Field by field: https://www.skyvern.com/docs/api-reference/api-reference/workflo
 from __future__ import annotations
 
 import logging
+import re
 from datetime import timedelta
 from enum import Enum
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field
 from typing_extensions import NotRequired, TypedDict
@@ -103,6 +104,12 @@ class RunStatus(str, Enum):
     TIMED_OUT = "timed_out"
     CANCELED = "canceled"
 
+
+MAX_STEPS_CODE = "REACH_MAX_STEPS"
+"""The code of Skyvern's own error about a limit of steps."""
+
+_ABOUT_STEPS = re.compile(r"reached the max(imum)?\b[^.]*\bsteps\b", re.IGNORECASE)
+_ABOUT_TIME = re.compile(r"exceeded (max elapsed runtime limit|its remaining runtime)", re.IGNORECASE)
 
 ACTIVE_STATUSES = frozenset({"created", "queued", "running", "paused"})
 FINAL_STATUSES = frozenset(status.value for status in RunStatus) - ACTIVE_STATUSES
@@ -220,6 +227,23 @@ class Run(RunSnapshot):
     def error_codes(self) -> list[str]:
         """The codes of the run's errors, as its workflow defines them."""
         return [str(error["error_code"]) for error in self.errors if error.get("error_code")]
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it is a run of Skyvern's endpoint for prompts: it has no timeline, tags or known credits."""
+        return self.run_id.startswith("tsk_")
+
+    @property
+    def limit_reached(self) -> Literal["max_steps", "max_elapsed_time_minutes"] | None:
+        """Which limit has ended the run, whoever has set it; None if none has."""
+        reason = self.failure_reason or ""
+        if self.status == RunStatus.FAILED.value and (
+            MAX_STEPS_CODE in self.error_codes or _ABOUT_STEPS.search(reason)
+        ):
+            return "max_steps"
+        if self.status == RunStatus.TIMED_OUT.value and _ABOUT_TIME.search(reason):
+            return "max_elapsed_time_minutes"
+        return None
 
 
 class RunSummary(RunBase):

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 from airflow_skyvern import metrics
 from airflow_skyvern.compat import internals, since_3_3
 from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException
-from airflow_skyvern.exceptions import SkyvernError, SkyvernNotFoundError, SkyvernOvertaken, SkyvernWaitTimeout
+from airflow_skyvern.exceptions import (
+    SkyvernError,
+    SkyvernNotFoundError,
+    SkyvernOvertaken,
+    SkyvernWaitTimeout,
+)
 from airflow_skyvern.finished_runs.uri import runs_uri
 from airflow_skyvern.results.deliver import deliver_evidence, deliver_files, deliver_output
-from airflow_skyvern.task.arguments import checked_request, endings_of, is_dynamic
+from airflow_skyvern.task.arguments import checked_request, endings_of, is_dynamic, with_limits
 from airflow_skyvern.task.deadlines import CONFIRMATION, airflows_timeout_for, deadline_after, patience_after
 from airflow_skyvern.task.deferral import NOTE, note_of_run
-from airflow_skyvern.task.endings import logged_error_of
+from airflow_skyvern.task.endings import logged_error_of, without_retry_at
 from airflow_skyvern.task.nesting import check_starts_one
 from airflow_skyvern.task.untemplated import ChecksArguments
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.results.mask_rules import MaskOutput
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.results.uploads import Uploads
+    from airflow_skyvern.runs.cost import Cost, RunLimits
     from airflow_skyvern.runs.wait import Reason, Wait
     from airflow_skyvern.task.active_run import ActiveRun, Names
     from airflow_skyvern.task.approval import Approvals, Approvers, Note
@@ -58,6 +64,8 @@ class RunLifecycle(ChecksArguments):
         "workflow_file",
         "workflow_version",
         "run_options",
+        "max_steps",
+        "max_elapsed_time_minutes",
         "upload",
         "upload_conn_id",
     )
@@ -68,6 +76,8 @@ class RunLifecycle(ChecksArguments):
     """The version that this try has found or made for its run."""
     parameters: Mapping[str, Any] | str | None
     run_options: Mapping[str, Any] | None
+    max_steps: int | str | None
+    max_elapsed_time_minutes: int | str | None
     skyvern_conn_id: str
     wait_for_completion: bool
     deferrable: bool
@@ -319,7 +329,7 @@ class RunLifecycle(ChecksArguments):
         if run.succeeded:
             return self._result(task_try, run)
         self._active_run.ended()
-        metrics.run_ended(self.skyvern_conn_id, run)
+        self._note_cost(run)
         self._cancel_twins(run)
         who = note["answered_by"] or "A person"
         message = f"Skyvern run {run.run_id}: {who} rejected it in Airflow ({note['answer']})."
@@ -447,26 +457,57 @@ class RunLifecycle(ChecksArguments):
     def _result(self, task_try: TaskTry, run: Run) -> Any:
         self._active_run.ended()
         self._learn_workflow(run)
-        metrics.run_ended(self.skyvern_conn_id, run)
+        cost = self._note_cost(run)
         self._cancel_twins(run)
-        if run.succeeded:
-            # First the value: a run whose output is refused delivers no files.
-            stop_if_killed = self._active_run.stop_if_killed
-            value = deliver_output(self, task_try, run, self._output_options, stop_if_killed)
-            files = deliver_files(self, task_try, run, stop_if_killed, origin=self._origin_of_files)
-            task_try.start_store.done(run.run_id)
-            return self._whole_run(run, value, files) if self.return_run else value
+        try:
+            return self._delivered(task_try, run, cost) if run.succeeded else self._end_badly(task_try, run)
+        finally:
+            self._log_cost(run, cost)
+
+    def _delivered(self, task_try: TaskTry, run: Run, cost: Cost) -> Any:
+        # First the value: a run whose output is refused delivers no files.
+        stop_if_killed = self._active_run.stop_if_killed
+        value = deliver_output(self, task_try, run, self._output_options, stop_if_killed)
+        files = deliver_files(self, task_try, run, stop_if_killed, origin=self._origin_of_files)
+        task_try.start_store.done(run.run_id)
+        return self._whole_run(run, value, files, cost) if self.return_run else value
+
+    def _end_badly(self, task_try: TaskTry, run: Run) -> NoReturn:
         deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)
-        error = logged_error_of(run, self.log, self.hook.send)
+        limits = self._limits()
+        limit = limits.reached(run) if limits else None
+        error = logged_error_of(run, self.log, self.hook.send, limit)
         if run.status in endings_of("skip_on", self.skip_on):
             raise AirflowSkipException(str(error)) from error
-        raise error
+        raise without_retry_at(limit, error, self)
 
-    def _whole_run(self, run: Run, output: Any, files: Sequence[Any]) -> dict[str, Any]:
+    def _limits(self) -> RunLimits | None:
+        """Return the limits that this task has set for its run; None if it has set none."""
+        if self.run_options is None and self.max_steps is None and self.max_elapsed_time_minutes is None:
+            return None
+        from airflow_skyvern.runs.cost import RunLimits
+
+        return RunLimits.of(self._rarer_options())
+
+    def _note_cost(self, run: Run) -> Cost:
+        """Count a run that has ended and what it has cost, and warn if it nearly reached a limit."""
+        from airflow_skyvern.runs.cost import account
+
+        cost = account(run, self.hook.emergency_client, self.log, self._limits())
+        metrics.run_ended(self.skyvern_conn_id, run, cost)
+        return cost
+
+    def _log_cost(self, run: Run, cost: Cost) -> None:
+        """Log what a run has cost, as the last line about it; nothing if it has used nothing."""
+        if used := cost.in_words:
+            self.log.info("Skyvern run %s: %s, used %s", run.run_id, run.status, used)
+
+    def _whole_run(self, run: Run, output: Any, files: Sequence[Any], cost: Cost) -> dict[str, Any]:
         from airflow_skyvern.results.fitting import fitted_for_xcom
         from airflow_skyvern.results.output import whole_run
 
-        value = whole_run(run, self._parameters_of(run), output, files, mask=self.mask_output is not False)
+        given, masks = self._parameters_of(run), self.mask_output is not False
+        value = whole_run(run, given, output, files, cost, mask=masks)
         fitting: dict[str, Any] = fitted_for_xcom(value, run.run_id, self.log)
         return fitting
 
@@ -493,9 +534,10 @@ class RunLifecycle(ChecksArguments):
         self._active_run.ended()
         if run.succeeded:
             return run
-        metrics.run_ended(self.skyvern_conn_id, run)
+        cost = self._note_cost(run)
         self._cancel_twins(run)
         deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)
+        self._log_cost(run, cost)
         raise SkyvernWaitTimeout(f"Skyvern run {wait.run_id} did not end in time; it is {run.status} now.{link}", run)
 
     def _parameters_of(self, run: Run) -> Mapping[str, Any] | None:
@@ -517,8 +559,9 @@ class RunLifecycle(ChecksArguments):
         return self._uploads.announced_in(request) if self.upload else request
 
     def _rarer_options(self) -> Any:
-        """Return what ``run_options`` has, rendered."""
-        return self.run_options
+        """Return what ``run_options`` has, rendered, and the limits."""
+        limits = {"max_steps": self.max_steps, "max_elapsed_time_minutes": self.max_elapsed_time_minutes}
+        return with_limits(self.task_id, self.run_options, **limits)
 
     @property
     def _uploads(self) -> Uploads:

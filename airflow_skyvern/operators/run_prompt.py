@@ -57,7 +57,6 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
         ``rerun_on_invalid_output=True``. Default: a text.
     :param parameters: Values for ``{name}`` in prompt and URL. The browser's model gets them, too, apart from the
         prompt. (templated)
-    :param max_steps: Steps of the browser after which the run fails. Default: Skyvern's. (templated)
     :param engine: Skyvern's name of the engine that runs the prompt: ``skyvern-1.0``, ``skyvern-3.0``,
         ``openai-cua``, ``anthropic-cua``, ``ui-tars``, ``yutori-navigator``. Default: Skyvern's. (templated)
     :param error_code_mapping: Codes of errors → when to report them, in words: ``{"BAD_LOGIN": "the password is
@@ -71,7 +70,6 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
         *(name for name in SkyvernRunWorkflowOperator.template_fields if not name.startswith("workflow_")),
         "prompt",
         "url",
-        "max_steps",
         "engine",
         "error_code_mapping",
     )
@@ -87,10 +85,8 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
         prompt: str,
         url: str | None = None,
         output_schema: type[Any] | Mapping[str, Any] | str | None = None,
-        max_steps: int | str | None = None,
         engine: str | None = None,
         error_code_mapping: Mapping[str, str] | str | None = None,
-        run_options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         task_id = kwargs.get("task_id", "")
@@ -104,11 +100,8 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
             check_parameters=False,
             output_from=BLOCK,
             output_schema=output_schema,
-            run_options=_with_max_steps(task_id, run_options, max_steps),
             **kwargs,
         )
-        self.run_options = run_options
-        self.max_steps = max_steps
         self.prompt = prompt
         self.url = url
         self.engine = engine
@@ -127,10 +120,6 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
         _check_codes(self.error_code_mapping)
         if taken := sorted(OWN_NAMES & set(self.upload or {})):
             raise SkyvernConfigError(f"upload.{taken[0]}: the prompt itself uses this name; choose another one.")
-
-    def _rarer_options(self) -> Any:
-        """Return them with ``max_steps`` among them."""
-        return _with_max_steps(self.task_id, self.run_options, self.max_steps)
 
     def _shape(self) -> Shape:
         from airflow_skyvern.client.run_request import decoded
@@ -187,19 +176,6 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
     def _replacement_of(self, run: Run) -> Run | None:
         """Return None: Skyvern starts another run in the place of a failed one only with another credential."""
         return None
-
-
-def _with_max_steps(task_id: str, run_options: Any, max_steps: int | str | None) -> Any:
-    """
-    Put ``max_steps`` among the options, where it is sent with them.
-
-    :raises SkyvernConfigError: the options are a template as a whole.
-    """
-    if max_steps is None:
-        return run_options
-    if run_options is not None and not isinstance(run_options, Mapping):
-        raise SkyvernConfigError(f"Task {task_id!r}: max_steps: run_options is a template; put max_steps in there.")
-    return {**(run_options or {}), "max_steps": max_steps}
 
 
 def _check_text(name: str, value: Any, *, required: bool = False) -> None:

@@ -79,11 +79,16 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param browser_session_id: Open browser session to use: ``pbs_…``. (templated)
     :param browser_profile_id: Saved browser profile to use: ``bp_…``. (templated)
     :param run_options: The rarer parameters of the API, as a mapping: ``max_elapsed_time_minutes`` (1 to 480),
-        ``max_steps`` (of the browser, after which the run fails; at least 1),
+        ``max_steps`` (of each block that uses the browser, after which the run fails; at least 1),
         ``totp_identifier``, ``totp_url``, ``extra_http_headers``, ``cdp_connect_headers``,
         ``browser_address``, ``browser_type``, ``run_with`` (``"agent"`` or ``"code"``), ``ai_fallback``,
         ``max_screenshot_scrolls``, ``start_fresh_browser``, ``reuse_browser_session``, ``run_metadata``,
         ``file_ids``. (templated)
+    :param max_steps: Steps that each block may take that uses the browser, instead of the workflow's own limits; the
+        run fails then. The same as in ``run_options``. A run that reaches it is not retried, unless a
+        ``retry_policy`` of the task says so. Default: the workflow's, or Skyvern's. (templated)
+    :param max_elapsed_time_minutes: Minutes after which Skyvern ends the run as ``timed_out``, 1 to 480; the same as
+        in ``run_options``, and not retried either. Default: the workflow's, or Skyvern's. (templated)
     :param skyvern_conn_id: Id of the connection of type ``skyvern``. Default: ``skyvern_default``.
         (templated)
     :param wait_for_completion: Whether to wait for the end. Without waiting, give ``run_id`` to
@@ -126,7 +131,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         logs. ``{"keep": ["invoices[].session_id"], "add": ["accounts[].note"]}`` names paths in the value that are
         data, and others that are secret. The log names each masked path. Default: True.
     :param return_run: Whether the value is the whole run instead of its output: ``{"run_id", "status", "app_url",
-        "parameters", "output", "files"}``, so that a task mapped over runs has them all. Default: False.
+        "parameters", "output", "files", "steps", "credits"}``, so that a task mapped over runs has them all.
+        Steps and credits are None where Skyvern does not tell them. Default: False.
     :param files_to: Where the files go that the run downloads: an absolute path, ``file://``, or an address such as
         ``s3://bucket/folder``. Each is there as a whole or not at all, and checked against Skyvern's size and sha256;
         a retry fetches what is missing, of the same run. Default: they stay in Skyvern. (templated)
@@ -151,12 +157,14 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
     :raises SkyvernOutputError: with ``rerun_on_invalid_output=True``: the output is not what ``output_schema`` and
         ``output_from`` say. Else that is an AirflowFailException.
-    :raises SkyvernRunError: the run ended as failed, terminated, timed out or canceled; the error carries it.
+    :raises SkyvernRunError: the run ended as failed, terminated, timed out or canceled; the error carries it. One
+        that reached a limit is a SkyvernStepLimitReached or SkyvernTimeLimitReached.
     :raises SkyvernWaitTimeout: the run did not end in time.
     :raises SkyvernStartUnknown: the start was not answered and no run was found; a retry searches again first.
     :raises SkyvernTransferError: a file could not be stored in full; a retry takes the same run.
     :raises AirflowFailException: no retry can help: wrong key, unknown workflow, parameters that do not fit it,
-        refused request, no credit, other files than expected, another file in the place of one.
+        refused request, no credit, a limit that the task has set for its run, other files than expected, another
+        file in the place of one.
     """
 
     template_fields: Sequence[str] = (
@@ -164,6 +172,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         "workflow_file",
         "workflow_version",
         "run_options",
+        "max_steps",
+        "max_elapsed_time_minutes",
         "skyvern_conn_id",
         "files_to",
         "files_conn_id",
@@ -195,6 +205,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         browser_session_id: str | None = None,
         browser_profile_id: str | None = None,
         run_options: Mapping[str, Any] | None = None,
+        max_steps: int | str | None = None,
+        max_elapsed_time_minutes: int | str | None = None,
         skyvern_conn_id: str = "skyvern_default",
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -240,6 +252,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         self.browser_session_id = browser_session_id
         self.browser_profile_id = browser_profile_id
         self.run_options = run_options
+        self.max_steps = max_steps
+        self.max_elapsed_time_minutes = max_elapsed_time_minutes
         self.skyvern_conn_id = skyvern_conn_id
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
@@ -287,7 +301,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
 
             check_upload(self.task_id, self.upload, self.parameters)
         fields = {name: getattr(self, name) for name in REQUEST_FIELDS}
-        check_arguments(self.task_id, fields, self.run_options, skip_on=self.skip_on, durable=self.durable)
+        check_arguments(self.task_id, fields, self._rarer_options(), skip_on=self.skip_on, durable=self.durable)
         if self.mask_output is not True:
             from airflow_skyvern.results.mask_rules import check_mask_output
 

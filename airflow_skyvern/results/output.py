@@ -16,6 +16,7 @@ from airflow_skyvern.results.mask_rules import MaskRules
 if TYPE_CHECKING:
     from airflow_skyvern.models import Run
     from airflow_skyvern.results.contract import Contract
+    from airflow_skyvern.runs.cost import Cost
     from airflow_skyvern.runs.wait import Log
 
 BROWSER_BLOCK = frozenset({"task_id", "status", "extracted_information"})
@@ -165,7 +166,7 @@ def _read_beside_dag(task: TaskWithOutput, path: str) -> str:
 
 
 def whole_run(
-    run: Run, parameters: Mapping[str, Any] | None, output: Any, files: Sequence[Any], *, mask: bool
+    run: Run, parameters: Mapping[str, Any] | None, output: Any, files: Sequence[Any], cost: Cost, *, mask: bool
 ) -> dict[str, Any]:
     """
     Return a run as plain JSON, with its input and its output: one value that holds it all, to map over.
@@ -173,6 +174,7 @@ def whole_run(
     :param parameters: The parameters that it was started with, as JSON has them.
     :param output: What the task would have returned otherwise.
     :param files: The files that the task has stored.
+    :param cost: The steps and credits that it has used.
     :param mask: Whether to mask what is a secret by its name among the parameters.
     """
     given = json_copy(parameters or {})
@@ -187,6 +189,8 @@ def whole_run(
         "parameters": given,
         "output": output,
         "files": [file.as_xcom() for file in files],
+        "steps": cost.steps,
+        "credits": cost.credits,
     }
 
 

@@ -77,6 +77,23 @@ def checked_request(fields: Mapping[str, Any], run_options: Any, *, durable: boo
     return request
 
 
+def with_limits(task_id: str, run_options: Any, **limits: int | str | None) -> Any:
+    """
+    Put the limits that are arguments of their own among the options, where they are checked and sent with them.
+
+    :raises SkyvernConfigError: one is given twice, or the options are a template as a whole.
+    """
+    given = {name: value for name, value in limits.items() if value is not None}
+    if not given:
+        return run_options
+    names = ", ".join(given)
+    if run_options is not None and not isinstance(run_options, Mapping):
+        raise SkyvernConfigError(f"Task {task_id!r}: {names}: run_options is a template; put {names} in there.")
+    if twice := sorted(set(given) & set(run_options or {})):
+        raise SkyvernConfigError(f"Task {task_id!r}: {twice[0]}: is in run_options, too; give it once.")
+    return {**(run_options or {}), **given}
+
+
 def included(parameters: Any) -> Any:
     """
     Let Jinja include a ``.json`` file.

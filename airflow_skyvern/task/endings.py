@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.sdk import AirflowException, AirflowFailException
-from airflow_skyvern.exceptions import SkyvernError, SkyvernRunError, SkyvernWaitTimeout, error_of_ending
+from airflow_skyvern.exceptions import (
+    SkyvernError,
+    SkyvernRunError,
+    SkyvernWaitTimeout,
+    error_of_ending,
+    sentence,
+)
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.session import Send
@@ -26,15 +32,16 @@ class ErrorLog(Protocol):
         """Log what ends the task."""
 
 
-def logged_error_of(run: Run, log: ErrorLog, send: Send | None = None) -> SkyvernRunError:
+def logged_error_of(run: Run, log: ErrorLog, send: Send | None = None, limit: str | None = None) -> SkyvernRunError:
     """
     Make the error for a run that ended badly, and log it line by line.
 
     Airflow logs the error, too, but as one long line at the end of a traceback.
 
     :param send: Sends a call; to find out at which block the run failed. Default: that is left out.
+    :param limit: Which limit of the task has ended it, if one has.
     """
-    error = error_of_ending(run, failing_label(run, send) if send else None)
+    error = error_of_ending(run, failing_label(run, send) if send else None, limit)
     for line in textwrap.wrap(str(error), WIDTH, break_long_words=False, break_on_hyphens=False):
         log.error("%s", line)
     return error
@@ -50,6 +57,21 @@ def failing_label(run: Run, send: Send) -> str | None:
     except SkyvernError:  # the run's end is known, and says more than why its timeline is not
         return None
     return block.label if block else None
+
+
+def without_retry_at(limit: str | None, error: SkyvernRunError, task: Any) -> Exception:
+    """
+    Return what ends a task whose run was ended by a limit of the task's own: no plain retry runs into it again.
+
+    A retry policy of the task gets the error as it is, and decides.
+
+    :param limit: Which limit of the task has ended the run, if one has.
+    """
+    if limit is None or getattr(task, "retry_policy", None) is not None:
+        return error
+    final = AirflowFailException(sentence(str(error), f"Not retried: the next run would have the same {limit}."))
+    final.__cause__ = error
+    return final
 
 
 @contextmanager

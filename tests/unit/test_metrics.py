@@ -109,6 +109,15 @@ def test_a_run_is_counted_from_its_start_to_its_end(skyvern: FakeSkyvern, statsd
     assert sum(value for name, _, value in written if name == "skyvern.request.sent") == len(skyvern.requests)
 
 
+def test_the_steps_and_credits_of_a_run_are_counted(skyvern: FakeSkyvern, statsd: Statsd) -> None:
+    used = {"status": "failed", "step_count": 9, "credits_used": 30, "cached_credits_used": 4}
+    workflow = skyvern.workflow(plan=("running", used))
+    with pytest.raises(SkyvernRunFailed):
+        run_task(lambda: operator(workflow))
+    counts = statsd.counts()
+    assert (counts["skyvern.run.steps"], counts["skyvern.run.credits"]) == (9, 34)
+
+
 def test_a_run_that_fails_is_counted_as_failed(skyvern: FakeSkyvern, statsd: Statsd) -> None:
     workflow = skyvern.workflow(plan=("running", "failed"))
     with pytest.raises(SkyvernRunFailed):

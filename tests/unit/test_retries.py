@@ -41,6 +41,33 @@ def test_endings_that_may_go_well_next_time_are_retried(status: str, action: Ret
     assert decision.reason == f"the Skyvern run ended as {status}"
 
 
+REACHED = [
+    Run(run_id="wr_1", status="failed", failure_reason="failure reason: Reached the maximum steps (7)."),
+    Run(run_id="wr_1", status="failed", failure_reason="Reached the max number of 10 steps. Possible …"),
+    Run(run_id="wr_1", status="failed", errors=[{"error_code": "REACH_MAX_STEPS"}]),
+    Run(
+        run_id="wr_1",
+        status="timed_out",
+        failure_reason="Workflow run exceeded max elapsed runtime limit of 1 minute.",
+    ),
+]
+
+
+@pytest.mark.parametrize("run", REACHED)
+@pytest.mark.parametrize("retry_on", [("failed", "timed_out"), "failed", "timed_out"])
+def test_a_run_is_not_retried_into_the_limit_that_has_ended_it(run: Run, retry_on: str) -> None:
+    error = error_of_ending(run)
+    decision = skyvern_retry_policy(retry_on).evaluate(error, try_number=1, max_tries=3)
+    assert decision.action is RetryAction.FAIL
+    assert decision.reason == f"the Skyvern run reached {run.limit_reached}"
+
+
+@pytest.mark.parametrize("run", REACHED)
+def test_an_author_may_want_it_nevertheless(run: Run) -> None:
+    policy = skyvern_retry_policy(retry_at_limit=True)
+    assert policy.evaluate(error_of_ending(run), try_number=1, max_tries=3).action is RetryAction.RETRY
+
+
 def test_errors_that_are_no_ending_keep_airflows_rules() -> None:
     decision = skyvern_retry_policy().evaluate(SkyvernConnectionError("x"), try_number=1, max_tries=3)
     assert decision.action is RetryAction.DEFAULT

@@ -36,6 +36,8 @@ def test_the_value_says_which_run_it_is_of_and_for_which_input(skyvern: FakeSkyv
         "parameters": {"vendors": ["A", "B"]},
         "output": OUTPUT,
         "files": [],
+        "steps": 0,
+        "credits": None,
     }
     json.dumps(value)
 

@@ -1,0 +1,153 @@
+"""What a run has cost, and how near it came to the limits that its task has set for it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow_skyvern.client import api
+from airflow_skyvern.client.run_request import decoded
+from airflow_skyvern.durations import in_words
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
+from airflow_skyvern.runs.blocks import blocks_of
+
+if TYPE_CHECKING:
+    from airflow_skyvern.client.sender import SkyvernClient
+    from airflow_skyvern.client.session import Send
+    from airflow_skyvern.models import Run, RunCost
+    from airflow_skyvern.runs.wait import Log
+
+NEAR = 0.8
+"""The share of a limit from which on a run that has ended is warned of."""
+
+LONGEST_ANSWER = 4 * 2**20
+"""Bytes that are read to know the credits of a run."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """
+    What a run has used.
+
+    :param steps: Steps of its agent; None where the server does not count them.
+    :param credits: Credits of Skyvern Cloud; None where they are not known. A server of one's own counts none.
+    """
+
+    steps: int | None = None
+    credits: int | None = None
+
+    @property
+    def in_words(self) -> str:
+        """For the log; nothing for a run that has used nothing."""
+        used = ((self.steps, "step"), (self.credits, "credit"))
+        return ", ".join(f"{number} {what}{'s' * (number != 1)}" for number, what in used if number)
+
+
+class MakesClient(Protocol):
+    """What makes a client for a few seconds: :meth:`airflow_skyvern.hooks.SkyvernHook.emergency_client`."""
+
+    def __call__(self, *, observed: bool, longest_answer: int) -> SkyvernClient | None:
+        """Return it, or None if there is no connection yet."""
+
+
+def account(run: Run, make_client: MakesClient, log: Log, limits: RunLimits | None = None) -> Cost:
+    """
+    Return what a run that has ended has cost, and warn if it came near a limit.
+
+    Credits are asked for, once and not for long; a run without steps has used none. Skyvern says them together with
+    the output, so those of a run with a large one stay unknown.
+
+    :param limits: The limits that the task has set, if it has set any.
+    """
+    if not run.step_count:
+        cost, warnings = Cost(run.step_count), limits.warnings(run, None) if limits else []
+    else:
+        client = make_client(observed=True, longest_answer=LONGEST_ANSWER)
+        with client or nullcontext():
+            send = client.send if client else None
+            cost, warnings = _cost_of(run, send), limits.warnings(run, send) if limits else []
+    for warning in warnings:
+        log.warning("Skyvern run %s: %s; the next one may reach it, and fail", run.run_id, warning)
+    return cost
+
+
+def _cost_of(run: Run, send: Send | None) -> Cost:
+    if run.is_task or send is None:
+        return Cost(run.step_count)
+    try:
+        used: RunCost = send(api.get_run_cost(run.run_id))
+    except SkyvernError:  # the run has ended, and what it cost changes nothing
+        return Cost(run.step_count)
+    counted = [used.get("credits_used"), used.get("cached_credits_used")]
+    known = [number for number in counted if number is not None]
+    return Cost(run.step_count, sum(known) if known else None)
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """
+    The limits that a task has set for its run.
+
+    :param max_steps: Steps of each block that uses the browser.
+    :param max_elapsed_time_minutes: Minutes of the whole run.
+    """
+
+    max_steps: int | None = None
+    max_elapsed_time_minutes: int | None = None
+
+    @classmethod
+    def of(cls, options: Any) -> RunLimits:
+        """Take them from the options of a run, as they were checked before its start."""
+        try:
+            given = decoded("run_options", options) or {}
+        except SkyvernConfigError:  # `tasks test` of 2.11 resumes a task without its templates
+            given = {}
+        return cls(_number(given.get("max_steps")), _number(given.get("max_elapsed_time_minutes")))
+
+    def reached(self, run: Run) -> str | None:
+        """Return which of these limits has ended the run; Skyvern says ``timed_out`` of no other one of time."""
+        limit = run.limit_reached or ("max_elapsed_time_minutes" if run.status == "timed_out" else None)
+        return limit if limit is not None and getattr(self, limit) is not None else None
+
+    def warnings(self, run: Run, send: Send | None) -> list[str]:
+        """Say which limits the run nearly reached, if it was not ended by one, or by somebody."""
+        if run.limit_reached is not None or run.status in ("canceled", "timed_out"):
+            return []
+        return [*self._about_steps(run, send), *self._about_time(run)]
+
+    def _about_steps(self, run: Run, send: Send | None) -> list[str]:
+        steps = run.step_count or 0
+        if self.max_steps is None or steps < NEAR * self.max_steps:
+            return []
+        most = _most_steps_of_a_block(run, send) or steps  # the limit is each block's
+        return [f"took {most} of max_steps={self.max_steps} steps"] if most >= NEAR * self.max_steps else []
+
+    def _about_time(self, run: Run) -> list[str]:
+        began = run.started_at or run.created_at
+        if self.max_elapsed_time_minutes is None or began is None or run.finished_at is None:
+            return []
+        seconds = (run.finished_at - began).total_seconds()
+        if seconds < NEAR * 60 * self.max_elapsed_time_minutes:
+            return []
+        return [f"took {in_words(seconds)} of max_elapsed_time_minutes={self.max_elapsed_time_minutes}"]
+
+
+def _most_steps_of_a_block(run: Run, send: Send | None) -> int | None:
+    """Return the steps of the block that took most; None where the timeline does not tell them."""
+    if send is None:
+        return None
+    try:
+        timeline = send(api.get_run_timeline(run.run_id))
+    except SkyvernError:
+        return None
+    orders = [action.step_order for block in blocks_of(timeline) for action in block.actions]
+    known = [order for order in orders if order is not None]
+    return max(known) + 1 if known else None
+
+
+def _number(value: Any) -> int | None:
+    try:
+        return None if value is None else int(value)
+    except (TypeError, ValueError):  # a template that this process has not rendered
+        return None
