@@ -84,7 +84,7 @@ class SkyvernHook(BaseHook):
     """
     Talk to Skyvern with the API key and address of an Airflow connection.
 
-    Each endpoint is a method, with the parameters of its namesake in :mod:`airflow_skyvern.client`, and has a twin
+    Endpoints are methods, each with the parameters of its namesake in :mod:`airflow_skyvern.client` and a twin
     with an ``a`` before its name for event loops. Requests have timeouts, reuse connections and are repeated where
     that is safe; a key that was rotated is picked up by reading the connection again.
 

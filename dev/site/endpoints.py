@@ -1,16 +1,32 @@
-"""The table of endpoints: which method of the hook sends what, read from the endpoints themselves."""
+"""
+The table of endpoints: what Skyvern describes, which method of the hook sends it, and what in the package does.
+
+Nothing of it is written by hand but the reasons of what is left out, see :data:`LEFT_OUT`. What Skyvern describes is
+recorded, see :mod:`dev.site.described`.
+"""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from types import ModuleType
 from typing import Any
 from urllib.parse import unquote
 
-from airflow_skyvern.client import api, browser_api, credential_api, schedule_api, task_api, workflow_api
+from airflow_skyvern.client import (
+    api,
+    browser_api,
+    check_api,
+    credential_api,
+    schedule_api,
+    task_api,
+    workflow_api,
+)
 from airflow_skyvern.client.run_request import RunRequest
+from dev.site import described
+from dev.site.endpoint_users import modules_by_name, user_of
 from dev.site.hook_methods import hook_methods
 
 MODULES: dict[str, ModuleType] = {
@@ -47,7 +63,7 @@ EXAMPLES: dict[str, Any] = {
 
 def table() -> str:
     """Return the table as Markdown."""
-    head = "| method of the hook | request | in Skyvern's API reference |\n|---|---|---|\n"
+    head = "| method of the hook | request | in Skyvern's API reference | also sent by |\n|---|---|---|---|\n"
     return head + "\n".join(rows())
 
 
@@ -57,15 +73,28 @@ def table_of_left_out() -> str:
     return head + "\n".join(f"| `{endpoint}` | {reason} |" for endpoint, reason in LEFT_OUT.items())
 
 
+def counted() -> str:
+    """Say, in a sentence, how many of the described endpoints have a method."""
+    known = described.recorded()
+    having = sum(operation in requests() for operation in known["operations"])
+    number, version = len(known["operations"]), known["version"]
+    return f"{having} of the {number} endpoints that Skyvern {version} describes have a method of the hook."
+
+
 def requests() -> set[str]:
     """Return what the hook can send: method and path, with ``{}`` for ids, by the names that Skyvern describes."""
-    found = set()
-    for made in hook_methods():
-        endpoint = getattr(MODULES[made.module], made.endpoint)
-        sent = endpoint(**arguments(endpoint))
-        path = re.sub(r"\{[^}]*\}", "{}", unquote(sent.path)).replace("/workflows", "/agents")
-        found.add(f"{sent.method} {path}")
-    return found
+    return {_line_of(getattr(MODULES[made.module], made.endpoint)) for made in hook_methods()}
+
+
+def without_method(operations: Iterable[str]) -> set[str]:
+    """Return which of these have neither a method nor a reason to have none."""
+    return {one for one in operations if one not in requests() and reason_of(one) is None}
+
+
+def reason_of(operation: str) -> str | None:
+    """Return why an endpoint has no method; None where no reason is given."""
+    path = operation.split()[1]
+    return next((why for begin, why in LEFT_OUT.items() if operation == begin or path.startswith(begin)), None)
 
 
 def rows() -> Iterator[str]:
@@ -74,7 +103,36 @@ def rows() -> Iterator[str]:
         endpoint = getattr(MODULES[made.module], made.endpoint)
         sent = endpoint(**arguments(endpoint))
         link = f"[`{made.name}`][airflow_skyvern.hooks.SkyvernHook.{made.name}]"
-        yield f"| {link} | `{sent.method} {unquote(sent.path)}` | {page(endpoint)} |"
+        users = ", ".join(users_of(_line_of(endpoint))) or "–"
+        yield f"| {link} | `{sent.method} {unquote(sent.path)}` | {page(endpoint)} | {users} |"
+
+
+def users_of(operation: str) -> list[str]:
+    """Return what in the package sends an endpoint, by the names that authors of DAGs know."""
+    modules = modules_by_name(frozenset(_functions()))
+    named = {user_of(module) for name, line in _functions().items() if line == operation for module in modules[name]}
+    return sorted({one for names in named if names for one in names.split(", ")})
+
+
+@cache
+def _functions() -> Mapping[str, str]:
+    """Return what each function of the client sends; several may send the same, and read different parts of it."""
+    found = {}
+    for module in (*MODULES.values(), check_api):
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ == module.__name__ and _makes_a_call(name, function):
+                found[name] = _line_of(function)
+    return found
+
+
+def _makes_a_call(name: str, function: Callable[..., Any]) -> bool:
+    returns = str(inspect.signature(function).return_annotation)
+    return returns.startswith("Call[") and name[0] != "_" and name != "get_run_despite"  # that needs an error
+
+
+def _line_of(endpoint: Callable[..., Any]) -> str:
+    sent = endpoint(**arguments(endpoint))
+    return described.line(sent.method, unquote(sent.path))
 
 
 def arguments(endpoint: Callable[..., Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from dev.site.diagrams import BLOCK, image_of  # noqa: E402
 TABLES = {
     "<!-- table of endpoints -->": endpoints.table,
     "<!-- table of endpoints left out -->": endpoints.table_of_left_out,
+    "<!-- number of endpoints -->": endpoints.counted,
     "<!-- table of messages -->": messages.table,
 }
 OUTSIDE = {  # pages of the site that are files outside of docs/

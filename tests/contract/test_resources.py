@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernNotFoundError,
 from airflow_skyvern.models.resources import BrowserSession
 from airflow_skyvern.operators.run_prompt import ENGINES
 from airflow_skyvern.runs.prompt_workflow import Shape, find_or_create
-from dev.site import endpoints
+from dev.site import described, endpoints
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
@@ -235,16 +234,11 @@ def test_open_browser_sessions_are_listed(real: Side) -> None:
 
 
 def test_each_endpoint_that_skyvern_describes_has_a_method_or_a_reason(real: Side) -> None:
-    described = {
-        f"{method.upper()} {re.sub(r'{[^}]*}', '{}', path)}"
-        for path, methods in real.http.get("/openapi.json", timeout=120).json()["paths"].items()  # takes it seconds
-        for method in methods
-    }
-    assert len(described) >= 90
-    sent, reasons = endpoints.requests(), tuple(endpoints.LEFT_OUT)
-    without = {one for one in described - sent if not (one.startswith(reasons) or one.split()[1].startswith(reasons))}
-    assert without == set()
-    assert {reason for reason in reasons if not any(reason in one for one in described - sent)} == set()
+    """What is recorded is compared with the methods in tests/unit/repository/test_endpoints.py."""
+    found, recorded = described.described_by(real.http), described.recorded()
+    assert len(found["operations"]) >= 90
+    assert endpoints.without_method(found["operations"]) == set()
+    assert found == recorded, "record them anew: python -m dev.site.described"
 
 
 def test_a_prompt_without_a_model_fails_as_a_task(real: Side) -> None:
