@@ -64,7 +64,8 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-run
 
-    :param run_id: The run to wait for. (templated)
+    :param run_id: The run to wait for: of a workflow (``wr_…``) or of Skyvern's own endpoint for prompts (``tsk_…``),
+        which has no blocks. (templated)
     :param skyvern_conn_id: Id of the connection of type ``skyvern``. Default: ``skyvern_default``.
         (templated)
     :param deferrable: Whether to wait in the triggerer. Default: ``[operators] default_deferrable``.

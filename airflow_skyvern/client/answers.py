@@ -180,6 +180,8 @@ CANCEL = (
     Refusal(404, "Run not found {id}", SkyvernNotFoundError),
     Refusal(404, "WorkflowRun {id} not found", SkyvernNotFoundError),
     Refusal(404, "Task {id} not found", SkyvernNotFoundError),
+    Refusal(400, "Invalid task status transition from {} to canceled for {id}", SkyvernRequestError),
+    Refusal(400, "Invalid task status transition to canceled for {id} because {}", SkyvernRequestError),
     Refusal(400, "Invalid run type to cancel: {}", SkyvernRequestError),
 )
 CONTINUE = (Refusal(404, "Workflow run not found {id}", SkyvernNotFoundError),)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,6 +35,9 @@ NO = frozenset({"false", "f", "no", "n", "off", "0"})
 
 LONGEST_TIMEOUT = 86400.0
 """The longest wait for the answer to one request: sockets take no more than some days."""
+
+RUN_PAGE = re.compile(r"/(runs|tasks)/.*", re.DOTALL)
+"""Where Skyvern's UI shows a run; that of a prompt without a workflow (``tsk_…``) is elsewhere."""
 
 IN_PATHS = ":@!$&'()*+,;=~"
 """What stands in a path as it is, beside letters and digits."""
@@ -66,8 +70,8 @@ class Settings:
 
     def run_page(self, address: str | None) -> str | None:
         """Return the address of a run's page in Skyvern's UI as people reach it; a server may know only its own."""
-        start = address.find("/runs/") if address else -1
-        return address if self.app_url is None or address is None or start < 0 else self.app_url + address[start:]
+        page = RUN_PAGE.search(address or "")
+        return address if self.app_url is None or page is None else self.app_url + page[0]
 
     @property
     def exposes_key(self) -> bool:

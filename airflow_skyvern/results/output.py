@@ -110,7 +110,7 @@ class OutputOptions:
 
     def _agreed(self, run: Run) -> Any:
         try:
-            value = _taken_from(run.output, self.source)
+            value = _taken_from(run, self.source)
             return value if self.contract is None else self.contract.validated(value)
         except Misfit as misfit:
             raise self._error(run, misfit, transient=self.rerun) from None
@@ -126,7 +126,7 @@ class OutputOptions:
         )
 
 
-def _taken_from(output: Any, label: str | None) -> Any:
+def _taken_from(run: Run, label: str | None) -> Any:
     """
     Return the output of one block, or all of it.
 
@@ -136,8 +136,10 @@ def _taken_from(output: Any, label: str | None) -> Any:
     :raises Misfit: there is no such block.
     """
     if label is None:
-        return output
-    entries = output if isinstance(output, Mapping) else {}
+        return run.output
+    if run.is_task:
+        raise Misfit(iter([("", "a run of a prompt has no blocks; leave output_from out")]))
+    entries = run.output if isinstance(run.output, Mapping) else {}
     name = next((name for name in (f"{label}_output", label) if name in entries), None)
     if name is None:
         there = ", ".join(str(name).removesuffix("_output") for name in entries) or "none"

@@ -21,6 +21,11 @@ ENDED = FAILED | {"completed", "skipped"}
 """The statuses of a block that is over."""
 
 
+def has_blocks(run_id: str) -> bool:
+    """Return whether Skyvern tells the blocks of a run; it does not of a prompt without a workflow (``tsk_…``)."""
+    return not run_id.startswith("tsk_") or run_id.startswith("tsk_v2_")
+
+
 def blocks_of(timeline: Sequence[TimelineItem], deepest: float = math.inf) -> Iterator[Block]:
     """
     Yield the blocks in the order in which they began, those of a loop after it; the timeline is newest first.

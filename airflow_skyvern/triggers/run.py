@@ -21,6 +21,7 @@ from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.polling.poller import poller_of
 from airflow_skyvern.runs.block_log import BlockLog
+from airflow_skyvern.runs.blocks import has_blocks
 from airflow_skyvern.runs.cancel import cancel_unless_ended_async
 from airflow_skyvern.runs.wait import Reason, RunEvent, Wait
 from airflow_skyvern.task import xcom
@@ -186,6 +187,10 @@ class SkyvernRunTrigger(BaseTrigger):
         )
         return wait
 
+    @property
+    def _logs_blocks(self) -> bool:
+        return self.log_blocks and has_blocks(self.run_id)
+
     async def _event(self) -> RunEvent:
         """Wait for the end and describe it."""
         reason: Reason = "deadline"
@@ -198,7 +203,7 @@ class SkyvernRunTrigger(BaseTrigger):
             hook = SkyvernHook(self.skyvern_conn_id)
             poller = poller_of(self.skyvern_conn_id, hook.asettings, observe=hook.observe)
             with metrics.active_wait():
-                blocks = BlockLog(self.run_id, self.logger()) if self.log_blocks else None
+                blocks = BlockLog(self.run_id, self.logger()) if self._logs_blocks else None
                 run = await poller.wait(wait, first_poll_delay=self.first_poll_delay, blocks=blocks)
             if run is not None:
                 reason = "ended"

@@ -1,8 +1,8 @@
 """
 What Skyvern's API describes of itself: its operations, recorded from a real server in `described.json`.
 
-``python -m dev.site.described`` records them anew, of the server in ``SKYVERN_VENV``; with an address, of a running one.
-The contract suite compares what is recorded with the server that it starts.
+``python -m dev.site.described`` records them anew, of the server in ``SKYVERN_VENV``; with an address, of a running
+one. The contract suite compares what is recorded with the server that it starts.
 """
 
 from __future__ import annotations

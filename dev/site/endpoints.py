@@ -103,7 +103,7 @@ def rows() -> Iterator[str]:
         endpoint = getattr(MODULES[made.module], made.endpoint)
         sent = endpoint(**arguments(endpoint))
         link = f"[`{made.name}`][airflow_skyvern.hooks.SkyvernHook.{made.name}]"
-        users = ", ".join(users_of(_line_of(endpoint))) or "–"
+        users = ", ".join(users_of(_line_of(endpoint)))
         yield f"| {link} | `{sent.method} {unquote(sent.path)}` | {page(endpoint)} | {users} |"
 
 

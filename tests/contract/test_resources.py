@@ -12,6 +12,7 @@ from airflow_skyvern.client import api, browser_api, credential_api, task_api, w
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernNotFoundError, SkyvernRequestError
 from airflow_skyvern.models.resources import BrowserSession
 from airflow_skyvern.operators.run_prompt import ENGINES
+from airflow_skyvern.runs.cancel import cancel_unless_ended
 from airflow_skyvern.runs.prompt_workflow import Shape, find_or_create
 from dev.site import described, endpoints
 
@@ -241,10 +242,25 @@ def test_each_endpoint_that_skyvern_describes_has_a_method_or_a_reason(real: Sid
     assert found == recorded, "record them anew: python -m dev.site.described"
 
 
-def test_a_prompt_without_a_model_fails_as_a_task(real: Side) -> None:
-    run = real.send(task_api.run_task("say hello", url=real.hook_url, max_steps=1))
-    assert run.run_id.startswith("tsk_")
-    assert real.see(run, "failed", "terminated", "completed").status == "failed"
+def test_a_prompt_without_a_model_fails_as_a_task(side: Side) -> None:
+    run = side.send(task_api.run_task("say hello", url=side.hook_url, max_steps=1))
+    assert run.is_task
+    ended = side.see(run, "failed", "terminated", "completed")
+    assert (ended.status, ended.run_type, ended.is_final) == ("failed", "task_v1", True)
+    assert ended.app_url is not None
+    assert ended.app_url.endswith(f"/tasks/{run.run_id}")
+    assert (ended.run_request or {})["prompt"] == "say hello"
+
+
+def test_a_task_has_no_timeline_and_one_that_is_over_cannot_be_canceled(side: Side) -> None:
+    run = side.send(task_api.run_task("say hello", url=side.hook_url, max_steps=1))
+    ended = side.see(run, "failed", "terminated", "completed")
+    with pytest.raises(SkyvernRequestError, match="Timeline not available for run type task_v1"):
+        side.send(api.get_run_timeline(run.run_id))
+    with pytest.raises(SkyvernRequestError, match=f"Invalid task status transition from {ended.status} to canceled"):
+        side.send(api.cancel_run(run.run_id))
+    assert not cancel_unless_ended(side.send, run.run_id).canceled
+    assert {row.run_id for row in side.send(api.list_runs(status=["failed"]))} >= {run.run_id}
 
 
 def test_the_workflow_of_prompts_is_made_once_hidden_and_replaced_when_it_was_changed(side: Side) -> None:

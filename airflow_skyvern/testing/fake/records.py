@@ -120,6 +120,11 @@ class Run:
     workflow_version: int | None = None
 
     @property
+    def is_task(self) -> bool:
+        """Whether it is a run of a prompt without a workflow: it has no timeline, no tags, and a page elsewhere."""
+        return self.run_id.startswith("tsk_")
+
+    @property
     def trigger_type(self) -> str:
         """Who has started the run: a schedule, a caller of the API, or a person."""
         return "scheduled" if self.schedule_id else self.started_by

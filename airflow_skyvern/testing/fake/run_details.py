@@ -215,6 +215,8 @@ class FakeRunDetails:
     def _timeline(self, seen: Seen, run_id: str) -> Any:
         if run_id not in self.runs:
             raise detail(404, f"Run not found {run_id}")
+        if self.runs[run_id].is_task:
+            raise detail(400, "Timeline not available for run type task_v1")
         return timeline(self.runs[run_id])
 
     def _artifacts(self, seen: Seen, run_id: str) -> Any:

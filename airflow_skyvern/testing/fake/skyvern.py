@@ -112,6 +112,14 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
         """Add a run of a workflow of its own and return its id."""
         return self._start(self.workflows[self.workflow(plan=plan, **more)], {}, {}).run_id
 
+    def task(self, plan: Sequence[Step] = ("queued", "running", "completed"), **more: Any) -> str:
+        """Add a run of a prompt without a workflow and return its id."""
+        more.setdefault("output", None)
+        made = Workflow(self._id("wpid"), "a prompt", plan, created_at=self._tick(), **more)
+        run = Run(self._id("tsk"), made, {}, {}, None, self._tick(), {"prompt": "say hello"})
+        self.runs[run.run_id] = run
+        return run.run_id
+
     def next(self, method: str, path: str, *answers: Scripted) -> None:
         """Play these answers, one after the other, for the next requests to this path (a regular expression)."""
         self._scripts.append(_Script(method, re.compile(path), list(answers)))
@@ -230,15 +238,26 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
         self.runs[run.run_id] = run
         return run
 
+    def _post_task(self, seen: Seen) -> Any:
+        """Start a prompt; without a model the server fails it."""
+        body = json.loads(seen.content)
+        if "prompt" not in body:
+            raise complaint("missing", ["body", "prompt"], "Field required", body)
+        run = self.runs[self.task(("queued", "failed"), failure_reason="There is no model.")]
+        run.request = body
+        return views.task_view(run)
+
     def _get_run(self, seen: Seen, run_id: str) -> Any:
         run = self._run(run_id, f"Task run not found {run_id}")
         if run.workflow.deleted:
             raise detail(404, f"Workflow not found. workflow_permanent_id={run.workflow.workflow_id}")
         run.look()
-        return views.view(run)
+        return views.task_view(run) if run.is_task else views.view(run)
 
     def _get_orphan(self, seen: Seen, run_id: str) -> Any:
         run = self._run(run_id, f"Workflow not found for workflow run {run_id}")
+        if run.is_task:
+            raise detail(404, f"Workflow not found for workflow run {run_id}")
         run.look()
         view = views.view(run)
         own = {"workflow_id": run.workflow.workflow_id, "workflow_run_id": view.pop("run_id")}
@@ -269,6 +288,8 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
 
     def _cancel(self, seen: Seen, run_id: str) -> Any:
         run = self._run(run_id, f"Run not found {run_id}")
+        if run.is_task and run.is_over:
+            raise detail(400, _REFUSED_CANCEL[run.state["status"] == "canceled"].format(run.state["status"], run_id))
         if run.is_over and run.webhook_url:
             self.replays.append(run.run_id)
         run.canceled = True
@@ -427,9 +448,14 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
         return self._now
 
 
+_REFUSED_CANCEL = (
+    "Invalid task status transition from {} to canceled for {}",
+    "Invalid task status transition to {} for {} because task is already canceled",
+)
 _ID = "([^/]+)"
 _ROUTES = (
     ("POST", "/v1/run/workflows", "_post_run"),
+    ("POST", "/v1/run/tasks", "_post_task"),
     ("POST", f"/api/v1/workflows/{_ID}/run", "_post_run_of_version"),
     ("POST", "/v1/runs/cancel", "_cancel_many"),
     ("GET", f"/v1/runs/{_ID}", "_get_run"),

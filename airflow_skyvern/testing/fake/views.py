@@ -48,6 +48,13 @@ def view(run: Run) -> dict[str, Any]:
     }
 
 
+def task_view(run: Run) -> dict[str, Any]:
+    """Return a run of a prompt without a workflow."""
+    given = {"engine": "skyvern-1.0", "url": None, "data_extraction_schema": None, "max_steps": None, **run.request}
+    own = {"run_type": "task_v1", "run_request": given, "app_url": f"http://localhost:8080/tasks/{run.run_id}"}
+    return {**view(run), **own, "attempts": []}
+
+
 def times(run: Run) -> dict[str, str | None]:
     state, looked = run.state, run.step >= 0
     finished = run.created_at + timedelta(seconds=7) if state["status"] in FINAL else None
@@ -81,12 +88,12 @@ def row(run: Run) -> dict[str, Any]:
     return {
         "task_run_id": f"tr_{run.run_id[3:]}",
         "run_id": run.run_id,
-        "task_run_type": "workflow_run",
+        "task_run_type": "task_v1" if run.is_task else "workflow_run",
         "title": run.workflow.title,
         "started_at": when["started_at"],
         "finished_at": when["finished_at"],
         "created_at": when["created_at"],
-        "workflow_permanent_id": run.workflow.workflow_id,
+        "workflow_permanent_id": None if run.is_task else run.workflow.workflow_id,
         "workflow_deleted": run.workflow.deleted,
         "script_run": False,
         "trigger_type": run.trigger_type,

@@ -217,6 +217,13 @@ GENUINE: list[Genuine] = [
     (CANCEL, 404, "WorkflowRun wr_1 not found", SkyvernNotFoundError),
     (CANCEL, 404, "Task wr_1 not found", SkyvernNotFoundError),
     (CANCEL, 400, "Invalid run type to cancel: x", SkyvernRequestError),
+    (CANCEL, 400, "Invalid task status transition from completed to canceled for wr_1", SkyvernRequestError),
+    (
+        CANCEL,
+        400,
+        "Invalid task status transition to canceled for wr_1 because task is already canceled",
+        SkyvernRequestError,
+    ),
     (CONTINUE, 404, "Workflow run not found wr_1", SkyvernNotFoundError),
     (WORKFLOW, 404, "Workflow not found. workflow_permanent_id=wpid_1", SkyvernNotFoundError),
     (WORKFLOW, 400, "Invalid template workflow permanent id: wpid_1. Use another.", SkyvernRequestError),

@@ -453,6 +453,15 @@ async def test_the_page_shows_the_output_and_what_it_cost(ui: Ui, skyvern: FakeS
         assert secret not in page
 
 
+async def test_the_page_of_a_run_of_a_prompt_shows_what_there_is(ui: Ui, skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.task(plan=({"status": "completed", "step_count": 3},), output={"total": "12.50 €"})
+    skyvern.runs[run_id].look()
+    add_task(xcoms={"run_id": run_id})
+    page = (await ui.get(PAGE)).text
+    for shown in (run_id, "completed", "12.50 €", "<dt>Steps</dt><dd>3</dd>", f"/tasks/{run_id}"):
+        assert shown in page
+
+
 async def test_the_page_of_a_run_whose_cost_is_not_told_has_all_else(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(skyvern, output={"rows": 1})
     skyvern.next("GET", f"/v1/workflows/runs/{run_id}", httpx.Response(503))
