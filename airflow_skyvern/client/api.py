@@ -63,7 +63,7 @@ def run_workflow(request: RunRequest) -> Call[Run]:
     """
     what = f"start workflow {request.workflow_id}"
     about: Any = {"known": answers.START, "subject": request.workflow_id, "fits": answers.is_start}
-    headers = {} if request.max_steps is None else {"x-max-steps-override": str(request.max_steps)}
+    headers = _limit_of_steps(request.max_steps)
     if request.workflow_version is not None:
         return _run_version(request, request.workflow_version, headers, about)
     return post("/v1/run/workflows", what, Run, body=request.body(), headers=headers, repeatable=False, **about)
@@ -153,14 +153,20 @@ def cancel_runs(run_ids: Iterable[str]) -> Call[BulkCancel]:
     return post("/v1/runs/cancel", f"cancel {len(ids)} runs", BulkCancel, body=body, known=answers.CANCEL)
 
 
-def retry_run(run_id: str) -> Call[Run]:
+def retry_run(run_id: str, max_steps: int | None = None) -> Call[Run]:
     """
     Start a run that is over once more, with the same parameters, as a new run.
+
+    :param max_steps: Steps that each block may take that uses the browser: Skyvern does not keep those of the first.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/retry-run
     """
     path = f"/v1/workflows/runs/{path_segment(run_id)}/retry"
-    return post(path, f"retry run {run_id}", Run, repeatable=False)
+    return post(path, f"retry run {run_id}", Run, headers=_limit_of_steps(max_steps), repeatable=False)
+
+
+def _limit_of_steps(max_steps: int | None) -> dict[str, str]:
+    return {} if max_steps is None else {"x-max-steps-override": str(max_steps)}
 
 
 def continue_run(run_id: str) -> Call[None]:

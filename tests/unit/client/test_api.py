@@ -63,6 +63,11 @@ def test_every_endpoint_says_what_to_send(call: Call[Any], request_line: str, bo
     assert call.body == body
 
 
+def test_a_run_that_is_started_once_more_may_have_a_limit_of_steps() -> None:
+    assert dict(api.retry_run("wr_1", max_steps=7).headers) == {"x-max-steps-override": "7"}
+    assert dict(api.retry_run("wr_1").headers) == {}
+
+
 def test_only_what_starts_or_sends_something_must_not_be_repeated() -> None:
     once = {request_line for call, request_line, _ in ENDPOINTS if not call.repeatable}
     assert once == {
