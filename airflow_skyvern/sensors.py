@@ -326,8 +326,8 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
         try:
             return self._delivered(context, run)
         finally:
-            if used := cost.in_words:
-                self.log.info("Skyvern run %s: %s, used %s", run.run_id, run.status, used)
+            if cost.steps or cost.credits:
+                self.log.info("Skyvern run %s: %s, used %s", run.run_id, run.status, cost.in_words)
 
     def _delivered(self, context: Context, run: Run) -> Any:
         if run.succeeded:

@@ -499,8 +499,8 @@ class RunLifecycle(ChecksArguments):
 
     def _log_cost(self, run: Run, cost: Cost) -> None:
         """Log what a run has cost, as the last line about it; nothing if it has used nothing."""
-        if used := cost.in_words:
-            self.log.info("Skyvern run %s: %s, used %s", run.run_id, run.status, used)
+        if cost.steps or cost.credits:
+            self.log.info("Skyvern run %s: %s, used %s", run.run_id, run.status, cost.in_words)
 
     def _whole_run(self, run: Run, output: Any, files: Sequence[Any], cost: Cost) -> dict[str, Any]:
         from airflow_skyvern.results.fitting import fitted_for_xcom
@@ -560,6 +560,8 @@ class RunLifecycle(ChecksArguments):
 
     def _rarer_options(self) -> Any:
         """Return what ``run_options`` has, rendered, and the limits."""
+        if self.max_steps is None and self.max_elapsed_time_minutes is None:
+            return self.run_options
         limits = {"max_steps": self.max_steps, "max_elapsed_time_minutes": self.max_elapsed_time_minutes}
         return with_limits(self.task_id, self.run_options, **limits)
 

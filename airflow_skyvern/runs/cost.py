@@ -39,7 +39,7 @@ class Cost:
 
     @property
     def in_words(self) -> str:
-        """For the log; nothing for a run that has used nothing."""
+        """For the log."""
         used = ((self.steps, "step"), (self.credits, "credit"))
         return ", ".join(f"{number} {what}{'s' * (number != 1)}" for number, what in used if number)
 
