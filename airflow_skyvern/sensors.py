@@ -21,12 +21,11 @@ from airflow_skyvern.durations import interval_of, seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.deliver import (
+    Delivery,
     StopsTransfers,
     check_delivery,
     checked_file_options,
     deliver_evidence,
-    deliver_files,
-    deliver_output,
 )
 from airflow_skyvern.task.arguments import run_id_of
 from airflow_skyvern.task.deadlines import (
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
     from airflow_skyvern.results.mask_rules import MaskOutput
-    from airflow_skyvern.results.options import ExpectedFiles
+    from airflow_skyvern.results.options import ExpectedFiles, IfExists
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.runs.wait import Wait
 
@@ -98,6 +97,9 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
     :param files_conn_id: Id of the Airflow connection for that store. (templated)
     :param file_name: Names for the files. (templated)
     :param overwrite: Whether a file may take the place of another one of its name. Default: False.
+    :param if_exists: What becomes of files and outputs that are there already; see there. Default: ``"skip_same"``
+        for files, ``"replace"`` for the output.
+    :param manifest_to: Address of a JSON file that lists what was stored, written last; see there. (templated)
     :param expect_files: How many files a completed run must have downloaded, or name patterns. Default: any.
     :param recording: Whether the recording is stored there too, also of a run that ended badly. Default: False.
     :param screenshots: The same for screenshots. Default: False.
@@ -118,6 +120,7 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
         "files_to",
         "files_conn_id",
         "file_name",
+        "manifest_to",
     )
     operator_extra_links = (SkyvernRunLink(),)
     ui_color = "#e8eefc"
@@ -145,6 +148,8 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
         files_conn_id: str | None = None,
         file_name: str | None = None,
         overwrite: bool = False,
+        if_exists: IfExists | None = None,
+        manifest_to: str | None = None,
         expect_files: ExpectedFiles = None,
         recording: bool = False,
         screenshots: bool = False,
@@ -184,6 +189,8 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
         self.files_conn_id = files_conn_id
         self.file_name = file_name
         self.overwrite = overwrite
+        self.if_exists = if_exists
+        self.manifest_to = manifest_to
         self.recording = recording
         self.screenshots = screenshots
         self.expect_files = expect_files
@@ -331,8 +338,7 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
 
     def _delivered(self, context: Context, run: Run) -> Any:
         if run.succeeded:
-            value = deliver_output(self, TaskTry(context), run, self._output_options, self.stop_if_killed)
-            deliver_files(self, TaskTry(context), run, self.stop_if_killed)
+            value, _ = Delivery(self, TaskTry(context), run, self.stop_if_killed).bring(self._output_options)
             return value
         deliver_evidence(self, TaskTry(context), run, self.stop_if_killed)
         error = logged_error_of(run, self.log)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import string
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow_skyvern.compat.internals import module_exists
 from airflow_skyvern.compat.since_3_0 import is_airflow_3
@@ -56,10 +58,18 @@ def is_asset_alias(outlet: Any) -> bool:
 
 
 def asset(address: str) -> Any:
-    """Return the asset at an address; 2.11 calls it a dataset."""
-    if is_airflow_3():
-        return import_module("airflow.sdk").Asset(address)
-    return import_module("airflow.datasets").Dataset(address)
+    """
+    Return the asset at an address; 2.11 calls it a dataset.
+
+    What is no ASCII is percent-encoded where this Airflow takes no other addresses. None where it refuses that, too:
+    what a task has paid for and stored must not fail it.
+    """
+    home, name = ("airflow.sdk", "Asset") if is_airflow_3() else ("airflow.datasets", "Dataset")
+    make = getattr(import_module(home), name)
+    for uri in (address, quote(address, safe=string.printable)):
+        with suppress(ValueError):
+            return make(uri)
+    return None
 
 
 def openlineage_dataset(namespace: str, name: str) -> Any:

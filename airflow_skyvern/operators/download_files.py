@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernTransferError
 from airflow_skyvern.links import SkyvernRunLink
-from airflow_skyvern.results.deliver import StopsTransfers, check_delivery, checked_file_options, deliver_files
+from airflow_skyvern.results.deliver import Delivery, StopsTransfers, check_delivery, checked_file_options
 from airflow_skyvern.task.arguments import run_id_of
 from airflow_skyvern.task.endings import marks_stay, no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
@@ -17,7 +17,7 @@ from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
     from airflow_skyvern.hooks import SkyvernHook
-    from airflow_skyvern.results.options import ExpectedFiles
+    from airflow_skyvern.results.options import ExpectedFiles, IfExists
 
 
 class SkyvernDownloadFilesOperator(StopsTransfers, ChecksArguments):
@@ -42,6 +42,10 @@ class SkyvernDownloadFilesOperator(StopsTransfers, ChecksArguments):
         run, here and in ``files_to``. Default: Skyvern's names. (templated)
     :param overwrite: Whether a file may take the place of another one of its name. What is there already and is the
         same, by size and checksum, is not fetched again in any case. Default: False.
+    :param if_exists: ``"replace"`` is the same, and with ``manifest_to`` replaces all that an earlier run has left;
+        ``"skip_same"`` and ``"fail"`` let no other file be replaced. Default: ``"skip_same"``.
+    :param manifest_to: Address of a JSON file that lists what was stored, written last; as with
+        :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. (templated)
     :param expect_files: How many files the run must have downloaded: a number, ``[least, most]``, or name patterns
         such as ``["*.pdf"]`` that each must match a file. Default: any.
     :param recording: Whether the run's recording is stored there too. Default: False.
@@ -52,7 +56,14 @@ class SkyvernDownloadFilesOperator(StopsTransfers, ChecksArguments):
         a file is refused, or the key or the run id is wrong.
     """
 
-    template_fields: Sequence[str] = ("run_id", "files_to", "files_conn_id", "file_name", "skyvern_conn_id")
+    template_fields: Sequence[str] = (
+        "run_id",
+        "files_to",
+        "files_conn_id",
+        "file_name",
+        "manifest_to",
+        "skyvern_conn_id",
+    )
     operator_extra_links = (SkyvernRunLink(),)
     ui_color = "#e8eefc"
 
@@ -64,6 +75,8 @@ class SkyvernDownloadFilesOperator(StopsTransfers, ChecksArguments):
         files_conn_id: str | None = None,
         file_name: str | None = None,
         overwrite: bool = False,
+        if_exists: IfExists | None = None,
+        manifest_to: str | None = None,
         expect_files: ExpectedFiles = None,
         recording: bool = False,
         screenshots: bool = False,
@@ -77,6 +90,8 @@ class SkyvernDownloadFilesOperator(StopsTransfers, ChecksArguments):
         self.files_conn_id = files_conn_id
         self.file_name = file_name
         self.overwrite = overwrite
+        self.if_exists = if_exists
+        self.manifest_to = manifest_to
         self.recording = recording
         self.screenshots = screenshots
         self.expect_files = expect_files
@@ -104,4 +119,5 @@ class SkyvernDownloadFilesOperator(StopsTransfers, ChecksArguments):
                     f"Skyvern run {run.run_id} is {run.status}: its files are known when it has ended. Put a "
                     "SkyvernRunSensor before this task."
                 )
-            return [file.as_xcom() for file in deliver_files(self, task_try, run, self.stop_if_killed)]
+            _, files = Delivery(self, task_try, run, self.stop_if_killed).bring()
+            return [file.as_xcom() for file in files]

@@ -18,7 +18,7 @@ from airflow_skyvern.exceptions import (
     SkyvernWaitTimeout,
 )
 from airflow_skyvern.finished_runs.uri import runs_uri
-from airflow_skyvern.results.deliver import deliver_evidence, deliver_files, deliver_output
+from airflow_skyvern.results.deliver import Delivery, check_place_is_free, deliver_evidence
 from airflow_skyvern.task.arguments import checked_request, endings_of, is_dynamic, with_limits
 from airflow_skyvern.task.deadlines import CONFIRMATION, airflows_timeout_for, deadline_after, patience_after
 from airflow_skyvern.task.deferral import NOTE, note_of_run
@@ -225,6 +225,7 @@ class RunLifecycle(ChecksArguments):
     def _before_start(self, request: RunRequest) -> None:
         from airflow_skyvern.runs.parameter_check import check_before_start
 
+        check_place_is_free(self, self._output_options)
         if self.workflow_file is not None:
             from airflow_skyvern.operators.workflow_file import check_before_start as check_file
 
@@ -465,10 +466,8 @@ class RunLifecycle(ChecksArguments):
             self._log_cost(run, cost)
 
     def _delivered(self, task_try: TaskTry, run: Run, cost: Cost) -> Any:
-        # First the value: a run whose output is refused delivers no files.
-        stop_if_killed = self._active_run.stop_if_killed
-        value = deliver_output(self, task_try, run, self._output_options, stop_if_killed)
-        files = deliver_files(self, task_try, run, stop_if_killed, origin=self._origin_of_files)
+        delivery = Delivery(self, task_try, run, self._active_run.stop_if_killed, origin=self._origin_of_files)
+        value, files = delivery.bring(self._output_options)
         task_try.start_store.done(run.run_id)
         return self._whole_run(run, value, files, cost) if self.return_run else value
 

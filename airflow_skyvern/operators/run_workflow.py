@@ -26,7 +26,7 @@ from airflow_skyvern.task.untemplated import check_untemplated
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
     from airflow_skyvern.results.mask_rules import MaskOutput
-    from airflow_skyvern.results.options import ExpectedFiles
+    from airflow_skyvern.results.options import ExpectedFiles, IfExists
     from airflow_skyvern.task.approval import Approvers
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
@@ -141,7 +141,17 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param file_name: Names for the files: after Jinja, ``{index}`` counts from 1, ``{name}`` is Skyvern's name
         without extension, ``{extension}`` the extension with its dot. ``{skyvern_run_id}`` is Skyvern's id of the
         run, here and in ``files_to``. Default: Skyvern's names. (templated)
-    :param overwrite: Whether a file may take the place of another one of its name. Default: False.
+    :param overwrite: Whether a file in ``files_to`` may take the place of another one of its name; the same as
+        ``if_exists="replace"`` there. Default: False.
+    :param if_exists: What becomes of a file of ``files_to`` or ``output_to`` that is there and holds something else:
+        ``"skip_same"`` fails the task; ``"fail"`` does, too, and starts no run where the output's file or the
+        manifest is there; ``"replace"`` replaces it, with ``manifest_to`` all that an earlier run has left. What is
+        the same, by size and sha256, is never written again. Default: ``"skip_same"`` for ``files_to``,
+        ``"replace"`` for ``output_to``.
+    :param manifest_to: Address of a JSON file that lists what the task has stored: ``{"skyvern_run_id", "files",
+        "output", "evidence", "written_at"}``, each file with path, size and checksum. It is written last, so its
+        presence means that all of it is there. XCom ``manifest``: its path, size and checksum. Its connection is
+        ``files_conn_id``, without ``files_to`` it is ``output_conn_id``. Default: none. (templated)
     :param expect_files: How many files a completed run must have downloaded: a number, ``[least, most]``, or name
         patterns such as ``["*.pdf"]`` that each must match a file. Default: any.
     :param recording: Whether the recording is stored there too, also of a run that ended badly. Default: False.
@@ -178,6 +188,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         "files_to",
         "files_conn_id",
         "file_name",
+        "manifest_to",
         "upload",
         "upload_conn_id",
         "output_from",
@@ -229,6 +240,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         files_conn_id: str | None = None,
         file_name: str | None = None,
         overwrite: bool = False,
+        if_exists: IfExists | None = None,
+        manifest_to: str | None = None,
         expect_files: ExpectedFiles = None,
         recording: bool = False,
         screenshots: bool = False,
@@ -275,6 +288,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         self.files_conn_id = files_conn_id
         self.file_name = file_name
         self.overwrite = overwrite
+        self.if_exists = if_exists
+        self.manifest_to = manifest_to
         self.recording = recording
         self.screenshots = screenshots
         self.expect_files = expect_files

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Protocol, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Protocol, get_args, get_origin, get_type_hints
 
 from airflow_skyvern.exceptions import SkyvernConfigError, shorten
 from airflow_skyvern.results.fitting import fitted
@@ -277,6 +278,8 @@ class JsonSchemaContract:
             )
         except Unresolvable as error:
             raise SkyvernConfigError(f"output_schema: $ref {error.ref!r} is not within the schema.") from None
+        except RecursionError:
+            raise Misfit(iter([("", "it is nested too deeply to be validated")])) from None
         if errors:
             raise Misfit((_path(error.absolute_path), _broken_rule(error)) for error in errors)
         return value
@@ -324,11 +327,19 @@ def _old_models(kind: Any) -> Iterator[type[Any]]:
         seen.add(id(found))
         types += get_args(found)
         if isinstance(found, type):
-            if any(base.__module__.startswith("pydantic.v1") for base in found.__mro__):
+            old_dataclass = getattr(vars(found).get("__pydantic_model__"), "__mro__", ())
+            if any(base.__module__.startswith("pydantic.v1") for base in (*found.__mro__, *old_dataclass)):
                 yield found
             fields = getattr(found, "model_fields", None) or {}
             types += [field.annotation for field in fields.values()]
             types += [field.type for field in getattr(found, "__dataclass_fields__", {}).values()]
+            types += _hints_of(found).values()  # of a TypedDict or a NamedTuple
+
+
+def _hints_of(kind: type[Any]) -> Mapping[str, Any]:
+    with suppress(Exception):  # what annotations that cannot be evaluated yet raise
+        return get_type_hints(kind)
+    return {}
 
 
 def _check_references(schema: Any, kind: Any) -> None:
@@ -346,6 +357,8 @@ def _check_references(schema: Any, kind: Any) -> None:
     pending = [(root, Registry[Any]().resolver_with_root(root))]
     while pending:
         resource, resolver = pending.pop()
+        if _leads_back(resource.contents, resolver, ()):
+            raise SkyvernConfigError("output_schema: a $ref leads back to itself.")
         for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
             contents = resource.contents
             reference = contents.get(keyword) if isinstance(contents, Mapping) else None
@@ -355,6 +368,26 @@ def _check_references(schema: Any, kind: Any) -> None:
             except Unresolvable:
                 raise SkyvernConfigError(f"output_schema: $ref {reference!r} is not within the schema.") from None
         pending += [(part, resolver.in_subresource(part)) for part in resource.subresources()]
+
+
+def _leads_back(schema: Any, resolver: Any, above: tuple[int, ...]) -> bool:
+    """Return whether a schema applies itself to the same value again, without an end."""
+    from referencing.exceptions import Unresolvable
+
+    if not isinstance(schema, Mapping):
+        return False
+    if id(schema) in above:
+        return True
+    above = (*above, id(schema))
+    if isinstance(reference := schema.get("$ref"), str):
+        with suppress(Unresolvable):
+            target = resolver.lookup(reference)
+            if _leads_back(target.contents, target.resolver, above):
+                return True
+    parts = [schema.get(name) for name in ("not", "if", "then", "else")]
+    for name in ("allOf", "anyOf", "oneOf"):
+        parts += schema[name] if isinstance(schema.get(name), list) else []
+    return any(_leads_back(part, resolver, above) for part in parts)
 
 
 def _schema_in(path: str, text: str) -> Any:

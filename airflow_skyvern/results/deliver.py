@@ -6,7 +6,14 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_skyvern.compat.stores import add_input_to_lineage, add_output_to_lineage
-from airflow_skyvern.exceptions import SkyvernFilesMissing, SkyvernOutputError, SkyvernRunCanceled
+from airflow_skyvern.exceptions import (
+    SkyvernFileConflict,
+    SkyvernFileError,
+    SkyvernOutputError,
+    SkyvernOutputTooLarge,
+    SkyvernRunCanceled,
+    SkyvernTransferError,
+)
 from airflow_skyvern.results.names import before_run_id
 from airflow_skyvern.results.options import FileOptions
 from airflow_skyvern.task import xcom
@@ -16,8 +23,9 @@ if TYPE_CHECKING:
 
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
+    from airflow_skyvern.results.manifest import Partition
     from airflow_skyvern.results.output import OutputOptions
-    from airflow_skyvern.results.run_files import StoredFile
+    from airflow_skyvern.results.run_files import RunFiles, StoredFile
     from airflow_skyvern.task.task_try import TaskTry
 
 
@@ -60,7 +68,7 @@ def checked_file_options(task: DeliveringTask) -> FileOptions | None:
     :raises SkyvernConfigError: names the task, what is wrong, and what would be right.
     """
     if (options := file_options(task)) is not None:
-        options.check(task.task_id)
+        options.check(task.task_id, getattr(task, "output_to", None))
     return options
 
 
@@ -73,6 +81,7 @@ def check_delivery(task: DeliveringTask, output: OutputOptions | None = None) ->
     :raises SkyvernConfigError: there is no way to a place, as the templates show now: no address, no provider for the
         store, no connection, no bucket, or a store that does not keep what docs/files.md promises.
     :raises SkyvernTransferError: a store cannot be reached.
+    :raises SkyvernFileConflict: something that is no manifest is where one is to be.
     :raises OSError: a folder cannot be written to.
     """
     if (options := file_options(task)) is not None:
@@ -80,69 +89,143 @@ def check_delivery(task: DeliveringTask, output: OutputOptions | None = None) ->
         if options.files_to is not None:
             from airflow_skyvern.results.stores import store_at
 
-            store_at(before_run_id(options.files_to), options.files_conn_id).check(overwrite=options.overwrite)
+            store_at(before_run_id(options.files_to), options.files_conn_id).check(overwrite=options.replaces)
+        if options.manifest_to is not None:
+            from airflow_skyvern.results.manifest import check_manifest
+
+            check_manifest(options, _manifest_conn_id(task, options))
     if output is not None and output.file is not None:
         output.file.check()
 
 
-def deliver_output(
-    task: DeliveringTask,
-    task_try: TaskTry,
-    run: Run,
-    output: OutputOptions,
-    check_stop: Callable[[], object] = lambda: None,
-) -> Any:
+def check_place_is_free(task: DeliveringTask, output: OutputOptions) -> None:
     """
-    Return what the task pushes as its value; the file that it is written to is known to lineage and outlets then.
+    Check, when no earlier try has started a run, that nothing is where ``if_exists="fail"`` wants nothing.
 
-    :raises SkyvernOutputError: the output is not what was agreed; the evidence is stored.
+    :raises SkyvernFileConflict: something is.
     """
-    try:
-        value = output.value_of(run, task.log)
-    except SkyvernOutputError:
-        deliver_evidence(task, task_try, run, check_stop)
-        raise
-    if output.file is not None:
-        _report(task, task_try, [value["path"]], {"skyvern_run_id": run.run_id, "output": value})
-    return value
+    options = file_options(task)
+    if options is None or options.if_exists != "fail":
+        return
+    taken = output.file.taken() if output.file is not None else None
+    if taken is None and options.manifest_to is not None:
+        from airflow_skyvern.results.manifest import manifest_at
+
+        if manifest_at(options.manifest_to, _manifest_conn_id(task, options)) is not None:
+            taken = options.manifest_to
+    if taken is not None:
+        raise SkyvernFileConflict(
+            f"Task {task.task_id!r}: if_exists='fail', and {taken} exists, so no run is started."
+        )
 
 
-def deliver_files(
-    task: DeliveringTask,
-    task_try: TaskTry,
-    run: Run,
-    check_stop: Callable[[], object] = lambda: None,
-    *,
-    origin: Callable[[], str | None] = lambda: None,
-) -> list[StoredFile]:
+def _manifest_conn_id(task: DeliveringTask, options: FileOptions) -> str | None:
+    return options.files_conn_id if options.files_to is not None else getattr(task, "output_conn_id", None)
+
+
+class Delivery:
     """
-    Store the files of a run that has completed, and push where they are.
+    What becomes of a run that has completed: its output, its files, its evidence, and their manifest, in this order.
+
+    All that may be refused is judged before anything is stored.
 
     :param task: The operator, with the arguments of :class:`FileOptions`, ``hook`` and ``log``.
     :param check_stop: Called about once a second; raises when the task has to stop.
     :param origin: Returns the address that lineage gets as the origin of the files.
-    :raises SkyvernFilesMissing: the run downloaded other files than were expected; the evidence is stored.
-    :raises SkyvernFileError: a file could not be stored.
     """
-    options = file_options(task)
-    if options is None or not options.wanted:
-        return []
-    from airflow_skyvern.results.run_files import RunFiles
 
-    try:
-        files = RunFiles(task.hook, options, run, log=task.log, check_stop=check_stop).bring()
-    except SkyvernFilesMissing:
-        deliver_evidence(task, task_try, run, check_stop)
-        raise
-    if options.files_to is not None:
-        task_try.publish_files(xcom.FILES, [file.as_xcom() for file in files])
-        if files and (source := origin()) is not None:
-            add_input_to_lineage(task.hook, source)
-        stored = [file.as_xcom() for file in files]
-        _report(task, task_try, [file.path for file in files], {"skyvern_run_id": run.run_id, "files": stored})
-    if options.evidence:
-        _store_evidence(task, task_try, run, options, check_stop)
-    return files
+    def __init__(
+        self,
+        task: DeliveringTask,
+        task_try: TaskTry,
+        run: Run,
+        check_stop: Callable[[], object] = lambda: None,
+        *,
+        origin: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._task = task
+        self._try = task_try
+        self._run = run
+        self._check_stop = check_stop
+        self._origin = origin
+        self._options = file_options(task)
+
+    def bring(self, output: OutputOptions | None = None) -> tuple[Any, list[StoredFile]]:
+        """
+        Deliver it all, and return the value that the task pushes, and its files.
+
+        :raises SkyvernOutputError: the output is not what was agreed.
+        :raises SkyvernFilesMissing: the run downloaded other files than were expected.
+        :raises SkyvernFileError: a file could not be stored. Of all errors that no retry cures, evidence is stored.
+        """
+        try:
+            return self._bring(output)
+        except (SkyvernOutputError, SkyvernOutputTooLarge, SkyvernFileError) as error:
+            if not isinstance(error, SkyvernTransferError):
+                deliver_evidence(self._task, self._try, self._run, self._check_stop)
+            raise
+
+    def _bring(self, output: OutputOptions | None) -> tuple[Any, list[StoredFile]]:
+        value = None if output is None else output.agreed(self._run, self._task.log)
+        downloads = self._checked_downloads()
+        partition = self._partition(output)
+        only_known = partition is not None and partition.begin([] if downloads is None else downloads.expected())
+        if output is not None:
+            value = output.pushed(value, self._run.run_id, self._task.log)
+        reference = value if output is not None and output.file is not None else None
+        if reference is not None:
+            self._report([reference["path"]], {"output": reference})
+        files = [] if downloads is None else downloads.bring(only_known=only_known)
+        evidence = self._report_files(files)
+        if partition is not None:
+            manifest = partition.finish(_entries(files), reference, _entries(evidence))
+            self._try.publish_manifest(manifest)
+            self._report([], {"manifest": manifest})
+        return value, files
+
+    def _checked_downloads(self) -> RunFiles | None:
+        if self._options is None or not self._options.wanted:
+            return None
+        from airflow_skyvern.results.run_files import RunFiles
+
+        found = RunFiles(self._task.hook, self._options, self._run, log=self._task.log, check_stop=self._check_stop)
+        found.check()
+        return found
+
+    def _partition(self, output: OutputOptions | None) -> Partition | None:
+        options = self._options
+        if options is None or options.manifest_to is None:
+            return None
+        from airflow_skyvern.results.manifest import Partition
+
+        place = output.file.address_of(self._run.run_id) if output is not None and output.file is not None else None
+        return Partition(options, _manifest_conn_id(self._task, options), self._run.run_id, place, self._task.log)
+
+    def _report_files(self, files: list[StoredFile]) -> list[StoredFile]:
+        """Publish the files, and store the evidence, where there is a place for them; return the evidence."""
+        options = self._options
+        if options is None or options.files_to is None:
+            return []
+        self._try.publish_files(xcom.FILES, _entries(files))
+        if files and (source := self._origin()) is not None:
+            add_input_to_lineage(self._task.hook, source)
+        self._report([file.path for file in files], {"files": _entries(files)})
+        if not options.evidence:
+            return []
+        return _store_evidence(self._task, self._try, self._run, options, self._check_stop)
+
+    def _report(self, paths: list[str], extra: dict[str, Any]) -> None:
+        """Tell lineage where something is, and the events of the task's outlets what it is."""
+        addresses = [path if "://" in path else f"file://{path.translate(ESCAPED)}" for path in paths]
+        for address in addresses:
+            add_output_to_lineage(self._task.hook, address)
+        extra = {"skyvern_run_id": self._run.run_id, **extra}
+        for refused in self._try.add_to_outlet_events(self._task.outlets, extra, addresses):
+            self._task.log.warning("Airflow takes no asset of this address, so it gets no event: %s", refused)
+
+
+def _entries(files: list[StoredFile]) -> list[dict[str, Any]]:
+    return [file.as_xcom() for file in files]
 
 
 def deliver_evidence(
@@ -175,16 +258,9 @@ class StopsTransfers:
 
 def _store_evidence(
     task: DeliveringTask, task_try: TaskTry, run: Run, options: FileOptions, check_stop: Callable[[], object]
-) -> None:
+) -> list[StoredFile]:
     from airflow_skyvern.results.run_files import RunFiles
 
     files = RunFiles(task.hook, options, run, log=task.log, check_stop=check_stop).bring_evidence()
-    task_try.publish_files(xcom.EVIDENCE, [file.as_xcom() for file in files])
-
-
-def _report(task: DeliveringTask, task_try: TaskTry, paths: list[str], extra: dict[str, Any]) -> None:
-    """Tell lineage where something is, and the events of the task's outlets what it is."""
-    addresses = [path if "://" in path else f"file://{path.translate(ESCAPED)}" for path in paths]
-    for address in addresses:
-        add_output_to_lineage(task.hook, address)
-    task_try.add_to_outlet_events(task.outlets, extra, addresses)
+    task_try.publish_files(xcom.EVIDENCE, _entries(files))
+    return files

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernFileConflict
 from airflow_skyvern.results.fitting import Change, fitted, log_changes
 from airflow_skyvern.results.formats import LOADED_AT_COLUMN, RUN_ID_COLUMN, Format
-from airflow_skyvern.results.names import before_run_id, with_run_id
+from airflow_skyvern.results.names import RUN_ID, with_run_id
 from airflow_skyvern.results.store_kinds import Address
 from airflow_skyvern.task.arguments import is_dynamic
 
 if TYPE_CHECKING:
+    from airflow_skyvern.results.stores import Store
     from airflow_skyvern.runs.wait import Log
 
 
@@ -28,11 +28,13 @@ class OutputFile:
     :param address: An absolute path, or the address of an object such as ``s3://bucket/folder/name.json``.
     :param conn_id: The Airflow connection for the store.
     :param run_columns: Whether each row gets the id of the run and the time of loading.
+    :param replaces: Whether it may take the place of a file that holds something else.
     """
 
     address: str
     conn_id: str | None = None
     run_columns: bool = False
+    replaces: bool = True
 
     @property
     def format(self) -> Format:
@@ -45,32 +47,69 @@ class OutputFile:
 
         :raises SkyvernConfigError: this worker has no way to it, or cannot write this form.
         """
-        from airflow_skyvern.results.stores import store_at
+        from airflow_skyvern.results.stores import store_before_run
 
         self.format.check()
-        folder, _ = Address.of(self.address).split()
-        store_at(before_run_id(folder.text), self.conn_id).check(overwrite=True)
+        store, name = store_before_run(self.address, self.conn_id)
+        store.check(overwrite=self.replaces)
+        if name is not None:
+            store.check_name(name)
+
+    def address_of(self, run_id: str) -> str:
+        """Return where the output of a run is, as the reference to it says."""
+        from airflow_skyvern.results.stores import store_of
+
+        store, name = store_of(with_run_id(self.address, run_id), self.conn_id)
+        return store.address(name)
+
+    def taken(self) -> str | None:
+        """Return the address if something is there already; None also where it is only known with the run."""
+        from airflow_skyvern.results.stores import store_of
+
+        if RUN_ID in self.address:
+            return None
+        store, name = store_of(self.address, self.conn_id)
+        return None if store.size(name) is None else store.address(name)
 
     def write(self, value: Any, run_id: str) -> dict[str, Any]:
         """
-        Write the file, in the place of one that an earlier try has written, and return the reference to it.
+        Write the file, and return the reference to it.
 
         It appears when it is complete, or not at all. The same content is not written again.
 
         :param value: Plain JSON.
+        :raises SkyvernFileConflict: the file holds something else, and may not be replaced.
         """
         from airflow_skyvern.results.stores import store_of
 
         store, name = store_of(with_run_id(self.address, run_id), self.conn_id)
-        columns = _run_columns(run_id) if self.run_columns else None
-        pieces = partial(self.format.pieces, value, columns)
-        if store.size(name) is not None:
-            size, checksum = _measured(pieces())
-            if store.size(name) == size and store.checksum(name) == checksum:
-                return {"path": store.address(name), "size": size, "checksum": checksum}
-        with store.sink(name, overwrite=True) as sink:
-            size, checksum = _measured(pieces(), sink.write)
+        if (there := self._same(store, name, value, run_id)) is not None:
+            return there
+        if not self.replaces and store.size(name) is not None:
+            raise store.conflict(name)
+        try:
+            with store.sink(name, overwrite=self.replaces) as sink:
+                size, checksum = _measured(self._pieces(value, run_id, _now()), sink.write)
+        except SkyvernFileConflict:  # perhaps written by this task itself, whose answer was lost
+            if (there := self._same(store, name, value, run_id)) is None:
+                raise
+            return there
         return {"path": store.address(name), "size": size, "checksum": checksum}
+
+    def _same(self, store: Store, name: str, value: Any, run_id: str) -> dict[str, Any] | None:
+        """Return the reference to what is there, if it holds the same, apart from the time of loading."""
+        if (there := store.size(name)) is None:
+            return None
+        with store.opened(name) as file:
+            loaded_at = self.format.loaded_at(file) if self.run_columns else None
+        size, checksum = _measured(self._pieces(value, run_id, loaded_at))
+        if there != size or store.checksum(name) != checksum:
+            return None
+        return {"path": store.address(name), "size": size, "checksum": checksum}
+
+    def _pieces(self, value: Any, run_id: str, loaded_at: str | None) -> Iterator[bytes]:
+        columns = {RUN_ID_COLUMN: run_id, LOADED_AT_COLUMN: loaded_at} if self.run_columns else None
+        return self.format.pieces(value, columns)
 
 
 def _measured(pieces: Iterable[bytes], write: Callable[[bytes], Any] = lambda _: None) -> tuple[int, str]:
@@ -83,9 +122,8 @@ def _measured(pieces: Iterable[bytes], write: Callable[[bytes], Any] = lambda _:
     return size, digest.hexdigest()
 
 
-def _run_columns(run_id: str) -> dict[str, Any]:
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {RUN_ID_COLUMN: run_id, LOADED_AT_COLUMN: now}
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def check_output_to(task_id: str, address: Any, *, has_output: bool = True) -> None:
@@ -99,17 +137,24 @@ def check_output_to(task_id: str, address: Any, *, has_output: bool = True) -> N
         raise SkyvernConfigError(
             f"Task {task_id!r}: output_to: this task does not wait for an output; give it to the one that does."
         )
+    if complaint := complaint_about_file("output_to", address):
+        raise SkyvernConfigError(f"Task {task_id!r}: {complaint}")
+
+
+def complaint_about_file(argument: str, address: Any) -> str | None:
+    """Return what is wrong with the address of a file, before or after its templates are rendered."""
     if is_dynamic(address):
-        return
+        return None
     if not isinstance(address, str) or address.endswith("/") or not (address.startswith("/") or "://" in address):
-        raise SkyvernConfigError(
-            f"Task {task_id!r}: output_to must be the absolute path of a file or the address of an object, such as "
+        return (
+            f"{argument} must be the absolute path of a file or the address of an object, such as "
             f"s3://bucket/folder/{{{{ run_id }}}}.json, not {address!r}."
         )
     try:
         Address.of(address).split()
     except SkyvernConfigError as error:
-        raise SkyvernConfigError(f"Task {task_id!r}: output_to: {error}") from None
+        return f"{argument}: {error}"
+    return None
 
 
 def written(value: Any, run_id: str, file: OutputFile, log: Log) -> dict[str, Any]:

@@ -8,14 +8,17 @@ the run is paid for, so what it returned is written in any case.
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
-from typing import Any
+from typing import IO, Any
 
 from airflow_skyvern.exceptions import SkyvernConfigError
 
@@ -24,6 +27,11 @@ ROWS = 1_000
 
 RUN_ID_COLUMN, LOADED_AT_COLUMN = "_skyvern_run_id", "_loaded_at"
 """What ``output_run_columns`` adds to each row."""
+
+_MOMENT = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
+
+_TAIL = 64
+"""Bytes at the end of a file within which the time of its last row stands."""
 
 Row = dict[str, Any]
 
@@ -64,6 +72,16 @@ class Format:
                 "output_to: this worker has no pyarrow, which writes .parquet files. Install "
                 '"airflow-provider-skyvern[parquet]", or write .jsonl.'
             )
+
+    def loaded_at(self, file: IO[bytes]) -> str | None:
+        """Return when a file of this form was written, if its rows say so: that alone makes it no other file."""
+        with suppress(OSError, EOFError, KeyError, ValueError, zlib.error):
+            if self.name == "parquet":
+                return _loaded_at_in_parquet(file)
+            with gzip.open(file) if self.gzip else nullcontext(file) as text:
+                found = _MOMENT.findall(_end_of(text))
+            return found[-1].decode() if found else None
+        return None
 
     def pieces(self, value: Any, columns: Row | None = None) -> Iterator[bytes]:
         """
@@ -151,10 +169,32 @@ def _parquet(rows: list[Row]) -> Iterator[bytes]:
 
 def _column(pa: Any, values: list[Any]) -> Any:
     """Return the values in the type that they have; those of several types, or too large for one, as texts."""
-    try:
-        return pa.array(values)
-    except (pa.ArrowException, OverflowError, TypeError, ValueError):
-        return pa.array([None if item is None else item if isinstance(item, str) else _json(item) for item in values])
+    with suppress(pa.ArrowException, OverflowError, TypeError, ValueError):
+        column = pa.array(values)
+        if _is_writable(pa, column.type):
+            return column
+    return pa.array([None if item is None else item if isinstance(item, str) else _json(item) for item in values])
+
+
+def _is_writable(pa: Any, kind: Any) -> bool:
+    """Return whether Parquet has a form for a type: it has none for an object without any name."""
+    if pa.types.is_struct(kind) and not kind.num_fields:
+        return False
+    return all(_is_writable(pa, kind.field(index).type) for index in range(kind.num_fields))
+
+
+def _loaded_at_in_parquet(file: IO[bytes]) -> str | None:
+    from pyarrow import parquet
+
+    table = parquet.read_table(io.BytesIO(file.read()), columns=[LOADED_AT_COLUMN])
+    return str(table.column(0)[0]) if table.num_rows and table.num_columns else None
+
+
+def _end_of(file: Any) -> bytes:
+    end = b""
+    while piece := file.read(2**20):
+        end = (end + piece)[-_TAIL:]
+    return end
 
 
 def _names(rows: list[Row]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal, get_args
 
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernFilesMissing
 from airflow_skyvern.results.names import PLACEHOLDERS, unknown_placeholders
@@ -14,6 +14,9 @@ from airflow_skyvern.task.arguments import is_dynamic
 
 ExpectedFiles = int | tuple[int, int | None] | str | Sequence[str | int | None] | None
 """How many files, ``(least, most)`` or ``[least, most]``, or name patterns that each must match a file."""
+
+IfExists = Literal["fail", "skip_same", "replace"]
+"""What becomes of a file, or a partition, that is there already and holds something else."""
 
 LONGEST_LIST = 10
 """How many names a message lists."""
@@ -34,6 +37,18 @@ class FileOptions:
     recording: bool = False
     screenshots: bool = False
     expect_files: ExpectedFiles = None
+    if_exists: IfExists | None = None
+    manifest_to: str | None = None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether a file may take the place of another one of its name."""
+        return self.overwrite or self.if_exists == "replace"
+
+    @property
+    def replaces_partition(self) -> bool:
+        """Whether what a manifest lists may be replaced; a task that has only an output replaces it by default."""
+        return self.replaces or (self.if_exists is None and self.files_to is None)
 
     @property
     def wanted(self) -> bool:
@@ -45,13 +60,21 @@ class FileOptions:
         """Whether recording or screenshots are stored, also when the run failed."""
         return self.files_to is not None and (self.recording or self.screenshots)
 
-    def check(self, task_id: str) -> None:
+    def check(self, task_id: str, output_to: Any = None) -> None:
         """
         Check what is known when the DAG is parsed, before templates are.
 
+        :param output_to: The task's other place.
         :raises SkyvernConfigError: names the task, what is wrong, and what would be right.
         """
-        for complaint in (_place(self.files_to), _needs_place(self), _name(self.file_name), _expected(self)):
+        for complaint in (
+            _place(self.files_to),
+            _needs_place(self),
+            _name(self.file_name),
+            _expected(self),
+            _if_exists(self),
+            _manifest(self, output_to),
+        ):
             if complaint:
                 raise SkyvernConfigError(f"Task {task_id!r}: {complaint}")
 
@@ -61,7 +84,7 @@ class FileOptions:
 
         :raises SkyvernConfigError: it is no place for files.
         """
-        if complaint := _place(self.files_to):
+        if complaint := _place(self.files_to) or _manifest_address(self.manifest_to):
             raise SkyvernConfigError(f"Task {task_id!r}: {complaint}")
 
     def check_files(self, run_id: str, names: Sequence[str], link: str | None) -> None:
@@ -104,6 +127,31 @@ def _needs_place(options: FileOptions) -> str | None:
     return f"{' and '.join(unused)} need{'s' if len(unused) == 1 else ''} files_to." if unused else None
 
 
+def _if_exists(options: FileOptions) -> str | None:
+    choices = get_args(IfExists)
+    if options.if_exists is not None and options.if_exists not in choices:
+        listed = ", ".join(map(repr, choices[:-1]))
+        return f"if_exists must be {listed} or {choices[-1]!r}, not {options.if_exists!r}."
+    if options.overwrite and options.if_exists not in (None, "replace"):
+        return f"overwrite=True says the contrary of if_exists={options.if_exists!r}; leave it out."
+    return None
+
+
+def _manifest(options: FileOptions, output_to: Any) -> str | None:
+    given = [name for name in ("if_exists", "manifest_to") if getattr(options, name) is not None]
+    if given and options.files_to is None and output_to is None:
+        return f"{' and '.join(given)} need{'s' if len(given) == 1 else ''} files_to or output_to."
+    if options.manifest_to is not None and options.manifest_to == output_to:
+        return "manifest_to and output_to are the same file."
+    return _manifest_address(options.manifest_to)
+
+
+def _manifest_address(address: Any) -> str | None:
+    from airflow_skyvern.results.destination import complaint_about_file
+
+    return None if address is None else complaint_about_file("manifest_to", address)
+
+
 def _name(template: Any) -> str | None:
     if template is None or not isinstance(template, str):
         return None
@@ -117,7 +165,7 @@ def _name(template: Any) -> str | None:
 
 def _expected(options: FileOptions) -> str | None:
     expected: Any = options.expect_files
-    if expected is None or isinstance(expected, str):
+    if expected is None or (isinstance(expected, str) and expected):
         return None
     if _is_count(expected):
         return None if expected >= 0 else "expect_files must not be negative."
@@ -127,7 +175,7 @@ def _expected(options: FileOptions) -> str | None:
 
 
 def _are_patterns(expected: Sequence[Any]) -> bool:
-    return all(isinstance(item, str) for item in expected)
+    return all(isinstance(item, str) and item for item in expected)
 
 
 def _is_count(value: Any) -> bool:

@@ -70,23 +70,28 @@ class OutputOptions:
         if contract is not None:
             contract.check()
         columns = getattr(task, "output_run_columns", False)
-        file = None if task.output_to is None else OutputFile(task.output_to, task.output_conn_id, columns)
+        replaces = getattr(task, "if_exists", None) in (None, "replace")
+        file = None if task.output_to is None else OutputFile(task.output_to, task.output_conn_id, columns, replaces)
         mask = MaskRules() if task.mask_output is True else MaskRules.of(task.mask_output)
         return cls(source=task.output_from, contract=contract, rerun=rerun, mask=mask, file=file)
 
-    def value_of(self, run: Run, log: Log) -> Any:
+    def agreed(self, run: Run, log: Log) -> Any:
         """
-        Return what the task pushes as its value; the output of the run itself is changed by masking.
+        Return the output as it was agreed, masked; the output of the run itself is changed by that.
 
         :raises SkyvernOutputError: the output is not what was agreed.
-        :raises SkyvernOutputTooLarge: it is too large for XCom.
         """
         value = self._agreed(run)
-        if self.mask.on:
-            value = self._masked(value, run, log)
-        if self.file is None:
-            return into_xcom(value, run.run_id, log)
-        return written(value, run.run_id, self.file, log)
+        return self._masked(value, run, log) if self.mask.on else value
+
+    def pushed(self, value: Any, run_id: str, log: Log) -> Any:
+        """
+        Return what the task pushes for an output: itself, or the reference to the file that it is written to.
+
+        :raises SkyvernOutputTooLarge: it is too large for XCom.
+        :raises SkyvernFileConflict: the file holds something else, and may not be replaced.
+        """
+        return into_xcom(value, run_id, log) if self.file is None else written(value, run_id, self.file, log)
 
     def _masked(self, value: Any, run: Run, log: Log) -> Any:
         from airflow_skyvern.results.masking import mask_output

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tenacity
 
 from airflow_skyvern.exceptions import SkyvernError, SkyvernFileConflict, SkyvernFileError, SkyvernTransferError
+from airflow_skyvern.results.manifest import REPLACE
 from airflow_skyvern.results.names import file_names, with_run_id
 from airflow_skyvern.results.sources import RunFile, Source, downloads
 from airflow_skyvern.results.stores import Store, store_at
@@ -93,19 +94,38 @@ class RunFiles:
         self._clock = clock
         self._stop = threading.Event()
 
-    def bring(self) -> list[StoredFile]:
+    def check(self) -> None:
         """
-        Store what the run has downloaded, if there is a place for it, and check that it is what was expected.
+        Check that the run has downloaded what was expected; nothing is stored yet.
 
-        :raises SkyvernFilesMissing: the run downloaded other files than were expected.
+        :raises SkyvernFilesMissing: it has not.
+        """
+        self._options.check_files(self._run.run_id, self._names, self._run.app_url)
+
+    def expected(self) -> list[dict[str, Any]]:
+        """Return the files that will be stored, as Skyvern lists them."""
+        if self._options.files_to is None:
+            return []
+        return [
+            StoredFile(self._store.address(name), name, file.size, file.checksum.lower()).as_xcom()
+            for file, name in zip(self._files, self._stored_names, strict=True)
+            if file.size is not None and file.checksum is not None
+        ]
+
+    @property
+    def _stored_names(self) -> list[str]:
+        return file_names(self._names, self._options.file_name, self._run.run_id)
+
+    def bring(self, *, only_known: bool = False) -> list[StoredFile]:
+        """
+        Store what the run has downloaded, if there is a place for it.
+
+        :param only_known: Whether no file may be added to those that are there.
         :raises SkyvernFileError: a file could not be stored.
         """
-        files = self._stable_files()
-        names = [file.name or "" for file in files]
-        self._options.check_files(self._run.run_id, names, self._run.app_url)
-        if self._options.files_to is None or not files:
+        if self._options.files_to is None or not self._files:
             return []
-        return self._store_all(files, file_names(names, self._options.file_name, self._run.run_id))
+        return self._store_all(self._files, self._stored_names, only_known=only_known)
 
     def bring_evidence(self) -> list[StoredFile]:
         """
@@ -120,13 +140,19 @@ class RunFiles:
             files = evidence_of(self._hook, self._run.run_id, self._options, source, log=self._log, sleep=self._sleep)
         finally:
             source.close()
-        self._options = replace(self._options, overwrite=True)  # a recording may have changed since an earlier try
+        # A recording may have changed since an earlier try.
+        self._options = replace(self._options, if_exists="replace")
         return self._store_all(files, [file.name or "" for file in files]) if files else []
 
     def _source(self) -> Source:
         return Source(self._hook, lambda: downloads(self._hook.fetch_run(self._run.run_id)))
 
-    def _stable_files(self) -> list[RunFile]:
+    @property
+    def _names(self) -> list[str]:
+        return [file.name or "" for file in self._files]
+
+    @cached_property
+    def _files(self) -> list[RunFile]:
         """Return the run's downloads once all are readable: Skyvern adds ids a moment after the end."""
         until = self._clock() + STABLE_SECONDS
         while not (all(file.is_readable for file in downloads(self._run)) and self._as_expected()):
@@ -148,12 +174,14 @@ class RunFiles:
         assert self._options.files_to is not None
         return store_at(with_run_id(self._options.files_to, self._run.run_id), self._options.files_conn_id)
 
-    def _store_all(self, files: Sequence[RunFile], names: Sequence[str]) -> list[StoredFile]:
+    def _store_all(
+        self, files: Sequence[RunFile], names: Sequence[str], *, only_known: bool = False
+    ) -> list[StoredFile]:
         source, store = self._source(), self._store
         try:
             with self._threads(len(files)) as pool:
                 pending = [
-                    pool.submit(partial(self._store_one, source, store, file, name))
+                    pool.submit(partial(self._store_one, source, store, file, name, only_known=only_known))
                     for file, name in zip(files, names, strict=True)
                 ]
                 self._wait(pending)
@@ -194,9 +222,11 @@ class RunFiles:
             raise error
         return [future.result() for future in pending]
 
-    def _store_one(self, source: Source, store: Store, file: RunFile, name: str) -> StoredFile:
+    def _store_one(self, source: Source, store: Store, file: RunFile, name: str, *, only_known: bool) -> StoredFile:
         try:
-            return self._known(source, store, file, name) or self._fetch_unless_stored(source, store, file, name)
+            return self._known(source, store, file, name) or self._added(
+                source, store, file, name, only_known=only_known
+            )
         except (SkyvernError, _StopRequested):
             raise
         except Exception as error:  # what stores raise: OSError, and the errors of a dozen client libraries
@@ -204,6 +234,14 @@ class RunFiles:
                 f"Skyvern run {self._run.run_id}: could not store {store.address(name)}: "
                 f"{type(error).__name__}: {error}"
             ) from error
+
+    def _added(self, source: Source, store: Store, file: RunFile, name: str, *, only_known: bool) -> StoredFile:
+        if only_known:
+            raise SkyvernFileConflict(
+                f"{store.address(name)} is not among the files of another run that are there, which a manifest "
+                f"lists. {REPLACE}"
+            )
+        return self._fetch_unless_stored(source, store, file, name)
 
     def _fetch_unless_stored(self, source: Source, store: Store, file: RunFile, name: str) -> StoredFile:
         try:
@@ -226,7 +264,7 @@ class RunFiles:
                     "Skyvern run %s: %s is there already (%d bytes)", self._run.run_id, store.address(name), size
                 )
                 return StoredFile(store.address(name), name, size, checksum)
-        if not self._options.overwrite:
+        if not self._options.replaces:
             raise store.conflict(name)
         return None
 
@@ -258,7 +296,7 @@ class RunFiles:
         return StoredFile(store.address(name), name, received.size, received.checksum)
 
     def _fetch_once(self, source: Source, store: Store, file: RunFile, name: str) -> Received:
-        with store.sink(name, overwrite=self._options.overwrite, size=file.size) as sink:
+        with store.sink(name, overwrite=self._options.replaces, size=file.size) as sink:
             return self._transfer(source, file, name).into(sink.write)
 
     def _transfer(self, source: Source, file: RunFile, name: str) -> Transfer:

@@ -7,6 +7,7 @@ is known then, and not assumed. The addresses of stores are read here, too.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
@@ -53,6 +54,11 @@ class StoreKind:
         except PackageNotFoundError:
             return False
 
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+LONGEST_NAME, LONGEST_KEY = 255, 1024
+"""Bytes of the longest name in a folder, and of the longest name of an object in its bucket."""
 
 KINDS = (
     StoreKind(
@@ -140,6 +146,8 @@ class Address:
         :raises SkyvernConfigError: it names no store of the table, or no place in it; says what would be right.
         """
         if text.startswith("/"):
+            if complaint := _no_path(text, BY_SCHEME["file"]):
+                raise SkyvernConfigError(f"{text!r}: {complaint}")
             return cls(BY_SCHEME["file"], "", text.rstrip("/"), text.rstrip("/"))
         scheme, separator, rest = text.partition("://")
         if not separator:
@@ -147,6 +155,8 @@ class Address:
                 f"{text!r} is neither an absolute path nor an address such as s3://bucket/folder."
             )
         kind = BY_SCHEME.get(scheme)
+        if kind is not None and (complaint := _no_path(unquote(rest) if kind.protocol == "folder" else rest, kind)):
+            raise SkyvernConfigError(f"{text!r}: {complaint}")
         if kind is None:
             known = ", ".join(f"{name}://" for name in BY_SCHEME)
             raise SkyvernConfigError(
@@ -177,6 +187,20 @@ class Address:
             path, _, name = self.path.rpartition("/")
             return Address(self.kind, self.scheme, text, path), name
         return Address(self.kind, self.scheme, text, ""), name
+
+
+def _no_path(path: str, kind: StoreKind) -> str | None:
+    """Return what keeps a path from being one, whatever is there."""
+    parts = path.split("/")
+    if _CONTROLS.search(path):
+        return "it holds a control character."
+    if "." in parts or ".." in parts:
+        return "it holds . or .. as the name of a folder; write the path as it is."
+    if kind.protocol != "objects" and any(len(part.encode()) > LONGEST_NAME for part in parts):
+        return f"it holds a name of more than {LONGEST_NAME} bytes."
+    if kind.protocol == "objects" and len("/".join(parts[1:]).encode()) > LONGEST_KEY:
+        return f"the name of an object has at most {LONGEST_KEY} bytes."
+    return None
 
 
 def _local_path(text: str, rest: str) -> str:

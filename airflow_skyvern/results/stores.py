@@ -16,12 +16,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 from airflow_skyvern.compat.sdk import AirflowNotFoundException, BaseHook
 from airflow_skyvern.compat.stores import object_storage_path
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernFileConflict, SkyvernTransferError
+from airflow_skyvern.results.names import RUN_ID, before_run_id
 from airflow_skyvern.results.store_kinds import Address, is_installed
 
 PART_BYTES = 5 * 2**20
@@ -68,8 +69,17 @@ class Store(ABC):
         """Return the size in bytes of what has this name; None if nothing has it."""
 
     @abstractmethod
+    def opened(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """Open what has this name, to read it; no store keeps the sha256 of an upload in parts."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove what has this name, if anything has."""
+
     def checksum(self, name: str) -> str:
         """Read what has this name, and return its sha256."""
+        with self.opened(name) as file:
+            return _sha256(file)
 
     @abstractmethod
     def sink(self, name: str, *, overwrite: bool = False, size: int | None = None) -> AbstractContextManager[Sink]:
@@ -80,11 +90,19 @@ class Store(ABC):
         :raises SkyvernFileConflict: something has this name by then, and ``overwrite`` is False.
         """
 
+    @abstractmethod
+    def check_name(self, name: str) -> None:
+        """
+        Check, before a run is started, that a file can have this name.
+
+        :raises SkyvernConfigError: it is that of a folder.
+        """
+
     def conflict(self, name: str) -> SkyvernFileConflict:
         """Make the error for a name that another file has."""
         return SkyvernFileConflict(
-            f"{self.address(name)} exists and holds something else. Choose another files_to or file_name, for "
-            "example with {{ run_id }} or {skyvern_run_id} in it, or set overwrite=True."
+            f"{self.address(name)} exists and holds something else. Choose another place or name, for example with "
+            "{{ run_id }} or {skyvern_run_id} in it, or set if_exists='replace'."
         )
 
 
@@ -110,6 +128,11 @@ class FolderStore(Store):
         if not os.access(there, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "No files can be stored in this folder", str(there))
 
+    def check_name(self, name: str) -> None:
+        """Check that it is no folder."""
+        if (self._folder / name).is_dir():
+            raise SkyvernConfigError(f"{self.address(name)} is a folder, so no file can have this name.")
+
     def size(self, name: str) -> int | None:
         """Return the file's size."""
         try:
@@ -117,10 +140,14 @@ class FolderStore(Store):
         except FileNotFoundError:
             return None
 
-    def checksum(self, name: str) -> str:
-        """Read the file."""
-        with (self._folder / name).open("rb") as file:
-            return _sha256(file)
+    def opened(self, name: str) -> IO[bytes]:
+        """Open the file."""
+        return (self._folder / name).open("rb")
+
+    def remove(self, name: str) -> None:
+        """Remove the file."""
+        (self._folder / name).unlink(missing_ok=True)
+        _flush_folder(self._folder)
 
     @contextmanager
     def sink(self, name: str, *, overwrite: bool = False, size: int | None = None) -> Iterator[Sink]:
@@ -200,7 +227,7 @@ class RemoteStore(Store):
         if not (overwrite or self._kind.can_create_only()):
             raise SkyvernConfigError(
                 f"{self._address}: {self._kind.client} of this worker cannot keep from replacing other files; it can "
-                f"from {self._kind.client_since} on. Install that, or set overwrite=True."
+                f"from {self._kind.client_since} on. Install that, or set if_exists='replace'."
             )
         try:
             self._reach()
@@ -226,6 +253,9 @@ class RemoteStore(Store):
         """The bucket or container."""
         return self._root.partition("/")[0]
 
+    def check_name(self, name: str) -> None:
+        """Accept each: an object may have the name of what looks like a folder."""
+
     def size(self, name: str) -> int | None:
         """Ask the store."""
         self._fs.invalidate_cache()
@@ -235,10 +265,17 @@ class RemoteStore(Store):
             return None
         return int(found["size"]) if found.get("type") != "directory" else None
 
-    def checksum(self, name: str) -> str:
-        """Read the object; no store keeps the sha256 of an upload in parts."""
-        with self._fs.open(self._path(name), "rb", block_size=PART_BYTES, cache_type="readahead") as file:
-            return _sha256(file)
+    def opened(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """Open the object."""
+        opened: AbstractContextManager[IO[bytes]] = self._fs.open(
+            self._path(name), "rb", block_size=PART_BYTES, cache_type="readahead"
+        )
+        return opened
+
+    def remove(self, name: str) -> None:
+        """Remove the object."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(name))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -267,7 +304,7 @@ class ObjectStore(RemoteStore):
             if self._made_probe():
                 raise SkyvernConfigError(
                     f"{self._address}: the S3 server at {self._other_endpoint} ignores If-None-Match, so two tasks "
-                    "could replace each other's files. Use another store, or set overwrite=True."
+                    "could replace each other's files. Use another store, or set if_exists='replace'."
                 )
         finally:
             with contextlib.suppress(Exception):  # who may write need not be allowed to delete
@@ -363,6 +400,11 @@ class _Upload:
 class SftpStore(RemoteStore):
     """A folder of an SFTP server, made when it is missing."""
 
+    def check_name(self, name: str) -> None:
+        """Check that it is no folder."""
+        if self._fs.isdir(self._path(name)):
+            raise SkyvernConfigError(f"{self.address(name)} is a folder, so no file can have this name.")
+
     def _reach(self) -> None:
         """Check that the folder, or what it will be made in, is a folder."""
         parts = self._root.split("/")
@@ -441,11 +483,18 @@ def store_of(address: str, conn_id: str | None = None) -> tuple[Store, str]:
     return _store(folder, conn_id), name
 
 
+def store_before_run(address: str, conn_id: str | None = None) -> tuple[Store, str | None]:
+    """Return the store of one file, as far as it is known before its run is, and the file's name if that is known."""
+    if RUN_ID not in address:
+        return store_of(address, conn_id)
+    return store_at(before_run_id(address) or "/", conn_id), None
+
+
 def _store(address: Address, conn_id: str | None) -> Store:
     kind = address.kind
+    check_connection(address.text, conn_id)
     if kind.protocol == "folder":
         return FolderStore(Path(address.path or "/"))
-    _check_connection(address, conn_id)
     try:
         return (SftpStore if kind.protocol == "sftp" else ObjectStore)(address, conn_id)
     except SkyvernConfigError:
@@ -464,14 +513,18 @@ def _store(address: Address, conn_id: str | None) -> Store:
         ) from error
 
 
-def _check_connection(address: Address, conn_id: str | None) -> None:
-    """Without this, some providers would go on without credentials."""
-    named = address.text.partition("://")[2].partition("/")[0].rpartition("@")[0]
+def check_connection(address: str, conn_id: str | None) -> None:
+    """
+    Check that the connections for an address exist: without one, some providers would continue without credentials.
+
+    :raises SkyvernConfigError: there is no such connection; also where a folder would not need it.
+    """
+    named = address.partition("://")[2].partition("/")[0].rpartition("@")[0]
     try:
         for name in filter(None, (conn_id, named)):
             BaseHook.get_connection(name)
     except AirflowNotFoundException as error:
-        raise SkyvernConfigError(f"{address.text}: there is no such connection: {error}") from None
+        raise SkyvernConfigError(f"{address}: there is no such connection: {error}") from None
 
 
 def _prefix(name: str) -> str:

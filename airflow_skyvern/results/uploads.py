@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_skyvern.compat.stores import object_storage_path
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.limits import LARGEST_UPLOAD
+from airflow_skyvern.results.store_kinds import Address
+from airflow_skyvern.results.stores import check_connection
 from airflow_skyvern.task.arguments import is_dynamic
 
 if TYPE_CHECKING:
@@ -61,7 +64,7 @@ class Uploads:
         """
         if not self.files:
             return request
-        paths = {name: object_storage_path(address, self.conn_id) for name, address in self.files.items()}
+        paths = {name: _file_at(address, self.conn_id) for name, address in self.files.items()}
         sizes = {name: _size(name, path) for name, path in paths.items()}
         sent = {name: self._sent(path, sizes[name], upload, log) for name, path in paths.items()}
         return _with_files(request, sent)
@@ -97,14 +100,45 @@ def _check(files: Any, parameters: Any) -> None:
     for name, address in files.items():
         if isinstance(parameters, Mapping) and name in parameters:
             raise SkyvernConfigError(f"upload.{name}: the parameter {name} is given in parameters, too.")
-        if not is_dynamic(address) and not _is_address(address):
+        if is_dynamic(address):
+            continue
+        try:
+            found = _is_address(address)
+        except SkyvernConfigError as error:
+            raise SkyvernConfigError(f"upload.{name}: {error}") from None
+        if not found:
             raise SkyvernConfigError(
                 f"upload.{name}: must be an absolute path or an address such as s3://bucket/x.csv, not {address!r}."
             )
 
 
 def _is_address(address: Any) -> bool:
-    return isinstance(address, str) and (address.startswith("/") or "://" in address)
+    if not isinstance(address, str) or not (address.startswith("/") or "://" in address):
+        return False
+    if _is_local(address):
+        Address.of(address)
+    return True
+
+
+def _is_local(address: str) -> bool:
+    return address.startswith(("/", "file://", "local://"))
+
+
+def _file_at(address: str, conn_id: str | None) -> Any:
+    """
+    Return the path of a file; the addresses of folders are read as those of ``files_to`` are.
+
+    :raises SkyvernConfigError: there is no such connection, or its client reads another address.
+    """
+    check_connection(address, conn_id)
+    if _is_local(address):
+        return Path(Address.of(address).path)
+    path = object_storage_path(address, conn_id)
+    if any(mark in address and mark not in str(path.path) for mark in "#?"):
+        raise SkyvernConfigError(
+            f"{address!r}: its client reads {path.path!r}, so it cannot hold the characters # or ?."
+        )
+    return path
 
 
 def _size(name: str, path: Any) -> int:

@@ -210,6 +210,10 @@ class TaskTry:
         """Push a list of stored files."""
         self._ti.xcom_push(key=key, value=files)
 
+    def publish_manifest(self, reference: Mapping[str, Any]) -> None:
+        """Push where the manifest of what was stored is."""
+        self._ti.xcom_push(key=xcom.MANIFEST, value=dict(reference))
+
     def published_app_url(self, run_id: str) -> str | None:
         """Return the address of a run that this object has published; Airflow is not asked."""
         return self._published.app_url if self._published and self._published.run_id == run_id else None
@@ -220,21 +224,22 @@ class TaskTry:
 
     def add_to_outlet_events(
         self, outlets: Iterable[Any], extra: Mapping[str, Any], addresses: Iterable[str] = ()
-    ) -> None:
+    ) -> list[str]:
         """
         Put something into the extra of the asset events that this task's success makes.
 
         :param addresses: What an asset alias among the outlets gets an event for, each.
+        :return: Those of which Airflow takes no asset.
         """
         events: Any = self._context.get("outlet_events")
-        for outlet in outlets:
-            if events is None:
-                continue
+        given, assets = list(outlets), {address: asset(address) for address in addresses}
+        for outlet in given if events is not None else ():
             if hasattr(outlet, "uri"):
                 events[outlet].extra.update(extra)
             elif is_asset_alias(outlet):
-                for address in addresses:
-                    events[outlet].add(asset(address), extra=dict(extra))
+                for found in filter(None, assets.values()):
+                    events[outlet].add(found, extra=dict(extra))
+        return [address for address, found in assets.items() if found is None and any(map(is_asset_alias, given))]
 
     def published_run_id(self) -> str | None:
         """Return the run id that this task pushed before it was deferred."""

@@ -28,3 +28,6 @@ FILES = "files"
 
 EVIDENCE = "evidence"
 """Recording and screenshots of the run, in the same form."""
+
+MANIFEST = "manifest"
+"""The manifest of what the run has left: path, size and checksum."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -189,12 +190,33 @@ def test_the_log_names_the_file_and_no_signed_address(
     [
         ({"statement": "statement.csv"}, "upload.statement: must be an absolute path or an address"),
         ({"vendor": "/tmp/a.csv"}, "upload.vendor: the parameter vendor is given in parameters, too"),
+        ({"statement": "file://tmp/a.csv"}, "upload.statement: .* three slashes: file:///tmp/a.csv"),
         ("/tmp/a.csv", "upload must be a mapping from parameters to files"),
     ],
 )
 def test_a_mistake_is_found_when_the_dag_is_parsed(upload: Any, complaint: str) -> None:
     with pytest.raises(SkyvernConfigError, match=f"Task 't': {complaint}"):
         SkyvernRunWorkflowOperator(task_id="t", workflow_id="w", parameters={"vendor": "A"}, upload=upload)
+
+
+@pytest.mark.parametrize("name", ["C#/in/a b?.csv", "100%25/a%20b.csv"])
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_the_address_of_a_folder_is_read_as_that_of_files_to(
+    skyvern: FakeSkyvern, workflow: str, tmp_path: Path, name: str, scheme: str
+) -> None:
+    path = tmp_path / (unquote(name) if scheme else name)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"statement")
+    run_task(lambda: make(workflow, f"{scheme}{tmp_path}/{name}"))
+    [upload] = skyvern.sent("POST", UPLOAD)
+    assert b"statement" in upload.content
+
+
+def test_a_connection_that_nobody_made_starts_no_run(skyvern: FakeSkyvern, workflow: str, statement: Path) -> None:
+    for address in (str(statement), "s3://bucket/x.csv"):
+        with pytest.raises(AirflowFailException, match="no such connection"):
+            run_task(lambda address=address: make(workflow, address, upload_conn_id="nobody"))  # type: ignore[misc]
+    assert skyvern.runs == {}
 
 
 def test_an_address_may_be_a_template() -> None:

@@ -122,4 +122,5 @@ def test_these_are_the_xcoms() -> None:
         "WORKFLOW_VERSION": "workflow_version",
         "FILES": "files",
         "EVIDENCE": "evidence",
+        "MANIFEST": "manifest",
     }

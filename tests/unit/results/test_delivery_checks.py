@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pydantic.v1
+import pydantic.v1.dataclasses
 import pytest
 from pydantic import BaseModel
 
 from airflow_skyvern.compat.sdk import AirflowFailException
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.operators import SkyvernDownloadFilesOperator, SkyvernRunWorkflowOperator
+from airflow_skyvern.results.contract import JsonSchemaContract, Misfit
+from airflow_skyvern.results.destination import OutputFile
 from airflow_skyvern.results.store_kinds import KINDS, Address
 from airflow_skyvern.results.stores import store_of
 from airflow_skyvern.sensors import SkyvernRunSensor
@@ -24,6 +27,18 @@ if TYPE_CHECKING:
 
 class Old(pydantic.v1.BaseModel):
     total: int
+
+
+@pydantic.v1.dataclasses.dataclass
+class OldData:
+    total: int
+
+
+class WithOld(NamedTuple):
+    old: Old | None
+
+
+LOOP = {"a": {"$ref": "#/$defs/b"}, "b": {"allOf": [{"$ref": "#/$defs/a"}]}}
 
 
 class Unfinished(BaseModel):
@@ -52,6 +67,29 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"output_schema": list[Unfinished]}, "not defined"),
     ({"output_schema": Old}, "Old is a model of pydantic 1"),
     ({"output_schema": dict[str, list[Old]]}, "Old is a model of pydantic 1"),
+    ({"output_schema": OldData}, "OldData is a model of pydantic 1"),
+    ({"output_schema": list[WithOld]}, "Old is a model of pydantic 1"),
+    ({"output_schema": {"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": LOOP}}, "leads back to itself"),
+    ({"output_schema": {"items": {"anyOf": [{"$ref": "#/$defs/b"}]}, "$defs": LOOP}}, "leads back to itself"),
+    ({"output_schema": {"$defs": {"a": {"if": {"not": {"$ref": "#/$defs/a"}}}}}}, "leads back to itself"),
+    ({"files_to": "/tmp/x", "files_conn_id": "nobody_made_this"}, "no such connection"),
+    ({"output_to": "/tmp/x/a.json", "output_conn_id": "nobody_made_this"}, "no such connection"),
+    ({"output_to": "file:///tmp/" + 300 * "a"}, "a name of more than 255 bytes"),
+    ({"output_to": "/tmp/" + 128 * "ü" + "/a.json"}, "a name of more than 255 bytes"),
+    ({"files_to": "/tmp/" + 300 * "a"}, "a name of more than 255 bytes"),
+    ({"output_to": "s3://bucket/" + 1100 * "a"}, "at most 1024 bytes"),
+    ({"output_to": "/tmp/a\0b.json"}, "a control character"),
+    ({"output_to": "file:///tmp/a%00b.json"}, "a control character"),
+    ({"files_to": "/tmp/a\nb"}, "a control character"),
+    ({"files_to": "s3://bucket/a\u202eb"}, "a control character"),
+    ({"output_to": "/tmp/x/.."}, r"holds \. or \.\."),
+    ({"output_to": "/tmp/x/."}, r"holds \. or \.\."),
+    ({"files_to": "file:///tmp/%2e%2e/etc"}, r"holds \. or \.\."),
+    ({"files_to": "s3://bucket/../other"}, r"holds \. or \.\."),
+    ({"output_to": "/tmp"}, "/tmp is a folder"),
+    ({"output_to": "file:///tmp"}, "/tmp is a folder"),
+    ({"expect_files": ""}, "expect_files must be a number"),
+    ({"expect_files": ["*.pdf", ""]}, "expect_files must be a number"),
     ({"files_to": "/tmp/x", "expect_files": "{{ params.count }}"}, "expect_files is not templated"),
     ({"expect_files": ["{{ params.name }}.pdf"]}, "expect_files is not templated"),
 ]
@@ -63,6 +101,27 @@ def test_what_cannot_be_delivered_starts_no_run(skyvern: FakeSkyvern, given: dic
     with pytest.raises((SkyvernConfigError, AirflowFailException), match=complaint):
         run_task(lambda: make(workflow_id, **given))
     assert skyvern.runs == {}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"child": {"$ref": "#"}}},
+        {"$defs": {"n": {"anyOf": [{"type": "null"}, {"properties": {"next": {"$ref": "#/$defs/n"}}}]}}},
+        {"$ref": "#/$defs/n", "$defs": {"n": {"type": "array", "items": {"$ref": "#/$defs/n"}}}},
+        {"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}], "$defs": {"a": {}}},
+    ],
+)
+def test_a_schema_of_trees_and_lists_is_none_that_leads_back(schema: dict[str, Any]) -> None:
+    make("w", output_schema=schema)
+
+
+def test_a_value_that_is_nested_too_deeply_does_not_fit() -> None:
+    value: dict[str, Any] = {}
+    for _ in range(2000):
+        value = {"child": value}
+    with pytest.raises(Misfit, match="nested too deeply"):
+        JsonSchemaContract({"properties": {"child": {"$ref": "#"}}}).validated(value)
 
 
 def test_the_sensor_finds_it_before_it_waits(skyvern: FakeSkyvern) -> None:
@@ -79,6 +138,11 @@ def test_a_folder_that_cannot_be_one_starts_no_run(skyvern: FakeSkyvern, tmp_pat
         with pytest.raises(NotADirectoryError):
             run_task(lambda given=given: make(skyvern.workflow(), **given))  # type: ignore[misc]
     assert skyvern.runs == {}
+
+
+@pytest.mark.parametrize("address", ["/zz-skyvern.json", "file:///zz-skyvern.json", "/{skyvern_run_id}.json"])
+def test_a_file_in_the_root_folder_is_one(address: str) -> None:
+    OutputFile(address).check()
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import time
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
 
 from airflow_skyvern.compat.sdk import DAG, AirflowFailException
+from airflow_skyvern.compat.since_3_0 import is_airflow_3
 from airflow_skyvern.compat.stores import add_output_to_lineage
 from airflow_skyvern.exceptions import (
     SkyvernAddressRefused,
@@ -425,6 +428,45 @@ def test_the_events_of_outlets_tell_run_and_files(skyvern: FakeSkyvern, tmp_path
     operator.outlets = [outlet]
     files = operator.execute(context)
     assert event.extra == {"skyvern_run_id": run_id, "files": files}
+
+
+def alias_events(context: Any, alias: Any) -> dict[str, Any]:
+    """Return the addresses for which an alias has an event, with their extra."""
+    events = getattr(context["outlet_events"][alias], f"{ASSET}_alias_events")
+    if is_airflow_3():
+        return {event.dest_asset_key.uri: event.extra for event in events}
+    return {event["dest_dataset_uri"]: event["extra"] for event in events}
+
+
+ASSET = "asset" if is_airflow_3() else "dataset"
+HOME = "airflow.sdk.execution_time.context" if is_airflow_3() else "airflow.utils.context"
+TOO_LONG = "/".join(["a" * 200] * 16)
+
+
+@pytest.mark.parametrize("folder", ["in", "größe C#", TOO_LONG])
+def test_an_alias_gets_an_event_for_each_file_and_for_the_output(
+    skyvern: FakeSkyvern, tmp_path: Path, folder: str, task_log: TaskLog
+) -> None:
+    alias_of = import_module("airflow.sdk" if is_airflow_3() else "airflow.datasets")
+    alias = getattr(alias_of, f"{ASSET.capitalize()}Alias")("files")
+    context = context_of(FakeTaskInstance())
+    accessors = import_module(HOME).OutletEventAccessors
+    context["outlet_events"] = accessors()
+    place = f"{tmp_path}/{folder}"
+    workflow_id = skyvern.workflow(artifacts={"a.pdf": PDF, "b.csv": CSV}, output={"x": 1})
+    operator = make(workflow_id, files_to=place, output_to=f"{place}/out.json", outlets=[alias])
+    operator.execute(context)
+    events = alias_events(context, alias)
+    if folder is TOO_LONG:
+        assert events == {}
+        assert "Airflow takes no asset of this address" in task_log()
+        return
+    written = place.replace("#", "%23")
+    expected = {f"file://{written}/{name}" for name in ("out.json", "a.pdf", "b.csv")}
+    assert {unquote(address) for address in events} == {unquote(address) for address in expected}
+    assert is_airflow_3() or all(address.isascii() for address in events)
+    [run_id] = skyvern.runs
+    assert {extra["skyvern_run_id"] for extra in events.values()} == {run_id}
 
 
 @pytest.fixture

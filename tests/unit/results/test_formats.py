@@ -99,3 +99,21 @@ def test_parquet_keeps_types_and_makes_texts_of_mixed_columns() -> None:
         {"n": 1, "mixed": "1", "huge": str(2**70)},
         {"n": 2, "mixed": "a", "huge": "1"},
     ]
+
+
+@pytest.mark.parametrize("item", [{}, {"b": {}}, [{}], {"b": [{"c": {}}]}])
+def test_parquet_has_no_form_for_an_object_without_names(item: Any) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    content = b"".join(Format.of("a.parquet").pieces([{"a": item, "n": 1}]))
+    assert parquet.read_table(io.BytesIO(content)).to_pylist() == [{"a": json.dumps(item), "n": 1}]
+
+
+def test_the_time_of_loading_is_read_in_each_form() -> None:
+    rows, columns = [{"at": "2020-01-01T00:00:00+00:00"}], {"_loaded_at": "2026-11-29T21:00:00+00:00"}
+    names = ["a.json", "a.jsonl", "a.csv", "a.csv.gz"]
+    if importlib.util.find_spec("pyarrow") is not None:
+        names.append("a.parquet")
+    for name in names:
+        content = b"".join(Format.of(name).pieces(rows, columns))
+        assert Format.of(name).loaded_at(io.BytesIO(content)) == columns["_loaded_at"], name
+        assert Format.of(name).loaded_at(io.BytesIO(b"something else")) is None, name
