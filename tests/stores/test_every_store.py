@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernFileConflict, SkyvernTransferError
+from airflow_skyvern.results.manifest import Partition, manifest_at
+from airflow_skyvern.results.options import FileOptions
 from airflow_skyvern.results.store_kinds import BY_SCHEME, KINDS
 from airflow_skyvern.results.stores import PART_BYTES, Store, store_at
 from dev.other_stores import AzureServer, GoogleServer, SftpServer
@@ -205,3 +209,30 @@ def test_an_unknown_connection_is_no_anonymous_access() -> None:
 def test_a_server_that_heeds_conditions_keeps_no_probe(stores: dict[str, str], s3: S3Server) -> None:
     store_at(f"{stores['s3']}/probed").check()
     assert s3.objects(BUCKET, "probed/") == {}
+
+
+def test_a_partition_is_replaced_as_a_whole(place: str) -> None:
+    def deliver(run_id: str, files: dict[str, bytes]) -> dict[str, Any]:
+        partition, store = Partition(options, None, run_id, None, logging.getLogger(__name__)), store_at(place)
+        entries = [
+            {"path": store.address(name), "filename": name, "size": len(content), "checksum": sha256(content)}
+            for name, content in files.items()
+        ]
+        assert not partition.begin(entries)
+        assert manifest_at(f"{place}/manifest.json", None) is None
+        for name, content in files.items():
+            put(store, name, content, overwrite=True)
+        return partition.finish(entries, None, [])
+
+    options = FileOptions(files_to=place, manifest_to=f"{place}/manifest.json", if_exists="replace")
+    deliver("wr_1", {"a b#ü.pdf": b"old", "b.pdf": b"old"})
+    store = store_at(place)
+    put(store, "of somebody else.pdf", b"kept")
+    reference = deliver("wr_2", {"a b#ü.pdf": b"new", "c.pdf": b"new"})
+    assert names_in(store) == {"a b#ü.pdf", "c.pdf", "of somebody else.pdf", "manifest.json"}
+    assert store.checksum("manifest.json") == reference["checksum"]
+    found = manifest_at(f"{place}/manifest.json", None)
+    assert found is not None
+    assert found.skyvern_run_id == "wr_2"
+    with pytest.raises(SkyvernFileConflict, match="lists the files of Skyvern run wr_2"):
+        Partition(replace(options, if_exists="fail"), None, "wr_3", None, logging.getLogger(__name__)).begin()
