@@ -4,7 +4,8 @@ Skyvern's schedules, runs and workflows on the command line.
 ``airflow-skyvern check`` says what is wrong with a set-up; ``airflow-skyvern record`` makes a test of a run;
 ``airflow-skyvern schedules`` lists, exports, takes over and releases the schedules of Skyvern;
 ``airflow-skyvern runs orphans`` lists and cancels the runs that nobody waits for;
-``airflow-skyvern workflows`` keeps workflows in files, see :mod:`airflow_skyvern.workflow_cli`.
+``airflow-skyvern workflows`` keeps workflows in files, see :mod:`airflow_skyvern.workflow_cli`;
+``airflow-skyvern credentials`` makes credentials of connections, see :mod:`airflow_skyvern.credential_cli`.
 
 On Airflow 3.3 the same commands are also there as ``airflow skyvern …``. Airflow imports this module for each of its
 own commands, so it imports nothing that is slow.
@@ -121,6 +122,33 @@ WORKFLOW_COMMANDS: Commands = {
     "push": ("make a version of each workflow whose file differs", (FILES, YES, OVER, UNKNOWN, DRY_RUN, CONNECTION)),
 }
 
+LOGINS: Option = (
+    ("connections",),
+    {"nargs": "+", "metavar": "connection", "help": "ids of connections whose logins Skyvern is to have"},
+)
+REMOVE: Option = (
+    ("--delete",),
+    {
+        "action": "store_true",
+        "help": "delete credentials that this list has made from connections that it does not name any more",
+    },
+)
+SCOPE: Option = (
+    ("--scope",),
+    {
+        "default": "command line",
+        "metavar": "name",
+        "help": "the name of the list that --delete goes by (default: 'command line')",
+    },
+)
+CREDENTIALS = "credentials"
+CREDENTIAL_COMMANDS: Commands = {
+    "list": ("list the credentials and the connections that they are made from", (CONNECTION,)),
+    "sync": ("make and rotate credentials as connections say", (LOGINS, REMOVE, SCOPE, DRY_RUN, CONNECTION)),
+}
+PREFIXED = frozenset({WORKFLOWS, CREDENTIALS})
+"""The groups whose commands are known by the group's name, too: several have a ``list``."""
+
 COMMANDS: Commands = {
     "list": ("list all schedules and what fires them: Skyvern or Airflow", (CONNECTION,)),
     "export": ("write schedules as DAG files; nothing else changes", WRITES),
@@ -138,6 +166,7 @@ GROUPS: dict[str, tuple[str, Commands]] = {
     "schedules": (SUMMARY, COMMANDS),
     "runs": ("find runs that nobody waits for", RUN_COMMANDS),
     WORKFLOWS: ("keep workflows in files", WORKFLOW_COMMANDS),
+    CREDENTIALS: ("make credentials from Airflow's connections", CREDENTIAL_COMMANDS),
 }
 SINGLE: Commands = {
     "check": (check_command.SUMMARY, check_command.OPTIONS),
@@ -145,7 +174,13 @@ SINGLE: Commands = {
 }
 """The commands that are in no group."""
 
-WITH_OUTPUT = frozenset({"list", "orphans", "check", *(f"{WORKFLOWS} {name}" for name in WORKFLOW_COMMANDS)})
+WITH_OUTPUT = frozenset(
+    {
+        *("list", "orphans", "check"),
+        *(f"{WORKFLOWS} {name}" for name in WORKFLOW_COMMANDS),
+        *(f"{CREDENTIALS} {name}" for name in CREDENTIAL_COMMANDS),
+    }
+)
 """The commands that print a table."""
 
 
@@ -205,7 +240,7 @@ def actions_of(commands: Commands, group: str = "") -> list[Any]:
 
 def action_of(group: str, name: str) -> str:
     """Return the name by which a command is known here: two groups have a ``list``."""
-    return f"{group} {name}" if group == WORKFLOWS else name
+    return f"{group} {name}" if group in PREFIXED else name
 
 
 def arguments_of(action: str, options: Sequence[Option]) -> list[Any]:
@@ -236,6 +271,10 @@ def run(args: argparse.Namespace) -> int:
         from airflow_skyvern.workflow_cli import run_for_workflows
 
         return run_for_workflows(args, print_rows)
+    if args.action.startswith(f"{CREDENTIALS} "):
+        from airflow_skyvern.credential_cli import run_for_credentials
+
+        return run_for_credentials(args, print_rows)
     return run_for_schedules(args)
 
 

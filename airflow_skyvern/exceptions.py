@@ -24,6 +24,7 @@ The errors of this package, each for one way to handle it.
     │   └── SkyvernRunCanceled          canceled, by a person or by us
     ├── SkyvernOutputError              a run completed, and its output is not what was agreed; carries the run
     ├── SkyvernOutputTooLarge           an output is larger than what goes into XCom; a retry takes it again
+    ├── SkyvernSyncError                credentials could not be made as their connections say; names which
     ├── SkyvernStartUnknown             a start was not answered, no run was found; a retry searches again
     ├── SkyvernStartAmbiguous           a start was not answered, and no way to find out; a person must look
     ├── SkyvernWaitInterrupted          the worker was stopped; the run continues, and the next try resumes it
@@ -74,6 +75,7 @@ __all__ = [
     "SkyvernStartAmbiguous",
     "SkyvernStartUnknown",
     "SkyvernStepLimitReached",
+    "SkyvernSyncError",
     "SkyvernTaskEnded",
     "SkyvernTimeLimitReached",
     "SkyvernTransferError",
@@ -288,6 +290,18 @@ class SkyvernOutputTooLarge(SkyvernError):
     """An output is larger than ``[skyvern] max_xcom_bytes``; a retry takes the output of the same run again."""
 
     transient: ClassVar[bool] = True
+
+
+class SkyvernSyncError(SkyvernError):
+    """
+    A connection cannot be read, or credentials could not be made as their connections say; the others were.
+
+    :param transient: Whether the next try may succeed.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient  # type: ignore[misc]  # of the class for all other errors
 
 
 class SkyvernStartUnknown(SkyvernError):

@@ -168,6 +168,7 @@ class SkyvernHook(BaseHook):
     list_browser_types, alist_browser_types = _both(browser_api.list_browser_types)
     create_credential, acreate_credential = _both(credential_api.create_credential)
     update_credential, aupdate_credential = _both(credential_api.update_credential)
+    rename_credential, arename_credential = _both(credential_api.rename_credential)
     get_credential, aget_credential = _both(credential_api.get_credential)
     list_credentials, alist_credentials = _both(credential_api.list_credentials)
     delete_credential, adelete_credential = _both(credential_api.delete_credential)

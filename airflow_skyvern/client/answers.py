@@ -165,6 +165,7 @@ START = (
     Refusal(404, "Browser profile {} not found for organization {}", SkyvernNotFoundError),
     Refusal(400, "Missing value for parameter {}", SkyvernRequestError),
     BROKEN_PARAMETER,
+    Refusal(400, "Invalid credential ID: {}", SkyvernRequestError),
     Refusal(400, "The host in your url is blocked: {}", SkyvernRequestError),
     Refusal(400, "Invalid URL: {}", SkyvernRequestError),
     Refusal(400, "Invalid webhook_url: {}", SkyvernRequestError),

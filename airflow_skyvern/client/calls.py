@@ -46,6 +46,7 @@ class Call(Generic[T]):
     :param fits: Whether a result is about that id; any other result does not answer this request.
     :param within: Seconds to wait for the answer, where that is less than the connection says; such a call is sent
         once.
+    :param secrets: Values in the body that no error repeats, also where a server does.
     """
 
     method: str
@@ -53,7 +54,7 @@ class Call(Generic[T]):
     what: str
     parse: Callable[[bytes], T]
     query: Mapping[str, Any] = field(default_factory=dict)
-    body: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
     files: Mapping[str, tuple[str, bytes | IO[bytes]]] | None = None
     form: Mapping[str, str] | None = None
     text: str | None = None
@@ -65,6 +66,7 @@ class Call(Generic[T]):
     subject: str | None = None
     fits: Fits | None = None
     within: float | None = None
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def result_of(self, body: bytes) -> T:
         """

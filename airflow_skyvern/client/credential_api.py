@@ -7,10 +7,10 @@ No answer has a secret in it, and no error repeats what was sent.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, Literal
 
-from airflow_skyvern.client.calls import Call, get, given, no_body, paged, path_segment, post
+from airflow_skyvern.client.calls import Call, get, given, no_body, paged, patch, path_segment, post
 from airflow_skyvern.models import Credential, TotpCode
 
 CredentialType = Literal["password", "credit_card", "secret"]
@@ -28,8 +28,8 @@ def create_credential(name: str, credential_type: CredentialType, credential: Ma
 
     https://www.skyvern.com/docs/api-reference/api-reference/credentials/create-credential
     """
-    body = _body(name, credential_type, credential)
-    return post("/v1/credentials", f"create credential {name!r}", Credential, body=body, repeatable=False)
+    sent = _sent(name, credential_type, credential)
+    return post("/v1/credentials", f"create credential {name!r}", Credential, **sent, repeatable=False)
 
 
 def update_credential(
@@ -40,8 +40,22 @@ def update_credential(
 
     https://www.skyvern.com/docs/api-reference/api-reference/credentials/update-credential
     """
-    body = _body(name, credential_type, credential)
-    return post(f"{_path(credential_id)}/update", f"update credential {credential_id}", Credential, body=body)
+    sent = _sent(name, credential_type, credential)
+    return post(f"{_path(credential_id)}/update", f"update credential {credential_id}", Credential, **sent)
+
+
+def rename_credential(
+    credential_id: str, name: str | None = None, user_context: str | None = None
+) -> Call[Credential]:
+    """
+    Change what is written about a credential, and not its secret.
+
+    :param name: Its new name. Default: it stays.
+    :param user_context: How to log in, in words, at most 1,000 characters: what Skyvern's form calls additional
+        context. Skyvern gives it to the model that tests the login. Default: it stays.
+    """
+    body = given(name=name, user_context=user_context)
+    return patch(_path(credential_id), f"rename credential {credential_id}", Credential, body)
 
 
 def get_credential(credential_id: str) -> Call[Credential]:
@@ -79,27 +93,38 @@ def send_totp_code(
     """
     Give Skyvern a code for a login in two steps that has arrived by mail or SMS.
 
-    :param totp_identifier: The mail address or phone number that the login waits for.
-    :param content: The code, or the message that it is in.
-    :param workflow_run_id: The only run that may use it.
-    :param expired_at: Until when it may be used.
+    :param totp_identifier: The mail address or phone number that the login waits for, as the block or its credential
+        in Skyvern has it.
+    :param content: The code, or the message that it is in: beyond 10 characters Skyvern's model looks for the code.
+    :param workflow_run_id: The only run that may use it. Default: any run that waits for this identifier.
+    :param expired_at: Until when it may be used; without a time zone, in UTC. Default: ten minutes.
+    :raises SkyvernConfigError: identifier or code are empty; nothing was sent.
 
     https://www.skyvern.com/docs/api-reference/api-reference/credentials/send-totp-code
     """
+    from airflow_skyvern.client.credential_check import check_code
+
+    check_code(totp_identifier, content)
     body = given(
         totp_identifier=totp_identifier,
         content=content,
         workflow_run_id=workflow_run_id,
-        expired_at=expired_at and expired_at.isoformat(),
+        expired_at=expired_at and _in_utc(expired_at).isoformat(),
     )
-    return post("/v1/credentials/totp", "send a code for a login", TotpCode, body=body, repeatable=False)
+    what, secrets = "send a code for a login", (content,)
+    return post("/v1/credentials/totp", what, TotpCode, body=body, repeatable=False, secrets=secrets)
 
 
-def _body(name: str, credential_type: CredentialType, credential: Mapping[str, Any]) -> dict[str, Any]:
-    from airflow_skyvern.client.credential_check import check_credential
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+
+
+def _sent(name: str, credential_type: CredentialType, credential: Mapping[str, Any]) -> dict[str, Any]:
+    from airflow_skyvern.client.credential_check import check_credential, secrets_of
 
     check_credential(name, credential_type, credential)
-    return {"name": name, "credential_type": credential_type, "credential": dict(credential)}
+    body = {"name": name, "credential_type": credential_type, "credential": dict(credential)}
+    return {"body": body, "secrets": secrets_of(credential)}
 
 
 def _path(credential_id: str) -> str:

@@ -23,8 +23,11 @@ from airflow_skyvern.exceptions import (
     sentence,
     shorten,
 )
+from airflow_skyvern.secret_values.forms import MASK
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from airflow_skyvern.client.calls import Call
     from airflow_skyvern.client.settings import Settings
 
@@ -93,7 +96,7 @@ def _use_https(settings: Settings) -> str:
 
 def refused(call: Call[Any], response: httpx.Response, body: bytes, settings: Settings) -> SkyvernAPIError:
     """Make the error for a non-2xx response: Skyvern's own refusal, or one from any server in between."""
-    status, text = response.status_code, body.decode(errors="replace")
+    status, text = response.status_code, _without(call.secrets, body.decode(errors="replace"))
     known = refusal_in(status, text, call.known, call.subject)
     kind = known.kind if known else _kind_of(status, text)
     detail = _redirect(response) or detail_of(text)
@@ -112,6 +115,17 @@ def refused(call: Call[Any], response: httpx.Response, body: bytes, settings: Se
     if settings.base_url.startswith("http://") and any(sign in text for sign in PLAIN_TO_TLS):
         error.args = (f"{error} {_use_https(settings)}",)
     return error
+
+
+def _without(secrets: Collection[str], text: str) -> str:
+    """Mask secrets in what a server says, as they are and as JSON writes them: a vault may repeat what it got."""
+    forms = {
+        *secrets,
+        *(json.dumps(one, ensure_ascii=only_ascii)[1:-1] for one in secrets for only_ascii in (True, False)),
+    }
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, MASK)
+    return text
 
 
 def detail_of(body: str) -> str:

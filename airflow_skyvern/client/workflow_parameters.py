@@ -21,6 +21,15 @@ REFUSED = "Invalid workflow parameter. Expected parameter type: "
 """How Skyvern begins a refusal (400) that does not name the parameter."""
 
 
+REFUSED_CREDENTIAL = "Invalid credential ID: "
+HOW_NAMES_ARE_FOUND = (
+    " Skyvern takes the id of a credential, cred_…. A name is looked up only where the definition of the workflow is "
+    "known: with check_parameters=True."
+)
+
+CREDENTIAL_ID = "cred_"
+"""How the ids of Skyvern's credentials begin; any other text is the name of one."""
+
 LATER = object()
 """Stands for a value that is known when the task runs only."""
 
@@ -40,14 +49,35 @@ def check_parameters(workflow: Workflow, given: Mapping[str, Any]) -> None:
         )
 
 
+def credential_names(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, str]:
+    """
+    Return which parameters of a run stand for credentials by a name and not by an id, and their names.
+
+    :param given: The parameters; where one has no value, the default of the definition counts.
+    """
+    values = {
+        parameter.key: parameter.default_value if given.get(parameter.key) is None else given[parameter.key]
+        for parameter in workflow.parameters
+        if parameter.is_credential
+    }
+    return {key: value for key, value in values.items() if _is_name(value)}
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and not value.startswith(CREDENTIAL_ID)
+
+
 def name_refused(error: SkyvernRequestError, given: Mapping[str, Any]) -> SkyvernRequestError:
     """Return the error with the name of the parameter that Skyvern refused: it says only the type and the value."""
-    if not error.detail.startswith(REFUSED):
+    begin = next((words for words in (REFUSED, REFUSED_CREDENTIAL) if error.detail.startswith(words)), None)
+    if begin is None:
         return error
-    names = [f"parameters.{name}" for name, value in given.items() if f"Value: {_as_quoted(value)}." in error.detail]
+    sign = "Value: {}." if begin == REFUSED else f"{begin}{{}}."
+    names = [f"parameters.{name}" for name, value in given.items() if sign.format(_as_quoted(value)) in error.detail]
     if not names:
         return error
-    message = str(error).replace(REFUSED, f"{' or '.join(names)}: {REFUSED}")
+    message = str(error).replace(begin, f"{' or '.join(names)}: {begin}")
+    message += HOW_NAMES_ARE_FOUND if begin == REFUSED_CREDENTIAL else ""
     return type(error)(message, status_code=error.status_code, detail=error.detail, retry_after=error.retry_after)
 
 
@@ -141,6 +171,6 @@ TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "boolean": ("true or false", _is_boolean),
     "json": ("a mapping, a list or JSON text", _is_json),
     "file_url": ("the address of a file", _is_file),
-    "credential_id": ("the id of a credential, cred_…", _is_text),
+    "credential_id": ("the name of a credential, or its id cred_…", _is_text),
 }
 """How messages call Skyvern's types, and what fits them. A ``string`` takes everything, as text."""

@@ -161,6 +161,11 @@ def sensitive_names() -> frozenset[str]:
     return frozenset(name.strip().lower() for name in names.split(",") if name.strip())
 
 
+def is_made_by_expand(task: Any) -> bool:
+    """Return whether a task is one of those that ``expand`` makes when they run."""
+    return bool(getattr(task, "_BaseOperator__from_mapped", False))
+
+
 def is_reference(value: Any) -> bool:
     """Return whether a value is an XCom of another task, or made of one: the marker is the same from 2.11 on."""
     return hasattr(value, "iter_references")

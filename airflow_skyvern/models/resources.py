@@ -63,13 +63,15 @@ class Credential(Answer):
 
     :param name: Not unique.
     :param credential_type: ``password``, ``credit_card`` or ``secret``.
-    :param credential: What is not secret of it, such as ``username`` or ``card_last4``.
+    :param credential: What is not secret of it: ``username`` and ``has_totp``, ``last_four`` or ``secret_label``.
+    :param user_context: How to log in, in words.
     """
 
     credential_id: str
     name: str
     credential_type: str
     credential: dict[str, Any] = {}
+    user_context: str | None = None
     vault_type: str | None = None
     browser_profile_id: str | None = None
 

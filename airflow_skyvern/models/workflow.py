@@ -40,6 +40,12 @@ class WorkflowParameter(Answer):
         return self.parameter_type not in NOT_SETTABLE or bool(choices)
 
     @property
+    def is_credential(self) -> bool:
+        """Whether its value is a credential that Skyvern keeps, and a run may give it."""
+        choices = self.credential_ids or self.fallback_credential_ids
+        return self.workflow_parameter_type == "credential_id" or bool(choices)
+
+    @property
     def is_required(self) -> bool:
         """Whether a run must give it a value; without a credential, a run logs in nowhere."""
         return self.default_value is None and self.workflow_parameter_type != "credential_id"

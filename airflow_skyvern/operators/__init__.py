@@ -5,10 +5,14 @@ from __future__ import annotations
 from airflow_skyvern.operators.download_files import SkyvernDownloadFilesOperator
 from airflow_skyvern.operators.run_prompt import SkyvernRunPromptOperator
 from airflow_skyvern.operators.run_workflow import DEFAULT_TIMEOUT, SkyvernRunWorkflowOperator
+from airflow_skyvern.operators.send_totp_code import SkyvernSendTotpCodeOperator
+from airflow_skyvern.operators.sync_credentials import SkyvernSyncCredentialsOperator
 
 __all__ = [
     "DEFAULT_TIMEOUT",
     "SkyvernDownloadFilesOperator",
     "SkyvernRunPromptOperator",
     "SkyvernRunWorkflowOperator",
+    "SkyvernSendTotpCodeOperator",
+    "SkyvernSyncCredentialsOperator",
 ]

@@ -29,7 +29,7 @@ from airflow_skyvern.task.untemplated import ChecksArguments
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
     from airflow_skyvern.hooks import SkyvernHook
-    from airflow_skyvern.models import Run
+    from airflow_skyvern.models import Run, Workflow
     from airflow_skyvern.results.mask_rules import MaskOutput
     from airflow_skyvern.results.output import OutputOptions
     from airflow_skyvern.results.uploads import Uploads
@@ -106,6 +106,8 @@ class RunLifecycle(ChecksArguments):
 
     confirmation: ClassVar[float] = CONFIRMATION
     """Seconds for which a worker polls a run that its trigger was refused for minutes."""
+    _definition: Workflow | None = None
+    """What this try knows of its workflow, right before it starts a run."""
     _group: str | None = None
     """The tag of the attempt group, where this process knows it."""
 
@@ -163,7 +165,7 @@ class RunLifecycle(ChecksArguments):
     def _start(self, task_try: TaskTry) -> Run:
         from airflow_skyvern.runs.parameter_check import refused_parameter_named
 
-        request, self.version_to_publish = self._request(), None
+        request, self.version_to_publish, self._definition = self._request(), None, None
         if self.durable:
             check_starts_one(self.task_id, self._started_in, task_try.name)
             self._started_in = task_try.name
@@ -229,10 +231,10 @@ class RunLifecycle(ChecksArguments):
         if self.workflow_file is not None:
             from airflow_skyvern.operators.workflow_file import check_before_start as check_file
 
-            check_file(self, request.parameters)
+            self._definition = check_file(self, request.parameters)
         elif self.check_parameters:
             client = self.hook.get_conn()  # a refused key is for the start to find out
-            check_before_start(client.send, request, client.settings, self.log)
+            self._definition = check_before_start(client.send, request, client.settings, self.log)
         self._active_run.stop_if_killed()
 
     def _start_once(self, task_try: TaskTry, request: RunRequest) -> Run:
@@ -571,13 +573,28 @@ class RunLifecycle(ChecksArguments):
         return Uploads(self.upload or {}, self.upload_conn_id)
 
     def _with_uploads(self, task_try: TaskTry, request: RunRequest) -> RunRequest:
-        """Find or make the workflow, and send the files; only a try that starts a run does, right before that."""
-        request = self._with_workflow(request)
+        """
+        Find credentials, find or make the workflow, send the files.
+
+        Only a try that starts a run does, right before that: another one resumes its run whatever has become of them.
+        """
+        request = self._with_workflow(self._with_credentials(request))
         if self.upload:
             request = self._uploads.sent_for(request, self.hook.upload_file, self.log)
         self._active_run.stop_if_killed()
         self._active_run.will_start(task_try)
         return request
+
+    def _with_credentials(self, request: RunRequest) -> RunRequest:
+        """Put ids in the place of the names of credentials; one that is not there once ends the task."""
+        from airflow_skyvern.client.workflow_parameters import credential_names
+
+        given = request.parameters or {}
+        if self._definition is None or not (names := credential_names(self._definition, given)):
+            return request
+        from airflow_skyvern.credentials.names import ids_of
+
+        return request.model_copy(update={"parameters": {**given, **ids_of(self.hook.send, names, self.log)}})
 
     def _with_workflow(self, request: RunRequest) -> RunRequest:
         """Name the workflow in the request, where it is found or made only now."""

@@ -77,17 +77,19 @@ def check_when_parsed(task: TaskWithFile, parameters: Any) -> None:
         raise SkyvernConfigError(f"Task {task.task_id!r}: {error}") from None
 
 
-def check_before_start(task: TaskWithFile, parameters: Mapping[str, Any] | None) -> None:
+def check_before_start(task: TaskWithFile, parameters: Mapping[str, Any] | None) -> Workflow:
     """
-    Check file and parameters right before a run is started.
+    Check file and parameters right before a run is started, and return what the file says.
 
     :raises SkyvernConfigError: names what is wrong; nothing was sent.
     """
     file = file_of(task)
     for warning in check(file, keys=task.check_parameters):
         task.log.warning("%s", warning)
+    workflow = _workflow_of(file)
     if task.check_parameters:
-        check_parameters(_workflow_of(file), parameters or {})
+        check_parameters(workflow, parameters or {})
+    return workflow
 
 
 def with_version(task: TaskWithFile, request: RunRequest) -> RunRequest:

@@ -66,9 +66,9 @@ DEFINITIONS = Definitions()
 
 def check_before_start(
     send: Send, request: RunRequest, server: Hashable, log: Log, definitions: Definitions = DEFINITIONS
-) -> None:
+) -> Workflow | None:
     """
-    Check the parameters of a run against the definition of its workflow.
+    Check the parameters of a run against the definition of its workflow, and return that; None if it is not known.
 
     Without parameters there is nothing to misspell, and what is missing Skyvern names itself, before a run exists.
 
@@ -77,14 +77,15 @@ def check_before_start(
     :raises SkyvernNotFoundError: the workflow does not exist.
     """
     if not request.parameters:
-        return
+        return None
     key = (server, request.workflow_id)
     known = definitions.get(key)
     if known is not None and _fits(known, request.parameters):
-        return
+        return known
     workflow = _fetched(send, request.workflow_id, log)
     if workflow is not None:
         check_parameters(definitions.keep(key, workflow), request.parameters)
+    return workflow
 
 
 def _fits(workflow: Workflow, parameters: Mapping[str, Any]) -> bool:

@@ -41,7 +41,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer.content)
 
-    do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815  the standard library's names
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815  the standard library's names
 
     def log_message(self, *args: Any) -> None:
         """Say nothing."""

@@ -11,6 +11,7 @@ import httpx
 from airflow_skyvern.testing.endings import GONE, Ending, never_ends
 from airflow_skyvern.testing.fake.checks import Refusal, detail
 from airflow_skyvern.testing.fake.records import Run, Seen, Workflow
+from airflow_skyvern.testing.fake.resources import Credential
 from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 HowItEnds = Ending | Callable[[dict[str, Any]], Ending]
@@ -47,6 +48,12 @@ class ScriptedFake(FakeSkyvern):
         """Add a run that somebody else has started."""
         self.workflows[workflow.workflow_id] = workflow
         self.runs[run_id] = Run(run_id, _with(workflow, ending), {}, {}, None, self._tick(), {})
+
+    def add_credential(self, name: str, credential_id: str | None = None) -> str:
+        """Add a credential, and return its id."""
+        made = Credential(credential_id or self._id("cred"), name, "password", {"username": "somebody"})
+        self.credentials[made.credential_id] = made
+        return made.credential_id
 
     def may_be_endless(self, workflow_id: str) -> bool:
         """Return whether the newest run of a workflow never ends by itself, or the next one if there is none yet."""

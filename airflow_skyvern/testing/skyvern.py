@@ -99,8 +99,8 @@ class Skyvern:
         :param output: See :func:`~airflow_skyvern.testing.endings.completed`.
         :param files: See :func:`~airflow_skyvern.testing.endings.completed`.
         :param parameters: The type of each of its parameters: ``string``, ``integer``, ``float``, ``boolean``,
-            ``json``. A run with others, or without one that has no default, is refused, as by Skyvern. Default: any
-            parameters are accepted.
+            ``json``, ``credential_id``. A run with others, or without one that has no default, is refused, as by
+            Skyvern. Default: any parameters are accepted.
         :param defaults: The defaults of its parameters.
         :param title: Its title.
         """
@@ -143,6 +143,15 @@ class Skyvern:
         :param files: See :func:`~airflow_skyvern.testing.endings.completed`.
         """
         self.fake.workflow_files[name] = runs or (completed(output, files),)
+
+    def credential(self, name: str, credential_id: str | None = None) -> str:
+        """
+        Add a credential for runs that log in, and return its id.
+
+        :param name: Its name, which a parameter of the type ``credential_id`` may have as its value.
+        :param credential_id: Its id, ``cred_…``. Default: a new one.
+        """
+        return self.fake.add_credential(name, credential_id)
 
     def run(self, run_id: str, ending: Ending | None = None, *, workflow_id: str = "wpid_of_another") -> None:
         """

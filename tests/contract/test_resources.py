@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_skyvern.client import api, browser_api, credential_api, task_api, workflow_api
+from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernNotFoundError, SkyvernRequestError
 from airflow_skyvern.models.resources import BrowserSession
 from airflow_skyvern.operators.run_prompt import ENGINES
@@ -171,6 +172,51 @@ def test_a_credential_is_created_listed_rotated_and_deleted_and_never_read_back(
         side.send(credential_api.get_credential(credential_id))
     with pytest.raises(SkyvernNotFoundError, match="Credential not found"):
         side.send(credential_api.delete_credential(credential_id))
+
+
+def test_what_is_written_about_a_credential_is_changed_apart_from_its_secret_and_outlives_a_rotation(
+    side: Side,
+) -> None:
+    login, rotated = {"username": "u", "password": "s3cr3t"}, {"username": "v", "password": "an0ther"}
+    name, renamed = uuid.uuid4().hex, uuid.uuid4().hex
+    credential_id = side.send(credential_api.create_credential(name, "password", login)).credential_id
+    changed = side.send(credential_api.rename_credential(credential_id, renamed, "Kept by Airflow.\nSign in first."))
+    assert (changed.name, changed.user_context) == (renamed, "Kept by Airflow.\nSign in first.")
+    after = side.send(credential_api.update_credential(credential_id, renamed, "password", rotated))
+    assert (after.name, after.credential["username"]) == (renamed, "v")
+    [listed] = side.send(credential_api.list_credentials(renamed))
+    assert (listed.user_context, listed.credential["username"]) == ("Kept by Airflow.\nSign in first.", "v")
+    only_renamed = side.send(credential_api.rename_credential(credential_id, name))
+    assert (only_renamed.name, only_renamed.user_context) == (name, "Kept by Airflow.\nSign in first.")
+    side.send(credential_api.delete_credential(credential_id))
+    with pytest.raises(SkyvernNotFoundError, match="Credential not found"):
+        side.send(credential_api.rename_credential(credential_id, name))
+
+
+def test_a_run_takes_the_id_of_a_credential_and_no_name_also_as_a_default(side: Side) -> None:
+    name = f"portal {uuid.uuid4().hex}"
+    credential = side.send(credential_api.create_credential(name, "secret", {"secret_value": "s3cr3t"}))
+    login = {"parameter_type": "workflow", "key": "login", "workflow_parameter_type": "credential_id"}
+    pause = {"block_type": "wait", "label": "pause", "wait_sec": 1}
+
+    def workflow(default: str | None) -> str:
+        definition = {"parameters": [{**login, "default_value": default}], "blocks": [pause]}
+        body = {"title": "logs in", "workflow_definition": definition}
+        return side.send(workflow_api.create_workflow(body)).workflow_permanent_id
+
+    def start(workflow_id: str, **parameters: Any) -> str:
+        fields = {"workflow_id": workflow_id, "parameters": parameters or None}
+        return side.send(api.run_workflow(RunRequest.of(fields, None))).run_id
+
+    without_default, by_name = workflow(None), workflow(name)
+    for refused in (name, "cred_1"):
+        with pytest.raises(SkyvernRequestError, match=f"Invalid credential ID: {refused}"):
+            start(without_default, login=refused)
+    with pytest.raises(SkyvernRequestError, match="Invalid credential ID: portal"):
+        start(by_name)
+    assert start(without_default, login=credential.credential_id).startswith("wr_")
+    assert start(by_name, login=credential.credential_id).startswith("wr_")
+    assert start(without_default).startswith("wr_")
 
 
 def test_two_credentials_may_have_the_same_name(side: Side) -> None:

@@ -193,6 +193,22 @@ def test_workflow_in_git(skyvern: Skyvern, dag_of: DagOf) -> None:
     assert (made.title, made.version, made.tags["airflow_file"]) == ("Open invoices", 1, "open_invoices.yaml")
 
 
+def test_log_in_by_name(skyvern: Skyvern, dag_of: DagOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__SKYVERN__INSTALLATION", "https://airflow.example.com")
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_PORTAL", '{"conn_type": "http", "login": "me", "password": "zebra-passphrase-7"}'
+    )
+    skyvern.workflow("wpid_123", parameters={"login": "credential_id"}, output=OUTPUT)
+    theirs = skyvern.credential("of others")
+    run = dag_of(EXAMPLES / "log_in_by_name.py").test()
+    assert run.state == "success"
+    ((_, kept), (made, portal)) = skyvern.fake.credentials.items()
+    assert (kept.credential_id, portal.name) == (theirs, "portal")
+    assert portal.content == {"username": "me", "password": "zebra-passphrase-7"}
+    assert value(run, "logins")["created"] == [{"connection": "portal", "name": "portal", "credential_id": made}]
+    assert skyvern.started()[0].parameters == {"login": made}
+
+
 def test_function_per_vendor(skyvern: Skyvern, dag_of: DagOf) -> None:
     skyvern.workflow("wpid_123", output={"invoices": 3})
     run = dag_of(EXAMPLES / "function_per_vendor.py").test()

@@ -12,18 +12,18 @@ LAYERS = (
     "durations limits",
     "client",
     "runs",
-    "workflow_files",
+    "workflow_files credentials",
     "polling",
     # Above here is what knows Airflow.
     "compat",
-    "metrics connection_list",
+    "metrics connection_list credential_sources",
     "hooks",
     "task",
     "results finished_runs",
     "triggers",
     "links notifications retries macros",
     "operators sensors assets schedules reconciler",
-    "ui decorators checks recording workflow_cli",
+    "ui decorators checks recording workflow_cli credential_cli",
     "plugin cli testing",
 )
 """From the bottom up; what stands in one line does not import each other."""

@@ -345,6 +345,7 @@ ENDPOINTS: list[tuple[str, tuple[Any, ...], str, Any]] = [
         "POST /v1/credentials/{credential}/update",
         CREDENTIAL,
     ),
+    ("rename_credential", ("{credential}", "d"), "PATCH /v1/credentials/{credential}", {"name": "d"}),
     ("delete_credential", ("{credential}",), "POST /v1/credentials/{credential}/delete", None),
     (
         "send_totp_code",

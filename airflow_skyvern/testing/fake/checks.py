@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -127,10 +127,12 @@ def _check_fields(body: dict[str, Any]) -> None:
 def check_run_parameters(workflow: Workflow, parameters: Mapping[str, Any], version: int | None = None) -> None:
     kinds, defaults = workflow.parameters_of(version)
     given = {key: _given(parameters.get(key), defaults.get(key)) for key in kinds}
-    if missing := sorted(key for key, value in given.items() if _is_missing(value, kinds[key])):
+    if missing := sorted(key for key, value in given.items() if _is_required(value, kinds[key])):
         raise detail(400, f"Missing value for parameter {', '.join(missing)} in workflow {workflow.workflow_id}")
     for key, kind in kinds.items():
         stored = json.dumps(given[key]) if isinstance(given[key], dict | list) else given[key]
+        if kind == "credential_id":
+            continue
         try:
             _CONVERT.get(kind, str)(stored)
         except (TypeError, ValueError):
@@ -139,12 +141,26 @@ def check_run_parameters(workflow: Workflow, parameters: Mapping[str, Any], vers
             ) from None
 
 
+def check_credentials(
+    workflow: Workflow, parameters: Mapping[str, Any], known: Collection[str], version: int | None = None
+) -> None:
+    kinds, defaults = workflow.parameters_of(version)
+    given = [_given(parameters.get(key), defaults.get(key)) for key, kind in kinds.items() if kind == "credential_id"]
+    for value in given:
+        if value and value not in known:
+            raise detail(400, f"Invalid credential ID: {value}. Failed to resolve to a valid credential.")
+
+
 def _given(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
 def _is_missing(value: Any, kind: str) -> bool:
     return value is None or (kind != "string" and isinstance(value, str) and not value.strip())
+
+
+def _is_required(value: Any, kind: str) -> bool:
+    return kind != "credential_id" and _is_missing(value, kind)
 
 
 def _boolean(value: Any) -> bool:

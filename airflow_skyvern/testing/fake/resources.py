@@ -29,6 +29,7 @@ class Credential:
     name: str
     credential_type: str
     content: dict[str, Any]
+    user_context: str | None = None
 
     @property
     def view(self) -> dict[str, Any]:
@@ -43,6 +44,7 @@ class Credential:
             "credential_type": self.credential_type,
             "credential": shown,
             "vault_type": "skyvern",
+            "user_context": self.user_context,
         }
 
 
@@ -253,6 +255,12 @@ class FakeResources:
         made.content = seen.json["credential"]
         return made.view
 
+    def _rename_credential(self, seen: Seen, credential_id: str) -> Any:
+        made = self._credential(credential_id, f"Credential not found, credential_id={credential_id}")
+        made.name = seen.json.get("name", made.name)
+        made.user_context = seen.json.get("user_context", made.user_context)
+        return made.view
+
     def _delete_credential(self, seen: Seen, credential_id: str) -> Any:
         self._credential(credential_id, f"Credential not found, credential_id={credential_id}")
         del self.credentials[credential_id]
@@ -294,6 +302,7 @@ RESOURCE_ROUTES = (
     ("GET", "/v1/credentials", "_list_credentials"),
     ("POST", "/v1/credentials/totp", "_send_totp"),
     ("GET", f"/v1/credentials/{_ID}", "_get_credential"),
+    ("PATCH", f"/v1/credentials/{_ID}", "_rename_credential"),
     ("POST", f"/v1/credentials/{_ID}/update", "_update_credential"),
     ("POST", f"/v1/credentials/{_ID}/delete", "_delete_credential"),
     ("DELETE", f"/v1/files/{_ID}", "_delete_file"),

@@ -25,6 +25,7 @@ from airflow_skyvern.testing.fake.checks import (
     STATUSES,
     STATUSES_OF_A_WORKFLOW,
     Refusal,
+    check_credentials,
     check_number,
     check_run_parameters,
     check_statuses,
@@ -213,6 +214,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
     def _run_of(self, found: Workflow, body: dict[str, Any], seen: Seen, version: int | None = None) -> Run:
         parameters = body.get("parameters") or {}
         check_run_parameters(found, parameters, version)
+        check_credentials(found, parameters, self.credentials, version)
         run = self._start(found, parameters, body)
         run.workflow_version = version or found.version
         run.started_by = STARTED_BY.get(seen.headers.get("x-user-agent", ""), "api")

@@ -187,6 +187,7 @@ GENUINE: list[Genuine] = [
     (START, 404, "Browser profile bp_1 not found for organization o_1", SkyvernNotFoundError),
     (START, 400, "Missing value for parameter a in workflow run wr_9 of workflow wpid_1", SkyvernRequestError),
     (START, 400, "Missing value for parameter a in workflow wpid_1", SkyvernRequestError),
+    (START, 400, "Invalid credential ID: x. Failed to resolve to a valid credential.", SkyvernRequestError),
     (START, 400, "Invalid workflow parameter. Expected parameter type: integer. Value: no.", SkyvernRequestError),
     (START, 400, "The host in your url is blocked: 127.0.0.1", SkyvernRequestError),
     (

@@ -27,6 +27,9 @@ INTERNAL = {
     "compat",
     "connection_list",
     "documentation",
+    "credential_cli",  # in logins.md
+    "credential_sources",
+    "credentials",
     "finished_runs",
     "metrics",
     "plugin",

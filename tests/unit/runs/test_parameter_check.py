@@ -73,7 +73,7 @@ INVOICES = definition(
         ({"rows": "{not json"}, "parameters.rows: must be a mapping, a list or JSON text, not this text"),
         ({"rows": True}, "parameters.rows: must be a mapping, a list or JSON text, not true or false"),
         ({"file": 5}, "parameters.file: must be the address of a file, not this number"),
-        ({"login": {"a": 1}}, "parameters.login: must be the id of a credential, cred_…, not a mapping"),
+        ({"login": {"a": 1}}, "parameters.login: must be the name of a credential, or its id cred_…, not a mapping"),
     ],
 )
 def test_what_does_not_fit_is_named_with_what_would(given: dict[str, Any], complaint: str) -> None:
