@@ -79,6 +79,7 @@ def test_every_argument_that_is_sent_can_be_a_template() -> None:
     sent = {"workflow_id", "parameters", "title", "proxy_location", "webhook_url", "browser_session_id"}
     own = {"skyvern_conn_id", "files_to", "files_conn_id", "file_name", "output_from", "output_to", "output_conn_id"}
     own |= {"upload", "upload_conn_id", "workflow_file", "workflow_version", "max_steps", "max_elapsed_time_minutes"}
+    own |= {"manifest_to"}
     assert sent | {"browser_profile_id", "run_options"} | own == set(make().template_fields)
     assert isinstance(SkyvernRunWorkflowOperator.template_fields, tuple)
 

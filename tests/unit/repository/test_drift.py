@@ -25,8 +25,8 @@ DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
 
 PACKAGE = ROOT / "airflow_skyvern"
 
-MOST_MODULES, MOST_MOVES = 60, 490
-"""Of a deferred run, with a margin: it enters 59, five of them about secrets, and moves 478 times between them."""
+MOST_MODULES, MOST_MOVES = 62, 500
+"""Of a deferred run, with a margin: it enters 60, five of them about secrets, and moves 493 times between them."""
 
 HARMLESS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.With)
 

@@ -22,6 +22,8 @@ from airflow_skyvern.operators import (
     SkyvernDownloadFilesOperator,
     SkyvernRunPromptOperator,
     SkyvernRunWorkflowOperator,
+    SkyvernSendTotpCodeOperator,
+    SkyvernSyncCredentialsOperator,
 )
 from airflow_skyvern.sensors import SkyvernRunSensor
 
@@ -32,15 +34,17 @@ TASKS: list[type[BaseOperator]] = [
     if isinstance(kind, type) and issubclass(kind, BaseOperator) and kind.__name__.startswith("Skyvern")
 ]
 
+TEMPLATE = "{{ params.late }}"
+
 NEEDED: dict[type, dict[str, Any]] = {
     SkyvernRunWorkflowOperator: {"workflow_id": "wpid_1", "files_to": "/f", "output_to": "/o.json", "upload": {}},
     SkyvernRunPromptOperator: {"prompt": "p", "files_to": "/f", "output_to": "/o.json", "upload": {}},
     SkyvernDownloadFilesOperator: {"run_id": "wr_1", "files_to": "/f"},
     SkyvernRunSensor: {"run_id": "wr_1", "files_to": "/f", "output_to": "/o.json"},
+    SkyvernSendTotpCodeOperator: {"totp_identifier": "me@example.com", "code": TEMPLATE},
+    SkyvernSyncCredentialsOperator: {"connections": ["portal"]},
 }
 """What makes each argument legal beside others."""
-
-TEMPLATE = "{{ params.late }}"
 
 
 def late_values() -> dict[str, Any]:
@@ -106,7 +110,8 @@ def test_an_argument_is_templated_or_refuses_a_late_value_by_its_name(
 
     def partial(name: str, value: Any) -> Any:
         given = {**needed, name: value}
-        other = "file_name" if name != "file_name" else "skyvern_conn_id"
+        other = "skyvern_conn_id" if name != "skyvern_conn_id" else kind.template_fields[0]
+        given.pop(other, None)
         return kind.partial(task_id=f"p{id(value)}", **given).expand(**{other: ["a", "b"]})
 
     def defaults(name: str, value: Any) -> Any:
