@@ -4,6 +4,7 @@ Skyvern's schedules, runs and workflows on the command line.
 ``airflow-skyvern check`` says what is wrong with a set-up; ``airflow-skyvern record`` makes a test of a run;
 ``airflow-skyvern schedules`` lists, exports, takes over and releases the schedules of Skyvern;
 ``airflow-skyvern runs orphans`` lists and cancels the runs that nobody waits for;
+``airflow-skyvern sessions orphans`` lists and closes the browser sessions that nobody closes;
 ``airflow-skyvern workflows`` keeps workflows in files, see :mod:`airflow_skyvern.workflow_cli`;
 ``airflow-skyvern credentials`` makes credentials of connections, see :mod:`airflow_skyvern.credential_cli`.
 
@@ -30,6 +31,8 @@ from airflow_skyvern.recording import command as record_command
 if TYPE_CHECKING:
     from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import ListedSchedule
+    from airflow_skyvern.reconciler.browser_sessions import FoundSession
+    from airflow_skyvern.reconciler.sweep import FoundRun
     from airflow_skyvern.schedules.airflow_db import AirflowDatabase, KnownDag
     from airflow_skyvern.schedules.handover import Handover
 
@@ -146,7 +149,8 @@ CREDENTIAL_COMMANDS: Commands = {
     "list": ("list the credentials and the connections that they are made from", (CONNECTION,)),
     "sync": ("make and rotate credentials as connections say", (LOGINS, REMOVE, SCOPE, DRY_RUN, CONNECTION)),
 }
-PREFIXED = frozenset({WORKFLOWS, CREDENTIALS})
+SESSIONS = "sessions"
+PREFIXED = frozenset({WORKFLOWS, CREDENTIALS, SESSIONS})
 """The groups whose commands are known by the group's name, too: several have a ``list``."""
 
 COMMANDS: Commands = {
@@ -162,9 +166,17 @@ RUN_COMMANDS: Commands = {
         (CANCEL, MIN_AGE, CONNECTIONS),
     ),
 }
+CLOSE: Option = (("--close",), {"action": "store_true", "help": "close those that nobody closes any more"})
+SESSION_COMMANDS: Commands = {
+    "orphans": (
+        "list the open browser sessions, and which of them nobody closes any more",
+        (CLOSE, MIN_AGE, CONNECTIONS),
+    ),
+}
 GROUPS: dict[str, tuple[str, Commands]] = {
     "schedules": (SUMMARY, COMMANDS),
     "runs": ("find runs that nobody waits for", RUN_COMMANDS),
+    SESSIONS: ("find browser sessions that nobody closes", SESSION_COMMANDS),
     WORKFLOWS: ("keep workflows in files", WORKFLOW_COMMANDS),
     CREDENTIALS: ("make credentials from Airflow's connections", CREDENTIAL_COMMANDS),
 }
@@ -176,7 +188,7 @@ SINGLE: Commands = {
 
 WITH_OUTPUT = frozenset(
     {
-        *("list", "orphans", "check"),
+        *("list", "orphans", f"{SESSIONS} orphans", "check"),
         *(f"{WORKFLOWS} {name}" for name in WORKFLOW_COMMANDS),
         *(f"{CREDENTIALS} {name}" for name in CREDENTIAL_COMMANDS),
     }
@@ -188,8 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run the command line and return its exit status: 0, or 1 when something was not done.
 
-    ``runs orphans`` returns 3 when there are orphans that it did not cancel; ``workflows diff`` returns 1 when
-    something differs, and 2 when it could not be found out.
+    ``runs orphans`` and ``sessions orphans`` return 3 when there are some that they did not end; ``workflows diff``
+    returns 1 when something differs, and 2 when it could not be found out.
     """
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")  # Airflow would log to our output
     parser = argparse.ArgumentParser(prog="airflow-skyvern", description="Skyvern and Airflow.")
@@ -261,12 +273,8 @@ def run_for_airflow(action: str, args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run one command, with connections from the database: Airflow's command line would ask an API server."""
     since_3_0.read_connections_from_database()
-    if args.action == "check":
-        return check_command.check(args, print_rows, print_line)
-    if args.action == "record":
-        return record_command.record(args, print_line, print_error)
-    if args.action in RUN_COMMANDS:
-        return list_orphans(args)
+    if (single := _SINGLE_ACTIONS.get(args.action)) is not None:
+        return single(args)
     if args.action.startswith(f"{WORKFLOWS} "):
         from airflow_skyvern.workflow_cli import run_for_workflows
 
@@ -276,6 +284,16 @@ def run(args: argparse.Namespace) -> int:
 
         return run_for_credentials(args, print_rows)
     return run_for_schedules(args)
+
+
+def check_set_up(args: argparse.Namespace) -> int:
+    """Say what is wrong with connections, servers and this Airflow."""
+    return check_command.check(args, print_rows, print_line)
+
+
+def record_run(args: argparse.Namespace) -> int:
+    """Make a test of a run."""
+    return record_command.record(args, print_line, print_error)
 
 
 def list_orphans(args: argparse.Namespace) -> int:
@@ -290,7 +308,37 @@ def list_orphans(args: argparse.Namespace) -> int:
     except SkyvernConfigError as error:
         print_error(str(error))
         return 1
-    print_rows([one.as_row() for one in found], args.output)
+    return print_orphans(found, problems, args.output)
+
+
+def list_sessions(args: argparse.Namespace) -> int:
+    """Print the open browser sessions, those first that nobody closes, and close these if that is asked for."""
+    from airflow_skyvern.exceptions import SkyvernConfigError
+    from airflow_skyvern.reconciler.browser_sessions import SessionSweep
+    from airflow_skyvern.reconciler.sweep import skyvern_connections
+
+    problems: list[str] = []
+    try:
+        sweep = SessionSweep(min_age=args.min_age, report=problems.append)
+        found = sweep.find(args.conn_id or skyvern_connections(), close=args.close)
+    except SkyvernConfigError as error:
+        print_error(str(error))
+        return 1
+    return print_orphans(found, problems, args.output)
+
+
+_SINGLE_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "check": check_set_up,
+    "record": record_run,
+    "orphans": list_orphans,
+    f"{SESSIONS} orphans": list_sessions,
+}
+"""What commands do that take no part of the package with commands of its own."""
+
+
+def print_orphans(found: Sequence[FoundRun | FoundSession], problems: list[str], output: str) -> int:
+    """Print what was found and what was left undone, and return the exit status."""
+    print_rows([one.as_row() for one in found], output)
     if found and not since_3_0.installation():
         problems.append(
             "This Airflow has no name by which its runs can be told from those of others, so nothing was compared: "

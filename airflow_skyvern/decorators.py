@@ -100,6 +100,11 @@ class _Decorated(DecoratedOperator, SkyvernRunWorkflowOperator):
         self._called_with, self._returned = context, ()
         return super().execute(context)
 
+    def execute_in_turn(self, context: Context, *args: Any, **kwargs: Any) -> Any:
+        """Resume when the browser session is free: the function is called again."""
+        self._called_with, self._returned = context, ()
+        return super().execute_in_turn(context, *args, **kwargs)
+
     def _parameters_when_parsed(self) -> Any:
         from airflow_skyvern.client.workflow_parameters import LATER
 

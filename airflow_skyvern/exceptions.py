@@ -10,6 +10,7 @@ The errors of this package, each for one way to handle it.
     │   ├── SkyvernAuthError            403: Skyvern refuses the API key
     │   ├── SkyvernNotFoundError        404: Skyvern knows no such run, workflow, session or profile
     │   ├── SkyvernRequestError         400, 410, 422: Skyvern does not accept the request
+    │   │   └── SkyvernSessionEnded     410: the browser session of a start is over; a retry takes the one open then
     │   ├── SkyvernCreditError          402: the organization has no credit left
     │   ├── SkyvernRateLimitError       429: too many requests
     │   ├── SkyvernServerError          5xx: the server, or a proxy before it, is in trouble
@@ -72,6 +73,7 @@ __all__ = [
     "SkyvernRunTerminated",
     "SkyvernRunTimedOut",
     "SkyvernServerError",
+    "SkyvernSessionEnded",
     "SkyvernStartAmbiguous",
     "SkyvernStartUnknown",
     "SkyvernStepLimitReached",
@@ -188,6 +190,16 @@ class SkyvernRequestError(SkyvernAPIError):
     """Skyvern does not accept the request (400, 410 and 422); nothing was started."""
 
     advice = "Correct the request; nothing was done."
+
+
+class SkyvernSessionEnded(SkyvernRequestError):
+    """
+    The browser session of a start is over (410): it was closed, or its timeout has come. Nothing was started.
+
+    A retry takes the session that is open then: one that was opened again has another id.
+    """
+
+    transient: ClassVar[bool] = True
 
 
 class SkyvernCreditError(SkyvernAPIError):

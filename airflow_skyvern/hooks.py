@@ -159,6 +159,7 @@ class SkyvernHook(BaseHook):
     extend_browser_session, aextend_browser_session = _both(browser_api.extend_browser_session)
     update_browser_session, aupdate_browser_session = _both(browser_api.update_browser_session)
     close_browser_session, aclose_browser_session = _both(browser_api.close_browser_session)
+    list_runs_of_browser_session, alist_runs_of_browser_session = _both(browser_api.list_runs_of_browser_session)
     create_browser_profile, acreate_browser_profile = _both(browser_api.create_browser_profile)
     get_browser_profile, aget_browser_profile = _both(browser_api.get_browser_profile)
     list_browser_profiles, alist_browser_profiles = _both(browser_api.list_browser_profiles)

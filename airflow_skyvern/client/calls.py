@@ -47,6 +47,7 @@ class Call(Generic[T]):
     :param within: Seconds to wait for the answer, where that is less than the connection says; such a call is sent
         once.
     :param secrets: Values in the body that no error repeats, also where a server does.
+    :param slow: Seconds to wait for the answer, where that is more than the connection says.
     """
 
     method: str
@@ -67,6 +68,7 @@ class Call(Generic[T]):
     fits: Fits | None = None
     within: float | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    slow: float | None = None
 
     def result_of(self, body: bytes) -> T:
         """

@@ -364,6 +364,7 @@ def _options(settings: Settings, transport: object) -> dict[str, Any]:
 
 def _settings_for(call: Call[Any], settings: Settings) -> Settings:
     """Return the settings with the limit of a call, if it has one."""
+    settings = settings if call.slow is None else settings.at_least(call.slow)
     return settings if call.within is None else settings.within(call.within)
 
 
@@ -372,7 +373,7 @@ def _timeout(settings: Settings) -> httpx.Timeout:
 
 
 def _request(settings: Settings, call: Call[Any]) -> dict[str, Any]:
-    limit = {} if call.within is None else {"timeout": _timeout(settings)}
+    limit = {} if call.within is call.slow is None else {"timeout": _timeout(settings)}
     return limit | {
         "url": _parsed(settings.base_url.rstrip("/") + call.path, str(httpx.QueryParams(call.query))),
         "json": call.body,

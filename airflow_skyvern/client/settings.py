@@ -89,6 +89,10 @@ class Settings:
         longest = min(self.max_answer_bytes, longest_answer or self.max_answer_bytes)
         return replace(self, timeout=min(self.timeout, seconds), max_answer_bytes=longest)
 
+    def at_least(self, seconds: float) -> Settings:
+        """Return the same settings for a request whose answer may take so many seconds."""
+        return replace(self, timeout=max(self.timeout, seconds))
+
 
 def settings_from(
     *,

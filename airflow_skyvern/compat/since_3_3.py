@@ -9,6 +9,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_skyvern.compat import internals
+
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -18,6 +20,33 @@ if TYPE_CHECKING:
 def task_state_store(context: Context) -> Any:
     """Return what outlives a try of this task; None below 3.3, which does not have it."""
     return context.get("task_state_store")
+
+
+def kept_by_task(context: Context, key: str, other_task: str | None) -> Any:
+    """
+    Return what an earlier try of this task, also one before a clear, has kept.
+
+    :param other_task: The task instance with the same map index whose XCom has it below 3.3: those of the task itself
+        are deleted when a try begins. None: nothing is kept there.
+    """
+    if (store := task_state_store(context)) is not None:
+        return store.get(key, None)
+    if other_task is None:
+        return None
+    ti: Any = context["ti"]
+    return ti.xcom_pull(task_ids=other_task, key=key, map_indexes=internals.map_index_for_lookups(ti))
+
+
+def keep_for_task(context: Context, key: str, value: Any, other_task: str | None) -> None:
+    """Keep a value for later tries of this task, see :func:`kept_by_task`."""
+    if (store := task_state_store(context)) is not None:
+        store.set(key, value)
+    elif other_task is not None:
+        from airflow_skyvern.compat.sdk import XCom
+
+        ti: Any = context["ti"]
+        index = -1 if ti.map_index is None else ti.map_index
+        XCom.set(key=key, value=value, dag_id=ti.dag_id, task_id=other_task, run_id=ti.run_id, map_index=index)
 
 
 def refuses_retry(task: Any, error: BaseException, ti: Any) -> bool:

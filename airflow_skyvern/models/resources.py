@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
 
-from airflow_skyvern.models.base import NULL_AS_LIST, Answer, UtcDatetime
+from airflow_skyvern.models.base import NULL_AS_LIST, Answer, Flag, UtcDatetime
 
 
 class BrowserSession(Answer):
@@ -17,6 +17,7 @@ class BrowserSession(Answer):
     :param runnable_id: The run that uses it now. Right after a start it may still be None.
     :param timeout: Minutes after which Skyvern closes it.
     :param browser_profile_id: The profile with which its browser began.
+    :param generate_browser_profile: Whether it keeps what a profile can be made of when it is closed.
     """
 
     browser_session_id: str
@@ -28,14 +29,26 @@ class BrowserSession(Answer):
     created_at: UtcDatetime | None = None
     started_at: UtcDatetime | None = None
     completed_at: UtcDatetime | None = None
+    generate_browser_profile: Flag = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no run can use it any more."""
+        return self.completed_at is not None or self.status in ("completed", "failed", "timeout")
 
 
 class BrowserProfile(Answer):
-    """Cookies and logins of a browser, kept for later runs and sessions."""
+    """
+    Cookies and logins of a browser, kept for later runs and sessions.
+
+    :param name: Newer servers have it once among those that people have made; older ones any number of times.
+    :param is_managed: Whether Skyvern keeps it for a workflow, and not a person.
+    """
 
     browser_profile_id: str
     name: str
     description: str | None = None
+    is_managed: Flag = False
     created_at: UtcDatetime | None = None
     modified_at: UtcDatetime | None = None
     deleted_at: UtcDatetime | None = None

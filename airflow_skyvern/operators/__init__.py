@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from airflow_skyvern.operators.browser_profile import SkyvernCreateBrowserProfileOperator
+from airflow_skyvern.operators.browser_session import (
+    SkyvernCloseBrowserSessionOperator,
+    SkyvernOpenBrowserSessionOperator,
+    skyvern_browser_session,
+)
 from airflow_skyvern.operators.download_files import SkyvernDownloadFilesOperator
 from airflow_skyvern.operators.run_prompt import SkyvernRunPromptOperator
 from airflow_skyvern.operators.run_workflow import DEFAULT_TIMEOUT, SkyvernRunWorkflowOperator
@@ -10,9 +16,13 @@ from airflow_skyvern.operators.sync_credentials import SkyvernSyncCredentialsOpe
 
 __all__ = [
     "DEFAULT_TIMEOUT",
+    "SkyvernCloseBrowserSessionOperator",
+    "SkyvernCreateBrowserProfileOperator",
     "SkyvernDownloadFilesOperator",
+    "SkyvernOpenBrowserSessionOperator",
     "SkyvernRunPromptOperator",
     "SkyvernRunWorkflowOperator",
     "SkyvernSendTotpCodeOperator",
     "SkyvernSyncCredentialsOperator",
+    "skyvern_browser_session",
 ]

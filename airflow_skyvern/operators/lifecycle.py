@@ -99,6 +99,7 @@ class RunLifecycle(ChecksArguments):
     approvers: Approvers
     return_run: bool
     log_blocks: bool
+    browser_session_id: str | None
     _started_in: tuple[str, int] | None = None
     """The try in which this object has started a run, or resumed one."""
     trigger_failed_wait: ClassVar[float] = 60.0
@@ -108,6 +109,12 @@ class RunLifecycle(ChecksArguments):
     """Seconds for which a worker polls a run that its trigger was refused for minutes."""
     _definition: Workflow | None = None
     """What this try knows of its workflow, right before it starts a run."""
+
+    turn_pause: ClassVar[float] = 5.0
+    """Seconds before another start after a run that has lost its turn; twice as long after each further one."""
+
+    lost_turns = 0
+    """How many runs of this try have found another one in their browser session."""
     _group: str | None = None
     """The tag of the attempt group, where this process knows it."""
 
@@ -162,7 +169,25 @@ class RunLifecycle(ChecksArguments):
     def _deadline(self, task_try: TaskTry) -> float:
         return deadline_after(time.time(), self.timeout, self.execution_timeout, task_try.started_at)
 
-    def _start(self, task_try: TaskTry) -> Run:
+    def _start_in_turn(self, task_try: TaskTry, until: float | None) -> Run:
+        """Start the run, in a browser session when no other run is in it."""
+        if until is None:
+            return self.start_run(task_try)
+        from airflow_skyvern.operators.in_session import start_in_turn
+
+        return start_in_turn(self, task_try, until)
+
+    def start_and_wait(self, task_try: TaskTry, until: float | None = None) -> Any:
+        """Start the run, publish it, and wait for its end or defer."""
+        raise NotImplementedError
+
+    def starts_again(self, *, lost_turn: bool = False) -> None:
+        """Note that this try starts a run once more: it has started none, or one that did nothing."""
+        self._started_in = None
+        self.lost_turns += lost_turn
+
+    def start_run(self, task_try: TaskTry) -> Run:
+        """Start the run, or resume that of an earlier try."""
         from airflow_skyvern.runs.parameter_check import refused_parameter_named
 
         request, self.version_to_publish, self._definition = self._request(), None, None
@@ -228,6 +253,10 @@ class RunLifecycle(ChecksArguments):
         from airflow_skyvern.runs.parameter_check import check_before_start
 
         check_place_is_free(self, self._output_options)
+        if request.browser_session_id is not None:
+            from airflow_skyvern.runs.browser_sessions import check_turn
+
+            check_turn(self.hook.send, request.browser_session_id, self.log)
         if self.workflow_file is not None:
             from airflow_skyvern.operators.workflow_file import check_before_start as check_file
 
@@ -252,6 +281,7 @@ class RunLifecycle(ChecksArguments):
             lost_start_timeout=self.lost_start_timeout,
             before_start=lambda: self._before_start(request),
             ensure_current=task_try.ensure_current,
+            did_nothing=lambda run: self._run_that_took_turn(run) is not None,
             final_request=partial(self._to_send, task_try),
             rejects=self._output_options.rejects,
             sleep=self._active_run.sleep,
@@ -424,6 +454,10 @@ class RunLifecycle(ChecksArguments):
     def _result_or_replacement(self, task_try: TaskTry, run: Run, deadline: float) -> Any:
         """Return the result, or wait for the run that Skyvern itself has started in place of a failed one."""
         self._learn_workflow(run)
+        if (by := self._run_that_took_turn(run)) is not None:
+            from airflow_skyvern.operators.in_session import start_after_lost_turn
+
+            return start_after_lost_turn(self, task_try, run, by, deadline)
         replacement = self._replacement_of(run)
         if replacement is None:
             return self._result(task_try, run)
@@ -440,6 +474,14 @@ class RunLifecycle(ChecksArguments):
         if self.deferrable and deadline > time.time():
             self._defer(task_try, replacement.run_id, deadline)
         return self._wait(task_try, replacement.run_id, deadline)
+
+    def _run_that_took_turn(self, run: Run) -> str | None:
+        """Return which other run was in the browser session when this one began, which did nothing then."""
+        if run.status != "failed":
+            return None
+        from airflow_skyvern.runs.browser_sessions import lost_turn_to
+
+        return lost_turn_to(run, run.browser_session_id or self.browser_session_id)
 
     def _replacement_of(self, run: Run) -> Run | None:
         from airflow_skyvern.runs.lookup import find_replacement
@@ -574,11 +616,11 @@ class RunLifecycle(ChecksArguments):
 
     def _with_uploads(self, task_try: TaskTry, request: RunRequest) -> RunRequest:
         """
-        Find credentials, find or make the workflow, send the files.
+        Find credentials and profile, find or make the workflow, send the files.
 
         Only a try that starts a run does, right before that: another one resumes its run whatever has become of them.
         """
-        request = self._with_workflow(self._with_credentials(request))
+        request = self._with_profile(self._with_workflow(self._with_credentials(request)))
         if self.upload:
             request = self._uploads.sent_for(request, self.hook.upload_file, self.log)
         self._active_run.stop_if_killed()
@@ -595,6 +637,15 @@ class RunLifecycle(ChecksArguments):
         from airflow_skyvern.credentials.names import ids_of
 
         return request.model_copy(update={"parameters": {**given, **ids_of(self.hook.send, names, self.log)}})
+
+    def _with_profile(self, request: RunRequest) -> RunRequest:
+        """Put the id of the browser profile in the place of its name."""
+        if request.browser_profile_id is None:
+            return request
+        from airflow_skyvern.runs.browser_profiles import profile_id_of
+
+        profile_id = profile_id_of(self.hook.send, request.browser_profile_id, self._active_run.sleep)
+        return request.model_copy(update={"browser_profile_id": profile_id})
 
     def _with_workflow(self, request: RunRequest) -> RunRequest:
         """Name the workflow in the request, where it is found or made only now."""

@@ -76,8 +76,11 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param proxy_location: Where the browser appears to be: a name such as ``"RESIDENTIAL_DE"``, or
         ``{"country": "US", "subdivision": "CA", "city": "San Francisco"}``. Default: Skyvern's. (templated)
     :param webhook_url: Address that Skyvern notifies of the end of the run. (templated)
-    :param browser_session_id: Open browser session to use: ``pbs_…``. (templated)
-    :param browser_profile_id: Saved browser profile to use: ``bp_…``. (templated)
+    :param browser_session_id: Open browser session to use: ``pbs_…``, as
+        :func:`~airflow_skyvern.operators.skyvern_browser_session` gives it. Where another run is in it, this task
+        waits for its turn, which counts towards ``timeout``, and starts its run then. (templated)
+    :param browser_profile_id: Saved browser profile to use: its id, ``bp_…``, or its name, which is looked up right
+        before the start. (templated)
     :param run_options: The rarer parameters of the API, as a mapping: ``max_elapsed_time_minutes`` (1 to 480),
         ``max_steps`` (of each block that uses the browser, after which the run fails; at least 1),
         ``totp_identifier``, ``totp_url``, ``extra_http_headers``, ``cdp_connect_headers``,
@@ -379,18 +382,44 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             if self.deferrable:
                 trigger_class()  # a deployment that is half done fails here, before anything is started
             check_delivery(self, self._output_options)
-            run = self._start(task_try)
-            task_try.ensure_current()
-            task_try.publish_run(run)
-            self.run_published = True
-            if not self.wait_for_completion:
-                return run.run_id
-            if run.is_final:
-                return self._result(task_try, run)
-            deadline = self._deadline(task_try)
-            if self.deferrable and deadline > time.time():
-                self._defer(task_try, run.run_id, deadline)
-            return self._wait(task_try, run.run_id, deadline)
+            return self.start_and_wait(task_try, self._deadline(task_try) if self.browser_session_id else None)
+
+    def start_and_wait(self, task_try: TaskTry, until: float | None = None) -> Any:
+        """
+        Start the run, publish it, and wait for its end or defer.
+
+        :param until: Of a run in a browser session, when the task's time is over, of which the wait for the session
+            is a part.
+        """
+        run = self._start_in_turn(task_try, until)
+        task_try.ensure_current()
+        task_try.publish_run(run)
+        self.run_published = True
+        if not self.wait_for_completion:
+            return run.run_id
+        if run.is_final:
+            return self._result(task_try, run)
+        deadline = until or self._deadline(task_try)
+        if self.deferrable and deadline > time.time():
+            self._defer(task_try, run.run_id, deadline)
+        return self._wait(task_try, run.run_id, deadline)
+
+    def execute_in_turn(
+        self,
+        context: Context,
+        event: Any = None,
+        deadline: float = 0.0,
+        try_number: int | None = None,
+        lost_turns: int = 0,
+        **_: Any,
+    ) -> Any:
+        """Resume after the run of another task has left the browser session, or may have: start the run."""
+        task_try, self.run_published, self.lost_turns = TaskTry(context), False, lost_turns
+        self.log.info("Browser session %s: %s", self.browser_session_id, event)
+        if try_number is not None and try_number != task_try.number:
+            return self.execute(context)
+        with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
+            return self.start_and_wait(task_try, deadline)
 
     def execute_complete(
         self,

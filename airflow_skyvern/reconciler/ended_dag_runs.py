@@ -25,6 +25,9 @@ their own runs; and so many seconds after that, for a start that was under way.
 JUST_ENDED = timedelta(minutes=10)
 """How long ago Airflow changed a task whose run is checked; an earlier task ended by itself."""
 
+LONGEST_SESSION = timedelta(hours=25)
+"""How long ago a task may have ended whose browser session is open: no timeout of a session is longer."""
+
 MOST_WAITING = 10_000
 """How many DAG runs the queue holds at most, to bound the scheduler's memory."""
 
@@ -133,8 +136,9 @@ class EndedDagRuns:
 
 
 def cancel_orphans_of(ended: EndedDagRun) -> Outcome:
-    """Cancel the runs of the tasks of a DAG run that has ended; without such tasks no request is sent."""
+    """Cancel the runs and close the sessions of a DAG run that has ended; without such tasks no request is sent."""
     from airflow_skyvern.reconciler.airflow_tasks import AirflowTasks
+    from airflow_skyvern.reconciler.browser_sessions import close_sessions_of
     from airflow_skyvern.reconciler.sweep import Sweep
     from airflow_skyvern.runs.key import READABLE_TAGS, tag_value
 
@@ -142,10 +146,11 @@ def cancel_orphans_of(ended: EndedDagRun) -> Outcome:
         warn_of_missing_name()
         return Outcome.NOTHING
     dag_id, run_id = ended.dag_id, ended.run_id
-    connections = AirflowTasks().connections_of(dag_id, run_id, ended.ended_at - JUST_ENDED)
-    if not connections:
-        return Outcome.NOTHING
     problems: list[str] = []
+    connections = AirflowTasks().connections_of(dag_id, run_id, ended.ended_at - JUST_ENDED)
+    sessions = close_sessions_of(dag_id, run_id, ended.ended_at - LONGEST_SESSION, problems.append)
+    if not connections and not sessions:
+        return Outcome.NOTHING
     dag_tag, _, run_tag = READABLE_TAGS
     sweep = Sweep(min_age=timedelta(0), report=problems.append)
     tags = {dag_tag: tag_value(dag_id), run_tag: tag_value(run_id)}

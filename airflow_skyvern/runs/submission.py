@@ -99,6 +99,7 @@ class Submission:
         canceled, and again when the start is about to be written to its connection.
     :param final_request: Makes the request that is sent, right before the start, of the one that the key belongs to.
     :param rejects: Tells of a completed run that its result is of no use: it counts as a failed run then.
+    :param did_nothing: Tells of a failed run that another one took its place at once, started by the same try.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Submission:
         ensure_current: Callable[[], object] = lambda: None,
         final_request: Callable[[RunRequest], RunRequest] = lambda request: request,
         rejects: Callable[[Run], bool] = lambda _: False,
+        did_nothing: Callable[[Run], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -127,6 +129,7 @@ class Submission:
         self._ensure_current = ensure_current
         self._final_request = final_request
         self._rejects = rejects
+        self._did_nothing = did_nothing
         self._clock = clock
         self._sleep = sleep
         self.resumed = False
@@ -231,11 +234,20 @@ class Submission:
         return self._every_try_has_left_a_run(found, attempt)
 
     def _every_try_has_left_a_run(self, found: list[TaggedRun], attempt: Attempt) -> bool:
-        """Count the runs; those that Skyvern itself has started in place of failed ones do not count."""
+        """
+        Count the runs, each try's only once.
+
+        Those that Skyvern itself has started in place of failed ones do not count, nor do those that found another
+        run in their browser session: their try has started another one.
+        """
         if len(found) < attempt.earlier_tries:
             return False
         first = [run for run in found if not self._patiently(replaces_another, self._send, run.run_id)]
-        return len(first) >= attempt.earlier_tries
+        return len([run for run in first if not self._has_lost_turn(run)]) >= attempt.earlier_tries
+
+    def _has_lost_turn(self, run: TaggedRun) -> bool:
+        in_session = self._request.browser_session_id is not None and run.is_final and not run.succeeded
+        return in_session and self._did_nothing(self._fetch(run.run_id))
 
     def _result_was_taken(self, attempt: Attempt) -> bool:
         """Return whether the group ended in a success: a clear after ``retries`` were lowered may repeat its name."""

@@ -198,6 +198,10 @@ class TaskTry:
         value = {"skyvern_conn_id": skyvern_conn_id, "group": group}
         self._ti.xcom_push(key=xcom.CONNECTION_AND_RUN_KEY, value=value)
 
+    def publish_browser_session(self, value: Mapping[str, Any]) -> None:
+        """Push which browser session this task has opened."""
+        self._ti.xcom_push(key=xcom.BROWSER_SESSION, value=dict(value))
+
     def publish_workflow_version(self, value: Mapping[str, Any]) -> None:
         """Push which version of a workflow is run, and which file it was made of."""
         self._ti.xcom_push(key=xcom.WORKFLOW_VERSION, value=dict(value))

@@ -31,3 +31,9 @@ EVIDENCE = "evidence"
 
 MANIFEST = "manifest"
 """The manifest of what the run has left: path, size and checksum."""
+
+BROWSER_SESSION = "browser_session"
+"""
+Of a task that has opened a browser session: ``browser_session_id``, ``app_url``, ``skyvern_conn_id``,
+``installation``, and ``ends_with_dag_run``. The scheduler reads it when the DAG run ends.
+"""

@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any
 from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.triggers.approval import SkyvernApprovalTrigger
 from airflow_skyvern.triggers.run import SkyvernRunTrigger, SkyvernSensorTrigger
+from airflow_skyvern.triggers.session_turn import SkyvernSessionTurnTrigger
 
 if TYPE_CHECKING:
     from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
 
-__all__ = ["SkyvernApprovalTrigger", "SkyvernRunTrigger", "SkyvernSensorTrigger", "SkyvernWorkflowRunsTrigger"]
+__all__ = [
+    "SkyvernApprovalTrigger",
+    "SkyvernRunTrigger",
+    "SkyvernSensorTrigger",
+    "SkyvernSessionTurnTrigger",
+    "SkyvernWorkflowRunsTrigger",
+]
 
 
 def __getattr__(name: str) -> Any:

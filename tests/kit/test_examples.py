@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_skyvern.testing import completed, extracted, failed
+from airflow_skyvern.testing import completed, extracted, failed, terminated
 
 if TYPE_CHECKING:
     from airflow_skyvern.testing import Ending, Skyvern
@@ -226,3 +226,63 @@ def test_an_example_that_finished_runs_start(skyvern: Skyvern, dag_of: DagOf, na
 def test_each_example_is_tested_here() -> None:
     here = Path(__file__).read_text()
     assert [path.name for path in EXAMPLES.glob("*.py") if path.name not in here] == []
+
+
+def test_several_runs_in_one_session(skyvern: Skyvern, dag_of: DagOf) -> None:
+    skyvern.workflow("wpid_123", output={})
+    skyvern.prompts(output={"answer": "seven"})
+    run = dag_of(EXAMPLES / "several_runs_in_one_session.py").test()
+    assert run.state == "success"
+    assert skyvern.fake.open_sessions == []
+    ((profile, made),) = skyvern.fake.profiles.items()
+    assert (made.name, value(run, "keep_login")) == ("portal", profile)
+    [session] = skyvern.fake.sessions
+    assert {started.request["browser_session_id"] for started in skyvern.fake.started} == {session}
+    assert not any(started.occupied_by for started in skyvern.fake.started)
+
+
+def test_log_in_monthly(skyvern: Skyvern, dag_of: DagOf) -> None:
+    skyvern.workflow("wpid_123", output={})
+    for _ in range(2):
+        assert dag_of(EXAMPLES / "log_in_monthly.py").test().state == "success"
+    assert [known.name for known in skyvern.fake.profiles.values()] == ["portal"]
+    assert skyvern.fake.open_sessions == []
+
+
+def test_stay_logged_in_with_the_login_of_the_month(skyvern: Skyvern, dag_of: DagOf) -> None:
+    profile = skyvern.fake.profile("portal")
+    skyvern.workflow("wpid_123", output={})
+    skyvern.prompts(output={"answer": "seven"})
+    run = dag_of(EXAMPLES / "stay_logged_in.py").test()
+    assert run.state == "success"
+    [started] = skyvern.fake.started
+    assert started.request["browser_profile_id"] == profile
+    assert states(run)["read_again"] == states(run)["open_browser_session"] == {"skipped"}
+
+
+@pytest.mark.parametrize("first", ["logged out", "no profile yet"])
+def test_stay_logged_in_logs_in_again_by_itself(skyvern: Skyvern, dag_of: DagOf, first: str) -> None:
+    skyvern.workflow("wpid_123", output={})
+    endings = [terminated("the page asks to sign in", error_code="LOGGED_OUT"), completed({"answer": "seven"})]
+    if first == "logged out":
+        skyvern.fake.profile("portal")
+    skyvern.prompts(*endings[first != "logged out" :])
+    run = dag_of(EXAMPLES / "stay_logged_in.py").test()
+    assert run.state == "success"
+    assert states(run)["read"] == {"failed"}
+    assert value(run, "read_again") == "seven"
+    [profile] = skyvern.fake.profiles
+    assert skyvern.fake.started[-1].request["browser_profile_id"] == profile
+    assert skyvern.fake.open_sessions == []
+
+
+@pytest.mark.parametrize("ending", [failed("the portal is down"), completed({"no": "text"})])
+def test_stay_logged_in_fails_when_another_login_does_not_help(
+    skyvern: Skyvern, dag_of: DagOf, ending: Ending
+) -> None:
+    skyvern.fake.profile("portal")
+    skyvern.workflow("wpid_123", output={})
+    skyvern.prompts(ending)
+    run = dag_of(EXAMPLES / "stay_logged_in.py").test()
+    assert run.state == "failed"
+    assert skyvern.fake.sessions == {}

@@ -209,6 +209,37 @@ def function(fake: FakeSkyvern) -> Any:
     return dag
 
 
+def session(fake: FakeSkyvern) -> Any:
+    """A session whose task dies after it has opened one, a run in it, and its teardown."""
+    from airflow_skyvern.compat.sdk import task
+    from airflow_skyvern.operators import SkyvernCloseBrowserSessionOperator, SkyvernOpenBrowserSessionOperator
+    from airflow_skyvern.operators.session_tasks import link
+
+    class DiesOnce(SkyvernOpenBrowserSessionOperator):
+        def execute(self, context: Any) -> str:
+            opened = super().execute(context)
+            if context["ti"].try_number == 1:
+                raise RuntimeError("the worker was killed")
+            return opened
+
+    with dag_of("session") as dag:
+        opened = DiesOnce(task_id="open")
+        made: Any = opened.output
+        closed = SkyvernCloseBrowserSessionOperator(task_id="close", browser_session_id=made)
+        run = operator(fake, browser_session_id=made, deferrable=True)
+
+        @task
+        def note() -> None:
+            SAID.setdefault("session", []).append([len(fake.sessions), len(fake.open_sessions)])
+
+        noted: Any = note()
+        after = note.override(task_id="after")()
+        run >> noted
+        link(opened, closed, [run, noted.operator])
+        closed >> after
+    return dag
+
+
 def overtaken(fake: FakeSkyvern) -> Any:
     """A try that another one replaces in Airflow's database before it starts its run."""
     from airflow_skyvern.operators import SkyvernRunWorkflowOperator
@@ -309,6 +340,7 @@ WORLDS = {
     "prompted": prompted,
     "function": function,
     "overtaken": overtaken,
+    "session": session,
 }
 
 if __name__ == "__main__":

@@ -80,6 +80,11 @@ class MetadataDatabase:
             self._insert(table, **place._asdict(), key=key, value=stored, dag_run_id=number, **timestamp)
         return place
 
+    def set_dag_run_state(self, state: str) -> None:
+        """Give all DAG runs another state."""
+        with self.engine.begin() as connection:
+            connection.execute(DagRun.__table__.update().values(state=state))
+
     def delete(self, place: Place) -> None:
         """Delete a task instance and its DAG run's XComs, as deleting a DAG does: its audit log stays."""
         for table in (since_3_0.xcom_table(), TaskInstance):

@@ -118,6 +118,7 @@ class Run:
     retried_from: str | None = None
     retried_by: str | None = None
     workflow_version: int | None = None
+    occupied_by: str | None = None
 
     @property
     def is_task(self) -> bool:
@@ -131,8 +132,20 @@ class Run:
 
     @property
     def plan(self) -> Sequence[Step]:
-        """The steps of this run."""
+        """The steps of this run; in a session where another run is, it begins and fails."""
+        if self.occupied_by is not None:
+            return ("queued", "running", "failed")
         return self.workflow.fallback_plan if self.retried_from else self.workflow.plan
+
+    @property
+    def failure_reason(self) -> str | None:
+        """Why the run has failed, if it has."""
+        if self.occupied_by is None:
+            return self.workflow.failure_reason
+        return (
+            f"Failed to begin browser session for workflow run: Browser session {self.request['browser_session_id']} "
+            f"is already occupied by {self.occupied_by}. Wait for that run to finish or cancel it, then retry."
+        )
 
     @property
     def _planned(self) -> dict[str, Any]:

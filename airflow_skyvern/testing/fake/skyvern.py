@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, unquote
 import httpx
 
 from airflow_skyvern.testing.fake import views
+from airflow_skyvern.testing.fake.browsers import BROWSER_ROUTES, FakeBrowsers
 from airflow_skyvern.testing.fake.checks import (
     STATUSES,
     STATUSES_OF_A_WORKFLOW,
@@ -35,7 +36,7 @@ from airflow_skyvern.testing.fake.checks import (
     detail,
     page_of,
 )
-from airflow_skyvern.testing.fake.records import FINAL, ORGANIZATION, Run, Seen, Step, Workflow, stamp
+from airflow_skyvern.testing.fake.records import FINAL, Run, Seen, Step, Workflow, stamp
 from airflow_skyvern.testing.fake.resources import RESOURCE_ROUTES, FakeResources
 from airflow_skyvern.testing.fake.run_details import RUN_DETAIL_ROUTES, FakeRunDetails
 from airflow_skyvern.testing.fake.schedules import SCHEDULE_ROUTES, FakeSchedules
@@ -83,7 +84,7 @@ def _json(value: Any) -> httpx.Response:
     return httpx.Response(200, content=json.dumps(value), headers={"content-type": "application/json"})
 
 
-class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
+class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources, FakeBrowsers):
     """See the module."""
 
     def __init__(self) -> None:
@@ -94,6 +95,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
         self.uploads: dict[str, tuple[str, bytes]] = {}
         self.replays: list[str] = []
         self.schedules = {}
+        self.sessions, self.profiles = {}, {}
         self.folders, self.credentials, self.idempotency_keys, self.totp_codes = {}, {}, {}, []
         self._scripts: list[_Script] = []
         self._lock = threading.RLock()
@@ -198,10 +200,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
         found = self.workflows.get(body["workflow_id"])
         if found is None or found.deleted:
             raise detail(404, f"Workflow not found. workflow_permanent_id={body['workflow_id']}")
-        if session := body.get("browser_session_id"):
-            raise detail(404, f"Browser session {session} does not exist or is not live.")
-        if profile := body.get("browser_profile_id"):
-            raise detail(404, f"Browser profile {profile} not found for organization {ORGANIZATION}")
+        self.check_browser(body)
         if unknown := sorted(set(body.get("file_ids") or ()) - set(self.uploads)):
             raise detail(
                 422,
@@ -228,6 +227,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
         if found is None or found.deleted or version > found.version:
             asked = f", version={version}" if version else ""
             raise detail(404, f"Workflow not found. workflow_permanent_id={workflow_id}{asked}")
+        self.check_browser(body)
         run = self._run_of(found, {"workflow_id": workflow_id, **body}, seen, version or None)
         return {"workflow_id": workflow_id, "workflow_run_id": run.run_id}
 
@@ -237,6 +237,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources):
         }
         webhook_url = body.get("webhook_url") or workflow.webhook_url
         run = Run(self._id("wr"), workflow, parameters, tags, webhook_url, self._tick(), body)
+        run.occupied_by = self.occupier_of(body.get("browser_session_id"))
         self.runs[run.run_id] = run
         return run
 
@@ -477,6 +478,7 @@ _ROUTES = (
     *RUN_DETAIL_ROUTES,
     *SCHEDULE_ROUTES,
     *RESOURCE_ROUTES,
+    *BROWSER_ROUTES,
 )
 
 

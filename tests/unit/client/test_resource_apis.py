@@ -1,4 +1,4 @@
-"""The endpoints around sessions, profiles, credentials and prompts that the fake does not know; and their checks."""
+"""The endpoints around sessions, profiles, credentials and prompts: what they send; and their checks."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ ENDPOINTS: list[tuple[Call[Any], str, Any]] = [
         {"generate_browser_profile": False},
     ),
     (browser_api.close_browser_session("pbs_1"), f"POST {SESSION}/pbs_1/close", None),
+    (browser_api.list_runs_of_browser_session("pbs_1"), f"GET {SESSION}/pbs_1/workflow_runs", None),
     (
         browser_api.create_browser_profile("login", "pbs_1"),
         f"POST {PROFILE}",

@@ -14,6 +14,7 @@ from airflow_skyvern.sensors import SkyvernRunSensor
 from airflow_skyvern.task import deferral, xcom
 from airflow_skyvern.triggers.approval import SkyvernApprovalTrigger
 from airflow_skyvern.triggers.run import SkyvernRunTrigger, SkyvernSensorTrigger
+from airflow_skyvern.triggers.session_turn import SkyvernSessionTurnTrigger
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
 
@@ -23,7 +24,9 @@ PUBLIC = {
     "airflow_skyvern.hooks": "SkyvernHook",
     "airflow_skyvern.links": "SkyvernRunLink",
     "airflow_skyvern.models": "Run RunSummary Workflow Schedule",
-    "airflow_skyvern.operators": "SkyvernDownloadFilesOperator SkyvernRunWorkflowOperator",
+    "airflow_skyvern.operators": "SkyvernDownloadFilesOperator SkyvernRunWorkflowOperator "
+    "SkyvernOpenBrowserSessionOperator SkyvernCloseBrowserSessionOperator SkyvernCreateBrowserProfileOperator "
+    "skyvern_browser_session",
     "airflow_skyvern.schedules.guard": "SkyvernScheduleGuard",
     "airflow_skyvern.sensors": "SkyvernRunSensor",
     "airflow_skyvern.triggers": "SkyvernApprovalTrigger SkyvernRunTrigger SkyvernSensorTrigger",
@@ -65,6 +68,9 @@ def test_airflow_stores_this_of_a_wait() -> None:
         "run_known",
         "skyvern_conn_id",
     ]
+    path, kwargs = SkyvernSessionTurnTrigger("wr_1", "c", 10.0, 1.0).serialize()
+    assert path == "airflow_skyvern.triggers.SkyvernSessionTurnTrigger"
+    assert sorted(kwargs) == ["deadline", "occupied_by", "poll_interval", "skyvern_conn_id"]
     path, kwargs = SkyvernSensorTrigger("wr_1", "c", 10.0, 1.0, backstop=1.0).serialize()
     assert path == "airflow_skyvern.triggers.SkyvernSensorTrigger"
     assert sorted(kwargs) == [
@@ -123,4 +129,5 @@ def test_these_are_the_xcoms() -> None:
         "FILES": "files",
         "EVIDENCE": "evidence",
         "MANIFEST": "manifest",
+        "BROWSER_SESSION": "browser_session",
     }

@@ -74,6 +74,13 @@ def test_an_error_does_not_overwrite_the_mark_of_a_user(walked: dict[str, Any], 
     assert walked[f"marked_before_{error}"]["state"] == "success"
 
 
+def test_a_retry_closes_the_session_of_the_try_before_also_where_airflow_keeps_no_state(
+    walked: dict[str, Any],
+) -> None:
+    """Two were opened; one is open for the tasks of the block, and none after their teardown."""
+    assert walked["session"] == {"state": "success", "starts": 1, "said": [[2, 1], [2, 0]]}
+
+
 def test_a_try_that_was_replaced_in_the_database_starts_nothing(walked: dict[str, Any]) -> None:
     assert walked["overtaken"]["starts"] == 0
     assert "SkyvernOvertaken: Another try of this task has taken over" in walked["overtaken"]["said"][0]

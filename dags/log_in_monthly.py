@@ -1,0 +1,29 @@
+"""Log in once a month, and keep the browser as a profile: stay_logged_in.py uses it every day."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, Param
+
+from airflow_skyvern.operators import (
+    SkyvernCreateBrowserProfileOperator,
+    SkyvernRunWorkflowOperator,
+    skyvern_browser_session,
+)
+
+with (
+    DAG(
+        "skyvern_log_in_monthly",
+        schedule="@monthly",
+        params={"workflow_id": Param("wpid_123", type="string"), "profile": Param("portal", type="string")},
+        tags=["skyvern", "example"],
+        doc_md=__doc__,
+    ),
+    skyvern_browser_session() as session,
+):
+    log_in = SkyvernRunWorkflowOperator(
+        task_id="log_in", workflow_id="{{ params.workflow_id }}", browser_session_id=session, deferrable=True
+    )
+    save = SkyvernCreateBrowserProfileOperator(
+        task_id="save", name="{{ params.profile }}", browser_session_id=session
+    )
+    log_in >> save

@@ -1,0 +1,50 @@
+"""Read daily with the login of log_in_monthly.py, and log in again when a run says that it was logged out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, task
+
+from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.operators import (
+    SkyvernCreateBrowserProfileOperator,
+    SkyvernRunPromptOperator,
+    SkyvernRunWorkflowOperator,
+    skyvern_browser_session,
+)
+
+READ: dict[str, Any] = {
+    "prompt": "Return the number of open invoices.",
+    "url": "https://portal.example.com/invoices",
+    "browser_profile_id": "portal",
+    "error_code_mapping": {"LOGGED_OUT": "the page asks to sign in"},
+    "deferrable": True,
+    "retries": 0,
+}
+
+with DAG("skyvern_stay_logged_in", schedule="@daily", tags=["skyvern", "example"], doc_md=__doc__, max_active_runs=1):
+    read = SkyvernRunPromptOperator(task_id="read", **READ)
+
+    @task.short_circuit(trigger_rule="all_done")
+    def was_logged_out(ti: Any) -> bool:
+        """Say whether to log in; a run that failed otherwise fails the DAG run."""
+        if ti.xcom_pull(task_ids="read") is not None:
+            return False
+        run_id = ti.xcom_pull(task_ids="read", key="run_id")
+        if run_id is None:  # nothing was started, as there is no profile yet
+            return True
+        run = SkyvernHook().get_run(run_id)  # its id was pushed before it ended
+        if "LOGGED_OUT" in run.error_codes:
+            return True
+        raise RuntimeError(f"Logging in does not help: {run.failure_reason}")
+
+    with skyvern_browser_session() as session:
+        log_in = SkyvernRunWorkflowOperator(
+            task_id="log_in", workflow_id="wpid_123", browser_session_id=session, deferrable=True
+        )
+        save = SkyvernCreateBrowserProfileOperator(task_id="save", name="portal", browser_session_id=session)
+        log_in >> save
+
+    read >> was_logged_out() >> session
+    save >> SkyvernRunPromptOperator(task_id="read_again", **READ)
