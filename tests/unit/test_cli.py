@@ -207,14 +207,15 @@ def test_airflow_offers_the_same_commands() -> None:
     module, _, name = path.rpartition(".")
     assert EntryPoint("cli", f"{module}:{name}", "x").load() is get_cli_commands
     (group,) = get_cli_commands()
-    schedules, runs, workflows, credentials, check, record = group.subcommands
+    schedules, runs, sessions, workflows, credentials, check, record = group.subcommands
     assert [action.name for action in schedules.subcommands] == list(COMMANDS)
     assert [action.name for action in runs.subcommands] == ["orphans"]
+    assert [action.name for action in sessions.subcommands] == ["orphans"]
     assert [action.name for action in workflows.subcommands] == list(WORKFLOW_COMMANDS)
     assert [action.name for action in credentials.subcommands] == ["list", "sync"]
     assert [check.name, record.name] == ["check", "record"]
     needed = {"record": ["wr_1"], "diff": ["a.yaml"], "push": ["a.yaml"], "sync": ["portal"]}
-    groups = (schedules, runs, workflows, credentials)
+    groups = (schedules, runs, sessions, workflows, credentials)
     for action in (*(action for one in groups for action in one.subcommands), check, record):
         parser = argparse.ArgumentParser()
         for argument in action.args:

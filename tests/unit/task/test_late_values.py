@@ -19,7 +19,10 @@ from airflow_skyvern.compat.sdk import DAG, BaseOperator, BaseSensorOperator
 from airflow_skyvern.compat.since_3_0 import is_airflow_3
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.operators import (
+    SkyvernCloseBrowserSessionOperator,
+    SkyvernCreateBrowserProfileOperator,
     SkyvernDownloadFilesOperator,
+    SkyvernOpenBrowserSessionOperator,
     SkyvernRunPromptOperator,
     SkyvernRunWorkflowOperator,
     SkyvernSendTotpCodeOperator,
@@ -41,10 +44,16 @@ NEEDED: dict[type, dict[str, Any]] = {
     SkyvernRunPromptOperator: {"prompt": "p", "files_to": "/f", "output_to": "/o.json", "upload": {}},
     SkyvernDownloadFilesOperator: {"run_id": "wr_1", "files_to": "/f"},
     SkyvernRunSensor: {"run_id": "wr_1", "files_to": "/f", "output_to": "/o.json"},
+    SkyvernOpenBrowserSessionOperator: {},
+    SkyvernCloseBrowserSessionOperator: {"browser_session_id": "pbs_1"},
+    SkyvernCreateBrowserProfileOperator: {"name": "n", "browser_session_id": "pbs_1"},
     SkyvernSendTotpCodeOperator: {"totp_identifier": "me@example.com", "code": TEMPLATE},
     SkyvernSyncCredentialsOperator: {"connections": ["portal"]},
 }
 """What makes each argument legal beside others."""
+
+INSTEAD = {"workflow_file": "workflow_id", "run_id": "browser_session_id"}
+"""The argument in whose place another one is given."""
 
 
 def late_values() -> dict[str, Any]:
@@ -102,15 +111,14 @@ def test_the_walk_finds_the_arguments() -> None:
 def test_an_argument_is_templated_or_refuses_a_late_value_by_its_name(
     late: dict[str, Any], kind: type[BaseOperator], name: str
 ) -> None:
-    instead = "workflow_id" if name == "workflow_file" else ""
-    needed = {key: item for key, item in NEEDED[kind].items() if key != instead}
+    needed = {key: item for key, item in NEEDED[kind].items() if key != INSTEAD.get(name)}
 
     def made(name: str, value: Any) -> Any:
         return kind(task_id=f"t{id(value)}", **{**needed, name: value})
 
     def partial(name: str, value: Any) -> Any:
         given = {**needed, name: value}
-        other = "skyvern_conn_id" if name != "skyvern_conn_id" else kind.template_fields[0]
+        other = "skyvern_conn_id" if name != "skyvern_conn_id" else next(iter(kind.template_fields))
         given.pop(other, None)
         return kind.partial(task_id=f"p{id(value)}", **given).expand(**{other: ["a", "b"]})
 
@@ -137,7 +145,7 @@ def test_a_text_that_a_mapped_task_gets_is_a_template_only_where_it_is_rendered(
     late: dict[str, Any], kind: type[BaseOperator], name: str
 ) -> None:
     """``expand`` over texts; over another task's XCom, Airflow makes the task with the value itself."""
-    given = {key: value for key, value in NEEDED[kind].items() if key != name}
+    given = {key: value for key, value in NEEDED[kind].items() if key not in (name, INSTEAD.get(name))}
 
     def expand(name: str, value: Any) -> Any:
         return kind.partial(task_id=f"e{len(str(value))}", **given).expand(**{name: [value]})
