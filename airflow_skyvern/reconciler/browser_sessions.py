@@ -187,7 +187,7 @@ class SessionSweep:
     def _judged(self, send: Send, conn_id: str, session: BrowserSession, note: Note | None) -> FoundSession:
         age = self._clock() - (session.created_at or UNKNOWN_TIME)
         if note is None:
-            orphan, reason = self._by_its_runs(send, session)
+            orphan, reason = False, self._by_its_runs(send, session)
         elif not note.is_over:
             orphan, reason = False, f"its DAG run is {note.dag_run_state}"
         elif self._clock() - note.changed < self._min_age:
@@ -198,19 +198,23 @@ class SessionSweep:
             orphan, reason = False, f"it was created less than {in_words(self._min_age)} ago"
         return FoundSession(session, conn_id, orphan, reason, note.place if note else None)
 
-    def _by_its_runs(self, send: Send, session: BrowserSession) -> tuple[bool, str]:
-        """Judge a session that no task is known to have opened: its DAG run may have been deleted."""
+    def _by_its_runs(self, send: Send, session: BrowserSession) -> str:
+        """
+        Say what is known of a session that no task is known to have opened.
+
+        Its DAG run may have been deleted, or a person has opened it for tasks that were: it is not closed.
+        """
         runs = send(browser_api.list_runs_of_browser_session(session.browser_session_id))
         if not runs:
-            return False, "nothing shows that a task of this Airflow has opened it, and it had no run"
+            return "nothing shows that a task of this Airflow has opened it, and it had no run"
         tags = send(api.get_run_tags(run.run_id for run in runs))
         places = [_our_place(run.run_id, tags.of(run.run_id)) for run in runs]
         known = [place for place in places if place is not None]
         if len(known) < len(runs):
-            return False, "it had a run that no task of this Airflow has started"
+            return "it had a run that no task of this Airflow has started"
         if rows := self._tasks.rows(set(known)):
-            return False, f"no task that ends with its DAG run has opened it; {next(iter(rows))} has used it"
-        return True, "all its runs are of tasks that were deleted"
+            return f"no task that ends with its DAG run has opened it; {next(iter(rows))} has used it"
+        return "all its runs are of tasks that were deleted; if a person has not opened it, close it in Skyvern"
 
     def _closed(self, hook: SkyvernHook, one: FoundSession) -> FoundSession:
         session_id = one.session.browser_session_id

@@ -154,14 +154,14 @@ def run_in(skyvern: FakeSkyvern, session: str, place: Place, installation: str =
     run.tags.update({**tags, TASK_TAG: task_tag(*place, installation)})
 
 
-def test_the_session_of_a_deleted_dag_run_is_known_by_its_runs(
+def test_a_session_of_which_only_deleted_tasks_are_known_is_named_and_left(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, capsys: pytest.CaptureFixture[str]
 ) -> None:
     session = skyvern.session()
     run_in(skyvern, session, Place("d", "deleted", "t"))
     status, [row] = listed(capsys, "--min-age", "0s", "--close")
-    assert (row["reason"], status) == ("all its runs are of tasks that were deleted", 0)
-    assert skyvern.open_sessions == []
+    assert row["reason"].startswith("all its runs are of tasks that were deleted; if a person has not opened it")
+    assert (status, row["orphan"], skyvern.open_sessions) == (0, False, [session])
 
 
 @pytest.mark.parametrize("whose", ["a person's, without runs", "another Airflow's", "a person's, used by a task"])
