@@ -12,9 +12,10 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
+if TYPE_CHECKING:
+    import httpx
 
 FILE = Path(__file__).with_suffix(".json")
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -64,6 +65,8 @@ def main(arguments: list[str]) -> None:
 
 
 def _asked(address: str) -> dict[str, Any]:
+    import httpx  # the environment of the documentation has none
+
     with httpx.Client(base_url=address, trust_env=False) as client:
         return described_by(client)
 
