@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pendulum
 from airflow.sdk import DAG, Param
 
 from airflow_skyvern.operators import (
@@ -14,6 +15,8 @@ with (
     DAG(
         "skyvern_log_in_monthly",
         schedule="@monthly",
+        start_date=pendulum.datetime(2026, 1, 1, tz="Europe/Berlin"),
+        catchup=False,
         params={"workflow_id": Param("wpid_123", type="string"), "profile": Param("portal", type="string")},
         tags=["skyvern", "example"],
         doc_md=__doc__,

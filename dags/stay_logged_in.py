@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pendulum
 from airflow.sdk import DAG, task
 
 from airflow_skyvern.hooks import SkyvernHook
@@ -23,7 +24,11 @@ READ: dict[str, Any] = {
     "retries": 0,
 }
 
-with DAG("skyvern_stay_logged_in", schedule="@daily", tags=["skyvern", "example"], doc_md=__doc__, max_active_runs=1):
+START = pendulum.datetime(2026, 1, 1, tz="Europe/Berlin")
+
+with DAG(
+    "skyvern_stay_logged_in", schedule="@daily", start_date=START, catchup=False, max_active_runs=1, doc_md=__doc__
+):
     read = SkyvernRunPromptOperator(task_id="read", **READ)
 
     @task.short_circuit(trigger_rule="all_done")
