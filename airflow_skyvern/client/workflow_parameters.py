@@ -30,6 +30,9 @@ HOW_NAMES_ARE_FOUND = (
 CREDENTIAL_ID = "cred_"
 """How the ids of Skyvern's credentials begin; any other text is the name of one."""
 
+BESIDE_BLOCKS = frozenset({"extracted_information"})
+"""What else the output of a run has at its top."""
+
 LATER = object()
 """Stands for a value that is known when the task runs only."""
 
@@ -47,6 +50,41 @@ def check_parameters(workflow: Workflow, given: Mapping[str, Any]) -> None:
             f"The parameters do not fit workflow {workflow.workflow_permanent_id}{title}; nothing was started. "
             f"{'; '.join(problems)}. check_parameters=False turns this check off."
         )
+
+
+def check_block(workflow: Workflow, label: str) -> None:
+    """
+    Check that a run of the workflow may have the output of this block.
+
+    A definition in which no labels are found is of a form that is not known here.
+
+    :raises SkyvernConfigError: there is no such block; names the one that was probably meant.
+    """
+    labels = list(dict.fromkeys(_labels(workflow.workflow_definition.get("blocks"))))
+    names = {*labels, *(f"{one}_output" for one in labels), *BESIDE_BLOCKS, *_output_keys(workflow)}
+    if labels and label not in names:
+        advice = did_you_mean(label, labels) or f"It has: {', '.join(labels)}."
+        raise SkyvernConfigError(
+            f"output_from: workflow {workflow.workflow_permanent_id} has no block {label!r}; nothing was started. "
+            f"{advice} check_parameters=False turns this check off."
+        )
+
+
+def _labels(blocks: Any) -> Iterator[str]:
+    """Yield the labels of blocks, also of those in loops and branches."""
+    if isinstance(blocks, Mapping):
+        if isinstance(label := blocks.get("label"), str) and "block_type" in blocks:
+            yield label
+        blocks = list(blocks.values())
+    if isinstance(blocks, list):
+        for block in blocks:
+            yield from _labels(block)
+
+
+def _output_keys(workflow: Workflow) -> Iterator[str]:
+    for parameter in workflow.parameters:
+        if parameter.parameter_type == "output":
+            yield parameter.key
 
 
 def credential_names(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, str]:

@@ -263,7 +263,8 @@ class RunLifecycle(ChecksArguments):
             self._definition = check_file(self, request.parameters)
         elif self.check_parameters:
             client = self.hook.get_conn()  # a refused key is for the start to find out
-            self._definition = check_before_start(client.send, request, client.settings, self.log)
+            block = self.output_from or None
+            self._definition = check_before_start(client.send, request, client.settings, self.log, block=block)
         self._active_run.stop_if_killed()
 
     def _start_once(self, task_try: TaskTry, request: RunRequest) -> Run:

@@ -65,8 +65,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         the DAG (or in its ``template_searchpath``), which is rendered as a template too. Moments, dates,
         ``Decimal``, ``UUID``, paths, enums, sets, pydantic models and dataclasses become JSON. (templated)
     :param check_parameters: Whether to check names, types and missing values of ``parameters`` against the workflow's
-        definition before a run is started, which takes one request. Skyvern itself ignores unknown names. Where the
-        definition cannot be fetched, the run is started unchecked. Default: True.
+        definition before a run is started, and the block of ``output_from``, which takes one request. Skyvern itself
+        ignores unknown names. Where the definition cannot be fetched, the run is started unchecked. Default: True.
     :param upload: Files to send to Skyvern for the run, right before it is started: name of the parameter → absolute
         path or address such as ``s3://bucket/x.csv``, of at most 30 MiB. The parameter gets the file's id. Skyvern
         deletes the file when the run ends. Default: none. (templated)

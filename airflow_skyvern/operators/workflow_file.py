@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from airflow_skyvern.client import api
 from airflow_skyvern.client.json_values import json_of
 from airflow_skyvern.client.run_request import decoded
-from airflow_skyvern.client.workflow_parameters import LATER, check_parameters
+from airflow_skyvern.client.workflow_parameters import LATER, check_block, check_parameters
 from airflow_skyvern.compat import internals
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.models import Workflow
@@ -42,6 +42,7 @@ class TaskWithFile(Protocol):
     workflow_version: str | None
     version_to_publish: Mapping[str, Any] | None
     check_parameters: bool
+    output_from: str | None
     upload: Mapping[str, str] | None
     run_options: Mapping[str, Any] | None
 
@@ -89,6 +90,8 @@ def check_before_start(task: TaskWithFile, parameters: Mapping[str, Any] | None)
     workflow = _workflow_of(file)
     if task.check_parameters:
         check_parameters(workflow, parameters or {})
+        if task.output_from:
+            check_block(workflow, task.output_from)
     return workflow
 
 
@@ -209,6 +212,8 @@ def _check_known(task: TaskWithFile, file: WorkflowFile, parameters: Any) -> Non
     given = _known(parameters)
     if task.check_parameters and given is not None and not any(map(is_dynamic, given)):
         check_parameters(_workflow_of(file), given)
+    if task.check_parameters and task.output_from and not is_dynamic(task.output_from):
+        check_block(_workflow_of(file), task.output_from)
 
 
 def _known(parameters: Any) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.workflow_parameters import check_parameters, name_refused
+from airflow_skyvern.client.workflow_parameters import check_block, check_parameters, name_refused
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernNotFoundError, SkyvernRequestError
 
 if TYPE_CHECKING:
@@ -65,32 +65,47 @@ DEFINITIONS = Definitions()
 
 
 def check_before_start(
-    send: Send, request: RunRequest, server: Hashable, log: Log, definitions: Definitions = DEFINITIONS
+    send: Send,
+    request: RunRequest,
+    server: Hashable,
+    log: Log,
+    definitions: Definitions = DEFINITIONS,
+    *,
+    block: str | None = None,
 ) -> Workflow | None:
     """
     Check the parameters of a run against the definition of its workflow, and return that; None if it is not known.
 
     Without parameters there is nothing to misspell, and what is missing Skyvern names itself, before a run exists.
 
+    :param block: The label of the block whose output the task returns.
+
     :param server: Identifies the server and the organization.
-    :raises SkyvernConfigError: names every parameter that does not fit; nothing was sent.
+    :raises SkyvernConfigError: names every parameter that does not fit, or the block; nothing was sent.
     :raises SkyvernNotFoundError: the workflow does not exist.
     """
-    if not request.parameters:
+    if not request.parameters and block is None:
         return None
     key = (server, request.workflow_id)
     known = definitions.get(key)
-    if known is not None and _fits(known, request.parameters):
+    if known is not None and _fits(known, request.parameters, block):
         return known
     workflow = _fetched(send, request.workflow_id, log)
     if workflow is not None:
-        check_parameters(definitions.keep(key, workflow), request.parameters)
+        _check(definitions.keep(key, workflow), request.parameters, block)
     return workflow
 
 
-def _fits(workflow: Workflow, parameters: Mapping[str, Any]) -> bool:
-    try:
+def _check(workflow: Workflow, parameters: Mapping[str, Any] | None, block: str | None) -> None:
+    if parameters:
         check_parameters(workflow, parameters)
+    if block is not None:
+        check_block(workflow, block)
+
+
+def _fits(workflow: Workflow, parameters: Mapping[str, Any] | None, block: str | None) -> bool:
+    try:
+        _check(workflow, parameters, block)
     except SkyvernConfigError:
         return False  # it may have been changed since
     return True

@@ -116,6 +116,7 @@ class Skyvern:
                 parameters=parameters or {},
                 defaults=defaults or {},
                 any_parameters=parameters is None,
+                any_blocks=True,
             ),
             runs or [completed(output, files)],
         )

@@ -73,6 +73,7 @@ class Workflow:
     definitions: list[Mapping[str, Any]] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     any_parameters: bool = False
+    any_blocks: bool = False
 
     @property
     def version(self) -> int:
@@ -97,6 +98,17 @@ class Workflow:
     def all_blocks(self) -> Sequence[Mapping[str, Any]]:
         """The blocks of the workflow, in the order of execution."""
         return self.blocks or [{"label": label, "block_type": "wait"} for label in self.labels]
+
+    @property
+    def defined_blocks(self) -> Sequence[Mapping[str, Any]]:
+        """The blocks of its definition; where a test names none, those of which its output has entries."""
+        if self.any_blocks:
+            return []
+        entries = self.output if isinstance(self.output, Mapping) and not self.blocks else {}
+        known = {block["label"] for block in self.all_blocks}
+        labels = dict.fromkeys(str(entry).removesuffix("_output") for entry in entries)
+        labels.pop("extracted_information", None)  # which stands beside the entries of blocks
+        return [*self.all_blocks, *({"label": one, "block_type": "wait"} for one in labels if one not in known)]
 
 
 @dataclass

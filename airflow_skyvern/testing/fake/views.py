@@ -184,7 +184,7 @@ def _workflow_view(made: Workflow) -> dict[str, Any]:
         "workflow_definition": {
             "version": 1,
             "parameters": parameters,
-            "blocks": [_definition(block) for block in made.all_blocks],
+            "blocks": [_definition(block) for block in made.defined_blocks],
         },
         "created_at": stamp(made.created_at),
         "modified_at": stamp(made.created_at),

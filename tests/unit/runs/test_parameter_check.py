@@ -218,6 +218,32 @@ def test_a_misspelled_name_fails_at_once_and_nothing_is_started(skyvern: FakeSky
     assert skyvern.sent("POST", ".*") == []
 
 
+BLOCKS = [
+    {"label": "read", "block_type": "extraction"},
+    {"label": "each", "block_type": "for_loop", "children": [{"label": "detail", "block_type": "task"}]},
+]
+
+
+@pytest.mark.parametrize("parameters", [None, {"vendor": "ACME"}])
+@pytest.mark.parametrize(
+    ("output_from", "advice"),
+    [("raed", "Did you mean read"), ("detial", "Did you mean detail"), ("xyz", "It has: read, each, detail")],
+)
+def test_the_output_of_a_block_that_is_not_there_costs_no_run(
+    skyvern: FakeSkyvern, parameters: Any, output_from: str, advice: str
+) -> None:
+    workflow = skyvern.workflow(blocks=BLOCKS, parameters={"vendor": "string"}, defaults={"vendor": "ACME"})
+    with pytest.raises(AirflowFailException, match=f"output_from: workflow {workflow} has no block .*{advice}"):
+        execute(workflow, parameters, output_from=output_from)
+    assert skyvern.sent("POST", ".*") == []
+
+
+@pytest.mark.parametrize("output_from", ["read", "read_output", "detail", "extracted_information"])
+def test_the_output_of_each_block_may_be_wanted(skyvern: FakeSkyvern, output_from: str) -> None:
+    workflow = skyvern.workflow(blocks=BLOCKS, output={output_from: 1})
+    assert execute(workflow, None, output_from=output_from) == 1
+
+
 def test_the_check_can_be_turned_off(skyvern: FakeSkyvern) -> None:
     workflow = skyvern.workflow(parameters={"vendor": "string"}, defaults={"vendor": "ACME"})
     execute(workflow, {"vendr": "Globex"}, check_parameters=False)
