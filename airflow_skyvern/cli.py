@@ -298,29 +298,26 @@ def record_run(args: argparse.Namespace) -> int:
 
 def list_orphans(args: argparse.Namespace) -> int:
     """Print the active runs that end with their tasks, orphans first, and cancel these if that is asked for."""
-    from airflow_skyvern.exceptions import SkyvernConfigError
-    from airflow_skyvern.reconciler.sweep import Sweep, skyvern_connections
+    from airflow_skyvern.reconciler.sweep import Sweep
 
-    problems: list[str] = []
-    try:
-        sweep = Sweep(min_age=args.min_age, report=problems.append)
-        found = sweep.find(args.conn_id or skyvern_connections(), cancel=args.cancel)
-    except SkyvernConfigError as error:
-        print_error(str(error))
-        return 1
-    return print_orphans(found, problems, args.output)
+    return print_found(args, lambda ids, **given: Sweep(**given).find(ids, cancel=args.cancel))
 
 
 def list_sessions(args: argparse.Namespace) -> int:
     """Print the open browser sessions, those first that nobody closes, and close these if that is asked for."""
-    from airflow_skyvern.exceptions import SkyvernConfigError
     from airflow_skyvern.reconciler.browser_sessions import SessionSweep
+
+    return print_found(args, lambda ids, **given: SessionSweep(**given).find(ids, close=args.close))
+
+
+def print_found(args: argparse.Namespace, find: Callable[..., Sequence[FoundRun | FoundSession]]) -> int:
+    """Print what is found on the connections that are asked for, on all of Airflow's if none is."""
+    from airflow_skyvern.exceptions import SkyvernConfigError
     from airflow_skyvern.reconciler.sweep import skyvern_connections
 
     problems: list[str] = []
     try:
-        sweep = SessionSweep(min_age=args.min_age, report=problems.append)
-        found = sweep.find(args.conn_id or skyvern_connections(), close=args.close)
+        found = find(args.conn_id or skyvern_connections(), min_age=args.min_age, report=problems.append)
     except SkyvernConfigError as error:
         print_error(str(error))
         return 1

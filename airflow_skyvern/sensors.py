@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_skyvern.compat import since_3_0
@@ -28,6 +27,7 @@ from airflow_skyvern.results.deliver import (
     deliver_evidence,
 )
 from airflow_skyvern.task.arguments import run_id_of
+from airflow_skyvern.task.connection import UsesConnection
 from airflow_skyvern.task.deadlines import (
     CONFIRMATION,
     airflows_timeout_for,
@@ -37,14 +37,13 @@ from airflow_skyvern.task.deadlines import (
     patience_after,
 )
 from airflow_skyvern.task.deferral import NOTE, note_of_run
-from airflow_skyvern.task.endings import logged_error_of, marks_stay, no_retry_for_permanent_errors
+from airflow_skyvern.task.endings import errors_for_airflow, logged_error_of
 from airflow_skyvern.task.nesting import NO_WAIT_OUTSIDE, check_is_the_task
 from airflow_skyvern.task.task_try import TaskTry
 from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
-    from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run
     from airflow_skyvern.results.mask_rules import MaskOutput
     from airflow_skyvern.results.options import ExpectedFiles, IfExists
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Wait
 
 
-class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
+class SkyvernRunSensor(StopsTransfers, ChecksArguments, UsesConnection, BaseSensorOperator):
     """
     Wait for a Skyvern run to complete, and return its output.
 
@@ -209,16 +208,9 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
             )
             self.start_from_trigger = self.start_trigger_args is not None
 
-    @cached_property
-    def hook(self) -> SkyvernHook:
-        """The hook of this task's connection."""
-        from airflow_skyvern.hooks import SkyvernHook
-
-        return SkyvernHook(self.skyvern_conn_id)
-
     def execute(self, context: Context) -> Any:
         """Poll once; then wait as the mode says."""
-        with marks_stay(), no_retry_for_permanent_errors():
+        with errors_for_airflow():
             run_id_of(self.run_id)
             if self._without_worker or self.deferrable or self.reschedule:
                 check_is_the_task(self, context, NO_WAIT_OUTSIDE)
@@ -292,7 +284,7 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; a wrong key fails the task also with ``soft_fail``."""
-        with marks_stay(), no_retry_for_permanent_errors():
+        with errors_for_airflow():
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _defer(self, context: Context) -> NoReturn:
@@ -333,8 +325,7 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, BaseSensorOperator):
         try:
             return self._delivered(context, run)
         finally:
-            if cost.steps or cost.credits:
-                self.log.info("Skyvern run %s: %s, used %s", run.run_id, run.status, cost.in_words)
+            cost.log_as_last_line(run, self.log)
 
     def _delivered(self, context: Context, run: Run) -> Any:
         if run.succeeded:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.task.arguments import is_dynamic, run_id_of
-from airflow_skyvern.task.endings import marks_stay, no_retry_for_permanent_errors
+from airflow_skyvern.task.connection import UsesConnection
+from airflow_skyvern.task.endings import errors_for_airflow
 from airflow_skyvern.task.task_try import TaskTry
 from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_skyvern.compat.sdk import Context
-    from airflow_skyvern.hooks import SkyvernHook
 
 STORE_PATIENCE = 120.0
 """Seconds within which Skyvern has stored what a browser leaves."""
@@ -24,7 +23,7 @@ STORE_PATIENCE = 120.0
 STORE_INTERVAL = 5.0
 
 
-class SkyvernCreateBrowserProfileOperator(ChecksArguments):
+class SkyvernCreateBrowserProfileOperator(ChecksArguments, UsesConnection):
     """
     Make a profile of the browser that has logged in, for later runs and sessions.
 
@@ -77,20 +76,13 @@ class SkyvernCreateBrowserProfileOperator(ChecksArguments):
         if not is_dynamic(name):
             self._checked_name()
 
-    @cached_property
-    def hook(self) -> SkyvernHook:
-        """The hook of this task's connection."""
-        from airflow_skyvern.hooks import SkyvernHook
-
-        return SkyvernHook(self.skyvern_conn_id)
-
     def execute(self, context: Context) -> str:
         """Close the session, and make the profile, or find the one that an earlier try has made."""
         from airflow_skyvern.client.retry import while_transient
         from airflow_skyvern.runs.browser_profiles import save_profile
 
         task_try = TaskTry(context)
-        with marks_stay(), no_retry_for_permanent_errors():
+        with errors_for_airflow():
             name, since = self._checked_name(), self._closed_session() if self.run_id is None else self._ended_run()
             profile_id: str = while_transient(STORE_PATIENCE, interval=STORE_INTERVAL)(
                 save_profile,

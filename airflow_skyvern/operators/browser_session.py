@@ -14,14 +14,14 @@ from airflow_skyvern.durations import seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernWaitInterrupted
 from airflow_skyvern.operators.session_tasks import link, tasks_of
 from airflow_skyvern.task.arguments import is_dynamic
-from airflow_skyvern.task.endings import marks_stay, no_retry_for_permanent_errors
+from airflow_skyvern.task.connection import UsesConnection
+from airflow_skyvern.task.endings import errors_for_airflow
 from airflow_skyvern.task.nesting import check_is_the_task
 from airflow_skyvern.task.task_try import TaskTry
 from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
-    from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import BrowserSession
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
@@ -36,7 +36,7 @@ KEPT = "skyvern_browser_session"
 NOT_NESTED = "so nothing was done. Make it a task of its own."
 
 
-class SkyvernOpenBrowserSessionOperator(ChecksArguments):
+class SkyvernOpenBrowserSessionOperator(ChecksArguments, UsesConnection):
     """
     Open a browser that the runs of several tasks use, one after the other.
 
@@ -102,17 +102,10 @@ class SkyvernOpenBrowserSessionOperator(ChecksArguments):
         if isinstance(proxy_location, str) and not is_dynamic(proxy_location):
             _check_location(self.task_id, proxy_location)
 
-    @cached_property
-    def hook(self) -> SkyvernHook:
-        """The hook of this task's connection."""
-        from airflow_skyvern.hooks import SkyvernHook
-
-        return SkyvernHook(self.skyvern_conn_id)
-
     def execute(self, context: Context) -> str:
         """Close the session of an earlier try, and open one."""
         task_try = TaskTry(context)
-        with marks_stay(), no_retry_for_permanent_errors():
+        with errors_for_airflow():
             check_is_the_task(self, context, NOT_NESTED)
             task_try.ensure_current()
             self._close_earlier(context)
@@ -258,7 +251,7 @@ class SkyvernCloseBrowserSessionOperator(ChecksArguments):
         if not self.browser_session_id:
             self.log.info("No browser session was opened, so there is none to close")
             return
-        with marks_stay(), no_retry_for_permanent_errors(), closing(SkyvernHook(self.skyvern_conn_id)) as hook:
+        with errors_for_airflow(), closing(SkyvernHook(self.skyvern_conn_id)) as hook:
             check_is_the_task(self, context, NOT_NESTED)
             close_session(hook.send, self.browser_session_id, self.log)
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernTransferError
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.deliver import Delivery, StopsTransfers, check_delivery, checked_file_options
 from airflow_skyvern.task.arguments import run_id_of
-from airflow_skyvern.task.endings import marks_stay, no_retry_for_permanent_errors
+from airflow_skyvern.task.connection import UsesConnection
+from airflow_skyvern.task.endings import errors_for_airflow
 from airflow_skyvern.task.task_try import TaskTry
 from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
-    from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.results.options import ExpectedFiles, IfExists
 
 
-class SkyvernDownloadFilesOperator(StopsTransfers, ChecksArguments):
+class SkyvernDownloadFilesOperator(StopsTransfers, ChecksArguments, UsesConnection):
     """
     Store the files that a Skyvern run has downloaded; the run is over, however it ended.
 
@@ -100,17 +99,10 @@ class SkyvernDownloadFilesOperator(StopsTransfers, ChecksArguments):
             raise SkyvernConfigError(f"Task {self.task_id!r}: {'files_to' if run_id else 'run_id'} is empty.")
         checked_file_options(self)
 
-    @cached_property
-    def hook(self) -> SkyvernHook:
-        """The hook of this task's connection."""
-        from airflow_skyvern.hooks import SkyvernHook
-
-        return SkyvernHook(self.skyvern_conn_id)
-
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Fetch the run, and store its files."""
         task_try = TaskTry(context)
-        with marks_stay(), no_retry_for_permanent_errors():
+        with errors_for_airflow():
             check_delivery(self)
             run = self.hook.fetch_run(run_id_of(self.run_id))
             task_try.publish_run(run)

@@ -11,15 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 from airflow_skyvern import metrics
 from airflow_skyvern.compat import internals, since_3_3
 from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException
-from airflow_skyvern.exceptions import (
-    SkyvernError,
-    SkyvernNotFoundError,
-    SkyvernOvertaken,
-    SkyvernWaitTimeout,
-)
+from airflow_skyvern.exceptions import SkyvernError, SkyvernNotFoundError, SkyvernOvertaken, SkyvernWaitTimeout
 from airflow_skyvern.finished_runs.uri import runs_uri
 from airflow_skyvern.results.deliver import Delivery, check_place_is_free, deliver_evidence
 from airflow_skyvern.task.arguments import checked_request, endings_of, is_dynamic, with_limits
+from airflow_skyvern.task.connection import UsesConnection
 from airflow_skyvern.task.deadlines import CONFIRMATION, airflows_timeout_for, deadline_after, patience_after
 from airflow_skyvern.task.deferral import NOTE, note_of_run
 from airflow_skyvern.task.endings import logged_error_of, without_retry_at
@@ -28,7 +24,6 @@ from airflow_skyvern.task.untemplated import ChecksArguments
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
-    from airflow_skyvern.hooks import SkyvernHook
     from airflow_skyvern.models import Run, Workflow
     from airflow_skyvern.results.mask_rules import MaskOutput
     from airflow_skyvern.results.output import OutputOptions
@@ -52,7 +47,7 @@ REQUEST_FIELDS = (
 """The arguments that the API takes by these names; ``run_options`` holds the rarer ones."""
 
 
-class RunLifecycle(ChecksArguments):
+class RunLifecycle(ChecksArguments, UsesConnection):
     """
     The steps between the calls that Airflow makes, which are in the operator.
 
@@ -117,13 +112,6 @@ class RunLifecycle(ChecksArguments):
     """How many runs of this try have found another one in their browser session."""
     _group: str | None = None
     """The tag of the attempt group, where this process knows it."""
-
-    @cached_property
-    def hook(self) -> SkyvernHook:
-        """The hook of this task's connection."""
-        from airflow_skyvern.hooks import SkyvernHook
-
-        return SkyvernHook(self.skyvern_conn_id)
 
     @cached_property
     def _active_run(self) -> ActiveRun:
@@ -508,7 +496,7 @@ class RunLifecycle(ChecksArguments):
         try:
             return self._delivered(task_try, run, cost) if run.succeeded else self._end_badly(task_try, run)
         finally:
-            self._log_cost(run, cost)
+            cost.log_as_last_line(run, self.log)
 
     def _delivered(self, task_try: TaskTry, run: Run, cost: Cost) -> Any:
         delivery = Delivery(self, task_try, run, self._active_run.stop_if_killed, origin=self._origin_of_files)
@@ -540,11 +528,6 @@ class RunLifecycle(ChecksArguments):
         cost = account(run, self.hook.emergency_client, self.log, self._limits())
         metrics.run_ended(self.skyvern_conn_id, run, cost)
         return cost
-
-    def _log_cost(self, run: Run, cost: Cost) -> None:
-        """Log what a run has cost, as the last line about it; nothing if it has used nothing."""
-        if cost.steps or cost.credits:
-            self.log.info("Skyvern run %s: %s, used %s", run.run_id, run.status, cost.in_words)
 
     def _whole_run(self, run: Run, output: Any, files: Sequence[Any], cost: Cost) -> dict[str, Any]:
         from airflow_skyvern.results.fitting import fitted_for_xcom
@@ -581,7 +564,7 @@ class RunLifecycle(ChecksArguments):
         cost = self._note_cost(run)
         self._cancel_twins(run)
         deliver_evidence(self, task_try, run, self._active_run.stop_if_killed)
-        self._log_cost(run, cost)
+        cost.log_as_last_line(run, self.log)
         raise SkyvernWaitTimeout(f"Skyvern run {wait.run_id} did not end in time; it is {run.status} now.{link}", run)
 
     def _parameters_of(self, run: Run) -> Mapping[str, Any] | None:

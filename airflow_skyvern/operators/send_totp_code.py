@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.compat import internals, since_3_1
 from airflow_skyvern.durations import seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.task.arguments import is_dynamic
-from airflow_skyvern.task.endings import marks_stay, no_retry_for_permanent_errors
+from airflow_skyvern.task.connection import UsesConnection
+from airflow_skyvern.task.endings import errors_for_airflow
 from airflow_skyvern.task.rendering import is_guarded
 from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
-    from airflow_skyvern.hooks import SkyvernHook
 
 HIDDEN = "***"
 
@@ -38,7 +37,7 @@ class Hidden:
         return HIDDEN
 
 
-class SkyvernSendTotpCodeOperator(ChecksArguments):
+class SkyvernSendTotpCodeOperator(ChecksArguments, UsesConnection):
     """
     Give Skyvern a code for a login in two steps, which another system has received by mail or SMS.
 
@@ -91,13 +90,6 @@ class SkyvernSendTotpCodeOperator(ChecksArguments):
                 "Airflow's database. Give a function that returns it, a template, or the value of another task."
             )
 
-    @cached_property
-    def hook(self) -> SkyvernHook:
-        """The hook of this task's connection."""
-        from airflow_skyvern.hooks import SkyvernHook
-
-        return SkyvernHook(self.skyvern_conn_id)
-
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
@@ -109,7 +101,7 @@ class SkyvernSendTotpCodeOperator(ChecksArguments):
 
     def execute(self, context: Context) -> str:
         """Send the code."""
-        with marks_stay(), no_retry_for_permanent_errors():
+        with errors_for_airflow():
             content = self._content(context)
             until = self.expires_in and datetime.now(timezone.utc) + timedelta(seconds=self.expires_in)
             sent = self.hook.send_totp_code(self.totp_identifier, content, self.run_id or None, until or None)

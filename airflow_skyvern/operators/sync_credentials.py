@@ -6,23 +6,22 @@ import json
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.compat import since_3_1
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernSyncError
 from airflow_skyvern.task.arguments import is_dynamic
-from airflow_skyvern.task.endings import marks_stay, no_retry_for_permanent_errors
+from airflow_skyvern.task.connection import UsesConnection
+from airflow_skyvern.task.endings import errors_for_airflow
 from airflow_skyvern.task.untemplated import SHORTEST_SECRET, ChecksArguments, check_untemplated
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
     from airflow_skyvern.credentials.sync import Outcome
     from airflow_skyvern.credentials.wanted import Wanted
-    from airflow_skyvern.hooks import SkyvernHook
 
 
-class SkyvernSyncCredentialsOperator(ChecksArguments):
+class SkyvernSyncCredentialsOperator(ChecksArguments, UsesConnection):
     """
     Make credentials in Skyvern from Airflow's connections, and rotate them when these have changed.
 
@@ -71,19 +70,12 @@ class SkyvernSyncCredentialsOperator(ChecksArguments):
             except SkyvernConfigError as error:
                 raise SkyvernConfigError(f"Task {self.task_id!r}: {error}") from None
 
-    @cached_property
-    def hook(self) -> SkyvernHook:
-        """The hook of this task's connection."""
-        from airflow_skyvern.hooks import SkyvernHook
-
-        return SkyvernHook(self.skyvern_conn_id)
-
     def execute(self, context: Context) -> dict[str, list[dict[str, Any]]]:
         """Sync, connection by connection, and return which credentials they have become."""
         from airflow_skyvern.credential_sources import owner_of
         from airflow_skyvern.credentials.sync import ACTIONS, Sync
 
-        with marks_stay(), no_retry_for_permanent_errors():
+        with errors_for_airflow():
             ids = _ids(self.connections)
             sync = Sync(self.hook.send, owner_of(self.scope or self._own_scope), _read_masked, delete=self.delete)
             outcomes = [self._logged(outcome) for outcome in sync.run(ids)]

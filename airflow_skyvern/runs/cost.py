@@ -43,6 +43,11 @@ class Cost:
         used = ((self.steps, "step"), (self.credits, "credit"))
         return ", ".join(f"{number} {what}{'s' * (number != 1)}" for number, what in used if number)
 
+    def log_as_last_line(self, run: Run, log: Log) -> None:
+        """Log what the run has used; nothing if it has used nothing."""
+        if self.steps or self.credits:
+            log.info("Skyvern run %s: %s, used %s", run.run_id, run.status, self.in_words)
+
 
 class MakesClient(Protocol):
     """What makes a client for a few seconds: :meth:`airflow_skyvern.hooks.SkyvernHook.emergency_client`."""

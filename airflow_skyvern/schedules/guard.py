@@ -10,7 +10,7 @@ from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.sdk import AirflowSkipException, BaseOperator
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernNotFoundError
 from airflow_skyvern.schedules.ownership import NO_SCHEDULES, skyvern_fires
-from airflow_skyvern.task.endings import marks_stay, no_retry_for_permanent_errors
+from airflow_skyvern.task.endings import errors_for_airflow
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
@@ -52,7 +52,7 @@ class SkyvernScheduleGuard(BaseOperator):
         if tick is None:
             self.log.info("Not started by the DAG's schedule: the run continues")
             return
-        with marks_stay(), no_retry_for_permanent_errors():
+        with errors_for_airflow():
             reason = self._skyvern_fires(tick)
         if reason is not None:
             raise AirflowSkipException(f"Skyvern schedule {self.schedule_id}: {reason}")

@@ -99,3 +99,10 @@ def marks_stay() -> Iterator[None]:
         if since_3_0.would_overwrite_mark():
             raise AirflowException(str(error)) from error
         raise
+
+
+@contextmanager
+def errors_for_airflow() -> Iterator[None]:
+    """End a task as Airflow has to: without a retry where none can help, and without overwriting a user's mark."""
+    with marks_stay(), no_retry_for_permanent_errors():
+        yield
