@@ -138,7 +138,7 @@ class Submission:
         """Whether the start of the run that :meth:`start` has returned was not answered."""
         self._known: set[str] = set()
         self._deadline = math.inf
-        self._key_known = False
+        self._waits_for_key = False
 
     def start(self, attempt: Attempt) -> Run:
         """
@@ -150,7 +150,7 @@ class Submission:
         :raises SkyvernTaskEnded: a user has ended the task; this try has started nothing.
         """
         self._deadline = self._clock() + attempt.seconds_left
-        self._key_known = self._has_key_worked(attempt)
+        self._waits_for_key = self._may_have_a_run(attempt)
         if attempt.earlier_tries and (earlier := self._earlier_run(attempt)):
             self.resumed = True
             return earlier
@@ -171,16 +171,16 @@ class Submission:
         self._store.started(self._key.group, run.run_id)
         return run
 
-    def _has_key_worked(self, attempt: Attempt) -> bool:
+    def _may_have_a_run(self, attempt: Attempt) -> bool:
         """
-        Return whether the key was valid in an earlier try: else that would have ended the task, without a retry.
+        Return whether an earlier try may have left a run, which goes on while the key is refused.
 
-        After a clear only the store knows.
+        In a retry it may: a key that had been refused at the start would have ended the task. After a clear only the
+        store can say that nothing was started.
         """
         if not attempt.earlier_tries:
             return False
-        record = self._store.read() if attempt.after_clear else None
-        return not attempt.after_clear or (record is not None and record.run_id is not None)
+        return not (attempt.after_clear and self._store.exists and self._store.read() is None)
 
     def _earlier_run(self, attempt: Attempt) -> Run | None:
         """Return the run that an earlier try has started, if it is worth resuming."""
@@ -371,7 +371,7 @@ class Submission:
     def _run_of_lost_start(self, error: SkyvernError) -> Run:
         """Find the run of a start whose answer was lost; the start is never sent again while a run may exist."""
         self._log.warning("The start of the Skyvern run was not answered: searching for the run. %s", error)
-        self._key_known = True  # a refused one would have been refused at the start
+        self._waits_for_key = True  # a refused one would have been refused at the start
         searched_until = math.inf
         while True:
             found = self._find_lost(error)
@@ -410,7 +410,7 @@ class Submission:
 
     def _find(self, tag: str, value: str) -> list[TaggedRun]:
         """Search, also while Skyvern is away for a while: that must not cost a try, as a run may be active."""
-        refusals = patience_with if self._key_known else no_patience
+        refusals = patience_with if self._waits_for_key else no_patience
         found: list[TaggedRun] = self._until_deadline(refusals, find_tagged, self._send, tag, value)
         return found
 

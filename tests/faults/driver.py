@@ -441,6 +441,19 @@ class Driver:
         clicked = execution.clicked
         return any(began < clicked + KILL_SECONDS and clicked < ended for began, ended in self.outages)
 
+    def was_away(self, began: float, ended: float) -> bool:
+        """Return whether Skyvern, or the key, was away from before the one moment until after the other."""
+        return any(first <= began and ended <= last for first, last in self.outages)
+
+    def seconds_there(self, began: float, ended: float) -> float:
+        """Return for how long, between two moments, Skyvern could be reached with the key."""
+        cut = sorted((max(began, first), min(ended, last)) for first, last in self.outages)
+        there, at = ended - began, began
+        for first, last in cut:
+            there -= max(0.0, last - max(at, first))
+            at = max(at, last)
+        return there
+
     def airflow_action(self, execution: Execution, action: UserAction) -> None:
         """Do in Airflow what a user does there."""
         dag_id, run_id = execution.dag_id, execution.run_id

@@ -9,7 +9,8 @@ left
 duplicates
     Runs of one attempt group that neither failed nor were terminated, timed out or canceled, less one. The group
     is ``max_tries`` as the task's own template renders it, so it does not depend on the operator's key. A task that
-    runs several items has a group for each.
+    runs several items has a group for each. Not one that a gateway has made and that was over before Skyvern could be
+    reached for long enough to search for it.
 twins
     Runs that began while another one of their group was active, except for those that the gateway itself has made.
 lost results
@@ -18,7 +19,8 @@ lost results
     one, which has deleted the XCom ``run_id``.
 false failures
     The task failed, or never ended, although a run of its last group completed, and nobody marked it. Not one whose
-    last try Airflow ended as no heartbeat came: its API server was away, and no task could have told it anything.
+    last try Airflow ended as no heartbeat came: its API server was away, and no task could have told it anything. Nor
+    a sensor that met nothing but a refused key: it fails at once, as it should with a wrong one.
 needless cancels
     Runs canceled before their deadline, or when they had completed, in an execution that no user touched; where the
     fault says so, also at the deadline of the try that it struck, as the next one should have taken over. Not those
@@ -51,6 +53,9 @@ if TYPE_CHECKING:
 
 BAD = tuple(status for status in FINAL if status != "completed")
 PAGE = 100
+SEARCH_SECONDS = 15.0
+"""Seconds in which a task that searches again and again has found a run."""
+
 NESTED = ("nested", "nested_0")
 ITEMS = ("A", "B", "C")
 
@@ -189,7 +194,7 @@ def _counts(one: Execution, runs: list[ServerRun], xcom: Any, deadline: float) -
     completed = [run for run in runs if run.status == "completed" and run.group == last_group]
     counts = Counts(executions=1, hit=int(one.hits > 0 or bool(one.events)), runs=len(runs))
     counts.left = sum(run.status not in FINAL for run in runs) if _should_end(one) else 0
-    counts.duplicates = _duplicates(runs)
+    counts.duplicates = _duplicates([run for run in runs if not _could_not_be_found(run, one)])
     counts.twins = _twins(runs)
     if one.fault.abandoned:
         return counts
@@ -198,7 +203,7 @@ def _counts(one: Execution, runs: list[ServerRun], xcom: Any, deadline: float) -
         return counts
     if state == "success":
         counts.lost = _lost(one, completed, xcom)
-    elif completed and one.way not in NESTED and not one.driver.heartbeat_lost(one):
+    elif completed and one.way not in NESTED and not one.driver.heartbeat_lost(one) and not _met_no_key(one):
         counts.false_failures = 1
     else:
         counts.gave_up = 1
@@ -206,6 +211,18 @@ def _counts(one: Execution, runs: list[ServerRun], xcom: Any, deadline: float) -
         own = [run for run in runs if not _is_replaced_by_gateways(run, runs)]
         counts.needless_cancels = sum(_is_canceled_needlessly(run, one, deadline) for run in own)
     return counts
+
+
+def _could_not_be_found(run: ServerRun, one: Execution) -> bool:
+    return (
+        run.by_gateway and run.ended is not None and one.driver.seconds_there(run.began, run.ended) < SEARCH_SECONDS
+    )
+
+
+def _met_no_key(one: Execution) -> bool:
+    """Return whether a sensor's only try began and ended while Skyvern refused its key."""
+    began = one.tries.get(one.row.try_number, math.inf)
+    return one.way == "reschedule" and one.row.try_number == 1 and one.driver.was_away(began, one.since)
 
 
 def _is_replaced_by_gateways(run: ServerRun, runs: list[ServerRun]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from tests.faults.catalogue import FAULTS, GATEWAY, Fault, Hook
-from tests.faults.driver import Execution, TaskRow
+from tests.faults.driver import Driver, Execution, TaskRow
 from tests.faults.run import named, plan, plan_of_each
 from tests.faults.verdict import Counts, ServerRun, judge
 from tests.faults.witness import Statement
@@ -23,8 +24,15 @@ DEADLINE = 80.0
 
 def execution(fault: Fault | None = None, state: str = "success", **more: Any) -> Execution:
     heartbeat_lost = more.pop("heartbeat_lost", False)
+    outages = cast("Any", SimpleNamespace(outages=more.pop("outages", [])))
     driver = cast(
-        "Any", SimpleNamespace(in_background=lambda work: work.close(), heartbeat_lost=lambda _: heartbeat_lost)
+        "Any",
+        SimpleNamespace(
+            in_background=lambda work: work.close(),
+            heartbeat_lost=lambda _: heartbeat_lost,
+            was_away=partial(Driver.was_away, outages),
+            seconds_there=partial(Driver.seconds_there, outages),
+        ),
     )
     fault = fault or Fault("none")
     one = Execution("000", fault.ways[0], fault, Random(1), driver, row=TaskRow(state, 1, 4))
@@ -49,6 +57,30 @@ def test_a_task_with_one_run_and_its_result_has_nothing_wrong() -> None:
 def test_a_run_that_began_while_another_of_its_group_was_active_is_a_twin(began: float, twins: int) -> None:
     other = replace(RUN, run_id="wr_2", status="failed", began=began, ended=began + 5)
     assert counts(execution(), RUN, other).twins == twins
+
+
+@pytest.mark.parametrize(
+    ("outages", "duplicates"),
+    [([], 1), ([(95.0, 150.0)], 0), ([(95.0, 120.0), (110.0, 141.0), (150.0, 170.0)], 0), ([(95.0, 130.0)], 1)],
+)
+def test_a_gateways_run_that_nobody_could_find_is_no_duplicate(
+    outages: list[tuple[float, float]], duplicates: int
+) -> None:
+    other = replace(RUN, run_id="wr_2", by_gateway=True, began=100.0, ended=150.0)
+    assert counts(execution(outages=outages), RUN, other).duplicates == duplicates
+    own = replace(other, by_gateway=False)
+    assert counts(execution(outages=outages), RUN, own).duplicates == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "outage", "failures"), [(1, (100.0, 140.0), 0), (1, (102.0, 140.0), 1), (2, (100.0, 140.0), 1)]
+)
+def test_a_sensor_fails_rightly_where_it_has_met_nothing_but_a_refused_key(
+    number: int, outage: tuple[float, float], failures: int
+) -> None:
+    row = TaskRow("failed", number, 4)
+    one = execution(way="reschedule", outages=[outage], row=row, tries={number: 101.0}, since=102.0)
+    assert (counts(one, RUN).false_failures, counts(one, RUN).gave_up) == (failures, 1 - failures)
 
 
 def test_a_run_of_another_group_or_item_is_no_twin() -> None:

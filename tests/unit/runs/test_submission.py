@@ -206,6 +206,36 @@ def test_a_key_that_is_refused_is_not_taken_for_missing_tags(fake: FakeSkyvern, 
     assert starts(fake) == 1
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_refused_key_is_waited_for_after_a_clear_where_a_start_was_not_answered(
+    fake: FakeSkyvern, task: Tries, *, stored: bool
+) -> None:
+    """Its run goes on meanwhile, and nobody else would cancel it."""
+    task.memory = Memory() if stored else None
+    fake.next("POST", START, LOST)
+    fake.next("GET", FIND, httpx.ReadTimeout("slow"))
+    with pytest.raises(SkyvernStartUnknown):
+        task.submission().start(Attempt(seconds_left=0))
+    refused = httpx.Response(403, json={"detail": "Could not validate credentials"})
+    fake.next("GET", FIND, *[refused] * 9)
+    again = task.retry(max_tries=1, after_clear=True)
+    [before] = [run_id for run_id in fake.runs if run_id != again.run_id]
+    assert fake.status(before) == "canceled"
+    assert 9 <= task.now < 600
+
+
+def test_after_a_clear_a_refused_key_is_an_error_at_once_where_nothing_was_started(
+    fake: FakeSkyvern, task: Tries
+) -> None:
+    task.memory = Memory()
+    fake.api_key = "another"
+    with pytest.raises(SkyvernAuthError):
+        task.first()
+    with pytest.raises(SkyvernAuthError):
+        task.retry(max_tries=1, after_clear=True)
+    assert task.now == 0
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [
