@@ -141,6 +141,7 @@ class Execution:
     cleared: bool = False
     marked_while: str | None = None
     clicked: float = 0.0
+    deferred: float = 0.0
     events: list[str] = field(default_factory=list)
     journal: list[str] = field(default_factory=list)
     user_due: float | None = None
@@ -209,6 +210,8 @@ class Execution:
             self.row, self.since = row, time.time()
             if row.state == "running":
                 self.tries.setdefault(row.try_number, self.since)
+            if row.state == "deferred":
+                self.deferred = self.since
             if row.state == "deferred" and self.fault.when_deferred and self.user_due is None:
                 self.user_due = time.time() + self.rng.uniform(0.5, 4)
 

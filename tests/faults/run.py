@@ -62,6 +62,9 @@ LONGEST = 1500.0
 FEW_SECONDS = 10.0
 """Seconds in which Skyvern ends the runs that were canceled last."""
 
+TAKEN_OVER = 10.0
+"""Seconds after which a living triggerer has begun to wait for a task that was deferred to one that was restarted."""
+
 PROMPT = 10.0
 """Seconds within which a mark cancels the run, where Skyvern and Airflow answer."""
 
@@ -124,7 +127,8 @@ class Limits:
     """
     Executions that may leave their run behind, as Airflow lets nobody know in time that their task is over.
 
-    On every version a task whose DAG file is gone. On Airflow 2 also one whose DAG was deleted or that was marked
+    On every version a task whose DAG file is gone, and one that was deleted right after it was deferred while a
+    triggerer was restarted, so that none had begun to wait. On Airflow 2 also one whose DAG was deleted or that was marked
     while it was deferred; or while it ran, when Skyvern could not be reached in the seconds that Airflow leaves.
     """
 
@@ -139,9 +143,16 @@ class Limits:
     def _may_leave(one: Execution, driver: Driver) -> bool:
         if one.marked == "remove_file":
             return True
+        if one.marked == "delete_dag" and cls._has_no_triggerer(one):
+            return True
         if driver.airflow.is_3 or not one.marked:
             return False
         return one.marked_while == "deferred" or driver.unreachable(one)
+
+    @staticmethod
+    def _has_no_triggerer(one: Execution) -> bool:
+        restarted = any("triggerer" in event for event in one.events)
+        return one.marked_while == "deferred" and restarted and one.clicked - one.deferred < TAKEN_OVER
 
     def kept(self, finding: Finding) -> bool:
         """Return whether an execution did everything that it can be expected to do."""
