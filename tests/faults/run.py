@@ -128,8 +128,9 @@ class Limits:
     Executions that may leave their run behind, as Airflow lets nobody know in time that their task is over.
 
     On every version a task whose DAG file is gone, and one that was deleted right after it was deferred while a
-    triggerer was restarted, so that none had begun to wait. On Airflow 2 also one whose DAG was deleted or that was marked
-    while it was deferred; or while it ran, when Skyvern could not be reached in the seconds that Airflow leaves.
+    triggerer was restarted, so that none had begun to wait. On Airflow 2 also one whose DAG was deleted or that was
+    marked while it was deferred; or while it ran, when Skyvern could not be reached in the seconds that Airflow
+    leaves.
     """
 
     may: frozenset[str]
@@ -143,7 +144,7 @@ class Limits:
     def _may_leave(one: Execution, driver: Driver) -> bool:
         if one.marked == "remove_file":
             return True
-        if one.marked == "delete_dag" and cls._has_no_triggerer(one):
+        if one.marked == "delete_dag" and Limits._has_no_triggerer(one):
             return True
         if driver.airflow.is_3 or not one.marked:
             return False

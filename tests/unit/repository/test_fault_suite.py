@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.catalogue import FAULTS, GATEWAY, Fault, Hook
 from tests.faults.driver import Driver, Execution, TaskRow
-from tests.faults.run import named, plan, plan_of_each
+from tests.faults.run import Limits, named, plan, plan_of_each
 from tests.faults.verdict import Counts, ServerRun, judge
 from tests.faults.witness import Statement
 
@@ -70,6 +70,20 @@ def test_a_gateways_run_that_nobody_could_find_is_no_duplicate(
     assert counts(execution(outages=outages), RUN, other).duplicates == duplicates
     own = replace(other, by_gateway=False)
     assert counts(execution(outages=outages), RUN, own).duplicates == 1
+
+
+@pytest.mark.parametrize(
+    ("deleted", "events", "may"),
+    [(104.0, ["triggerer SIGTERM"], True), (104.0, [], False), (120.0, ["triggerer SIGTERM"], False)],
+)
+def test_a_deleted_dag_may_leave_its_run_only_while_no_triggerer_waits(
+    deleted: float, events: list[str], *, may: bool
+) -> None:
+    one = execution(
+        marked="delete_dag", marked_while="deferred", deferred=100.0, clicked=deleted, events=events, way="own"
+    )
+    driver = cast("Any", SimpleNamespace(executions={one.name: one}, airflow=SimpleNamespace(is_3=True)))
+    assert (one.name in Limits.of(driver).may) is may
 
 
 @pytest.mark.parametrize(
