@@ -362,10 +362,10 @@ def run_for_schedules(args: argparse.Namespace) -> int:
     """Run a command for schedules."""
     from airflow_skyvern.compat.sdk import AirflowNotFoundException
     from airflow_skyvern.exceptions import SkyvernError
-    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.hooks import ServerHook
     from airflow_skyvern.schedules.airflow_db import AirflowDatabase
 
-    hook, airflow = SkyvernHook(args.conn_id), AirflowDatabase()
+    hook, airflow = ServerHook(args.conn_id), AirflowDatabase()
     try:
         if args.action == "list":
             return list_schedules(args.output, hook, airflow)

@@ -16,7 +16,7 @@ from airflow_skyvern.credential_sources import owner_of, read_connection
 from airflow_skyvern.credentials.mark import Mark, Owner
 from airflow_skyvern.credentials.sync import Outcome, Sync
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
-from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.hooks import ServerHook
 
 if TYPE_CHECKING:
     import argparse
@@ -29,7 +29,7 @@ PrintRows = Callable[[list[dict[str, Any]], str], None]
 
 def run_for_credentials(args: argparse.Namespace, print_rows: PrintRows) -> int:
     """Run a command and return its exit status: 1 when something was not done."""
-    hook, command = SkyvernHook(args.conn_id), args.action.rpartition(" ")[2]
+    hook, command = ServerHook(args.conn_id), args.action.rpartition(" ")[2]
     try:
         return COMMANDS[command](args, hook.send, print_rows)
     except (SkyvernError, AirflowNotFoundException) as error:

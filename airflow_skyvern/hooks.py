@@ -15,8 +15,8 @@ from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
 from airflow_skyvern.client.session import AsyncSession, Session, afetch_run, fetch_run
 from airflow_skyvern.client.settings import DEFAULT_MAX_ANSWER_BYTES, Settings, settings_from
-from airflow_skyvern.compat import internals, since_3_2
-from airflow_skyvern.compat.sdk import BaseHook, conf
+from airflow_skyvern.compat import internals, since_3_2, teams
+from airflow_skyvern.compat.sdk import AirflowNotFoundException, BaseHook, conf
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.provider_info import CONNECTION_TYPE
 
@@ -307,12 +307,23 @@ class SkyvernHook(BaseHook):
         """Return the fields of the connection form, for Airflow versions that ask the hook (below 3.2)."""
         return since_3_2.connection_form_widgets(CONNECTION_TYPE["conn-fields"])
 
+    def _connection(self) -> Connection:
+        connection: Connection = self.get_connection(self.skyvern_conn_id)
+        return connection
+
     def _settings(self) -> Settings:
-        return self._checked(self.get_connection(self.skyvern_conn_id))
+        return self._checked(self._connection())
 
     async def asettings(self) -> Settings:
-        """Read the connection from an event loop, as it is now."""
-        return self._checked(await internals.get_connection(self.skyvern_conn_id))
+        """
+        Read the connection from an event loop, as it is now.
+
+        :raises AirflowNotFoundException: there is none, or it is a team's, which no triggerer is given.
+        """
+        try:
+            return self._checked(await internals.in_thread(self._connection))
+        except AirflowNotFoundException as error:
+            raise AirflowNotFoundException(f"{error}{teams.hint()}") from None
 
     def _checked(self, connection: Connection) -> Settings:
         settings = settings_of(connection)
@@ -323,6 +334,21 @@ class SkyvernHook(BaseHook):
                 settings.base_url,
             )
         return settings
+
+
+class ServerHook(SkyvernHook):
+    """
+    The hook of Airflow's own processes and of the command line, which also reads the connections of teams.
+
+    :param dag_id: Read the connection as a task of this DAG may. Default: whatever team it belongs to.
+    """
+
+    def __init__(self, skyvern_conn_id: str, *, dag_id: str | None = None) -> None:
+        super().__init__(skyvern_conn_id)
+        self._dag_id = dag_id
+
+    def _connection(self) -> Connection:
+        return teams.read_connection(self.skyvern_conn_id, self._dag_id)
 
 
 def settings_of(connection: Connection) -> Settings:

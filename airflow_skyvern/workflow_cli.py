@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_skyvern.client import api
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
-from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.hooks import ServerHook
 from airflow_skyvern.workflow_files.form import digest_of, form_of
 from airflow_skyvern.workflow_files.outcome import Outcome
 from airflow_skyvern.workflow_files.ownership import FILE_TAG, Record, tags_of
@@ -40,7 +40,7 @@ DIFFERS, UNCLEAR = 1, 2
 
 def run_for_workflows(args: argparse.Namespace, print_rows: PrintRows) -> int:
     """Run a command and return its exit status."""
-    hook, command = SkyvernHook(args.conn_id), args.action.rpartition(" ")[2]
+    hook, command = ServerHook(args.conn_id), args.action.rpartition(" ")[2]
     try:
         return COMMANDS[command](args, hook.send, Printer(args.output, print_rows))
     except (SkyvernError, AirflowNotFoundException, OSError) as error:

@@ -12,8 +12,7 @@ from airflow_skyvern.checks.finding import AFTER_THE_KEY, AFTER_THE_SERVER, OF_A
 from airflow_skyvern.client import api, check_api
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import SkyvernClient
-from airflow_skyvern.compat import since_3_0, since_3_3
-from airflow_skyvern.compat.sdk import BaseHook
+from airflow_skyvern.compat import since_3_0, since_3_3, teams
 from airflow_skyvern.exceptions import SkyvernConnectionError, SkyvernError
 from airflow_skyvern.hooks import settings_of
 
@@ -61,7 +60,7 @@ def check_connection(conn_id: str, wanted: frozenset[str], webhooks: Webhooks) -
     if not wanted & OF_A_CONNECTION.keys():
         return
     try:
-        settings = settings_of(BaseHook.get_connection(conn_id))
+        settings = settings_of(teams.read_connection(conn_id))
     except Exception as error:  # noqa: BLE001  a secrets backend may raise anything
         yield server.no_connection(error).of(conn_id)
         return

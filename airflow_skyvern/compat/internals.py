@@ -10,10 +10,10 @@ import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from airflow_skyvern.compat.sdk import Connection, Context
+    from airflow_skyvern.compat.sdk import Context
+
+T = TypeVar("T")
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1"})  # noqa: S104  nothing listens there for us
 
@@ -102,7 +104,7 @@ def deferral_timed_out(next_kwargs: Mapping[str, Any] | None) -> bool:
     return "timeout" in str((next_kwargs or {}).get("error", "")).lower()
 
 
-async def get_connection(conn_id: str) -> Connection:
+async def in_thread(read: Callable[[], T]) -> T:
     """
     Read a connection from an event loop.
 
@@ -111,10 +113,7 @@ async def get_connection(conn_id: str) -> Connection:
     """
     from asgiref.sync import sync_to_async
 
-    from airflow_skyvern.compat.sdk import BaseHook
-
-    connection: Connection = await sync_to_async(BaseHook.get_connection)(conn_id)
-    return connection
+    return await sync_to_async(read)()
 
 
 def triggerers_main_task() -> asyncio.Task[Any] | None:

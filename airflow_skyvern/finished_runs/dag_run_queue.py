@@ -20,7 +20,8 @@ from airflow.models.asset import AssetDagRunQueue, AssetEvent, AssetModel
 from airflow.models.dagrun import DagRun
 from airflow.utils.types import DagRunType
 
-from airflow_skyvern.compat import since_3_1, since_3_3
+from airflow_skyvern.compat import since_3_1, since_3_3, teams
+from airflow_skyvern.finished_runs.uri import runs_named
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -36,13 +37,22 @@ def queue_dags_for_all_events(session: Session, asset: AssetModel) -> None:
     if newest is None:
         return
     now = datetime.now(timezone.utc)
-    for reference in since_3_1.scheduled_on(asset):
+    for reference in _allowed(session, asset, since_3_1.scheduled_on(asset)):
         dag = reference.dag
         if dag.is_paused or since_3_3.is_partitioned(dag) or _postponed(session, asset, dag.dag_id, now):
             continue
         if newest > max(_last_start(session, dag.dag_id) or reference.created_at, reference.created_at):
             session.add(AssetDagRunQueue(asset_id=asset.id, target_dag_id=dag.dag_id, created_at=now))
             session.flush()
+
+
+def _allowed(session: Session, asset: AssetModel, references: list[Any]) -> list[Any]:
+    """Leave out the DAGs of other teams than the one that the asset's connection belongs to."""
+    team = teams.team_of_connection(runs_named(asset.uri)[1], session)
+    if team is None:
+        return references
+    own = teams.dags_of_team(team, [reference.dag.dag_id for reference in references], session)
+    return [reference for reference in references if reference.dag.dag_id in own]
 
 
 def _postponed(session: Session, asset: AssetModel, dag_id: str, now: datetime) -> bool:

@@ -18,7 +18,7 @@ from airflow.assets.manager import asset_manager
 from airflow.models.asset import AssetActive, AssetEvent, AssetModel
 from airflow.utils.session import create_session
 
-from airflow_skyvern.compat import since_3_1, since_3_3
+from airflow_skyvern.compat import since_3_1, since_3_3, teams
 from airflow_skyvern.finished_runs.dag_run_queue import queue_dags_for_all_events
 from airflow_skyvern.finished_runs.uri import FinishedRun, runs_named, runs_uri
 
@@ -140,12 +140,14 @@ def _make_events(session: Session, asset: AssetModel, runs: Sequence[FinishedRun
     """
     Make an event of all runs, and one of each run for DAGs with partitions (Airflow 3.3).
 
-    An event with a partition key starts only such DAGs, one run per key; one without starts only the others.
+    An event with a partition key starts only such DAGs, one run per key; one without starts only the others. Runs of
+    a team's connection start DAGs of that team: the others may not read it.
     """
+    whose = teams.only_for(teams.team_of_connection(runs_named(asset.uri)[1], session))
 
     def register(some: Sequence[FinishedRun], **more: Any) -> None:
         extra = {"from_webhook": True, "payload": {"runs": list(some)}}
-        asset_manager.register_asset_change(asset=asset, extra=extra, session=session, **more)
+        asset_manager.register_asset_change(asset=asset, extra=extra, session=session, **whose, **more)
 
     partitioned = {since_3_3.is_partitioned(listener.dag) for listener in since_3_1.scheduled_on(asset)}
     if True in partitioned:

@@ -31,7 +31,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from airflow_skyvern.client.session import Kept
-from airflow_skyvern.compat.sdk import BaseHook
+from airflow_skyvern.compat import teams
 from airflow_skyvern.connection_list import webhook_connections
 from airflow_skyvern.finished_runs import registry
 from airflow_skyvern.finished_runs.registry import Delivered, DeliveryResult
@@ -203,7 +203,7 @@ def is_signed_with(key: bytes, body: bytes | bytearray, signature: str) -> bool:
 def read_api_key(conn_id: str) -> bytes | None:
     """Read the API key of a connection; problems are logged, not sent to the caller."""
     try:
-        return settings_of(BaseHook.get_connection(conn_id)).api_key.encode()
+        return settings_of(teams.read_connection(conn_id)).api_key.encode()
     except Exception as error:  # noqa: BLE001  a secrets backend may raise anything
         # No traceback: it may hold secrets.
         log.error("Webhooks of the Skyvern connection %r are refused: %s", conn_id, error)

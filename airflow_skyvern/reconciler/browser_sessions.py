@@ -13,7 +13,7 @@ from airflow_skyvern.client import api, browser_api
 from airflow_skyvern.compat import internals, since_3_0
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import SkyvernError
-from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.hooks import ServerHook
 from airflow_skyvern.reconciler.airflow_tasks import AirflowTasks
 from airflow_skyvern.runs.browser_sessions import close_session
 from airflow_skyvern.runs.key import TASK_TAG, task_tag
@@ -106,7 +106,7 @@ def close_sessions_of(dag_id: str, run_id: str, since: datetime, report: Report)
 
 def _close_noted(note: Note, report: Report) -> None:
     try:
-        with closing(SkyvernHook(note.skyvern_conn_id)) as hook:
+        with closing(ServerHook(note.skyvern_conn_id, dag_id=note.place.dag_id)) as hook:
             close_session(hook.send, note.session_id, log)
     except (SkyvernError, AirflowNotFoundException) as error:
         report(f"browser session {note.session_id} may be open: {error}")
@@ -174,7 +174,7 @@ class SessionSweep:
 
     def _of_connection(self, conn_id: str, *, close: bool) -> Iterator[FoundSession]:
         try:
-            with closing(SkyvernHook(conn_id)) as hook:
+            with closing(ServerHook(conn_id)) as hook:
                 sessions = hook.list_browser_sessions()
                 since = min((one.created_at or UNKNOWN_TIME for one in sessions), default=self._clock()) - BEFORE
                 notes = {note.session_id: note for note in opened_since(since)}
@@ -216,7 +216,7 @@ class SessionSweep:
             return f"no task that ends with its DAG run has opened it; {next(iter(rows))} has used it"
         return "all its runs are of tasks that were deleted; if a person has not opened it, close it in Skyvern"
 
-    def _closed(self, hook: SkyvernHook, one: FoundSession) -> FoundSession:
+    def _closed(self, hook: ServerHook, one: FoundSession) -> FoundSession:
         session_id = one.session.browser_session_id
         try:
             close_session(hook.send, session_id, log)

@@ -152,7 +152,7 @@ def cancel_orphans_of(ended: EndedDagRun) -> Outcome:
     if not connections and not sessions:
         return Outcome.NOTHING
     dag_tag, _, run_tag = READABLE_TAGS
-    sweep = Sweep(min_age=timedelta(0), report=problems.append)
+    sweep = Sweep(min_age=timedelta(0), report=problems.append, dag_id=dag_id)
     tags = {dag_tag: tag_value(dag_id), run_tag: tag_value(run_id)}
     for one in sweep.find(sorted(connections), cancel=True, tags=tags):
         if one.action:

@@ -12,7 +12,7 @@ from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.connection_list import connections_in_environment, connections_of
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
-from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.hooks import ServerHook, SkyvernHook
 from airflow_skyvern.reconciler.airflow_tasks import AirflowTasks
 from airflow_skyvern.runs.lookup import TagsRefused
 from airflow_skyvern.runs.orphan_search import Finding, cancel_orphan, find_orphans
@@ -66,6 +66,7 @@ class Sweep:
     Compare the active runs of some connections with Airflow's task instances.
 
     :param report: Told of each problem that left something undone, in one line.
+    :param dag_id: Read the connections as a task of this DAG may. Default: whatever team they belong to.
     """
 
     def __init__(
@@ -73,10 +74,12 @@ class Sweep:
         *,
         min_age: timedelta,
         report: Callable[[str], object],
+        dag_id: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self._min_age = min_age
         self._report = report
+        self._dag_id = dag_id
         self._clock = clock
         self._tasks = AirflowTasks()
 
@@ -99,7 +102,7 @@ class Sweep:
 
     def _of_connection(self, conn_id: str, *, cancel: bool, tags: Mapping[str, str] | None) -> Iterator[FoundRun]:
         try:
-            with closing(SkyvernHook(conn_id)) as hook:
+            with closing(ServerHook(conn_id, dag_id=self._dag_id)) as hook:
                 for finding in find_orphans(hook.send, self._tasks, self._rule(), tags):
                     one = FoundRun(conn_id, finding)
                     yield self._canceled(hook.send, one) if cancel and finding.verdict.orphan else one

@@ -39,11 +39,11 @@ def record(args: argparse.Namespace, show: Callable[[str], object], show_error: 
     """
     from airflow_skyvern.compat.sdk import AirflowNotFoundException
     from airflow_skyvern.exceptions import SkyvernError
-    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.hooks import ServerHook
     from airflow_skyvern.recording.reading import read_run
     from airflow_skyvern.recording.script import script_of
 
-    hook = SkyvernHook(args.conn_id)
+    hook = ServerHook(args.conn_id)
     notes: list[str] = []
     try:
         text = script_of(read_run(hook, args.run_id, args.max_file_bytes, notes.append))

@@ -24,11 +24,13 @@ class Cancellation:
     """
     A run to cancel.
 
+    :param dag_id: The DAG of its task, which may read the connection.
     :param run_id: The run, if its start was answered.
     :param group: The tag of the attempt group, to find it by otherwise.
     """
 
     skyvern_conn_id: str
+    dag_id: str
     run_id: str | None
     group: str | None
 

@@ -85,7 +85,7 @@ def _cancel_runs(marked: Any, *columns: str) -> None:
         while found:  # XCom backends may take requests: not in the transaction
             run = KnownRun(found.pop())
             if run.skyvern_conn_id is not None:
-                cancellations().add(Cancellation(run.skyvern_conn_id, run.run_id, run.group))
+                cancellations().add(Cancellation(run.skyvern_conn_id, marked.dag_id, run.run_id, run.group))
 
     def rolled_back(_: Session) -> None:
         found.clear()
@@ -97,11 +97,11 @@ def _cancel_runs(marked: Any, *columns: str) -> None:
 def cancel_marked(work: Cancellation) -> None:
     """Cancel the run of a task that a user has ended, if it is active, and log the result."""
     from airflow_skyvern.compat.sdk import AirflowNotFoundException
-    from airflow_skyvern.hooks import SkyvernHook
+    from airflow_skyvern.hooks import ServerHook
     from airflow_skyvern.runs.cancel import cancel_if_active
 
     try:
-        with closing(SkyvernHook(work.skyvern_conn_id)) as hook:
+        with closing(ServerHook(work.skyvern_conn_id, dag_id=work.dag_id)) as hook:
             canceled = cancel_if_active(hook.send, work.run_id, work.group)
     except (SkyvernError, AirflowNotFoundException) as error:
         log.error("Skyvern run %s may still be running. %s", work, error)

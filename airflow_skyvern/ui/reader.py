@@ -23,7 +23,7 @@ from airflow_skyvern.exceptions import (
     SkyvernNotFoundError,
     SkyvernRequestError,
 )
-from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.hooks import ServerHook
 from airflow_skyvern.limits import PAGE_SIZE
 from airflow_skyvern.runs.key import TASK_TAG, task_tag
 from airflow_skyvern.runs.lookup import has_no_tags, is_missing_route
@@ -98,7 +98,7 @@ class Clients:
     :param settings: Reads the settings of a connection.
     """
 
-    def __init__(self, settings: Callable[[str], Any] = lambda conn_id: SkyvernHook(conn_id).asettings()) -> None:
+    def __init__(self, settings: Callable[[str], Any] = lambda conn_id: ServerHook(conn_id).asettings()) -> None:
         self._settings = settings
         self._sessions: dict[str, AsyncSession] = {}
         self._closing: set[asyncio.Task[None]] = set()

@@ -18,12 +18,14 @@ from airflow_skyvern import metrics
 from airflow_skyvern.compat import internals, since_3_2
 from airflow_skyvern.exceptions import SkyvernRunFailed
 from airflow_skyvern.hooks import SkyvernHook
+from airflow_skyvern.models import FINAL_STATUSES
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.testing.fake.skyvern import LOST, FakeSkyvern
 from airflow_skyvern.triggers.run import SkyvernRunTrigger
 from tests.support.tasks import FakeTaskInstance, context_of, first_event, run_task
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+DASHBOARD = PAGE.parent / "assets" / "grafana-dashboard.json"
 KINDS = {"c": "counter", "ms": "timer", "g": "gauge"}
 
 
@@ -144,6 +146,14 @@ def test_a_start_whose_answer_was_lost_is_a_start(skyvern: FakeSkyvern, statsd: 
     counts = statsd.counts()
     assert counts["skyvern.run.started"] == 1
     assert counts["skyvern.request.failed"] == 1
+
+
+def test_the_dashboard_shows_metrics_that_there_are() -> None:
+    shown = set(re.findall(r"airflow_(skyvern_[a-z_]+)", DASHBOARD.read_text()))
+    ends = {f"{metrics.RUN_ENDED}.{status}" for status in FINAL_STATUSES}
+    names = {value for value in vars(metrics).values() if isinstance(value, str) and value.startswith("skyvern.")}
+    known = {name.replace(".", "_") for name in (names - {metrics.RUN_ENDED}) | ends}
+    assert shown == known
 
 
 def test_failed_requests_are_counted_each_time(skyvern: FakeSkyvern, statsd: Statsd) -> None:

@@ -175,7 +175,7 @@ def test_a_task_that_is_in_no_session_is_left_alone(skyvern: FakeSkyvern, tasks:
 def test_what_became_of_the_run_is_logged(skyvern: FakeSkyvern, caplog: pytest.LogCaptureFixture) -> None:
     run_id = skyvern.run(plan=("running",))
     with caplog.at_level("INFO"):
-        listener.cancel_marked(Cancellation("skyvern_default", run_id, None))
+        listener.cancel_marked(Cancellation("skyvern_default", "d", run_id, None))
     assert f"Skyvern run {run_id}: cancel requested, as a user ended its task; it is canceled" in caplog.text
 
 
@@ -184,7 +184,7 @@ def test_a_run_that_cannot_be_canceled_is_told_of_and_raises_nothing(
     skyvern: FakeSkyvern, caplog: pytest.LogCaptureFixture, conn_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "REFUSAL_PATIENCE", 0.0)
-    listener.cancel_marked(Cancellation(conn_id, "wr_unknown", None))
+    listener.cancel_marked(Cancellation(conn_id, "d", "wr_unknown", None))
     assert "Skyvern run wr_unknown may still be running" in caplog.text
 
 
@@ -222,7 +222,7 @@ def test_a_few_threads_do_all_the_work_and_end_with_it() -> None:
 
     before = len(ours())
     pool = Cancellations(cancel, idle_seconds=0.05)
-    works = [Cancellation("c", f"wr_{number}", None) for number in range(300)]
+    works = [Cancellation("c", "d", f"wr_{number}", None) for number in range(300)]
     for work in works:
         pool.add(work)
     assert pool.join(10)
@@ -243,7 +243,7 @@ def test_a_run_is_canceled_once_though_its_mark_is_reported_twice() -> None:
 
     pool = Cancellations(cancel)
     for _ in range(3):
-        pool.add(Cancellation("c", "wr_1", "g"))
+        pool.add(Cancellation("c", "d", "wr_1", "g"))
     wait.set()
     assert pool.join(10)
     assert len(done) == 1
@@ -252,8 +252,8 @@ def test_a_run_is_canceled_once_though_its_mark_is_reported_twice() -> None:
 def test_what_a_shutdown_interrupts_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     stuck = threading.Event()
     pool = Cancellations(lambda _: stuck.wait(10))
-    pool.add(Cancellation("c", "wr_1", None))
-    pool.add(Cancellation("c", None, "the-tag"))
+    pool.add(Cancellation("c", "d", "wr_1", None))
+    pool.add(Cancellation("c", "d", None, "the-tag"))
     pool.log_unfinished()
     stuck.set()
     assert "Skyvern run wr_1 may still be running" in caplog.text
