@@ -24,7 +24,7 @@ LAYERS = (
     "links notifications retries macros",
     "operators sensors assets schedules reconciler",
     "ui decorators checks recording workflow_cli credential_cli",
-    "plugin cli testing",
+    "plugin cli dag_policy testing",
 )
 """From the bottom up; what stands in one line does not import each other."""
 

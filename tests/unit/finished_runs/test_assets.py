@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,9 @@ from airflow_skyvern.finished_runs.uri import FINAL, runs_named, runs_uri
 from airflow_skyvern.models import FINAL_STATUSES
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
+has_partitions = pytest.mark.skipif(
+    tuple(map(int, airflow.__version__.split(".")[:2])) < (3, 3), reason="partitions came with Airflow 3.3"
+)
 on_airflow_3 = pytest.mark.skipif(AIRFLOW_2, reason="assets came with Airflow 3")
 
 WRONG = [
@@ -101,6 +105,48 @@ def test_a_watched_asset_has_a_watcher_that_knows_all_of_it() -> None:
         "redeliver_to": None,
     }
     assert skyvern_runs("wpid_1", "c").watchers == []
+
+
+def with_partitions(folder: Path, condition: str) -> dict[str, str]:
+    """Load a DAG file as Airflow does, and return its import errors."""
+    (folder / "d.py").write_text(
+        "from airflow.sdk import DAG, Asset\n"
+        "from airflow.sdk.definitions.timetables.assets import PartitionedAssetTimetable\n"
+        "from airflow_skyvern.assets import skyvern_runs\n"
+        f"dag = DAG('d', schedule=PartitionedAssetTimetable(assets={condition}))\n"
+    )
+    from airflow.dag_processing.dagbag import DagBag
+
+    return {Path(file).name: error for file, error in DagBag(folder).import_errors.items()}
+
+
+@has_partitions
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "skyvern_runs('wpid_p1', watch=True)",
+        "Asset('s3://b/x') | skyvern_runs('wpid_p1', watch=True)",
+        "Asset('s3://b/x') & (Asset('s3://b/y') | skyvern_runs('wpid_p1', watch=True))",
+    ],
+)
+def test_a_dag_with_partitions_that_a_watcher_should_start_is_an_import_error(tmp_path: Path, condition: str) -> None:
+    [error] = with_partitions(tmp_path, condition).values()
+    assert "has partitions" in error
+    assert "skyvern://skyvern_default/wpid_p1" in error
+    assert "redeliver_to" in error
+
+
+@has_partitions
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "skyvern_runs('wpid_p2')",
+        "skyvern_runs('wpid_p3', watch=True, redeliver_to='https://a.example.com/skyvern/webhooks/skyvern_default')",
+        "Asset('s3://b/x')",
+    ],
+)
+def test_a_dag_with_partitions_may_be_started_by_webhooks(tmp_path: Path, condition: str) -> None:
+    assert with_partitions(tmp_path, condition) == {}
 
 
 @on_airflow_3
