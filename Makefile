@@ -107,9 +107,11 @@ release-check: | $(UV)  ## every suite on every version, hours; before a release
 docs: .venvs/docs/.installed  ## the documentation's site, into site/; strict (SERVE=1 shows it on 127.0.0.1:8000)
 	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs $(if $(SERVE),serve,build --strict)
 
-dist: .venvs/docs/.installed | $(UV)  ## builds the package into dist/ and checks it (TAG=v0.1.0 also that it may be published)
-	rm -rf dist
+dist: .venvs/docs/.installed | $(UV)  ## builds the package into dist/, twice the same, and checks it (TAG=v0.1.0 also that it may be published)
+	rm -rf dist .cache/dist-again
 	$(UV) build --quiet
+	$(UV) build --quiet --out-dir .cache/dist-again
+	for file in dist/*; do cmp $$file .cache/dist-again/$${file#dist/} || exit 1; done
 	.venvs/docs/bin/twine check --strict dist/*
 	.venvs/docs/bin/python -m dev.release $(TAG)
 
