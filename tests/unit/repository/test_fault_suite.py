@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.catalogue import FAULTS, GATEWAY, Fault, Hook
 from tests.faults.driver import Driver, Execution, TaskRow
-from tests.faults.run import Limits, named, plan, plan_of_each
+from tests.faults.run import Limits, is_left, named, plan, plan_of_each
 from tests.faults.verdict import Counts, ServerRun, judge
 from tests.faults.witness import Statement
 
@@ -84,6 +84,23 @@ def test_a_deleted_dag_may_leave_its_run_only_while_no_triggerer_waits(
     )
     driver = cast("Any", SimpleNamespace(executions={one.name: one}, airflow=SimpleNamespace(is_3=True)))
     assert (one.name in Limits.of(driver).may) is may
+
+
+@pytest.mark.parametrize(
+    ("way", "status", "left"),
+    [
+        ("worker", "running", True),
+        ("worker", "failed", False),
+        ("reschedule", "running", False),
+        (None, "paused", True),
+    ],
+)
+def test_the_witness_is_asked_for_the_runs_that_tasks_have_started(
+    way: str | None, status: str, *, left: bool
+) -> None:
+    executions = {} if way is None else {"000": execution(way=way)}
+    driver = cast("Any", SimpleNamespace(executions=executions))
+    assert is_left(driver, replace(RUN, status=status)) is left
 
 
 @pytest.mark.parametrize(
