@@ -60,8 +60,13 @@ T = TypeVar("T")
 Observe = Callable[["Call[Any]", SkyvernError | None], object]
 """What is called with each request that was sent and the error it ended with, if any; must be quick and not raise."""
 
-IDLE = 4
-"""How many idle connections an event loop keeps: httpx checks all of them for each request."""
+IDLE = 12
+"""
+How many connections an event loop keeps: as many as a poller has requests at once, four pages of a list and eight runs.
+
+With fewer, httpx closes each one that is idle while others are busy, and the next request makes another. With more, it
+checks more of them for each request.
+"""
 
 WRITING = frozenset({"http11.send_request_headers.started", "http11.send_request_body.started"})
 """What httpcore reports right before it writes: without its body, a request that has one does nothing."""
