@@ -62,10 +62,10 @@ Observe = Callable[["Call[Any]", SkyvernError | None], object]
 
 IDLE = 12
 """
-How many connections an event loop keeps: as many as a poller has requests at once, four pages of a list and eight runs.
+How many connections an event loop keeps: as many as a poller has requests at once, four pages of a list, eight runs.
 
-With fewer, httpx closes each one that is idle while others are busy, and the next request makes another. With more, it
-checks more of them for each request.
+With fewer, httpx closes each one that is idle while others are busy, and the next request makes another. With more,
+it checks more of them for each request.
 """
 
 WRITING = frozenset({"http11.send_request_headers.started", "http11.send_request_body.started"})
