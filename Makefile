@@ -11,8 +11,15 @@ endif
 TOOLS_PYTHON := $(if $(filter 3.%,$(PYTHON)),python3,$(PYTHON))
 UV := $(or $(shell command -v uv),.venvs/uv/bin/uv)
 NEWEST := .venvs/airflow-3.3$(OTHER)
+
+# SKYVERN is a version that constraints/ has; each has an environment of its own. Without it: the newest.
+ifneq ($(wildcard constraints/skyvern-$(SKYVERN).txt),)
+override SKYVERN_VENV := $(CURDIR)/.venvs/skyvern-$(SKYVERN)
+else ifneq ($(SKYVERN),$(filter $(SKYVERN),$(shell sed -n 's/^skyvern==//p' constraints/skyvern.txt)))
+$(error SKYVERN=$(SKYVERN): one of $(shell sed -n 's/^skyvern==//p' constraints/skyvern*.txt))
+endif
 SKYVERN_VENV ?= $(CURDIR)/.venvs/skyvern
-SKYVERN := $(SKYVERN_VENV)/.installed
+SKYVERN_SERVER := $(SKYVERN_VENV)/.installed
 export UV SKYVERN_VENV
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles all tests anew
 
@@ -37,6 +44,7 @@ suite_stores := -v -rP tests/stores
 suite_orphans := -v -rP tests/orphans
 suite_backends := -v tests/backends
 suite_sessions := -v -rP tests/sessions
+suite_contract := -v -n 2 --dist loadgroup tests/contract
 suite_servers := -v -n 2 --dist loadgroup $(if $(CORE),-m core) $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
 SUITES := $(patsubst suite_%,%,$(filter suite_%,$(.VARIABLES)))
 WANTED := $(or $(SUITE),$(if $(filter 0,$(UNIT)),,unit) servers)
@@ -60,7 +68,7 @@ endif
 help:  ## show this list; * marks what a newcomer needs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(NEWEST)/.installed $(SKYVERN)  ## * run an example DAG on a real Airflow and a real Skyvern (UI=1 leaves them up)
+demo: $(NEWEST)/.installed $(SKYVERN_SERVER)  ## * run an example DAG on a real Airflow and a real Skyvern (UI=1 leaves them up)
 	@$(NEWEST)/bin/python -m dev.demo
 
 check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, unit tests: after each change (UNIT=0)
@@ -86,18 +94,19 @@ endif
 # SUITE=orphans: ends of tasks that reach no code of the provider: DAG runs timed out, DAGs deleted, files removed.
 # SUITE=backends: the run page and marks where XComs are kept by a custom backend.
 # SUITE=sessions: every end of a DAG run with a browser session, and which sessions are open afterwards.
+# SUITE=contract: the fake beside a real Skyvern (SKYVERN=1.0.48, one that constraints/ has); what an older one lacks is skipped by name.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
-test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed) $(if $(filter stores,$(SUITE)),.venvs/azurite/.installed) $(if $(filter pages,$(SUITE)),.venvs/axe/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
+test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN_SERVER)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed) $(if $(filter stores,$(SUITE)),.venvs/azurite/.installed) $(if $(filter pages,$(SUITE)),.venvs/axe/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
 	@set -ex; $(foreach suite,$(WANTED),$(VENV)/bin/python -m pytest $(suite_$(suite));)
 
-faults: $(VENV)/.installed $(SKYVERN)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, TIMES=, ONLY=, EVENTS=, ROUNDS=, DURABLE=0)
+faults: $(VENV)/.installed $(SKYVERN_SERVER)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, TIMES=, ONLY=, EVENTS=, ROUNDS=, DURABLE=0)
 	AIRFLOW=$(AIRFLOW) $(VENV)/bin/python -m tests.faults.run
 
 # RIG=airflow: deferred runs on real servers, worker seconds and every request (RUNS=, RUN_SECONDS=, BLIP=).
 # RIG=files: storing the files of a run in a folder, beside curl (ROUNDS=).
 # RIG=pages: fifty viewers of one running run on a real API server, and the latency of Airflow's own API meanwhile.
 BENCH := $(if $(RIG),$(NEWEST),.venvs/bench)
-bench: $(BENCH)/.installed $(if $(filter airflow,$(RIG)),$(SKYVERN))  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, BLOCKS=1, SMOKE=1, RIG=airflow|pages|files)
+bench: $(BENCH)/.installed $(if $(filter airflow,$(RIG)),$(SKYVERN_SERVER))  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, BLOCKS=1, SMOKE=1, RIG=airflow|pages|files)
 	@$(BENCH)/bin/python -m $(or $(rig_$(RIG)),benchmarks.run $(if $(SMOKE),--smoke))
 
 # Resumable: what passed on this commit is not run again (STEPS=, LIST=1; dev/release_check.py says what runs).
@@ -116,7 +125,7 @@ dist: .venvs/docs/.installed | $(UV)  ## builds the package into dist/, twice th
 	.venvs/docs/bin/python -m dev.release $(TAG)
 
 # The pictures of docs/images, from the real UIs; a unit test says which are stale. Look at them before you commit them.
-pictures: $(NEWEST)/.installed $(SKYVERN)  ## takes the pictures of the docs again, with real servers and Chromium: ten minutes
+pictures: $(NEWEST)/.installed $(SKYVERN_SERVER)  ## takes the pictures of the docs again, with real servers and Chromium: ten minutes
 	$(NEWEST)/bin/python -m dev.screenshots
 	$(NEWEST)/bin/python -m dev.event_screenshots
 	RUN_PAGE_IMAGES=docs/images $(NEWEST)/bin/python -m pytest -q tests/run_page
@@ -176,7 +185,7 @@ clean:  ## remove environments and caches
 	$(UV) pip install --quiet --python $(@D) --constraint $< --group docs
 	touch $@
 
-$(SKYVERN): constraints/skyvern.txt | $(UV)
+$(SKYVERN_SERVER): constraints/$(or $(filter skyvern-%,$(notdir $(SKYVERN_VENV))),skyvern).txt | $(UV)
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(TOOLS_PYTHON) $(@D)
 	$(UV) pip install --quiet --python $(@D) --requirement $<
 	touch $@

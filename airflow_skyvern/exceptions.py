@@ -5,6 +5,7 @@ The errors of this package, each for one way to handle it.
 
     SkyvernError
     ├── SkyvernConfigError              a connection or an argument is wrong; the message names the field
+    │   └── SkyvernTooOld               the server is too old for what was asked; nothing was sent
     ├── SkyvernConnectionError          no answer came (refused, reset, timed out)
     ├── SkyvernAPIError                 a non-2xx response
     │   ├── SkyvernAuthError            403: Skyvern refuses the API key
@@ -80,6 +81,7 @@ __all__ = [
     "SkyvernSyncError",
     "SkyvernTaskEnded",
     "SkyvernTimeLimitReached",
+    "SkyvernTooOld",
     "SkyvernTransferError",
     "SkyvernWaitInterrupted",
     "SkyvernWaitTimeout",
@@ -101,6 +103,14 @@ class SkyvernError(Exception):
 
 class SkyvernConfigError(SkyvernError, ValueError):
     """A connection field or an argument is missing or wrong."""
+
+
+class SkyvernTooOld(SkyvernConfigError):
+    """
+    The server is too old for an option or a call, and would drop it in silence; nothing was sent.
+
+    The message says which version has it.
+    """
 
 
 class SkyvernConnectionError(SkyvernError):

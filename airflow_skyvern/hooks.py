@@ -15,6 +15,7 @@ from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
 from airflow_skyvern.client.session import AsyncSession, Session, afetch_run, fetch_run
 from airflow_skyvern.client.settings import DEFAULT_MAX_ANSWER_BYTES, Settings, settings_from
+from airflow_skyvern.client.versions import described, version_of_server
 from airflow_skyvern.compat import internals, since_3_2, teams
 from airflow_skyvern.compat.sdk import AirflowNotFoundException, BaseHook, conf
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
@@ -287,10 +288,10 @@ class SkyvernHook(BaseHook):
         try:
             with SkyvernClient(self._settings(), retry=RetryPolicy(attempts=1)) as client:
                 client.send(api.probe())
-                version = client.send(api.get_version()).version
+                version = described(client.ask(version_of_server()))
         except Exception as error:  # noqa: BLE001  the form shows an answer, and nothing of what is raised
             return False, str(error) if isinstance(error, SkyvernError) else f"{type(error).__name__}: {error}"
-        return True, f"The API key is valid. Server: {client.settings.base_url}, version {version}."
+        return True, f"The API key is valid. Server: {client.settings.base_url}. {version}"
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:

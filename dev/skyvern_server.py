@@ -75,6 +75,7 @@ def workflows(peer: str) -> dict[str, dict[str, Any]]:
         "block_type": "human_interaction",
         "label": "ask",
         "recipients": ["a@example.com"],
+        "sender": "skyvern@example.com",  # before 1.0.55 it has to be said
         "subject": "Invoice {{ invoice }}",
         "body": "Please decide.",
         "instructions": "May {{ invoice }} be paid?",
@@ -219,6 +220,7 @@ class SkyvernServer:
             "SKYVERN_TELEMETRY": "false",
             "OTEL_ENABLED": "false",
             "DO_NOT_TRACK": "1",
+            "ALLOWED_HOSTS": '["127.0.0.1"]',  # before 1.0.56 no block and no webhook reaches the peer without it
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # or a price list is downloaded at import
             "BROWSER_TYPE": "chromium-headless",
             "BROWSER_STREAMING_MODE": "cdp",

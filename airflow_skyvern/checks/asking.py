@@ -12,6 +12,7 @@ from airflow_skyvern.checks.finding import AFTER_THE_KEY, AFTER_THE_SERVER, OF_A
 from airflow_skyvern.client import api, check_api
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import SkyvernClient
+from airflow_skyvern.client.versions import BEFORE_VERSIONS, GET_VERSION, PROBE, version_of_server
 from airflow_skyvern.compat import since_3_0, since_3_3, teams
 from airflow_skyvern.exceptions import SkyvernConnectionError, SkyvernError
 from airflow_skyvern.hooks import settings_of
@@ -83,13 +84,13 @@ class _ConnectionCheck:
         if wanted == {"connection"}:
             return
         with SkyvernClient(self._settings, retry=ONCE) as client:
-            try:
-                version = client.send(api.get_version()).version
-                yield from (server.server(version), _clock(client))
-            except SkyvernError as error:
-                said = server.only_https(self._settings) if self._speaks_https(error) else server.no_server(error)
+            version = client.ask(version_of_server())
+            if isinstance(version, SkyvernError):
+                only_https = self._speaks_https(version)
+                said = server.only_https(self._settings) if only_https else server.no_server(version)
                 yield from (said, *map(server.not_asked, AFTER_THE_SERVER))
                 return
+            yield from (server.server(version), _clock(client, GET_VERSION if version != BEFORE_VERSIONS else PROBE))
             if refusal := error_of(lambda: client.send(api.probe())):
                 yield from (server.no_key(refusal), *map(server.not_asked, AFTER_THE_KEY))
                 return
@@ -153,11 +154,14 @@ class _ConnectionCheck:
             return server.no_webhook_test(error)
 
 
-def _clock(client: SkyvernClient) -> Finding:
+def _clock(client: SkyvernClient, call: Call[Any]) -> Finding:
     """Compare the server's clock with this machine's at the same moment: half a request after it was sent."""
     sent = datetime.now(timezone.utc)
-    with client.stream(api.get_version()) as incoming:
-        return server.clock(incoming.sent_at, sent + (datetime.now(timezone.utc) - sent) / 2)
+    try:
+        with client.stream(call) as incoming:
+            return server.clock(incoming.sent_at, sent + (datetime.now(timezone.utc) - sent) / 2)
+    except SkyvernError as error:
+        return server.no_clock(error)
 
 
 def _send_once(settings: Settings, call: Call[T]) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -10,6 +9,15 @@ from urllib.parse import urlsplit
 
 from airflow_skyvern.checks.finding import Finding
 from airflow_skyvern.client.answers import said_in
+from airflow_skyvern.client.versions import (
+    BEFORE_VERSIONS,
+    NEWEST,
+    RUN_TAGS,
+    is_missing_route,
+    missing_in,
+    numbers,
+    too_old,
+)
 from airflow_skyvern.compat.internals import is_loopback
 from airflow_skyvern.durations import in_words
 from airflow_skyvern.exceptions import (
@@ -19,21 +27,11 @@ from airflow_skyvern.exceptions import (
     SkyvernError,
     SkyvernResponseError,
 )
-from airflow_skyvern.runs.lookup import has_no_tags, is_missing_route
+from airflow_skyvern.runs.lookup import has_no_tags
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.settings import Settings
     from airflow_skyvern.models.resources import WebhookTest
-
-TESTED_WITH = "1.0.56"
-
-SINCE = {
-    "1.0.40": "schedules, cancels of many runs, and the Test button",
-    "1.0.48": "run tags, approvals, one shared list of all waits, events of finished runs",
-    "1.0.55": "uploads and file_ids, files of a server that stores them itself, retry policies of workflows",
-    "1.0.56": "a refused start that leaves no run behind",
-}
-"""What came with which version of Skyvern, as seen on servers of these versions."""
 
 SAME_CLOCK = timedelta(seconds=30)
 OTHER_CLOCK = timedelta(minutes=5)
@@ -96,8 +94,8 @@ def no_server(error: SkyvernError) -> Finding:
         return Finding(
             "server",
             "problem",
-            f"{error} A Skyvern before 1.0.40 has no such endpoint either.",
-            f"Correct the base URL (the host field), or upgrade Skyvern to {TESTED_WITH}.",
+            str(error),
+            f"Correct the base URL (the host field), or upgrade Skyvern to {NEWEST}.",
         )
     if isinstance(error, SkyvernConnectionError):
         fix = "Correct the host, port or proxy of the connection, or let this machine through to it."
@@ -145,18 +143,11 @@ def no_key(error: SkyvernError) -> Finding:
 
 def version(text: str) -> Finding:
     """Say what a version of Skyvern cannot do."""
-    numbers = _numbers(text)
-    if not numbers:
+    if text != BEFORE_VERSIONS and not numbers(text):
         return Finding("version", "unknown", f"Skyvern does not give its version as numbers: {text!r}.")
-    missing = [what for since, what in SINCE.items() if numbers < _numbers(since)]
-    if missing:
-        return Finding(
-            "version",
-            "warning",
-            f"Skyvern {text} is too old for: {'; '.join(missing)}.",
-            f"Upgrade Skyvern to {TESTED_WITH}.",
-        )
-    newer = f", newer than {TESTED_WITH}, with which this was tested" if numbers > _numbers(TESTED_WITH) else ""
+    if missing := missing_in(text):
+        return Finding("version", "warning", too_old(text, missing), f"Upgrade Skyvern to {NEWEST}.")
+    newer = f", newer than {NEWEST}, with which this was tested" if numbers(text) > numbers(NEWEST) else ""
     return Finding("version", "ok", f"Skyvern {text}{newer}.")
 
 
@@ -180,6 +171,11 @@ def clock(theirs: datetime | None, ours: datetime) -> Finding:
     )
 
 
+def no_clock(error: SkyvernError) -> Finding:
+    """Say why the server's clock is not known."""
+    return Finding("clock", "unknown", str(error), "Run this again when the server answers.")
+
+
 def tags() -> Finding:
     """Say that runs have tags."""
     return Finding("tags", "ok", "Runs can be found by their tags.")
@@ -193,7 +189,11 @@ def no_tags(error: SkyvernError, *, has_task_state: bool) -> Finding:
     """
     if not (isinstance(error, SkyvernAPIError) and (has_no_tags(error) or is_missing_route(error))):
         return Finding("tags", "unknown", str(error), "Run this again when the server answers.")
-    why = "This Skyvern is older than 1.0.48, which brought run tags" if is_missing_route(error) else error.detail
+    why = (
+        f"This Skyvern is older than {RUN_TAGS.since}, which brought run tags"
+        if is_missing_route(error)
+        else error.detail
+    )
     upgrade = "Upgrade Skyvern" if is_missing_route(error) else "Ask Skyvern to turn on run tags for the organization"
     if has_task_state:
         return Finding(
@@ -309,8 +309,3 @@ def not_asked(check: str) -> Finding:
 def _without_path(address: str) -> str:
     url = urlsplit(address)
     return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path.partition('/runs/')[0]}"
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    found = re.match(r"v?(\d+(?:\.\d+)+)", text.strip())
-    return tuple(int(part) for part in found[1].split(".")) if found else ()

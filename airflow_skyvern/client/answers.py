@@ -18,11 +18,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from http import HTTPStatus
 from typing import Any
 
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
     SkyvernAuthError,
+    SkyvernError,
     SkyvernNotFoundError,
     SkyvernRateLimitError,
     SkyvernRequestError,
@@ -200,6 +202,22 @@ GET_SCHEDULE = (
     Refusal(404, "Workflow {} not found", SkyvernNotFoundError),
     Refusal(501, "Workflow schedules are disabled in this Skyvern build.{}", SkyvernAPIError),
 )
+
+
+def is_unreadable_pause(error: SkyvernError) -> bool:
+    """Return whether Skyvern fails as it does before 1.0.48 when a run is paused."""
+    if not isinstance(error, SkyvernServerError):
+        return False
+    return error.detail == "Unexpected error: ValueError" or "is not a valid RunStatus" in error.detail
+
+
+def knows_no_pause(error: SkyvernError) -> bool:
+    """Return whether a list by status was refused as the server is older than the status ``paused``."""
+    if not (isinstance(error, SkyvernRequestError) and error.status_code == HTTPStatus.UNPROCESSABLE_ENTITY):
+        return False
+    return (
+        error.detail.startswith("status.") and "'created', 'queued'" in error.detail and "paused" not in error.detail
+    )
 
 
 def refusal_in(status: int, body: str, known: Sequence[Refusal], subject: str | None) -> Refusal | None:

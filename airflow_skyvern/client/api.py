@@ -10,14 +10,26 @@ API reference: https://www.skyvern.com/docs/api-reference
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_skyvern.client import answers
-from airflow_skyvern.client.calls import Call, delete, get, given, paged, parser_of, path_segment, post
+from airflow_skyvern.client.answers import is_unreadable_pause, knows_no_pause
+from airflow_skyvern.client.calls import (
+    Call,
+    Otherwise,
+    delete,
+    get,
+    given,
+    paged,
+    parser_of,
+    path_segment,
+    post,
+)
+from airflow_skyvern.client.versions import GET_VERSION, RETENTION, RUN_OPTIONS, RUN_TAGS, WORKFLOW_TAGS, needed
 from airflow_skyvern.client.workflow_api import tags_body
 from airflow_skyvern.limits import (
     LAST_RUNS_PAGE,
@@ -62,7 +74,12 @@ def run_workflow(request: RunRequest) -> Call[Run]:
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
     """
     what = f"start workflow {request.workflow_id}"
-    about: Any = {"known": answers.START, "subject": request.workflow_id, "fits": answers.is_start}
+    about: Any = {
+        "known": answers.START,
+        "subject": request.workflow_id,
+        "fits": answers.is_start,
+        "needs": needed(request.body(), RUN_OPTIONS),
+    }
     headers = _limit_of_steps(request.max_steps)
     if request.workflow_version is not None:
         return _run_version(request, request.workflow_version, headers, about)
@@ -91,7 +108,13 @@ def get_run(run_id: str) -> Call[Run]:
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-run
     """
     about: Any = {"known": answers.GET_RUN, "subject": run_id, "fits": answers.is_run}
+    about["otherwise"] = _where_paused(lambda: get_run_of_deleted_workflow(run_id))
     return get(f"/v1/runs/{path_segment(run_id)}", f"get run {run_id}", Run, large=True, **about)
+
+
+def _where_paused(other: Callable[[], Call[Any]]) -> Otherwise:
+    """Ask in another way where :func:`get_run` fails: before 1.0.48 it does while the run is paused."""
+    return Otherwise(after=is_unreadable_pause, instead=lambda _: other())
 
 
 def get_run_of_deleted_workflow(run_id: str) -> Call[Run]:
@@ -123,13 +146,25 @@ def get_run_snapshot(run_id: str, *, workflow_deleted: bool = False) -> Call[Run
     :param workflow_deleted: Whether its workflow was deleted meanwhile, see :func:`get_run_of_deleted_workflow`.
     """
     call = get_run_of_deleted_workflow(run_id) if workflow_deleted else get_run(run_id)
-    return get(call.path, call.what, RunSnapshot, known=call.known, subject=run_id, fits=answers.is_run)
+    other = None if workflow_deleted else _where_paused(lambda: get_run_snapshot(run_id, workflow_deleted=True))
+    about: Any = {"known": call.known, "subject": run_id, "fits": answers.is_run, "otherwise": other}
+    return get(call.path, call.what, RunSnapshot, **about)
 
 
 def list_active_runs(page: int) -> Call[list[ListedRun]]:
     """List one page of the organization's runs that are not over, newest first, for waits."""
     query = {"status": sorted(ACTIVE_STATUSES), "page": page, "page_size": PAGE_SIZE}
-    return get("/v1/runs", "list active runs", list[ListedRun], query, known=answers.LIST_RUNS)
+    about: Any = {"known": answers.LIST_RUNS, "otherwise": WITHOUT_PAUSED}
+    return get("/v1/runs", "list active runs", list[ListedRun], query, **about)
+
+
+def _without_paused(call: Call[Any]) -> Call[Any] | None:
+    others = [status for status in call.query["status"] if status != "paused"]
+    return replace(call, query={**call.query, "status": others}, otherwise=None) if others else None
+
+
+WITHOUT_PAUSED = Otherwise(after=knows_no_pause, instead=_without_paused, name="status=paused")
+"""How to list runs by status on a server before 1.0.48: paused runs are missing, and have to be fetched."""
 
 
 def cancel_run(run_id: str) -> Call[None]:
@@ -192,39 +227,55 @@ def list_runs(
     :param status: Only runs in these statuses.
     :param workflow_id: Only runs of this workflow.
     :param search_key: At least three characters of a parameter's value, a title or an id.
-    :param tags: Only runs whose ``run_metadata`` holds all of these, at most 20.
+    :param tags: Only runs whose ``run_metadata`` holds all of these, at most 20. Needs Skyvern 1.0.48.
     :param workflow_ids: Only runs of these workflows, at most 50.
     :param page: Only this page of 100 runs. Default: all pages.
     :param last_page: The last page to read, if that is not beyond Skyvern's own limit.
     :raises SkyvernConfigError: more workflows or tags than Skyvern takes.
+    :raises SkyvernTooOld: this Skyvern has no run tags.
+
+    Before Skyvern 1.0.48, runs of a workflow are picked here from the newest 1,000 of the organization, and a list by
+    status has no paused ones.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-runs
     """
     workflows = [workflow_id] if workflow_id else list(workflow_ids)
     check_at_most(MOST_WORKFLOWS, workflows, "workflow_ids")
+    statuses = sorted(status)
     query = {
-        "status": sorted(status),
+        "status": statuses,
         "workflow_permanent_id": workflow_id or workflows,
         "search_key": search_key,
         "tags": tags_query(tags),
     }
+    about: Any = {
+        "known": answers.LIST_RUNS,
+        "needs": (RUN_TAGS,) if tags else (),
+        "keeps": _is_of(frozenset(workflows)) if workflows else None,
+        "otherwise": WITHOUT_PAUSED if "paused" in statuses else None,
+    }
     if page is None:
         limit = LAST_SEARCH_PAGE if search_key or workflows else LAST_RUNS_PAGE
         last = min(last_page, limit)
-        return paged("/v1/runs", "list runs", RunSummary, query, last_page=last, known=answers.LIST_RUNS)
+        return paged("/v1/runs", "list runs", RunSummary, query, last_page=last, **about)
     given = {key: value for key, value in query.items() if value}
     rows = {**given, "page": page, "page_size": PAGE_SIZE}
-    return get("/v1/runs", "list runs", list[RunSummary], rows, known=answers.LIST_RUNS)
+    return get("/v1/runs", "list runs", list[RunSummary], rows, **about)
+
+
+def _is_of(workflow_ids: Collection[str]) -> Callable[[RunSummary], bool]:
+    return lambda row: row.workflow_permanent_id in workflow_ids
 
 
 def find_runs(tags: Mapping[str, str]) -> Call[list[RunSummary]]:
     """
     Find the newest runs, at most 100, whose ``run_metadata`` holds all of these.
 
-    A server that does not know tags ignores the filter: check the result with :func:`get_run_tags`.
+    :raises SkyvernTooOld: this Skyvern has no run tags, which came with 1.0.48.
     """
     query = {"tags": tags_query(tags), "page_size": PAGE_SIZE}
-    return get("/v1/runs", "find runs by tag", list[RunSummary], query, known=answers.LIST_RUNS)
+    about: Any = {"known": answers.LIST_RUNS, "needs": (RUN_TAGS,)}
+    return get("/v1/runs", "find runs by tag", list[RunSummary], query, **about)
 
 
 def apply_run_tags(run_id: str, tags: Mapping[str, str], remove: Iterable[str] = ()) -> Call[Tags]:
@@ -283,6 +334,7 @@ def list_workflow_runs(
     :param tags: Only runs whose ``run_metadata`` holds all of these.
     :param created_at_start: Only runs created then or later.
     :param created_at_end: Only runs created before.
+    :raises SkyvernTooOld: ``tags`` on a Skyvern that has no run tags.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-workflow-runs
     """
@@ -293,7 +345,24 @@ def list_workflow_runs(
         "created_at_end": _in_utc(created_at_end),
     }
     path = f"/v1/workflows/{path_segment(workflow_id)}/runs"
-    return paged(path, f"list the runs of workflow {workflow_id}", RunSummary, query, known=answers.LIST_RUNS)
+    about: Any = {
+        "known": answers.LIST_RUNS,
+        "needs": (RUN_TAGS,) if tags else (),
+        "keeps": _was_created_within(created_at_start, created_at_end),
+    }
+    return paged(path, f"list the runs of workflow {workflow_id}", RunSummary, query, **about)
+
+
+def _was_created_within(start: datetime | None, end: datetime | None) -> Callable[[RunSummary], bool] | None:
+    """Pick rows by time, which servers before 1.0.45 do not; a row without a time is taken at the server's word."""
+    if start is None is end:
+        return None
+
+    def keeps(row: RunSummary) -> bool:
+        created = row.created_at
+        return created is None or ((start is None or created >= start) and (end is None or created < end))
+
+    return keeps
 
 
 def _in_utc(moment: datetime | None) -> str | None:
@@ -365,14 +434,15 @@ def list_workflows(
     List the organization's workflows, all pages.
 
     :param search_key: A part of the title or of a parameter.
-    :param tags: Only workflows that have all of these tags.
+    :param tags: Only workflows that have all of these tags. Needs Skyvern 1.0.40.
     :param folder_id: Only workflows in this folder.
     :param status: ``published``, ``draft``, ``auto_generated``. Default: all but the last.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-workflows
     """
     query = {"search_key": search_key, "tags": tags_query(tags), "folder_id": folder_id, "status": sorted(status)}
-    return paged("/v1/workflows", "list workflows", Workflow, query)
+    needs = (WORKFLOW_TAGS,) if tags else ()
+    return paged("/v1/workflows", "list workflows", Workflow, query, needs=needs)
 
 
 def probe() -> Call[list[Workflow]]:
@@ -413,6 +483,7 @@ def upload_file(
         files={"file": (name, content)},
         form=form,
         repeatable=False,
+        needs=() if retention_days is None else (RETENTION,),
     )
 
 
@@ -444,7 +515,7 @@ def retry_webhook(run_id: str, webhook_url: str | None = None) -> Call[WebhookRe
 
 def get_version() -> Call[ServerVersion]:
     """Get the server's version. Needs no valid key, so it proves only that a server is there."""
-    return get("/v1/version", "get the server's version", ServerVersion)
+    return GET_VERSION
 
 
 def tags_query(tags: Mapping[str, str] | None) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow_skyvern.client.answers import ANY_WORDS, Refusal
 from airflow_skyvern.client.calls import Call, delete, get, given, paged, patch, path_segment, post
+from airflow_skyvern.client.versions import NEW_PROFILES, SEARCHES, SESSION_PAGES, needed
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernRequestError
 from airflow_skyvern.models import BrowserProfile, BrowserProfileUsage, BrowserSession, BrowserType, RunSummary
 
@@ -54,7 +55,8 @@ def create_browser_session(
         generate_browser_profile=generate_browser_profile or None,
     )
     what = "open a browser session"
-    return post(SESSIONS, what, BrowserSession, body=body, repeatable=False, slow=SLOW_OPEN)
+    needs = needed(body, {"url": SESSION_PAGES, "generate_browser_profile": NEW_PROFILES})
+    return post(SESSIONS, what, BrowserSession, body=body, repeatable=False, slow=SLOW_OPEN, needs=needs)
 
 
 def get_browser_session(browser_session_id: str) -> Call[BrowserSession]:
@@ -155,7 +157,8 @@ def list_browser_profiles(search_key: str | None = None) -> Call[list[BrowserPro
 
     https://www.skyvern.com/docs/api-reference/api-reference/browser-profiles/list-browser-profiles
     """
-    return paged(PROFILES, "list browser profiles", BrowserProfile, {"search_key": search_key})
+    needs = (SEARCHES,) if search_key else ()
+    return paged(PROFILES, "list browser profiles", BrowserProfile, {"search_key": search_key}, needs=needs)
 
 
 def get_browser_profile_usage(browser_profile_id: str) -> Call[BrowserProfileUsage]:

@@ -16,6 +16,8 @@ from airflow_skyvern.limits import PAGE_SIZE
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.answers import Refusal
+    from airflow_skyvern.client.versions import Feature
+    from airflow_skyvern.exceptions import SkyvernError
 
 T = TypeVar("T")
 Fits = Callable[[Any, str], bool]
@@ -24,6 +26,21 @@ Fits = Callable[[Any, str], bool]
 
 class OtherAnswer(ValueError):
     """An answer that has the right form and is about something else."""
+
+
+@dataclass(frozen=True)
+class Otherwise:
+    """
+    How to ask a server that is too old for a call.
+
+    :param after: Whether an error is the refusal of such a server.
+    :param instead: Makes the other call; None where this one cannot be asked in another way.
+    :param name: What the server refuses: it is not asked for that again. Empty: it refuses this once.
+    """
+
+    after: Callable[[SkyvernError], bool]
+    instead: Callable[[Call[Any]], Call[Any] | None]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,10 @@ class Call(Generic[T]):
         once.
     :param secrets: Values in the body that no error repeats, also where a server does.
     :param slow: Seconds to wait for the answer, where that is more than the connection says.
+    :param needs: What the server has to have, or it would drop a part of the request in silence; it is asked for its
+        version first.
+    :param keeps: Which rows of a list were asked for: an older server ignores filters that it does not know.
+    :param otherwise: How to ask a server that is too old for this.
     """
 
     method: str
@@ -69,6 +90,9 @@ class Call(Generic[T]):
     within: float | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
     slow: float | None = None
+    needs: tuple[Feature, ...] = ()
+    keeps: Callable[[Any], bool] | None = field(default=None, compare=False)
+    otherwise: Otherwise | None = field(default=None, compare=False)
 
     def result_of(self, body: bytes) -> T:
         """
@@ -85,6 +109,20 @@ class Call(Generic[T]):
     def with_query(self, query: Mapping[str, Any]) -> Call[T]:
         """Return the call with these parameters in its address, too."""
         return replace(self, query={**self.query, **query}) if query else self
+
+    def kept(self, result: T) -> T:
+        """Return the rows that were asked for, of those that have come."""
+        if self.keeps is None or not isinstance(result, list):
+            return result
+        return [row for row in result if self.keeps(row)]  # type: ignore[return-value]  # T is a list here
+
+    def as_answered(self) -> Call[T]:
+        """
+        Return the call for a list with all rows of the answer, whether or not the server knows the filters.
+
+        For callers that compare the rows themselves; an older server ignores a filter that it does not know.
+        """
+        return replace(self, needs=(), keeps=None)
 
     def next_page(self, rows: Any) -> Call[T] | None:
         """Return the call for the rows after these, or None when these were the last."""

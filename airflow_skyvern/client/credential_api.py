@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from airflow_skyvern.client.calls import Call, get, given, no_body, paged, patch, path_segment, post
+from airflow_skyvern.client.versions import SEARCHES
 from airflow_skyvern.models import Credential, TotpCode
 
 CredentialType = Literal["password", "credit_card", "secret"]
@@ -75,7 +76,8 @@ def list_credentials(search: str | None = None) -> Call[list[Credential]]:
 
     https://www.skyvern.com/docs/api-reference/api-reference/credentials/get-credentials
     """
-    return paged("/v1/credentials", "list credentials", Credential, {"search": search})
+    needs = (SEARCHES,) if search else ()
+    return paged("/v1/credentials", "list credentials", Credential, {"search": search}, needs=needs)
 
 
 def delete_credential(credential_id: str) -> Call[None]:

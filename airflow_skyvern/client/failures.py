@@ -13,6 +13,7 @@ import httpx
 from pydantic import ValidationError
 
 from airflow_skyvern.client.answers import NO_SUCH_ROUTE, refusal_in, said_in
+from airflow_skyvern.client.versions import feature_of
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
     SkyvernConnectionError,
@@ -103,7 +104,7 @@ def refused(call: Call[Any], response: httpx.Response, body: bytes, settings: Se
     by_skyvern = kind is not SkyvernResponseError and (known is not None or said_in(text) is not None)
     who = "Skyvern" if by_skyvern else "a proxy or another server"
     nowhere = status in NO_SUCH_ROUTE and (said_in(text) is None or detail == NO_SUCH_ROUTE[status])
-    advice = no_api_at(settings.base_url) if nowhere else kind.advice
+    advice = no_endpoint(call, settings.base_url) if nowhere else kind.advice
     error = kind(
         sentence(f"Could not {call.what}: {who} answered {status}: {detail}", advice),
         status_code=status,
@@ -152,6 +153,16 @@ def _describe(item: Any) -> str:
     parts = loc if isinstance(loc, list) else []
     field_path = ".".join(str(part) for part in parts if part not in ("body", "query"))
     return f"{field_path}: {item.get('msg')}" if field_path else str(item.get("msg"))
+
+
+def no_endpoint(call: Call[Any], base_url: str) -> str:
+    """Say why there may be no such endpoint: most of them are as old as Skyvern, and some came with a version."""
+    if (feature := feature_of(call.method, call.path)) is None:
+        return no_api_at(base_url)
+    return (
+        f"This Skyvern may be too old: {feature.what} came with version {feature.since}. If it is new enough, the "
+        f"base URL (the host field of the Airflow connection) does not lead to its API: {base_url}."
+    )
 
 
 def no_api_at(base_url: str) -> str:

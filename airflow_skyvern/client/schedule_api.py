@@ -86,19 +86,20 @@ def update_schedule(
     name: str | None = None,
     description: str | None = None,
     *,
-    enabled: bool | None = None,
+    enabled: bool,
 ) -> Call[ScheduleDetails]:
     """
-    Replace a schedule: what is not given is cleared, except ``enabled``, which stays.
+    Replace a schedule: what is not given is cleared.
 
+    :param enabled: Whether it fires from now on. It has to be said: what is left out stays as it is, but a Skyvern
+        before 1.0.48 switches such a schedule on.
     :raises SkyvernConfigError: expression or zone is wrong; nothing was sent.
 
     https://www.skyvern.com/docs/api-reference/api-reference/schedules/update-schedule
     """
     body = _body(cron_expression, timezone, parameters, name, description)
-    more = {} if enabled is None else {"enabled": enabled}
-    what = f"update schedule {schedule_id}"
-    return Call("PUT", _path(workflow_id, schedule_id), what, parser_of(ScheduleDetails), body={**body, **more})
+    path, what = _path(workflow_id, schedule_id), f"update schedule {schedule_id}"
+    return Call("PUT", path, what, parser_of(ScheduleDetails), body={**body, "enabled": enabled})
 
 
 def enable_schedule(workflow_id: str, schedule_id: str) -> Call[ScheduleDetails]:

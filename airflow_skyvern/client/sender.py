@@ -44,8 +44,10 @@ from airflow_skyvern.client.failures import (
 )
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.streaming import Incoming, request_headers
+from airflow_skyvern.client.versions import Server
 from airflow_skyvern.exceptions import (
     SkyvernAnswerTooLarge,
+    SkyvernAPIError,
     SkyvernConfigError,
     SkyvernError,
     SkyvernResponseError,
@@ -55,6 +57,7 @@ from airflow_skyvern.models import RunSnapshot
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
     from airflow_skyvern.client.settings import Settings
+    from airflow_skyvern.client.versions import Asking
 
 T = TypeVar("T")
 Observe = Callable[["Call[Any]", SkyvernError | None], object]
@@ -98,6 +101,7 @@ class SkyvernClient:
         self.settings = settings
         self.fingerprint = settings.fingerprint
         self._observe = observe or _ignore
+        self._server = Server()
         self._http = httpx.Client(**_options(settings, transport))
         self._repeat = tenacity.Retrying(**(retry or RetryPolicy()).repeating(), sleep=sleep)
 
@@ -108,12 +112,16 @@ class SkyvernClient:
         :raises SkyvernAPIError: a non-2xx response.
         :raises SkyvernConnectionError: no answer came.
         """
+        if call.needs:
+            self.check(call)
         result = rows = self._repeated(call)
         page = call
         while (following := page.next_page(rows)) is not None:
-            page, rows = following, self._repeated(following)
+            before, page, rows = rows, following, self._repeated(following)
+            if rows == before:
+                break  # an old server has no pages here, and gives all each time
             result = _joined(result, rows)
-        return result
+        return call.kept(result)
 
     @contextmanager
     def stream(self, call: Call[Any], start: int = 0) -> Iterator[Incoming]:
@@ -153,7 +161,41 @@ class SkyvernClient:
         result: T = self._repeat.copy()(self._send_once, call)
         return result
 
+    def check(self, call: Call[Any]) -> None:
+        """
+        Find out whether the server has what a call needs.
+
+        :raises SkyvernTooOld: it does not.
+        """
+        self.ask(self._server.check(call))
+
+    def ask(self, asking: Asking) -> Any:
+        """Send what is asked, one after the other, and return what is found out."""
+        answer: Any = None
+        while True:
+            try:
+                call = asking.send(answer)
+            except StopIteration as end:
+                return end.value
+            try:
+                answer = self._repeated(call)
+            except SkyvernError as error:
+                answer = error
+
     def _send_once(self, call: Call[T]) -> T:
+        call = self._server.suited(call)
+        try:
+            return self._observed(call)
+        except SkyvernError as error:
+            if (other := self._server.instead(call, error)) is None:
+                raise
+            refusal = error
+        try:
+            return self._observed(other)
+        except SkyvernAPIError:
+            raise refusal from None
+
+    def _observed(self, call: Call[T]) -> T:
         try:
             result = self._exchange(call)
         except SkyvernError as error:
@@ -198,6 +240,7 @@ class AsyncSkyvernClient:
         self.settings = settings
         self.fingerprint = settings.fingerprint
         self._observe = observe or _ignore
+        self._server = Server()
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=IDLE, keepalive_expiry=keep)
         self._http = httpx.AsyncClient(**_options(settings, transport), limits=limits)
         policy = retry or RetryPolicy()
@@ -205,12 +248,16 @@ class AsyncSkyvernClient:
 
     async def send(self, call: Call[T]) -> T:
         """Send the call, again where that is safe; see :meth:`SkyvernClient.send`."""
+        if call.needs:
+            await self.check(call)
         result = rows = await self._repeated(call)
         page = call
         while (following := page.next_page(rows)) is not None:
-            page, rows = following, await self._repeated(following)
+            before, page, rows = rows, following, await self._repeated(following)
+            if rows == before:
+                break  # an old server has no pages here, and gives all each time
             result = _joined(result, rows)
-        return result
+        return call.kept(result)
 
     async def open(self, call: Call[Any], headers: Mapping[str, str]) -> httpx.Response:
         """
@@ -246,7 +293,33 @@ class AsyncSkyvernClient:
         # A copy, as tenacity keeps the state of the call in it and many waits share this client.
         return await self._repeat.copy()(self._send_once, call)
 
+    async def check(self, call: Call[Any]) -> None:
+        """See :meth:`SkyvernClient.check`."""
+        asking, answer = self._server.check(call), None
+        while True:
+            try:
+                asked = asking.send(answer)
+            except StopIteration:
+                return
+            try:
+                answer = await self._repeated(asked)
+            except SkyvernError as error:
+                answer = error
+
     async def _send_once(self, call: Call[T]) -> T:
+        call = self._server.suited(call)
+        try:
+            return await self._observed(call)
+        except SkyvernError as error:
+            if (other := self._server.instead(call, error)) is None:
+                raise
+            refusal = error
+        try:
+            return await self._observed(other)
+        except SkyvernAPIError:
+            raise refusal from None
+
+    async def _observed(self, call: Call[T]) -> T:
         try:
             result = await self._exchange(call)
         except SkyvernError as error:

@@ -22,6 +22,7 @@ from airflow_skyvern.client.environment import PORTS, Proxy, proxy_for
 from airflow_skyvern.client.failures import is_page
 from airflow_skyvern.client.sender import way_to
 from airflow_skyvern.client.streaming import Incoming, request_headers
+from airflow_skyvern.client.versions import FILES_BY_ID
 from airflow_skyvern.exceptions import (
     SkyvernAddressRefused,
     SkyvernConnectionError,
@@ -118,7 +119,8 @@ class AddressReader:
         if url.scheme not in PORTS or not url.hostname:
             raise SkyvernAddressRefused(
                 f"A file of the run is at a {url.scheme or 'relative'}: address, and only http: and https: ones are "
-                "read. A self-hosted server gives files by artifact id instead; it has none for files of tasks."
+                "read. A server that keeps files itself gives them by artifact id instead, from Skyvern "
+                f"{FILES_BY_ID.since} on (an older one needs an object store), and never for files of tasks."
             )
         if url.username or url.password:
             raise SkyvernAddressRefused(f"A file of the run is at {url.hostname}, with a password in its address.")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_skyvern.client.calls import Call, get, given, paged, path_segment, post
+from airflow_skyvern.client.versions import RUN_OPTIONS, TASK_OPTIONS, needed
 from airflow_skyvern.models import Run, Script
 
 
@@ -47,7 +48,7 @@ def run_task(
         title=title,
         **options,
     )
-    return post("/v1/run/tasks", "start a task", Run, body=body, repeatable=False)
+    return post("/v1/run/tasks", "start a task", Run, body=body, repeatable=False, needs=needed(body, TASK_OPTIONS))
 
 
 def run_login_task(
@@ -67,7 +68,9 @@ def run_login_task(
     https://www.skyvern.com/docs/api-reference/api-reference/agent/login
     """
     body = given(credential_type=credential_type, credential_id=credential_id, url=url, prompt=prompt, **options)
-    return post("/v1/run/tasks/login", "start a login", Run, body=body, repeatable=False)
+    return post(
+        "/v1/run/tasks/login", "start a login", Run, body=body, repeatable=False, needs=needed(body, RUN_OPTIONS)
+    )
 
 
 def run_download_task(navigation_goal: str, url: str | None = None, **options: Any) -> Call[Run]:
@@ -80,7 +83,14 @@ def run_download_task(navigation_goal: str, url: str | None = None, **options: A
     https://www.skyvern.com/docs/api-reference/api-reference/agent/download-files
     """
     body = given(navigation_goal=navigation_goal, url=url, **options)
-    return post("/v1/run/tasks/download_files", "start a download", Run, body=body, repeatable=False)
+    return post(
+        "/v1/run/tasks/download_files",
+        "start a download",
+        Run,
+        body=body,
+        repeatable=False,
+        needs=needed(body, RUN_OPTIONS),
+    )
 
 
 def list_scripts() -> Call[list[Script]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_skyvern.client import answers
 from airflow_skyvern.client.calls import Call, delete, get, given, paged, parser_of, path_segment, post, put
+from airflow_skyvern.client.versions import SINGLE_CREATION, WORKFLOW_FILES, needed_by_definition
 from airflow_skyvern.models import Folder, TagHistory, Tags, Workflow, WorkflowTags
 
 
@@ -36,6 +37,7 @@ def create_workflow(
         headers=given(**{"Idempotency-Key": idempotency_key}),
         repeatable=idempotency_key is not None,
         known=answers.CREATE_WORKFLOW,
+        needs=(*([SINGLE_CREATION] if idempotency_key else []), *needed_by_definition(definition)),
     )
     return call.with_query(given(folder_id=folder_id))
 
@@ -62,6 +64,7 @@ def update_workflow(
         Workflow,
         body={"json_definition": dict(definition)},
         repeatable=False,
+        needs=needed_by_definition(definition),
     )
 
 
@@ -79,6 +82,7 @@ def _update_of_version(workflow_id: str, definition: Mapping[str, Any], version:
         repeatable=False,
         known=answers.UPDATE_WORKFLOW,
         subject=workflow_id,
+        needs=(WORKFLOW_FILES,),
     )
 
 

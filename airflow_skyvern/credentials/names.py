@@ -61,7 +61,9 @@ def id_of(send: Send, name: str, where: str) -> str:
 
 def _searched(send: Send, name: str) -> list[Credential]:
     """Search by a part of the name, as Skyvern does; what it finds besides is for the caller to leave out."""
-    found: list[Credential] = send(credential_api.list_credentials(name if len(name) <= LONGEST_SEARCH else None))
+    found: list[Credential] = send(
+        credential_api.list_credentials(name if len(name) <= LONGEST_SEARCH else None).as_answered()
+    )
     return found
 
 

@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 from weakref import WeakKeyDictionary
@@ -102,8 +102,9 @@ async def runs_of(hook: SkyvernHook, workflow_ids: Iterable[str], since: datetim
             rows += await runs_of(hook, workflows[start : start + MOST_WORKFLOWS], since)
         return rows
     for page in range(1, LAST_SEARCH_PAGE + 1):
-        found: list[RunSummary] = await hook.asend(api.list_runs(workflow_ids=workflows, page=page))
-        rows.extend(found)
+        call = api.list_runs(workflow_ids=workflows, page=page)
+        found: list[RunSummary] = await hook.asend(call.as_answered())  # all rows say whether this was the last page
+        rows.extend(call.kept(found))
         if len(found) < PAGE_SIZE or (found[-1].created_at or BEGINNING) < since:
             return rows
     for workflow_id in workflows:
@@ -130,8 +131,7 @@ async def starting_watermark(hook: SkyvernHook, workflow_id: str, ended_since: d
 
     :param ended_since: Runs that ended since then count as not handed over yet.
     """
-    first = await hook.asend(api.list_runs(workflow_ids=[workflow_id], page=1))
-    latest = newest(first)
+    latest = newest(await _newest_page(hook, workflow_id))
     if latest is None:
         return Watermark()
     reach = latest - OVERLAP
@@ -139,6 +139,17 @@ async def starting_watermark(hook: SkyvernHook, workflow_id: str, ended_since: d
         reach = min(reach, ended_since - BACKWARDS)
     rows = await runs_of(hook, [workflow_id], reach)
     return Watermark.at([*rows, *await active_runs_of(hook, [workflow_id])], ended_before=ended_since)
+
+
+async def _newest_page(hook: SkyvernHook, workflow_id: str) -> list[RunSummary]:
+    """Return the newest runs of a workflow, also where the server has answered with those of all workflows."""
+    call = api.list_runs(workflow_ids=[workflow_id], page=1)
+    answered: list[RunSummary] = await hook.asend(call.as_answered())
+    ours = call.kept(answered)
+    if ours or len(answered) < PAGE_SIZE:
+        return ours
+    of_workflow: list[RunSummary] = await hook.asend(replace(api.list_workflow_runs(workflow_id), last_page=1))
+    return of_workflow
 
 
 class MissingRuns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
@@ -91,6 +92,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
     upload: Mapping[str, str] | None
     upload_conn_id: str | None
     on_reject: Literal["fail", "skip", "return"]
+    approval: Literal["airflow"] | None
     approvers: Approvers
     return_run: bool
     log_blocks: bool
@@ -240,6 +242,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
     def _before_start(self, request: RunRequest) -> None:
         from airflow_skyvern.runs.parameter_check import check_before_start
 
+        self._check_server(request)
         check_place_is_free(self, self._output_options)
         if request.browser_session_id is not None:
             from airflow_skyvern.runs.browser_sessions import check_turn
@@ -254,6 +257,16 @@ class RunLifecycle(ChecksArguments, UsesConnection):
             block = self.output_from or None
             self._definition = check_before_start(client.send, request, client.settings, self.log, block=block)
         self._active_run.stop_if_killed()
+
+    def _check_server(self, request: RunRequest) -> None:
+        """Ask whether the server has what this run needs, before files are uploaded or workflows are made."""
+        from airflow_skyvern.client.api import run_workflow
+        from airflow_skyvern.client.versions import FILE_IDS, PAUSES
+
+        call = run_workflow(request)
+        more = {PAUSES: self.approval is not None, FILE_IDS: bool(self.upload)}
+        if needs := (*call.needs, *(feature for feature, is_used in more.items() if is_used)):
+            self.hook.get_conn().check(replace(call, needs=needs))
 
     def _start_once(self, task_try: TaskTry, request: RunRequest) -> Run:
         from airflow_skyvern.runs.submission import Attempt, Submission

@@ -62,7 +62,11 @@ def _refusal(send: Send, profile: str, found: Collection[BrowserProfile]) -> Sky
 
 def named(send: Send, name: str) -> list[BrowserProfile]:
     """Return the profiles of exactly this name: of those that people have made, if there are any."""
-    found = [one for one in send(browser_api.list_browser_profiles(name)) if one.name == name and not one.deleted_at]
+    found = [
+        one
+        for one in send(browser_api.list_browser_profiles(name).as_answered())
+        if one.name == name and not one.deleted_at
+    ]
     return [one for one in found if not one.is_managed] or found
 
 

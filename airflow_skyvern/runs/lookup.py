@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import tenacity
 
 from airflow_skyvern.client import api
-from airflow_skyvern.client.answers import NO_SUCH_ROUTE, NO_TAGS
+from airflow_skyvern.client.answers import NO_TAGS
 from airflow_skyvern.client.retry import poll_until
 from airflow_skyvern.client.session import fetch_run
+from airflow_skyvern.client.versions import BEFORE_VERSIONS, GET_VERSION, RUN_TAGS, TAGS_PROBE, is_missing_route
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
     SkyvernRequestError,
@@ -35,7 +36,15 @@ BY_PERSONS = frozenset({"manual", "mcp"})
 
 
 class TagsRefused(Exception):
-    """This organization has no run tags, or the server does not know the filter; the message says which."""
+    """
+    This organization has no run tags, or the server does not know the filter; the message says which.
+
+    :param reason: Which of the two, in words that fit behind "as".
+    """
+
+    def __init__(self, message: str, reason: str = "this Skyvern organization has no run tags") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ def tagged_runs(send: Send, tag: str, value: str) -> list[TaggedRun]:
 
     A server that does not know the filter ignores it and returns foreign runs, which the tags show.
     """
-    rows = send(api.find_runs({tag: value}))
+    rows = send(api.find_runs({tag: value}).as_answered())
     if not rows:
         return []
     tags = send(api.get_run_tags(row.run_id for row in rows))
@@ -104,11 +113,6 @@ def has_no_tags(error: SkyvernAPIError) -> bool:
     return error.detail == NO_TAGS and not error.transient
 
 
-def is_missing_route(error: SkyvernAPIError) -> bool:
-    """Return whether this says, whoever says it, that the server has no such endpoint."""
-    return NO_SUCH_ROUTE.get(error.status_code) == error.detail
-
-
 def _check_filter(send: Send, error: SkyvernAPIError) -> None:
     """
     Find out whether this server knows no tags, as Skyvern before 1.0.48, or a proxy has answered.
@@ -116,13 +120,20 @@ def _check_filter(send: Send, error: SkyvernAPIError) -> None:
     :raises TagsRefused: it ignores a filter that newer servers refuse, as a tag without a name.
     """
     try:
-        rows = send(api.find_runs({"": "x"}))
+        rows = send(TAGS_PROBE)
     except SkyvernRequestError:
         return
     if rows:
-        raise TagsRefused(
-            f"The server ignores the filter: it is older than Skyvern 1.0.48, which brought run tags. {error}"
-        ) from error
+        raise TagsRefused(f"The server ignores the filter. {error}", _reason(send)) from error
+
+
+def _reason(send: Send) -> str:
+    """Name the version of a server without run tags."""
+    try:
+        version = f" {send(GET_VERSION).version}"
+    except SkyvernAPIError as error:
+        version = f" {BEFORE_VERSIONS}" if is_missing_route(error) else ""
+    return f"this Skyvern{version} has no run tags, which came with {RUN_TAGS.since}"
 
 
 def resumable(runs: list[TaggedRun]) -> list[TaggedRun]:

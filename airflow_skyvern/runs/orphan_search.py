@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.versions import is_missing_route
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernAuthError, SkyvernRequestError
 from airflow_skyvern.limits import PAGE_SIZE
 from airflow_skyvern.models import ACTIVE_STATUSES
 from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_and_fetch
-from airflow_skyvern.runs.key import ENDS_WITH_TASK, ENDS_WITH_TASK_TAG, GROUP_TAG
-from airflow_skyvern.runs.lookup import TagsRefused, is_missing_route
+from airflow_skyvern.runs.key import ENDS_WITH_TASK, GROUP_TAG
+from airflow_skyvern.runs.lookup import TagsRefused
 from airflow_skyvern.runs.orphans import (
     UNKNOWN_TIME,
     Evidence,
@@ -128,9 +129,10 @@ def active_runs(send: Send, tags: Mapping[str, str] | None = None) -> list[Start
     :raises TagsRefused: this server or organization has no run tags.
     """
     statuses = ACTIVE_STATUSES if tags is None else MAY_BE_ACTIVE
-    call = api.list_runs(statuses, tags={**ENDS_WITH_TASK, **(tags or {})})
+    wanted = {**ENDS_WITH_TASK, **(tags or {})}
+    call = api.list_runs(statuses, tags=wanted).as_answered()
     rows: dict[str, RunSummary] = {row.run_id: row for row in _asked(send, call) if not row.is_final}
-    return [run for run in _with_tags(send, rows.values()) if ENDS_WITH_TASK_TAG in run.tags]
+    return [run for run in _with_tags(send, rows.values()) if wanted.items() <= run.tags.items()]
 
 
 def runs_of_group(send: Send, group: str) -> list[StartedRun]:
@@ -139,7 +141,7 @@ def runs_of_group(send: Send, group: str) -> list[StartedRun]:
 
     :raises TagsRefused: this server or organization has no run tags.
     """
-    rows = _asked(send, api.find_runs({GROUP_TAG: group}))
+    rows = _asked(send, api.find_runs({GROUP_TAG: group}).as_answered())
     return [run for run in _with_tags(send, rows) if run.group == group]
 
 

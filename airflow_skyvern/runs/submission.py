@@ -192,7 +192,7 @@ class Submission:
             return self._resumed(found, attempt) or self._untagged_run()
         except TagsRefused as refusal:
             self._warn_of_missing_tags(refusal)
-            return self._recorded_run(attempt)
+            return self._recorded_run(attempt, refusal.reason)
 
     def _resumed(self, found: list[TaggedRun], attempt: Attempt) -> Run | None:
         """Resume one of the runs of this group, or the one of an unanswered start that appears within its time."""
@@ -323,31 +323,31 @@ class Submission:
             return None
         return self._resume_if_useful(record.run_id)
 
-    def _recorded_run(self, attempt: Attempt) -> Run | None:
-        """Decide by the store alone, where Skyvern has no tags."""
+    def _recorded_run(self, attempt: Attempt, reason: str) -> Run | None:
+        """Decide by the store alone, where Skyvern has no tags, for this reason."""
         if not self._store.exists:
             if attempt.after_clear:
                 return None
             raise SkyvernStartAmbiguous(
-                "An earlier try may have started a run. It cannot be found again, as this Skyvern organization "
-                "has no run tags and Airflow below 3.3 stores nothing between tries. Search Skyvern's run history, "
-                "then clear this task; durable=False turns this check off."
+                f"An earlier try may have started a run. It cannot be found again, as {reason}, and Airflow below "
+                "3.3 stores nothing between tries. Search Skyvern's run history, then clear this task; durable=False "
+                "turns this check off."
             )
         record = self._store.read()
         if record is None:
             return None
         if record.group == self._key.group:
-            return self._run_of_record(record.run_id)
+            return self._run_of_record(record.run_id, reason)
         if record.run_id is not None and attempt.cancel_predecessor:
             self._cancel_if_active(record.run_id)
         return None
 
-    def _run_of_record(self, run_id: str | None) -> Run | None:
+    def _run_of_record(self, run_id: str | None, reason: str) -> Run | None:
         if run_id is not None:
             return self._resume_if_useful(run_id)
         raise SkyvernStartAmbiguous(
-            "An earlier try sent a start that was not answered, and this Skyvern organization has no run tags to "
-            "find the run by. Search Skyvern's run history, then clear this task."
+            f"An earlier try sent a start that was not answered, and its run cannot be found, as {reason}. Search "
+            "Skyvern's run history, then clear this task."
         )
 
     def _cancel_if_active(self, run_id: str) -> None:
@@ -391,7 +391,7 @@ class Submission:
         except TagsRefused as refusal:
             self._warn_of_missing_tags(refusal)
             raise SkyvernStartAmbiguous(
-                "The start was not answered, and this Skyvern organization has no run tags to find the run by. "
+                f"The start was not answered, and its run cannot be found, as {refusal.reason}. "
                 "Search Skyvern's run history: if the run is there, wait for it with a SkyvernRunSensor; "
                 f"if not, clear this task. {error}"
             ) from error
@@ -445,8 +445,8 @@ class Submission:
 
     def _warn_of_missing_tags(self, refusal: TagsRefused) -> None:
         self._log.warning(
-            "Skyvern does not find runs by tag for this organization, so a start that is not answered cannot be "
-            "searched for. %s",
+            "Skyvern finds no runs by tag, as %s. So a start that is not answered cannot be searched for. %s",
+            refusal.reason,
             refusal,
         )
 

@@ -37,7 +37,7 @@ def cancel_twins(send: Send, group: str, taken: str, log: Log) -> None:
     :param send: Sends a call, once and not for long.
     """
     try:
-        active = send(api.list_runs(ACTIVE_STATUSES, tags={GROUP_TAG: group}, page=1))
+        active = send(api.list_runs(ACTIVE_STATUSES, tags={GROUP_TAG: group}, page=1).as_answered())
         if all(row.run_id == taken for row in active):
             return
         for run in surplus(runs_of_group(send, group), taken)[:MOST_TWINS]:

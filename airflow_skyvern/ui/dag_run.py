@@ -235,7 +235,7 @@ async def _tagged(
     tags = {dag_tag: tag_value(dag_id), run_tag: tag_value(run_id)}
     found: dict[RunRef, Any] = {}
     for page in range(1, MOST_TASKS // PAGE_SIZE + 1):
-        rows = await reader.listed(conn_id, api.list_runs(tags=tags, page=page))
+        rows = await reader.listed(conn_id, api.list_runs(tags=tags, page=page).as_answered())
         found.update({RunRef(conn_id, row.run_id): row for row in rows})
         if len(rows) < PAGE_SIZE or wanted <= set(found):
             break

@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.answers import is_unreadable_pause
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient, with_own_page
 from airflow_skyvern.client.session import AsyncSession, afetch_run
+from airflow_skyvern.client.versions import is_missing_route
 from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.exceptions import (
@@ -22,11 +24,12 @@ from airflow_skyvern.exceptions import (
     SkyvernError,
     SkyvernNotFoundError,
     SkyvernRequestError,
+    SkyvernServerError,
 )
 from airflow_skyvern.hooks import ServerHook
 from airflow_skyvern.limits import PAGE_SIZE
 from airflow_skyvern.runs.key import TASK_TAG, task_tag
-from airflow_skyvern.runs.lookup import has_no_tags, is_missing_route
+from airflow_skyvern.runs.lookup import has_no_tags
 from airflow_skyvern.ui.cache import SharedCache
 from airflow_skyvern.ui.lookup import RunRef
 from airflow_skyvern.ui.page_data import RunData, page_of
@@ -229,7 +232,7 @@ class RunReader:
         Airflow keeps nothing of an earlier try that was not deferred.
         """
         tag = task_tag(key.dag_id, key.run_id, key.task_id, key.map_index, since_3_0.installation())
-        rows = await self.listed(conn_id, api.find_runs({TASK_TAG: tag}))
+        rows = await self.listed(conn_id, api.find_runs({TASK_TAG: tag}).as_answered())
         carried = await self.tags(conn_id, [row.run_id for row in rows])
         for row in sorted(rows, key=lambda row: str(row.created_at), reverse=True):
             ours = carried.get(row.run_id, {}).get(TASK_TAG) == tag  # a server may ignore the filter
@@ -290,10 +293,14 @@ class RunReader:
         return {artifact.artifact_id: artifact.file_size for artifact in found if artifact.file_size is not None}
 
     async def _fetch_timeline(self, ref: RunRef) -> list[TimelineItem] | None:
-        """Return the timeline; None where there is none: for tasks (400), and of a deleted workflow."""
+        """Return the timeline; None where there is none: a task (400), a deleted workflow, a pause before 1.0.48."""
         try:
             found: list[TimelineItem] = await self.clients.send(ref.skyvern_conn_id, api.get_run_timeline(ref.run_id))
         except (SkyvernRequestError, SkyvernNotFoundError):
+            return None
+        except SkyvernServerError as error:
+            if not is_unreadable_pause(error):
+                raise
             return None
         return found
 

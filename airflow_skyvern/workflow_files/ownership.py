@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.client import api, workflow_api
+from airflow_skyvern.client.versions import WORKFLOW_FILES
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernConfigError, SkyvernNotFoundError
 from airflow_skyvern.runs.key import tag_value
 from airflow_skyvern.runs.lookup import has_no_tags
@@ -95,7 +96,7 @@ def find(send: Send, name: str) -> Owned | None:
     :raises SkyvernConfigError: several have its tag.
     """
     try:
-        listed = send(api.list_workflows(tags={FILE_TAG: tag_value(name)}, status=ALL_STATUSES))
+        listed = send(api.list_workflows(tags={FILE_TAG: tag_value(name)}, status=ALL_STATUSES).as_answered())
         tags = tags_of(send, [row.workflow_permanent_id for row in listed])  # an old Skyvern ignores the filter
     except SkyvernAPIError as error:
         if not has_no_tags(error):
@@ -138,7 +139,8 @@ def create(send: Send, file: WorkflowFile) -> Owned:
     name, folder = hashlib.sha256(file.name.encode()).hexdigest(), file.raw.get("folder_id")
     for deleted in range(MOST_DELETED):
         key = f"airflow-file-{name}-{deleted}"
-        made: Workflow = send(workflow_api.create_workflow(to_send(file.raw), folder, idempotency_key=key))
+        call = workflow_api.create_workflow(to_send(file.raw), folder, idempotency_key=key)
+        made: Workflow = send(replace(call, needs=(WORKFLOW_FILES,)))
         if (there := newest(send, made.workflow_permanent_id, {})) is not None:
             note(send, there.workflow_id, file.name)
             return there

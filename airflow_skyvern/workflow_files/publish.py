@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.client import workflow_api
 from airflow_skyvern.client.retry import while_transient
+from airflow_skyvern.client.versions import is_missing_route
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError, SkyvernNotFoundError
-from airflow_skyvern.runs.lookup import is_missing_route
 from airflow_skyvern.workflow_files.form import are_equal, form_of, to_send
 from airflow_skyvern.workflow_files.ownership import Owned, Record, create, find, note
 

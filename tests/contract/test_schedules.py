@@ -44,7 +44,7 @@ def test_a_schedule_is_created_changed_turned_off_and_on_and_deleted(side: Side)
 
     off = side.send(schedule_api.disable_schedule(workflow_id, schedule_id)).schedule
     assert (off.enabled, off.modified_at > schedule.modified_at) == (False, True)
-    update = schedule_api.update_schedule(workflow_id, schedule_id, "0 9 * * 1-5", name="office")
+    update = schedule_api.update_schedule(workflow_id, schedule_id, "0 9 * * 1-5", name="office", enabled=False)
     changed = side.send(update).schedule
     assert (changed.cron_expression, changed.timezone, changed.name, changed.description) == (
         "0 9 * * 1-5",

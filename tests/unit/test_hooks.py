@@ -645,7 +645,7 @@ def test_a_hook_that_never_read_its_connection_has_nothing_to_cancel(skyvern: Fa
 def test_the_test_button_proves_the_key(skyvern: FakeSkyvern, loopback: Loopback) -> None:
     assert SkyvernHook().test_connection() == (
         True,
-        f"The API key is valid. Server: {loopback.url}, version 1.0.56.",
+        f"The API key is valid. Server: {loopback.url}. Its version is 1.0.56.",
     )
     assert [seen.path for seen in skyvern.requests] == ["/v1/workflows", "/v1/version"]
 

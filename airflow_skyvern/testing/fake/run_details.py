@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from airflow_skyvern.testing.fake import older
 from airflow_skyvern.testing.fake.checks import complaint, detail, one_of
 from airflow_skyvern.testing.fake.records import FINAL, ORGANIZATION, Media, Run, Seen, stamp
 
@@ -211,13 +212,14 @@ class FakeRunDetails:
     """The part of the fake that answers for timelines and artifacts."""
 
     runs: dict[str, Run]
+    version: str
 
     def _timeline(self, seen: Seen, run_id: str) -> Any:
         if run_id not in self.runs:
             raise detail(404, f"Run not found {run_id}")
         if self.runs[run_id].is_task:
             raise detail(400, "Timeline not available for run type task_v1")
-        return timeline(self.runs[run_id])
+        return older.unreadable_pause(self.version, self.runs[run_id]) or timeline(self.runs[run_id])
 
     def _artifacts(self, seen: Seen, run_id: str) -> Any:
         wanted = seen.query.get("artifact_type") or ()

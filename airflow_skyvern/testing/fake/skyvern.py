@@ -1,6 +1,8 @@
 """
 One Skyvern server in memory, which answers as a real one (1.0.56) does; tests/contract proves it.
 
+With another ``version`` it answers as an older one, see :mod:`airflow_skyvern.testing.fake.older`.
+
 It holds workflows and runs, moves a run one step along its plan at each look, records the requests, and
 plays scripted answers: ``fake.next("GET", "/v1/runs/.*", httpx.Response(503), LOST)``.
 """
@@ -13,14 +15,14 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import httpx
 
-from airflow_skyvern.testing.fake import views
+from airflow_skyvern.testing.fake import older, views
 from airflow_skyvern.testing.fake.browsers import BROWSER_ROUTES, FakeBrowsers
 from airflow_skyvern.testing.fake.checks import (
     STATUSES,
@@ -87,7 +89,8 @@ def _json(value: Any) -> httpx.Response:
 class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources, FakeBrowsers):
     """See the module."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: str = VERSION) -> None:
+        self.version = version
         self.api_key = API_KEY
         self.workflows: dict[str, Workflow] = {}
         self.runs: dict[str, Run] = {}
@@ -171,6 +174,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources, FakeBrowsers):
             (method, getattr(self, name), match.groups())
             for method, pattern, name in _ROUTES
             if (match := re.fullmatch(pattern, unquote(seen.path)))
+            and older.has_route(self.version, method, unquote(seen.path))
         ]
         chosen = [(handler, parts) for method, handler, parts in handlers if method == seen.method]
         if not chosen:
@@ -181,7 +185,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources, FakeBrowsers):
         try:
             if seen.path != "/v1/version":
                 self._check_key(seen.headers.get("x-api-key"))
-            result = handler(seen, *parts)
+            result = handler(older.as_taken(self.version, seen), *parts)
         except Refusal as answer:
             return answer.response
         return result if isinstance(result, httpx.Response) else _json(result)
@@ -212,7 +216,12 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources, FakeBrowsers):
 
     def _run_of(self, found: Workflow, body: dict[str, Any], seen: Seen, version: int | None = None) -> Run:
         parameters = body.get("parameters") or {}
-        check_run_parameters(found, parameters, version)
+        try:
+            check_run_parameters(found, parameters, version)
+        except Refusal:
+            if older.leaves_a_failed_run(self.version):
+                self._start(replace(found, plan=("failed",)), {}, body).look()
+            raise
         check_credentials(found, parameters, self.credentials, version)
         run = self._start(found, parameters, body)
         run.workflow_version = version or found.version
@@ -255,7 +264,9 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources, FakeBrowsers):
         if run.workflow.deleted:
             raise detail(404, f"Workflow not found. workflow_permanent_id={run.workflow.workflow_id}")
         run.look()
-        return views.task_view(run) if run.is_task else views.view(run)
+        if failure := older.unreadable_pause(self.version, run):
+            return failure
+        return older.with_files(self.version, views.task_view(run) if run.is_task else views.view(run))
 
     def _get_orphan(self, seen: Seen, run_id: str) -> Any:
         run = self._run(run_id, f"Workflow not found for workflow run {run_id}")
@@ -435,7 +446,7 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources, FakeBrowsers):
         return {"s3_uri": address, "presigned_url": address, "file_id": file_id, "expires_at": expires}
 
     def _version(self, seen: Seen) -> Any:
-        return {"version": VERSION}
+        return {"version": self.version}
 
     def _run(self, run_id: str, complaint: str) -> Run:
         if run_id not in self.runs:

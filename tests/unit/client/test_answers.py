@@ -61,7 +61,7 @@ ABOUT_RUNS: dict[str, Call[Any]] = {
     "list active runs": api.list_active_runs(1),
     "list runs": api.list_runs(),
     "list the runs of a workflow": api.list_workflow_runs("wpid_1"),
-    "find runs": api.find_runs({"k": "v"}),
+    "find runs": api.find_runs({"k": "v"}).as_answered(),
     "tags": api.get_run_tags(["wr_1"]),
     "timeline": api.get_run_timeline("wr_1"),
     "artifacts": api.list_run_artifacts("wr_1"),

@@ -32,7 +32,6 @@ ENDPOINTS: list[tuple[Call[Any], str, Any]] = [
     (schedule_api.get_schedule("wpid_1", "wfs_1"), f"GET {OF_WORKFLOW}/wfs_1", None),
     (schedule_api.list_schedules("wpid_1"), f"GET {OF_WORKFLOW}", None),
     (schedule_api.list_all_schedules(), "GET /v1/schedules", None),
-    (schedule_api.update_schedule("wpid_1", "wfs_1", "30 2 * * *"), f"PUT {OF_WORKFLOW}/wfs_1", NIGHTLY),
     (
         schedule_api.update_schedule("wpid_1", "wfs_1", "30 2 * * *", enabled=False),
         f"PUT {OF_WORKFLOW}/wfs_1",
@@ -79,7 +78,7 @@ def test_a_wrong_cadence_is_refused_before_anything_is_sent(cron_expression: str
         schedule_api.create_schedule("wpid_1", cron_expression, zone)
     assert complaint in str(caught.value)
     with pytest.raises(SkyvernConfigError) as caught:
-        schedule_api.update_schedule("wpid_1", "wfs_1", cron_expression, zone)
+        schedule_api.update_schedule("wpid_1", "wfs_1", cron_expression, zone, enabled=True)
     assert complaint in str(caught.value)
 
 
@@ -95,7 +94,10 @@ def test_a_schedule_lives_through_the_hook(skyvern: FakeSkyvern) -> None:
     schedule_id = hook.create_schedule(workflow_id, "30 2 * * *", name="n").schedule.workflow_schedule_id
     assert not hook.disable_schedule(workflow_id, schedule_id).schedule.enabled
     assert hook.enable_schedule(workflow_id, schedule_id).schedule.enabled
-    assert hook.update_schedule(workflow_id, schedule_id, "0 3 * * *").schedule.cron_expression == "0 3 * * *"
+    assert (
+        hook.update_schedule(workflow_id, schedule_id, "0 3 * * *", enabled=True).schedule.cron_expression
+        == "0 3 * * *"
+    )
     assert [row.name for row in hook.list_schedules(workflow_id).schedules] == [None]
     assert hook.get_schedule(workflow_id, schedule_id).next_runs
     assert hook.delete_schedule(workflow_id, schedule_id).ok
@@ -107,7 +109,7 @@ async def test_a_schedule_lives_through_the_event_loop(skyvern: FakeSkyvern) -> 
     schedule_id = (await hook.acreate_schedule(workflow_id, "30 2 * * *")).schedule.workflow_schedule_id
     assert not (await hook.adisable_schedule(workflow_id, schedule_id)).schedule.enabled
     assert (await hook.aenable_schedule(workflow_id, schedule_id)).schedule.enabled
-    assert (await hook.aupdate_schedule(workflow_id, schedule_id, "0 3 * * *")).schedule.name is None
+    assert (await hook.aupdate_schedule(workflow_id, schedule_id, "0 3 * * *", enabled=True)).schedule.name is None
     assert len((await hook.alist_schedules(workflow_id)).schedules) == 1
     assert (await hook.aget_schedule(workflow_id, schedule_id)).schedule.timezone == "UTC"
     assert (await hook.adelete_schedule(workflow_id, schedule_id)).ok

@@ -192,7 +192,9 @@ def test_a_start_that_left_no_trace_is_for_the_next_try(fake: FakeSkyvern, task:
 def test_without_tags_a_start_that_was_not_answered_is_for_a_person(fake: FakeSkyvern, task: Tries) -> None:
     fake.next("POST", START, LOST)
     fake.next("GET", FIND, NO_TAGS)
-    with pytest.raises(SkyvernStartAmbiguous, match=r"no run tags to find the run by.*run history"):
+    with pytest.raises(
+        SkyvernStartAmbiguous, match=r"cannot be found, as this Skyvern organization has no run tags.*run history"
+    ):
         task.first()
     assert not SkyvernStartAmbiguous.transient
     assert starts(fake) == 1

@@ -276,7 +276,7 @@ def test_airflow_that_does_not_read_the_file_gets_no_schedule(user: User) -> Non
 
 def test_a_schedule_that_a_user_changes_meanwhile_is_not_taken(user: User) -> None:
     listed = user.listed()
-    SkyvernHook().update_schedule(listed.workflow_permanent_id, user.schedule_id, "0 * * * *")
+    SkyvernHook().update_schedule(listed.workflow_permanent_id, user.schedule_id, "0 * * * *", enabled=True)
     with pytest.raises(SkyvernError, match=r"was changed in Skyvern meanwhile. Run this again"):
         user.handover().takeover(listed)
     assert user.schedule.enabled
