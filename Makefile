@@ -44,7 +44,7 @@ suite_stores := -v -rP tests/stores
 suite_orphans := -v -rP tests/orphans
 suite_backends := -v tests/backends
 suite_sessions := -v -rP tests/sessions
-suite_contract := -v -n 2 --dist loadgroup tests/contract
+suite_contract := -v -n 1 -rx tests/contract
 suite_servers := -v -n 2 --dist loadgroup $(if $(CORE),-m core) $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
 SUITES := $(patsubst suite_%,%,$(filter suite_%,$(.VARIABLES)))
 WANTED := $(or $(SUITE),$(if $(filter 0,$(UNIT)),,unit) servers)
@@ -63,7 +63,7 @@ $(error RIG=$(RIG): airflow, pages or files)
 endif
 endif
 
-.PHONY: help demo check test faults bench release-check docs dist pictures published format constraints clean
+.PHONY: help demo check test faults bench release-check new-skyvern docs dist pictures published format constraints clean
 
 help:  ## show this list; * marks what a newcomer needs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -94,7 +94,7 @@ endif
 # SUITE=orphans: ends of tasks that reach no code of the provider: DAG runs timed out, DAGs deleted, files removed.
 # SUITE=backends: the run page and marks where XComs are kept by a custom backend.
 # SUITE=sessions: every end of a DAG run with a browser session, and which sessions are open afterwards.
-# SUITE=contract: the fake beside a real Skyvern (SKYVERN=1.0.48, one that constraints/ has); what an older one lacks is skipped by name.
+# SUITE=contract: the fake beside a real Skyvern (SKYVERN=1.0.48, or another of constraints/); what it lacks is told by name.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
 test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN_SERVER)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed) $(if $(filter stores,$(SUITE)),.venvs/azurite/.installed) $(if $(filter pages,$(SUITE)),.venvs/axe/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
 	@set -ex; $(foreach suite,$(WANTED),$(VENV)/bin/python -m pytest $(suite_$(suite));)
@@ -112,6 +112,10 @@ bench: $(BENCH)/.installed $(if $(filter airflow,$(RIG)),$(SKYVERN_SERVER))  ## 
 # Resumable: what passed on this commit is not run again (STEPS=, LIST=1; dev/release_check.py says what runs).
 release-check: | $(UV)  ## every suite on every version, hours; before a release (STEPS=, LIST=1)
 	@$(TOOLS_PYTHON) -m dev.release_check
+
+# What has changed in its API, and which contract tests do not pass: .venvs/skyvern-VERSION, ten minutes.
+new-skyvern: $(NEWEST)/.installed $(SKYVERN_SERVER)  ## tries a Skyvern that is not known yet (VERSION=1.0.57)
+	@$(NEWEST)/bin/python -m dev.new_skyvern $(VERSION)
 
 docs: .venvs/docs/.installed  ## the documentation's site, into site/; strict (SERVE=1 shows it on 127.0.0.1:8000)
 	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs $(if $(SERVE),serve,build --strict)

@@ -35,7 +35,7 @@ LOWEST_AS_OF = "2025-05-23"
 """Two days after Airflow 2.11.0: the lowest versions of the direct dependencies, with all others as of then."""
 
 SKYVERN = ("1.0.48", "1.0.55", "1.0.56")
-"""The oldest Skyvern that has everything that the package needs, one between, and the newest: what it is tested with."""
+"""What the package is tested with: the oldest that has nearly everything, one between, and the newest."""
 
 FOR_ALL_PYTHONS = ("--universal", "--python-version", OLDEST_PYTHON)
 FOR_TOOLS = ("--python-version", TOOLS_PYTHON)

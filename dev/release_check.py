@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dev.constraints import SKYVERN
+
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "release-check"
 
@@ -45,6 +47,7 @@ def steps() -> Iterator[str]:
     for airflow in AIRFLOWS:
         yield f"test AIRFLOW={airflow}"
         yield f"test SUITE=stalls AIRFLOW={airflow}"
+    yield from (f"test SUITE=contract SKYVERN={version}" for version in SKYVERN)
     yield "demo"
     yield "test SUITE=stores"
     for suite in ("pages", "approvals"):

@@ -169,6 +169,12 @@ def workflows(peer: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def version_in(venv: Path) -> str:
+    """Return the version of the Skyvern in an environment; empty if it has none."""
+    found = venv.glob("lib/python*/site-packages/skyvern-*.dist-info")
+    return next((path.name.removeprefix("skyvern-").removesuffix(".dist-info") for path in found), "")
+
+
 class SkyvernServer:
     """
     Start with `with SkyvernServer(data_dir, venv) as server:`; address and key survive `restart()`.

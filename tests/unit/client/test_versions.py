@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +19,8 @@ from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.client.versions import (
     BEFORE_VERSIONS,
     FEATURES,
+    FLOOR,
+    NEWEST,
     described,
     feature_of,
     is_older,
@@ -31,6 +35,7 @@ from airflow_skyvern.exceptions import (
     SkyvernTooOld,
 )
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
+from dev.constraints import SKYVERN, skyvern_name
 
 OLD = ("1.0.30", "1.0.40", "1.0.45")
 ALL = (*OLD, "1.0.48", "1.0.55", "1.0.56")
@@ -213,6 +218,7 @@ def test_no_list_by_time_has_runs_of_another_time(connected: Connected, version:
     workflow = fake.workflow()
     runs = [client.send(api.run_workflow(RunRequest.of({"workflow_id": workflow}))) for _ in range(3)]
     middle = runs[1].created_at
+    assert middle is not None
     listed = client.send(api.list_workflow_runs(workflow, created_at_start=middle))
     assert [row.run_id for row in listed] == [runs[2].run_id, runs[1].run_id]
     listed = client.send(api.list_workflow_runs(workflow, created_at_end=middle))
@@ -346,3 +352,16 @@ def test_each_route_of_the_table_belongs_to_one_feature() -> None:
     assert feature_of("GET", "/v1/runs/wr_1") is None
     assert feature_of("GET", "/v1/workflows/runs/wr_1") is None
     assert feature_of("GET", "/v1/workflows/wpid_1/runs") is FEATURES["WORKFLOW_RUNS"]
+
+
+def test_the_documentation_names_each_feature_and_its_version() -> None:
+    document = (Path(__file__).parents[3] / "docs" / "compatibility.md").read_text()
+    rows = re.findall(r"^\| (.+) \| (1\.0\.\d+) \|$", document, re.MULTILINE)
+    assert sorted(rows) == sorted((one.what, one.since) for one in FEATURES.values())
+
+
+def test_what_the_project_is_tested_with_is_said_alike_everywhere() -> None:
+    assert (SKYVERN[0], SKYVERN[-1]) == (FLOOR, NEWEST)
+    assert FakeSkyvern().version == NEWEST
+    names = {path.name for path in (Path(__file__).parents[3] / "constraints").glob("skyvern*.txt")}
+    assert names == {f"{skyvern_name(version)}.txt" for version in SKYVERN}
