@@ -29,7 +29,7 @@ from airflow_skyvern.client.calls import (
     path_segment,
     post,
 )
-from airflow_skyvern.client.versions import GET_VERSION, RETENTION, RUN_OPTIONS, RUN_TAGS, WORKFLOW_TAGS, needed
+from airflow_skyvern.client.versions import GET_VERSION, RETENTION, RUN_OPTIONS, RUN_TAGS, WORKFLOW_TAGS
 from airflow_skyvern.client.workflow_api import tags_body
 from airflow_skyvern.limits import (
     LAST_RUNS_PAGE,
@@ -73,17 +73,13 @@ def run_workflow(request: RunRequest) -> Call[Run]:
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
     """
-    what = f"start workflow {request.workflow_id}"
-    about: Any = {
-        "known": answers.START,
-        "subject": request.workflow_id,
-        "fits": answers.is_start,
-        "needs": needed(request.body(), RUN_OPTIONS),
-    }
+    what, body = f"start workflow {request.workflow_id}", request.body()
+    about: Any = {"known": answers.START, "subject": request.workflow_id, "fits": answers.is_start}
+    about["needs"] = tuple(feature for option, feature in RUN_OPTIONS.items() if option in body)
     headers = _limit_of_steps(request.max_steps)
     if request.workflow_version is not None:
         return _run_version(request, request.workflow_version, headers, about)
-    return post("/v1/run/workflows", what, Run, body=request.body(), headers=headers, repeatable=False, **about)
+    return post("/v1/run/workflows", what, Run, body=body, headers=headers, repeatable=False, **about)
 
 
 def _run_version(request: RunRequest, version: int, headers: dict[str, str], about: dict[str, Any]) -> Call[Run]:

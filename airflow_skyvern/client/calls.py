@@ -16,7 +16,6 @@ from airflow_skyvern.limits import PAGE_SIZE
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.answers import Refusal
-    from airflow_skyvern.client.versions import Feature
     from airflow_skyvern.exceptions import SkyvernError
 
 T = TypeVar("T")
@@ -26,6 +25,23 @@ Fits = Callable[[Any, str], bool]
 
 class OtherAnswer(ValueError):
     """An answer that has the right form and is about something else."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """
+    Something that older servers do not have.
+
+    :param since: The oldest version that has it.
+    :param what: What it is, in the plural: "run tags".
+    :param routes: The endpoints that came with it, as regular expressions of "METHOD /path".
+    :param proof: A request that shows whether the server has it, whatever version it tells: refused if so.
+    """
+
+    since: str
+    what: str
+    routes: tuple[str, ...] = ()
+    proof: Call[Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class SkyvernClient:
             if rows == before:
                 break  # an old server has no pages here, and gives all each time
             result = _joined(result, rows)
-        return call.kept(result)
+        return result if call.keeps is None else call.kept(result)
 
     @contextmanager
     def stream(self, call: Call[Any], start: int = 0) -> Iterator[Incoming]:
@@ -183,7 +183,8 @@ class SkyvernClient:
                 answer = error
 
     def _send_once(self, call: Call[T]) -> T:
-        call = self._server.suited(call)
+        if self._server.refuses:
+            call = self._server.suited(call)
         try:
             return self._observed(call)
         except SkyvernError as error:
@@ -257,7 +258,7 @@ class AsyncSkyvernClient:
             if rows == before:
                 break  # an old server has no pages here, and gives all each time
             result = _joined(result, rows)
-        return call.kept(result)
+        return result if call.keeps is None else call.kept(result)
 
     async def open(self, call: Call[Any], headers: Mapping[str, str]) -> httpx.Response:
         """
@@ -307,7 +308,8 @@ class AsyncSkyvernClient:
                 answer = error
 
     async def _send_once(self, call: Call[T]) -> T:
-        call = self._server.suited(call)
+        if self._server.refuses:
+            call = self._server.suited(call)
         try:
             return await self._observed(call)
         except SkyvernError as error:

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_skyvern.client.answers import NO_SUCH_ROUTE
-from airflow_skyvern.client.calls import Call, get
+from airflow_skyvern.client.calls import Call, Feature, get
 from airflow_skyvern.exceptions import (
     SkyvernAPIError,
     SkyvernAuthError,
@@ -37,23 +36,6 @@ NEWEST = "1.0.56"
 
 TELLS_ITS_VERSION = "1.0.40"
 """Older ones have no endpoint for it."""
-
-
-@dataclass(frozen=True)
-class Feature:
-    """
-    Something that older servers do not have.
-
-    :param since: The oldest version that has it.
-    :param what: What it is, in the plural: "run tags".
-    :param routes: The endpoints that came with it, as regular expressions of "METHOD /path".
-    :param proof: A request that shows whether the server has it, whatever version it tells: refused if so.
-    """
-
-    since: str
-    what: str
-    routes: tuple[str, ...] = ()
-    proof: Call[Any] | None = field(default=None, compare=False)
 
 
 _RUN, _WORKFLOW, _SESSION, _PROFILE = (
@@ -210,7 +192,8 @@ class Server:
     def __init__(self) -> None:
         self._version = ""
         self._proven: set[str] = set()
-        self._refuses: set[str] = set()
+        self.refuses: set[str] = set()
+        """What an earlier call has shown that it refuses, by the names that the calls have for it."""
 
     def check(self, call: Call[Any]) -> Asking:
         """
@@ -252,7 +235,7 @@ class Server:
     def suited(self, call: Call[T]) -> Call[T]:
         """Return a call in the form that this server takes, as far as an earlier one has shown that."""
         otherwise = call.otherwise
-        known = otherwise is not None and otherwise.name in self._refuses
+        known = otherwise is not None and otherwise.name in self.refuses
         return (otherwise.instead(call) or call) if otherwise is not None and known else call
 
     def instead(self, call: Call[T], error: SkyvernError) -> Call[T] | None:
@@ -261,7 +244,7 @@ class Server:
         if otherwise is None or not otherwise.after(error) or (other := otherwise.instead(call)) is None:
             return None
         if otherwise.name:
-            self._refuses.add(otherwise.name)
+            self.refuses.add(otherwise.name)
         return other
 
 

@@ -242,7 +242,8 @@ class RunLifecycle(ChecksArguments, UsesConnection):
     def _before_start(self, request: RunRequest) -> None:
         from airflow_skyvern.runs.parameter_check import check_before_start
 
-        self._check_server(request)
+        if self.run_options or self.approval is not None or self.upload:
+            self._check_server(request)
         check_place_is_free(self, self._output_options)
         if request.browser_session_id is not None:
             from airflow_skyvern.runs.browser_sessions import check_turn

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 
 from airflow_skyvern.client import versions
+from airflow_skyvern.client.calls import Feature
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Difference:
     tests: str
 
 
-def _of(feature: versions.Feature, tests: str) -> Difference:
+def _of(feature: Feature, tests: str) -> Difference:
     return Difference(feature.since, feature.what, tests)
 
 

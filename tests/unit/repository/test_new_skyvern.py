@@ -24,6 +24,7 @@ OLD: dict[str, Any] = {
     },
     "components": {"schemas": {"Run": {"properties": {"run_id": {}, "title": {}}, "required": ["run_id"]}}},
 }
+STATUSES = ["failed", "paused"]
 NEW: dict[str, Any] = {
     "paths": {
         "/v1/runs": {
