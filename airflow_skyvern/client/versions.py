@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_skyvern.client.answers import NO_SUCH_ROUTE
@@ -186,14 +187,17 @@ def too_old(version: str, missing: Sequence[Feature]) -> str:
     return f"Skyvern {version} is too old for: {names}."
 
 
+@dataclass
 class Server:
-    """What a client has found out about its server."""
+    """
+    What a client has found out about its server.
 
-    def __init__(self) -> None:
-        self._version = ""
-        self._proven: set[str] = set()
-        self.refuses: set[str] = set()
-        """What an earlier call has shown that it refuses, by the names that the calls have for it."""
+    :param refuses: What an earlier call has shown that it refuses, by the names that the calls have for it.
+    """
+
+    refuses: set[str] = field(default_factory=set)
+    _version: str = ""
+    _proven: set[str] = field(default_factory=set)
 
     def check(self, call: Call[Any]) -> Asking:
         """
