@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_skyvern.client.answers import NO_SUCH_ROUTE
@@ -238,18 +238,23 @@ class Server:
 
     def suited(self, call: Call[T]) -> Call[T]:
         """Return a call in the form that this server takes, as far as an earlier one has shown that."""
-        otherwise = call.otherwise
-        known = otherwise is not None and otherwise.name in self.refuses
-        return (otherwise.instead(call) or call) if otherwise is not None and known else call
+        if call.otherwise is None or call.otherwise.name not in self.refuses:
+            return call
+        return _other(call) or call
 
     def instead(self, call: Call[T], error: SkyvernError) -> Call[T] | None:
         """Return what to send in place of a call that an older server has refused in this way, if it is one."""
-        otherwise = call.otherwise
-        if otherwise is None or not otherwise.after(error) or (other := otherwise.instead(call)) is None:
+        if call.otherwise is None or not call.otherwise.after(error) or (other := _other(call)) is None:
             return None
-        if otherwise.name:
-            self.refuses.add(otherwise.name)
+        if call.otherwise.name:
+            self.refuses.add(call.otherwise.name)
         return other
+
+
+def _other(call: Call[T]) -> Call[T] | None:
+    """Return the other way to ask; whoever asks reads the answer as it wanted to."""
+    other = call.otherwise and call.otherwise.instead(call)
+    return replace(other, parse=call.parse, fits=call.fits) if other else None
 
 
 def is_older(version: str, since: str) -> bool:

@@ -16,6 +16,7 @@ from sqlalchemy import select, tuple_
 from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.versions import RUN_TAGS
 from airflow_skyvern.limits import LAST_RUNS_PAGE, PAGE_SIZE
 from airflow_skyvern.models import RunStatus, RunSummary
 from airflow_skyvern.runs.key import READABLE_TAGS
@@ -54,6 +55,11 @@ MOST_REASONS = 25
 """Reasons that are fetched for a page; the others are on the pages of the runs."""
 
 REFRESH = 10
+
+NO_TAGS = (
+    f"A Skyvern without run tags does not say whose its runs are: they came with version {RUN_TAGS.since}, and an "
+    "organization of Skyvern Cloud may have none. Each task still has its run page."
+)
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,7 @@ async def newest_runs_page(reader: RunReader, request: Request, user: Any) -> Re
     rows = await _rows(reader, found)
     rows.sort(key=SORTS[wanted.sort], reverse=wanted.order == "desc")
     if not rows and not sentences:
-        sentences = [_nothing(wanted, next_page)]
+        sentences = [_nothing(wanted, next_page), *([NO_TAGS] if reader.untagged else [])]
     return rendering.page(
         "newest_runs.html",
         request.scope.get("root_path", ""),

@@ -117,7 +117,7 @@ class Clients:
         body = await self._session(conn_id).send(raw)
         large = len(body) >= PARSE_IN_THREAD_BYTES
         result = await run_in_threadpool(call.result_of, body) if large else call.result_of(body)
-        return with_own_page(result, client.settings)
+        return with_own_page(call.kept(result), client.settings)
 
     async def run_page(self, conn_id: str, address: str | None) -> str | None:
         """Return the address of a run's page as the connection has it now; as it was where that cannot be read."""
@@ -164,6 +164,8 @@ class RunReader:
         self._reasons: SharedCache[str] = SharedCache(lambda _: REASON_TTL, capacity=5000)
         self._free = asyncio.Semaphore(MOST_REASONS_AT_ONCE)
         self._seen: dict[RunRef, LastSeen] = {}
+        self.untagged: set[str] = set()
+        """Connections whose Skyvern has no run tags."""
 
     async def run(self, ref: RunRef) -> RunData:
         """Return the page of a run."""
@@ -332,8 +334,10 @@ class RunReader:
             found = await self.clients.send(conn_id, api.get_run_tags(run_ids))
         except SkyvernAPIError as error:
             if has_no_tags(error) or is_missing_route(error):
+                self.untagged.add(conn_id)
                 return {}
             raise
+        self.untagged.discard(conn_id)
         return {run_id: found.of(run_id) for run_id in run_ids}
 
 

@@ -369,3 +369,18 @@ async def test_only_who_may_mark_a_task_can_change_something(acting: Ui) -> None
     ):
         async with acting.client(user, role=role) as client:
             assert (await client.post(f"/acting/act/{dag_id}", headers=OUR_PAGE)).status_code == status
+
+
+@pytest.mark.parametrize("version", ["1.0.40", "1.0.45"])
+async def test_an_old_server_shows_the_page_of_a_paused_run_and_says_why_no_runs_are_listed(
+    ui: Ui, skyvern: FakeSkyvern, version: str
+) -> None:
+    skyvern.version = version
+    run_id = started(skyvern, plan="paused")
+    add_task(xcoms={"run_id": run_id, **ANNOUNCED})
+    page = await ui.get(PAGE)
+    assert (page.status_code, run_id in page.text, "paused" in page.text) == (200, True, True)
+    assert run_id in (await ui.get(DAG_RUN)).text
+    listed = (await ui.get(RUNS)).text
+    assert run_id not in listed
+    assert "A Skyvern without run tags does not say whose its runs are: they came with version 1.0.48" in listed
