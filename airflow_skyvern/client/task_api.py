@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_skyvern.client.calls import Call, get, given, paged, path_segment, post
-from airflow_skyvern.models import Run, Script
+from airflow_skyvern.models import BlockTask, Run, Script
 
 
 def run_task(
@@ -81,6 +81,15 @@ def run_download_task(navigation_goal: str, url: str | None = None, **options: A
     """
     body = given(navigation_goal=navigation_goal, url=url, **options)
     return post("/v1/run/tasks/download_files", "start a download", Run, body=body, repeatable=False)
+
+
+def get_block_task(task_id: str) -> Call[BlockTask]:
+    """
+    Get what the task behind a block of a workflow waits for, and why Skyvern thinks that it has failed.
+
+    Not in Skyvern's public description of its API.
+    """
+    return get(f"/api/v1/tasks/{path_segment(task_id)}", f"get the task {task_id} of a block", BlockTask)
 
 
 def list_scripts() -> Call[list[Script]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -215,6 +215,18 @@ class SkyvernRunTrigger(BaseTrigger):
             reason, message = "error", str(error)
         status = wait.run.status if wait.run else None
         return RunEvent(run_id=self.run_id, reason=reason, status=status, message=message)
+
+
+async def first_event_of(*waits: Coroutine[Any, Any, RunEvent]) -> RunEvent:
+    """Return the event of the wait that is over first, of several at the same time that of the first one given."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in tasks if task.done()).result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class SkyvernSensorTrigger(SkyvernRunTrigger):
