@@ -8,7 +8,6 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from anyio import from_thread
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
@@ -324,8 +323,10 @@ class RunReader:
         if not run.is_final or run.succeeded:
             return ""
 
+        loop = asyncio.get_running_loop()
+
         def send(call: Call[Any]) -> Any:
-            return from_thread.run(self.clients.send, ref.skyvern_conn_id, call)
+            return asyncio.run_coroutine_threadsafe(self.clients.send(ref.skyvern_conn_id, call), loop).result()
 
         block = failing_block(timeline)
         what = await run_in_threadpool(login_failure, send, run, block)
