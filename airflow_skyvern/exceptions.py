@@ -414,17 +414,20 @@ LIMITS_REACHED: dict[str, tuple[type[SkyvernRunError], str]] = {
 """The errors of runs that a limit has ended, and what to do."""
 
 
-def error_of_ending(run: Run, block: str | None = None, limit: str | None = None) -> SkyvernRunError:
+def error_of_ending(run: Run, block: str | None = None, limit: str | None = None, login: str = "") -> SkyvernRunError:
     """
     Make the error for a run that ended badly: how, where, why, and where to look.
 
     :param block: The label of the block at which it failed, if it is known.
     :param limit: Which limit has ended it, if that is known otherwise than from the run.
+    :param login: What it failed at, in a few words, if that is its login.
     """
     message = f"Skyvern run {run.run_id} ended as {run.status}" + (f" in block {block}" if block else "")
     reason = "; ".join(part for part in (run.failure_reason, _codes(run)) if part)
     if reason:
         message += f": {shorten(masked_text(reason))}"
+    if login:
+        message = sentence(message, f"{login[0].upper()}{login[1:]}.")
     error, advice = BAD_ENDINGS.get(run.status, SkyvernRunError), ""
     if (reached := run.limit_reached or limit) is not None:
         error, advice = LIMITS_REACHED[reached]

@@ -1,4 +1,8 @@
-"""The examples on Airflow 2.11: the imports from `airflow.sdk` are replaced as docs/compatibility.md says."""
+"""
+The examples on older Airflows: which can run there, and the imports of 2.11.
+
+What comes from `airflow.sdk` is replaced as docs/compatibility.md says.
+"""
 
 from __future__ import annotations
 
@@ -31,3 +35,15 @@ def for_airflow_2(code: str) -> str:
 def runs_on_airflow_2(code: str) -> bool:
     """Return whether an example can run on Airflow 2.11: watchers and webhooks came with Airflow 3."""
     return "airflow_skyvern.assets" not in code
+
+
+def asks_a_person(code: str) -> bool:
+    """Return whether code asks a person in Required Actions, which came with Airflow 3.1."""
+    return re.search(r'\b(approval|code)="airflow"', code) is not None
+
+
+def runs_on(code: str, version: tuple[int, ...]) -> bool:
+    """Return whether an example can run on this version of Airflow."""
+    if version < (3, 1) and asks_a_person(code):
+        return False
+    return version >= (3, 0) or runs_on_airflow_2(code)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from dev.airflow_2 import for_airflow_2, runs_on_airflow_2
+from dev.airflow_2 import for_airflow_2, runs_on
 from dev.process import Process, RigError, free_port, start_and_wait, stop_all, wait_until
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class AirflowServer:
         folder.mkdir(exist_ok=True)
         for file in dags:
             code = file.read_text()
-            if self.is_3 or runs_on_airflow_2(code):
+            if runs_on(code, self.version):
                 (folder / file.name).write_text(code if self.is_3 else for_airflow_2(code))
                 for beside in file.parent.glob("*.yaml"):
                     shutil.copy(beside, folder)

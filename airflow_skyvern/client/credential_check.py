@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -67,6 +68,12 @@ def check_code(totp_identifier: str, content: str) -> None:
     for field, value in {"totp_identifier": totp_identifier, "content": content}.items():
         if _is_blank(value):
             raise SkyvernConfigError(f"code for a login: {field} is missing or empty.")
+
+
+def as_typed(text: str) -> str:
+    """Return a code without the spaces and hyphens that people read it with; any other message as it is."""
+    compact = re.sub(r"[\s-]", "", text)
+    return compact if compact.isascii() and compact.isdigit() else text.strip()
 
 
 def secrets_of(credential: Mapping[str, Any]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_skyvern.client.calls import Call, get, given, paged, path_segment, post
 from airflow_skyvern.client.versions import RUN_OPTIONS, TASK_OPTIONS, needed
-from airflow_skyvern.models import Run, Script
+from airflow_skyvern.models import BlockTask, Run, Script
 
 
 def run_task(
@@ -91,6 +91,15 @@ def run_download_task(navigation_goal: str, url: str | None = None, **options: A
         repeatable=False,
         needs=needed(body, RUN_OPTIONS),
     )
+
+
+def get_block_task(task_id: str) -> Call[BlockTask]:
+    """
+    Get what the task behind a block of a workflow waits for, and why Skyvern thinks that it has failed.
+
+    Not in Skyvern's public description of its API.
+    """
+    return get(f"/api/v1/tasks/{path_segment(task_id)}", f"get the task {task_id} of a block", BlockTask)
 
 
 def list_scripts() -> Call[list[Script]]:

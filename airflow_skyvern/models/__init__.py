@@ -34,7 +34,7 @@ from airflow_skyvern.models.resources import (
     TotpCode,
     WorkflowTags,
 )
-from airflow_skyvern.models.timeline import Action, Artifact, Block, BlockRow, TimelineItem, TimelineRow
+from airflow_skyvern.models.timeline import Action, Artifact, Block, BlockRow, BlockTask, TimelineItem, TimelineRow
 from airflow_skyvern.models.workflow import RunCost, RunDefinition, StartedRun, Workflow, WorkflowParameter
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "Artifact",
     "Block",
     "BlockRow",
+    "BlockTask",
     "BrowserProfile",
     "BrowserProfileUsage",
     "BrowserSession",

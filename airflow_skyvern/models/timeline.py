@@ -116,6 +116,31 @@ class TimelineRow(TypedDict):
     children: NotRequired[list[TimelineRow] | None]
 
 
+class BlockTaskRequest(TypedDict):
+    """What of the request of a block's task is read; its payload may hold passwords."""
+
+    totp_identifier: NotRequired[str | None]
+    totp_verification_url: NotRequired[str | None]
+
+
+class FailureCategory(TypedDict):
+    """Why Skyvern thinks that a block has failed: ``AUTH_FAILURE``, ``CREDENTIAL_ERROR`` and so on."""
+
+    category: str
+    confidence_float: NotRequired[float | None]
+
+
+class BlockTask(TypedDict):
+    """
+    What is read of the task behind a block that uses a browser.
+
+    A mapping, not a model: its payload is skipped unread, as it may hold passwords.
+    """
+
+    request: BlockTaskRequest
+    failure_category: NotRequired[list[FailureCategory] | None]
+
+
 class Artifact(Answer):
     """
     Something a run left behind: recording, screenshot, download, log.

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.cost import Cost, RunLimits
     from airflow_skyvern.runs.wait import Reason, Wait
     from airflow_skyvern.task.active_run import ActiveRun, Names
-    from airflow_skyvern.task.approval import Approvals, Approvers, Note
+    from airflow_skyvern.task.approval import Approvals, Approvers, Note, Request
     from airflow_skyvern.task.task_try import TaskTry
-    from airflow_skyvern.triggers import SkyvernRunTrigger
+    from airflow_skyvern.triggers import SkyvernLoginTrigger, SkyvernRunTrigger
 
 REQUEST_FIELDS = (
     "workflow_id",
@@ -94,6 +94,8 @@ class RunLifecycle(ChecksArguments, UsesConnection):
     on_reject: Literal["fail", "skip", "return"]
     approval: Literal["airflow"] | None
     approvers: Approvers
+    approval: Literal["airflow"] | None
+    code: Literal["airflow"] | None
     return_run: bool
     log_blocks: bool
     browser_session_id: str | None
@@ -331,8 +333,8 @@ class RunLifecycle(ChecksArguments, UsesConnection):
     def _approvals(self, task_try: TaskTry, run_id: str) -> Approvals:
         from airflow_skyvern.task.approval import Approvals, users_of
 
-        users = users_of(self.task_id, self.approvers)
-        return Approvals(self.hook, task_try, run_id, self.log, self._active_run.sleep, users)
+        users, codes = users_of(self.task_id, self.approvers), self.code is not None
+        return Approvals(self.hook, task_try, run_id, self.log, self._active_run.sleep, users, asks_for_codes=codes)
 
     def _ask(self, task_try: TaskTry, run_id: str, deadline: float) -> NoReturn:
         """Ask a person in Airflow, and wait for the answer; or wait for the run, if it asks nothing any more."""
@@ -344,18 +346,53 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         request = self._approvals(task_try, run_id).ask(self.workflow_id)
         if request is None:
             self._defer(task_try, run_id, deadline)
+        trigger = partial(SkyvernApprovalTrigger, ti_id=str(task_try.id))
+        self._defer_until_answered(task_try, run_id, deadline, trigger, "approval_complete", request)
+
+    def _ask_for_code(self, task_try: TaskTry, run_id: str, deadline: float, event: Any) -> NoReturn:
+        """Say in Airflow that the run waits for a code, unless it has gone on meanwhile, and wait on."""
+        from airflow_skyvern.runs.login_code import CodeStep, still_at
+        from airflow_skyvern.runs.question import asking
+        from airflow_skyvern.task.approval import users_of
+        from airflow_skyvern.task.login_code import ask_for_code
+        from airflow_skyvern.triggers import SkyvernCodeTrigger
+
+        self._active_run.is_running(task_try, run_id)
+        step = CodeStep.of(event["step"])
+        if not asking(self._active_run.sleep)(still_at, self.hook.send, run_id, step):
+            self._defer(task_try, run_id, deadline)
+        app_url, users = task_try.published_app_url(run_id), users_of(self.task_id, self.approvers)
+        approvals = self.approval is not None
+        request = ask_for_code(task_try, run_id, step, app_url, users, asks_for_approvals=approvals)
+        self.log.info("Skyvern run %s: waits for a code at block %s, see its page in Airflow", run_id, step.label)
+        trigger = partial(SkyvernCodeTrigger, ti_id=str(task_try.id), step=step.stored())
+        self._defer_until_answered(task_try, run_id, deadline, trigger, "code_complete", request)
+
+    def _is_at(self, request: Mapping[str, Any]) -> bool:
+        """Tell whether the run still waits for the code that was asked for."""
+        from airflow_skyvern.runs.login_code import CodeStep, still_at
+        from airflow_skyvern.runs.question import asking
+
+        step = CodeStep.of(request["step"])
+        found: bool = asking(self._active_run.sleep)(still_at, self.hook.send, request["run_id"], step)
+        return found
+
+    def _defer_until_answered(
+        self,
+        task_try: TaskTry,
+        run_id: str,
+        deadline: float,
+        make_trigger: Callable[..., SkyvernRunTrigger],
+        then: str,
+        request: Request,
+    ) -> NoReturn:
+        """Wait until a person has answered the request that this task has made in Airflow, or need not any more."""
         self._stop_if_ended_by_user(task_try, run_id)
         note = note_of_run(run_id, self.skyvern_conn_id, request["app_url"], self._group)
+        wait = (run_id, self.skyvern_conn_id, self.poll_interval, deadline)
         self.defer(
-            trigger=SkyvernApprovalTrigger(
-                run_id,
-                self.skyvern_conn_id,
-                self.poll_interval,
-                deadline,
-                ti_id=str(task_try.id),
-                cancel_on_kill=self.cancel_on_kill,
-            ),
-            method_name="approval_complete",
+            trigger=make_trigger(*wait, cancel_on_kill=self.cancel_on_kill),
+            method_name=then,
             kwargs={"deadline": deadline, "try_number": task_try.number, "request": request, NOTE: note},
             timeout=airflows_timeout_for(deadline),
         )
@@ -379,11 +416,25 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         if task_try.ended_by_user():
             self._active_run.stop_for_user()
 
-    def _defer(self, task_try: TaskTry, run_id: str, deadline: float, *, pause_known: bool = False) -> NoReturn:
+    def _defer(
+        self,
+        task_try: TaskTry,
+        run_id: str,
+        deadline: float,
+        *,
+        pause_known: bool = False,
+        answered: Mapping[str, Any] | None = None,
+    ) -> NoReturn:
+        """
+        Wait for the run in the triggerer.
+
+        :param answered: The step for which a person has just sent a code.
+        """
         self._stop_if_ended_by_user(task_try, run_id)
         note = note_of_run(run_id, self.skyvern_conn_id, task_try.published_app_url(run_id), self._group)
+        kind = trigger_class() if self.code is None else partial(login_trigger_class(), answered=answered)
         self.defer(
-            trigger=trigger_class()(
+            trigger=kind(
                 run_id,
                 self.skyvern_conn_id,
                 self.poll_interval,
@@ -659,3 +710,10 @@ def trigger_class() -> type[SkyvernRunTrigger]:
     from airflow_skyvern.triggers import SkyvernRunTrigger
 
     return SkyvernRunTrigger
+
+
+def login_trigger_class() -> type[SkyvernLoginTrigger]:
+    """Return the class of a trigger that also notices that a run waits for a code."""
+    from airflow_skyvern.triggers import SkyvernLoginTrigger
+
+    return SkyvernLoginTrigger

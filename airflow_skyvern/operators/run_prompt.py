@@ -31,7 +31,7 @@ OWN_NAMES = frozenset({"prompt", "url", "schema", "values", BLOCK})
 ENGINES = ("skyvern-1.0", "skyvern-3.0", "openai-cua", "anthropic-cua", "ui-tars", "yutori-navigator")
 """What a block of a workflow can run with. ``skyvern-2.0`` makes a workflow of its own and takes no schema."""
 
-NOT_OF_PROMPTS = ("workflow_id", "workflow_file", "output_from", "check_parameters")
+NOT_OF_PROMPTS = ("workflow_id", "workflow_file", "output_from", "check_parameters", "code")
 """Arguments of the operator that runs a workflow of the author's, which mean nothing here."""
 
 
@@ -93,7 +93,7 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
         if unusable := sorted(set(NOT_OF_PROMPTS) & set(kwargs)):
             raise SkyvernConfigError(
                 f"Task {task_id!r}: {', '.join(unusable)}: belongs to SkyvernRunWorkflowOperator. A prompt has no "
-                "workflow of yours, and its value is the data that it extracts."
+                "workflow of yours, whose block could take a code, and its value is the data that it extracts."
             )
         super().__init__(
             workflow_id=PROMPT_WORKFLOW,

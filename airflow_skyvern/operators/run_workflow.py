@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
     from airflow_skyvern.results.mask_rules import MaskOutput
     from airflow_skyvern.results.options import ExpectedFiles, IfExists
-    from airflow_skyvern.task.approval import Approvers
+    from airflow_skyvern.task.approval import Answer, Approvals, Approvers
 
 DEFAULT_TIMEOUT = timedelta(hours=9)
 """An hour more than the longest run that Skyvern allows (480 minutes)."""
@@ -86,7 +86,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         ``totp_identifier``, ``totp_url``, ``extra_http_headers``, ``cdp_connect_headers``,
         ``browser_address``, ``browser_type``, ``run_with`` (``"agent"`` or ``"code"``), ``ai_fallback``,
         ``max_screenshot_scrolls``, ``start_fresh_browser``, ``reuse_browser_session``, ``run_metadata``,
-        ``file_ids``. (templated)
+        ``file_ids``. Skyvern ignores ``totp_identifier`` and ``totp_url`` of a run of a workflow, though it repeats
+        them: set them at the workflow's login block, or the first at its credential. (templated)
     :param max_steps: Steps that each block may take that uses the browser, instead of the workflow's own limits; the
         run fails then. The same as in ``run_options``. A run that reaches it is not retried, unless a
         ``retry_policy`` of the task says so. Default: the workflow's, or Skyvern's. (templated)
@@ -166,7 +167,12 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         without retries; ``"skip"``; ``"return"``, which succeeds and returns the XCom ``approval``. Default:
         ``"fail"``.
     :param approvers: With ``approval="airflow"``: ids of the Airflow users who alone may answer, ``["alice"]`` or
-        ``[{"id": "7", "name": "Alice"}]``; the name is shown. Default: whoever may edit the DAG's Required Actions.
+        ``[{"id": "7", "name": "Alice"}]``; the name is shown. The same with ``code="airflow"``. Default: whoever may
+        edit the DAG's Required Actions.
+    :param code: ``"airflow"``: when the run waits at a login for a code (a block or credential with a
+        ``totp_identifier`` in Skyvern), say so in Airflow's Required Actions, and give Skyvern the code that a person
+        types on the run's page. Airflow keeps the code nowhere. Takes a request every ten seconds. Needs Airflow 3.1
+        and ``deferrable=True``. Default: None, the code reaches Skyvern in another way.
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
     :raises SkyvernOutputError: with ``rerun_on_invalid_output=True``: the output is not what ``output_schema`` and
         ``output_from`` say. Else that is an AirflowFailException.
@@ -251,6 +257,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         approval: Literal["airflow"] | None = None,
         on_reject: Literal["fail", "skip", "return"] = "fail",
         approvers: Approvers = None,
+        code: Literal["airflow"] | None = None,
         **kwargs: Any,
     ) -> None:
         check_untemplated(type(self), {**kwargs, **locals()})
@@ -301,6 +308,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         self.approval = approval
         self.on_reject = on_reject
         self.approvers = approvers
+        self.code = code
         self._check_arguments()
 
     def _parameters_when_parsed(self) -> Any:
@@ -338,11 +346,11 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             from airflow_skyvern.results.destination import check_output_to
 
             check_output_to(self.task_id, self.output_to, has_output=waits)
-        if (self.approval, self.on_reject, self.approvers) != (None, "fail", None):
-            from airflow_skyvern.task.approval import check_approval
+        asks = (self.approval, self.code, self.on_reject, self.approvers)
+        if asks != (None, None, "fail", None):
+            from airflow_skyvern.task.approval import check_requests
 
-            waits_deferred = self.deferrable and waits
-            check_approval(self.task_id, self.approval, self.on_reject, self.approvers, waits_deferred=waits_deferred)
+            check_requests(self.task_id, *asks, waits_deferred=self.deferrable and waits)
 
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
@@ -448,6 +456,8 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             ended = event_of(event)
         run_id, deadline = ended["run_id"], deadline_to_fetch(ended, deadline, self.log)
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
+            if ended["reason"] == "code":
+                self._ask_for_code(task_try, run_id, deadline, event)
             if ended["reason"] == "paused":
                 self.log.info(
                     "Skyvern run %s: paused, waiting for a person in %s", run_id, ended["message"] or "Skyvern"
@@ -475,16 +485,11 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         """
         from airflow_skyvern.task.approval import answer_of, is_resumed
 
-        task_try = TaskTry(context)
-        self._group = (skyvern or {}).get("group")
-        if try_number is not None and try_number != task_try.number:
-            self.log.warning("Resumed with the answer to try %d, which is over: starting again", try_number)
+        if (task_try := self._answered_try(context, try_number, skyvern)) is None:
             return self.execute(context)
         run_id = request["run_id"]
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
-            self._active_run.is_running(task_try, run_id)
-            task_try.ensure_current()
-            approvals = self._approvals(task_try, run_id)
+            approvals = self._resumed_approvals(task_try, run_id)
             if (answer := answer_of(event, request)) is None:
                 approvals.note_answer_in_skyvern(request, event)
                 if not is_resumed(event):
@@ -494,6 +499,50 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             elif (rejected := approvals.reject(request, answer, self._active_run.is_unwanted)) is not None:
                 return self._rejected(task_try, *rejected)
             return self._defer(task_try, run_id, deadline)
+
+    def code_complete(
+        self,
+        context: Context,
+        event: Any = None,
+        deadline: float = 0.0,
+        try_number: int | None = None,
+        request: Any = None,
+        skyvern: Any = None,
+        **_: Any,
+    ) -> Any:
+        """
+        Resume after a person has sent a code to Skyvern, or after the run has gone on or ended without one.
+
+        :param skyvern: As in :meth:`execute_complete`.
+        """
+        from airflow_skyvern.task.approval import answer_of, is_resumed
+        from airflow_skyvern.task.login_code import answered_now
+
+        if (task_try := self._answered_try(context, try_number, skyvern)) is None:
+            return self.execute(context)
+        run_id = request["run_id"]
+        with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
+            approvals, answer = self._resumed_approvals(task_try, run_id), answer_of(event, request)
+            if answer is None and not is_resumed(event):
+                return self.execute_complete(context, event, deadline, try_number, skyvern)
+            if answer is not None and not answer.approved and self._is_at(request):
+                return self._rejected(task_try, *approvals.cancel(request, answer, self._active_run.is_unwanted))
+            self.log.info("Skyvern run %s: %s", run_id, _how_code_went(answer))
+            return self._defer(task_try, run_id, deadline, answered=answered_now(request, answer))
+
+    def _answered_try(self, context: Context, try_number: int | None, skyvern: Any) -> TaskTry | None:
+        """Return the try that has asked a person; None if it is over."""
+        task_try = TaskTry(context)
+        self._group = (skyvern or {}).get("group")
+        if try_number is not None and try_number != task_try.number:
+            self.log.warning("Resumed with the answer to try %d, which is over: starting again", try_number)
+            return None
+        return task_try
+
+    def _resumed_approvals(self, task_try: TaskTry, run_id: str) -> Approvals:
+        self._active_run.is_running(task_try, run_id)
+        task_try.ensure_current()
+        return self._approvals(task_try, run_id)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """
@@ -520,6 +569,13 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     def on_kill(self) -> None:
         """Cancel the run if a user has ended the task or no retry will come, else leave it to the next try."""
         self._active_run.on_kill()
+
+
+def _how_code_went(answer: Answer | None) -> str:
+    if answer is None:
+        return "has gone on without a code from Airflow"
+    who = answer.by or "an unknown user"
+    return f"a code was sent by {who}" if answer.approved else f"the answer of {who} ({answer.option}) came too late"
 
 
 def _workflow_of(task_id: str, workflow_id: str | None, workflow_file: Any) -> str:

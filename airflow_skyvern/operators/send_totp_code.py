@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -116,6 +115,8 @@ class SkyvernSendTotpCodeOperator(ChecksArguments, UsesConnection):
                 f"code: there is none, but {type(found).__name__}. A function must return a text; a value of another "
                 "task must have been pushed, and be one."
             )
+        from airflow_skyvern.client.credential_check import as_typed
+
         content = as_typed(found)
         since_3_1.mask_secret(content)
         return content
@@ -125,12 +126,6 @@ class SkyvernSendTotpCodeOperator(ChecksArguments, UsesConnection):
 
         function: Any = self._find_code
         return function(**determine_kwargs(function, (), context))
-
-
-def as_typed(text: str) -> str:
-    """Return a code without the spaces and hyphens that people read it with; any other message as it is."""
-    compact = re.sub(r"[\s-]", "", text)
-    return compact if compact.isascii() and compact.isdigit() else text.strip()
 
 
 def _is_function(code: Any) -> bool:

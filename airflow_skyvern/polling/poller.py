@@ -352,10 +352,11 @@ class RunPoller:
     def _requests_of_blocks(self) -> BlockRequests:
         """Return what requests the timelines of runs; it is made for the first wait that logs blocks."""
         if self._block_requests is None:
-            self._block_requests = BlockRequests(self._send, self._count_waits)
+            self._block_requests = BlockRequests(self.send, self._count_waits)
         return self._block_requests
 
-    async def _send(self, call: Call[T]) -> T:
+    async def send(self, call: Call[T]) -> T:
+        """Send a call for one who waits here, with the client that all waits share."""
         return await self._session.send(call)
 
     def _call(self, entry: QueueEntry, method: Callable[..., T], *args: Any) -> T | None:

@@ -38,7 +38,7 @@ PAUSED = "paused"
 """The status of a run that waits for a person."""
 
 
-Reason = Literal["ended", "deadline", "paused", "resumed", "answered", "error"]
+Reason = Literal["ended", "deadline", "paused", "resumed", "answered", "code", "error"]
 
 
 class Log(Protocol):
@@ -246,14 +246,20 @@ class RunEvent(TypedDict):
 
     ``ended``: the run is over. ``deadline``: it is not, and the time is up. ``paused``: it waits for a person,
     at the address in ``message``. ``resumed``: it does not wait for one any more. ``answered``: a person has answered
-    in Airflow. ``error``: looking at it failed in a way that looking again cannot cure, as
-    ``message`` says.
+    in Airflow. ``code``: it seems to wait at a login for a code. ``error``: looking at it failed in a way that
+    looking again cannot cure, as ``message`` says.
     """
 
     run_id: str
     reason: Reason
     status: str | None
     message: str | None
+
+
+class CodeEvent(RunEvent):
+    """Where a run seems to wait for a code, see :class:`~airflow_skyvern.runs.login_code.CodeStep`."""
+
+    step: dict[str, Any]
 
 
 class AnswerEvent(RunEvent):

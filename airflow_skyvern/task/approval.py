@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 ON_REJECT = ("fail", "skip", "return")
 
+SEVERAL = "This run may ask several times: its page says what for now."
+"""The text of a request that serves for several questions: Airflow keeps that of the first for all of a try."""
+
 Approvers = Sequence[str | Mapping[str, str]] | Mapping[str, str] | str | None
 """Who may answer: ids of Airflow users, or ``id`` and ``name`` of each."""
 
@@ -55,30 +58,36 @@ class Answer:
     at: str
 
 
-def check_approval(
-    task_id: str, approval: Any, on_reject: Any, approvers: Any = None, *, waits_deferred: bool
+def check_requests(
+    task_id: str, approval: Any, code: Any, on_reject: Any, approvers: Any = None, *, waits_deferred: bool
 ) -> None:
     """
-    Check the arguments that ask for an approval in Airflow.
+    Check the arguments that ask a person in Airflow, for an approval or a code.
 
     :raises SkyvernConfigError: says what is wrong.
     """
     if on_reject not in ON_REJECT:
         raise SkyvernConfigError(f"Task {task_id!r}: on_reject must be one of {', '.join(ON_REJECT)}.")
     users_of(task_id, approvers)
-    if approval is None:
-        if approvers is not None:
-            raise SkyvernConfigError(f"Task {task_id!r}: approvers needs approval='airflow'.")
-        return
-    if approval != "airflow":
-        raise SkyvernConfigError(f"Task {task_id!r}: approval must be None or 'airflow', not {approval!r}.")
+    given = {"approval": approval, "code": code}
+    if approvers is not None and not any(value is not None for value in given.values()):
+        raise SkyvernConfigError(f"Task {task_id!r}: approvers needs approval='airflow' or code='airflow'.")
+    for name, value in given.items():
+        if value is not None:
+            _check_request(task_id, name, value, waits_deferred=waits_deferred)
+
+
+def _check_request(task_id: str, name: str, value: Any, *, waits_deferred: bool) -> None:
+    if value != "airflow":
+        shown = "something else" if name == "code" else repr(value)  # which may be a code
+        raise SkyvernConfigError(f"Task {task_id!r}: {name} must be None or 'airflow', not {shown}.")
     if not since_3_1.has_required_actions():
         raise SkyvernConfigError(
-            f"Task {task_id!r}: approval='airflow' needs Airflow 3.1, which brought Required Actions."
+            f"Task {task_id!r}: {name}='airflow' needs Airflow 3.1, which brought Required Actions."
         )
     if not waits_deferred:
         raise SkyvernConfigError(
-            f"Task {task_id!r}: approval='airflow' needs deferrable=True and wait_for_completion=True."
+            f"Task {task_id!r}: {name}='airflow' needs deferrable=True and wait_for_completion=True."
         )
 
 
@@ -128,12 +137,20 @@ def is_resumed(event: Any) -> bool:
     return isinstance(event, Mapping) and event.get("reason") == "resumed"
 
 
+def body_of(task_try: TaskTry, text: str, app_url: str | None) -> str:
+    """Return the text of a request, with links to the run."""
+    links = {"Run in Airflow": since_3_1.task_page(task_try.ti), "Run in Skyvern": app_url}
+    shown = " · ".join(f"[{name}]({address})" for name, address in links.items() if address)
+    return "\n\n".join(part for part in (text, shown) if part)
+
+
 class Approvals:
     """
     The request of this try, which is at most one at a time.
 
     :param sleep: How to pause; ends early when the task is killed.
     :param users: Those who alone may answer; see :func:`users_of`. Default: whoever may edit the request.
+    :param asks_for_codes: Whether the same task may ask for a code, with the same request.
     """
 
     def __init__(
@@ -144,9 +161,11 @@ class Approvals:
         log: Log,
         sleep: Callable[[float], None],
         users: list[dict[str, str]] | None = None,
+        *,
+        asks_for_codes: bool = False,
     ) -> None:
         self._hook, self._try, self._run_id, self._log, self._sleep = hook, task_try, run_id, log, sleep
-        self._users = users
+        self._users, self._asks_for_codes = users, asks_for_codes
 
     def ask(self, workflow_id: str) -> Request | None:
         """Show in Airflow what the run asks; return None if it asks nothing any more."""
@@ -184,13 +203,20 @@ class Approvals:
         self, request: Request, answer: Answer, before_cancel: Callable[[], object] = lambda: None
     ) -> tuple[Run, Note] | None:
         """Cancel the run and return it as it is then, and the note; None if it has moved on already."""
-        from airflow_skyvern.runs.cancel import cancel_and_fetch
-        from airflow_skyvern.runs.lookup import checked
         from airflow_skyvern.runs.question import asking, still_asks
 
         if not asking(self._sleep)(still_asks, self._hook.send, self._run_id, request["block_id"]):
             self._note_too_late(request, answer)
             return None
+        return self.cancel(request, answer, before_cancel)
+
+    def cancel(
+        self, request: Request, answer: Answer, before_cancel: Callable[[], object] = lambda: None
+    ) -> tuple[Run, Note]:
+        """Cancel the run, and return it as it is then, and the note."""
+        from airflow_skyvern.runs.cancel import cancel_and_fetch
+        from airflow_skyvern.runs.lookup import checked
+
         before_cancel()
         send = checked(self._hook.send, self._try.stop_if_overtaken)
         run = cancel_and_fetch(send, self._run_id, sleep=self._sleep)
@@ -249,6 +275,8 @@ class Approvals:
         """Tell whether the run asks once only: Airflow keeps the text of the first request for all of a try."""
         from airflow_skyvern.runs.question import asks_once
 
+        if self._asks_for_codes:
+            return False
         try:
             return asks_once(self._hook.get_workflow(workflow_id))
         except SkyvernError as error:
@@ -258,9 +286,5 @@ class Approvals:
     def _body(self, question: Question, *, once: bool) -> str:
         from airflow_skyvern.runs.question import escaped
 
-        text = (
-            escaped(question.instructions) if once else "This run may ask several times: its page says what for now."
-        )
-        links = {"Run in Airflow": since_3_1.task_page(self._try.ti), "Run in Skyvern": question.app_url}
-        shown = " · ".join(f"[{name}]({address})" for name, address in links.items() if address)
-        return "\n\n".join(part for part in (text or "The run waits for a person.", shown) if part)
+        text = escaped(question.instructions) if once else SEVERAL
+        return body_of(self._try, text or "The run waits for a person.", question.app_url)

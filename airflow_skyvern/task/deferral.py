@@ -46,6 +46,13 @@ def deadline_of(next_kwargs: Any) -> float | None:
     return float(found) if isinstance(found, int | float) else None
 
 
+def request_of(next_kwargs: Any) -> Mapping[str, Any] | None:
+    """Return the request to a person with whose answer a deferred task is resumed, as the task has stored it."""
+    kwargs = decoded(next_kwargs)
+    found = decoded(kwargs.get("request")) if isinstance(kwargs, Mapping) else None
+    return found if isinstance(found, Mapping) else None
+
+
 def status_of(next_kwargs: Any) -> str | None:
     """Return the status of the run that the trigger has reported last, if it has."""
     kwargs = decoded(next_kwargs)

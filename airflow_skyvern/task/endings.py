@@ -41,22 +41,24 @@ def logged_error_of(run: Run, log: ErrorLog, send: Send | None = None, limit: st
     :param send: Sends a call; to find out at which block the run failed. Default: that is left out.
     :param limit: Which limit of the task has ended it, if one has.
     """
-    error = error_of_ending(run, failing_label(run, send) if send else None, limit)
+    block, login = failed_at(run, send) if send else (None, "")
+    error = error_of_ending(run, block, limit, login)
     for line in textwrap.wrap(str(error), WIDTH, break_long_words=False, break_on_hyphens=False):
         log.error("%s", line)
     return error
 
 
-def failing_label(run: Run, send: Send) -> str | None:
-    """Return the label of the block at which a run failed, if Skyvern reports it."""
+def failed_at(run: Run, send: Send) -> tuple[str | None, str]:
+    """Return the label of the block at which a run failed, if Skyvern reports it; and at what, if at its login."""
     from airflow_skyvern.client import api
     from airflow_skyvern.runs.blocks import failing_block
+    from airflow_skyvern.runs.login_failure import login_failure
 
     try:
         block = failing_block(send(api.get_run_timeline(run.run_id)))
     except SkyvernError:  # the run's end is known, and says more than why its timeline is not
-        return None
-    return block.label if block else None
+        return None, ""
+    return (block.label if block else None), login_failure(send, run, block)
 
 
 def without_retry_at(limit: str | None, error: SkyvernRunError, task: Any) -> Exception:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.compat import since_3_0
 from airflow_skyvern.triggers.approval import SkyvernApprovalTrigger
+from airflow_skyvern.triggers.login_code import SkyvernCodeTrigger, SkyvernLoginTrigger
 from airflow_skyvern.triggers.run import SkyvernRunTrigger, SkyvernSensorTrigger
 from airflow_skyvern.triggers.session_turn import SkyvernSessionTurnTrigger
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SkyvernApprovalTrigger",
+    "SkyvernCodeTrigger",
+    "SkyvernLoginTrigger",
     "SkyvernRunTrigger",
     "SkyvernSensorTrigger",
     "SkyvernSessionTurnTrigger",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
@@ -14,13 +14,12 @@ from asgiref.sync import sync_to_async
 from airflow_skyvern.client.retry import poll_until_async
 from airflow_skyvern.compat import internals, since_3_0, since_3_1, since_3_3
 from airflow_skyvern.runs.wait import AnswerEvent, Reason, RunEvent, Wait
-from airflow_skyvern.triggers.run import SkyvernRunTrigger
+from airflow_skyvern.triggers.run import SkyvernRunTrigger, first_event_of
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import RunSnapshot
 
 CLOSED = {
-    "resumed": "Answered in Skyvern",
     "ended": "The run has ended",
     "deadline": "The time is up",
     "error": "The wait failed",
@@ -29,7 +28,7 @@ CLOSED = {
 """What a request is closed with that no person has answered in Airflow, by the reason."""
 
 
-class SkyvernApprovalTrigger(SkyvernRunTrigger):
+class RequestTrigger(SkyvernRunTrigger):
     """
     Wait until a person has answered the request of this task in Airflow, or the run does not wait for one any more.
 
@@ -39,9 +38,10 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
     :param ti_id: Id of the task instance, which is also that of its request.
     """
 
-    __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
-
     stop_reason: ClassVar[Reason] = "resumed"
+
+    closed_when_resumed: ClassVar[str]
+    """What a request is closed with when the run has gone on without an answer in Airflow."""
 
     answer_interval: ClassVar[float] = 5.0
     """Seconds between two questions to Airflow for the answer."""
@@ -74,21 +74,17 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one :class:`RunEvent`, or an :class:`AnswerEvent`."""
-        event: RunEvent
-        answered, changed = asyncio.create_task(self._answered()), asyncio.create_task(self._event())
-        try:
-            await asyncio.wait({answered, changed}, return_when=asyncio.FIRST_COMPLETED)
-            if answered.done():
-                event = answered.result()
-            else:
-                event = changed.result()
-                await self._close(event["reason"])
-        finally:
-            for task in (answered, changed):
-                task.cancel()
-            await asyncio.gather(answered, changed, return_exceptions=True)
+        event = await first_event_of(self._answered(), *self._without_answer())
+        if event["reason"] == "resumed" and (response := await self._response()) is not None:
+            event = self._answer(response)  # which is why the run has gone on, or came at the same moment
+        if event["reason"] != "answered":
+            await self._close(event["reason"])
         self._is_over = True
         yield TriggerEvent(event)
+
+    def _without_answer(self) -> Sequence[Coroutine[Any, Any, RunEvent]]:
+        """Return what else ends the wait, and closes the request."""
+        return [self._event()]
 
     async def on_kill(self) -> None:
         """Cancel the run when a user has ended the task; Airflow 3.3 also calls this when a person has answered."""
@@ -105,18 +101,6 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
         with contextlib.suppress(Exception):  # nothing depends on it but a line in a list
             if await since_3_0.state_of_deferred_task(self.task_instance) in internals.ENDED_BY_USER:
                 await self._close("killed")
-
-    def _new_wait(self) -> Wait[RunSnapshot]:
-        wait: Wait[RunSnapshot] = Wait(
-            self.run_id,
-            poll_interval=self.poll_interval,
-            deadline=self.deadline,
-            log=self.logger(),
-            on_resume=lambda _: wait.stop(),
-            pause_known=True,
-            run_known=True,
-        )
-        return wait
 
     async def _answered(self) -> AnswerEvent:
         """Return what a person has answered."""
@@ -147,6 +131,27 @@ class SkyvernApprovalTrigger(SkyvernRunTrigger):
 
     async def _close(self, reason: str) -> None:
         try:
-            await sync_to_async(since_3_1.close_request)(UUID(self.ti_id), CLOSED[reason])
+            answer = {"resumed": self.closed_when_resumed, **CLOSED}[reason]
+            await sync_to_async(since_3_1.close_request)(UUID(self.ti_id), answer)
         except Exception as error:  # noqa: BLE001  most often a person's answer came at the same moment
             self.log.info("Skyvern run %s: the request in Airflow was not closed. %r", self.run_id, error)
+
+
+class SkyvernApprovalTrigger(RequestTrigger):
+    """Wait until a person has answered what a paused run asks, in Airflow or in Skyvern."""
+
+    __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
+
+    closed_when_resumed: ClassVar[str] = "Answered in Skyvern"
+
+    def _new_wait(self) -> Wait[RunSnapshot]:
+        wait: Wait[RunSnapshot] = Wait(
+            self.run_id,
+            poll_interval=self.poll_interval,
+            deadline=self.deadline,
+            log=self.logger(),
+            on_resume=lambda _: wait.stop(),
+            pause_known=True,
+            run_known=True,
+        )
+        return wait

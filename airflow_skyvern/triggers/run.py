@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -45,6 +45,9 @@ DELETIONS = 3
 
 FAILURES = 30
 """How often in a row, once a second, Airflow is asked that does not answer."""
+
+CANCEL_AGAIN = 1.0
+"""Seconds after which what was canceled and continues is canceled again."""
 
 CONFIRMATIONS = 10
 """How often, once a second, a run is polled after its cancel request, until it is canceled."""
@@ -215,6 +218,28 @@ class SkyvernRunTrigger(BaseTrigger):
             reason, message = "error", str(error)
         status = wait.run.status if wait.run else None
         return RunEvent(run_id=self.run_id, reason=reason, status=status, message=message)
+
+
+async def first_event_of(*waits: Coroutine[Any, Any, RunEvent]) -> RunEvent:
+    """Return the event of the wait that is over first, of several at the same time that of the first one given."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in tasks if task.done()).result()
+    finally:
+        await _stop(tasks)
+
+
+async def _stop(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they are over: below Python 3.12 a request that is answered just then swallows a cancel."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # so that asyncio does not log it
 
 
 class SkyvernSensorTrigger(SkyvernRunTrigger):

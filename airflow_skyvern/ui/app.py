@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 from airflow.api_fastapi.core_api.security import GetUserDep  # noqa: TC002  FastAPI reads the annotations
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import Body, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from airflow_skyvern.exceptions import SkyvernNotFoundError
-from airflow_skyvern.ui import decision, rendering
+from airflow_skyvern.ui import decision, login_code, rendering
 from airflow_skyvern.ui.access import READ
 from airflow_skyvern.ui.dag_run import dag_run_page
+from airflow_skyvern.ui.lookup import key_of
 from airflow_skyvern.ui.media import Media
 from airflow_skyvern.ui.newest_runs import newest_runs_page
 from airflow_skyvern.ui.reader import DOWNLOAD, PICTURES, RunReader
@@ -55,8 +56,10 @@ class Routes:
     async def picture(self, request: Request, user: GetUserDep, artifact_id: str) -> Response:
         """Send a screenshot of the run of a task instance."""
         ref = await ref_of(self.reader, request, user)
-        artifact = await self.reader.artifact(ref, artifact_id, PICTURES)
-        return await self.media.picture(ref, _existing(artifact))
+        artifact = _existing(await self.reader.artifact(ref, artifact_id, PICTURES))
+        if (await self.reader.run(ref)).hides(artifact):
+            raise HTTPException(404, "This picture may show a code.")
+        return await self.media.picture(ref, artifact)
 
     async def recording(self, request: Request, user: GetUserDep) -> Response:
         """Send the recording of the run of a task instance, or a part of it."""
@@ -71,6 +74,19 @@ class Routes:
         files = (await self.reader.run(ref)).files
         name = next((file.name for file in files if file.artifact_id == artifact_id), "file")
         return await self.media.download(ref, artifact, _id_of(user), request.headers.get("range"), name)
+
+    async def code(
+        self,
+        user: GetUserDep,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        map_index: str,
+        code: Annotated[Any, Body(embed=True)],
+    ) -> JSONResponse:
+        """Give Skyvern the code for which the run of a task instance waits at its login."""
+        await login_code.send_code(self.reader, user, key_of(dag_id, run_id, task_id, map_index), code)
+        return JSONResponse({"sent": True})
 
     async def dag_run(self, request: Request, user: GetUserDep, dag_id: str, run_id: str) -> Response:
         """Show all runs of a DAG run."""
@@ -124,6 +140,7 @@ def made(reader: RunReader) -> FastAPI:
     app.add_api_route(f"{TRY}/recording", pages.recording, dependencies=READ, **html)
     app.add_api_route(f"{TRY}/files/{{artifact_id}}", pages.file, dependencies=READ, **html)
     app.add_api_route(f"{TASK}/answer", decision.answer, methods=["POST"], dependencies=decision.ANSWER)
+    app.add_api_route(f"{TASK}/code", pages.code, methods=["POST"], dependencies=decision.ANSWER)
     app.add_api_route("/dag_run/{dag_id}/{run_id}", pages.dag_run, dependencies=READ, **html)
     app.add_api_route("/runs", pages.newest, **html)
     app.add_api_route("/static/{version}/{name}", pages.static, **html)

@@ -25,7 +25,7 @@ from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern.compat import since_3_1
 from airflow_skyvern.ui.access import CHANGE
-from airflow_skyvern.ui.lookup import TaskKey, map_index_of
+from airflow_skyvern.ui.lookup import TaskKey, key_of
 
 ANSWER = [*CHANGE, Depends(requires_access_dag("PUT", since_3_1.hitl_entity()))]
 """For the route that answers a request: who may do so under Required Actions, and may mark the task."""
@@ -40,10 +40,7 @@ async def answer(
     option: Annotated[str, Body(embed=True, max_length=200)],
 ) -> JSONResponse:
     """Answer the open request of a task instance; 404 if there is none, 409 if somebody was faster."""
-    index = map_index_of(map_index)
-    if index is None:
-        raise HTTPException(404, "This task instance does not exist.")
-    await run_in_threadpool(_answer, user, TaskKey(dag_id, run_id, task_id, index), option)
+    await run_in_threadpool(answer_request, user, key_of(dag_id, run_id, task_id, map_index), option)
     return JSONResponse({"answered": option})
 
 
@@ -87,7 +84,12 @@ def request_of(key: TaskKey) -> Request | None:
         )
 
 
-def _answer(user: Any, key: TaskKey, option: str) -> None:
+def answer_request(user: Any, key: TaskKey, option: str) -> None:
+    """
+    Answer the open request of a task instance as a user.
+
+    :raises HTTPException: 409 it is answered already, or offers no such answer; and whatever Airflow refuses.
+    """
     request = request_of(key)
     if request is None or not request.is_open or option not in request.options:
         raise HTTPException(409, "The run does not wait for this answer any more.")

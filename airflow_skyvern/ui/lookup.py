@@ -13,8 +13,10 @@ from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
+from fastapi import HTTPException
 from sqlalchemy import select, tuple_
 
+from airflow_skyvern.runs.login_code import CodeStep
 from airflow_skyvern.task import deferral, xcom
 from airflow_skyvern.task.pushed import XCOMS_OF_RUN, KnownRun, Pushed, pushed_xcoms
 
@@ -67,6 +69,7 @@ class Noted:
     :param deadline: Until when the task waits for it.
     :param answer: What a person has answered to it: the XCom ``approval``.
     :param version: Which version of a workflow file it is of: the XCom ``workflow_version``.
+    :param code_step: Where the run waits for a code, or has just got one, if its task says so in Required Actions.
     """
 
     app_url: str | None = None
@@ -74,6 +77,7 @@ class Noted:
     deadline: datetime | None = None
     answer: Mapping[str, Any] | None = None
     version: Mapping[str, Any] | None = None
+    code_step: CodeStep | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,18 @@ def map_index_of(text: str) -> int | None:
     if text == "{MAP_INDEX}":
         return -1
     return int(text) if MAP_INDEX.fullmatch(text) else None
+
+
+def key_of(dag_id: str, run_id: str, task_id: str, map_index: str) -> TaskKey:
+    """
+    Return which task instance an address names.
+
+    :raises HTTPException: 404 it can name none.
+    """
+    index = map_index_of(map_index)
+    if index is None:
+        raise HTTPException(404, "This task instance does not exist.")
+    return TaskKey(dag_id, run_id, task_id, index)
 
 
 def find_task(session: Session, key: TaskKey, try_number: int | None = None) -> FoundTask | None:
@@ -171,7 +187,15 @@ def _noted(next_kwargs: Any, known: KnownRun) -> Noted:
         deadline=None if deadline is None else datetime.fromtimestamp(deadline, timezone.utc),
         answer=known.approval,
         version=known.workflow_version,
+        code_step=_code_step(next_kwargs, known),
     )
+
+
+def _code_step(next_kwargs: Any, known: KnownRun) -> CodeStep | None:
+    """Return the step at which the run of a deferred task waits for a code; of another run it is none."""
+    request = deferral.request_of(next_kwargs) or {}
+    step = deferral.decoded(request.get("step"))
+    return CodeStep.of(step) if isinstance(step, Mapping) and request.get("run_id") == known.run_id else None
 
 
 def _rendered(session: Session, key: TaskKey) -> Mapping[str, Any]:

@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 from airflow_skyvern.durations import in_words
 from airflow_skyvern.runs.blocks import block_seconds, blocks_of
-from airflow_skyvern.ui.concealment import Concealment, web_address
+from airflow_skyvern.runs.login_code import types_code
+from airflow_skyvern.ui.concealment import Concealment, visible, web_address
 from airflow_skyvern.ui.output_text import output_text
 
 if TYPE_CHECKING:
-    from airflow_skyvern.models import Action, Block, DownloadedFile, Run, RunCost, TimelineItem
+    from airflow_skyvern.models import Action, Artifact, Block, DownloadedFile, Run, RunCost, TimelineItem
 
 MOST_BLOCKS = 300
 """Blocks of a timeline on a page; a loop may have thousands."""
@@ -28,6 +29,8 @@ MOST_PICTURES = 4
 DEEPEST = 8
 """Levels of nested loops on a page."""
 
+
+EVER = datetime.min.replace(tzinfo=timezone.utc)
 
 ENDED_BADLY = frozenset({"failed", "terminated", "timed_out"})
 """How a run ends that has failed by itself."""
@@ -55,6 +58,7 @@ class BlockData:
     failure_reason: str
     error_codes: Sequence[str]
     question: str
+    block_id: str
     iteration: str
     steps: Sequence[Step]
     steps_left_out: int
@@ -113,6 +117,15 @@ class RunData:
     attempt: int
     retry_pending: bool
     conceal: Concealment
+    session_id: str
+    profile: str
+    login_failure: str
+    codes_since: Mapping[str, datetime]
+
+    def hides(self, artifact: Artifact) -> bool:
+        """Tell whether a picture may show a code: of a block, from the moment on when it typed one in."""
+        since = self.codes_since.get(artifact.task_id or "")
+        return since is not None and (artifact.created_at is None or artifact.created_at >= since)
 
     @property
     def has_ended(self) -> bool:
@@ -148,6 +161,8 @@ def page_of(
     has_recording: bool = False,
     cost: RunCost | None = None,
     sizes: Mapping[str, int] | None = None,
+    names: Mapping[str, str] | None = None,
+    login_failure: str = "",
 ) -> RunData:
     """
     Make the page of a run.
@@ -158,6 +173,8 @@ def page_of(
     :param has_recording: Whether the run is over and Skyvern's API has its recording; a browser session's it has not.
     :param cost: What the run has cost, once it is over.
     :param sizes: The sizes of downloaded files by the ids of their artifacts, where the run does not report them.
+    :param names: The names of its browser profile and credentials, by their ids.
+    :param login_failure: What it has failed at, where that is its login.
     """
     request = run.run_request or {}
     parameters: Mapping[str, Any] = request.get("parameters") or {}
@@ -192,10 +209,36 @@ def page_of(
         steps=used.get("total_steps") or run.step_count or 0,
         credits=(used.get("credits_used") or 0) + (used.get("cached_credits_used") or 0),
         conceal=conceal,
-        parameters=[(conceal.name(name), conceal.parameter(str(name), value)) for name, value in parameters.items()],
+        session_id=conceal.name(run.browser_session_id),
+        profile=_named(run.browser_profile_id, names or {}, conceal),
+        login_failure=conceal.text(login_failure),
+        codes_since=dict(_codes_since(blocks)),
+        parameters=[
+            (conceal.name(key), _shown(str(key), value, names or {}, conceal)) for key, value in parameters.items()
+        ],
         attempt=run.attempt or 1,
         retry_pending=run.retry_pending,
     )
+
+
+def _named(found: str | None, names: Mapping[str, str], conceal: Concealment) -> str:
+    """Return the name of something and its id; the id alone where the name is not known."""
+    name = conceal.name(names.get(found or ""))
+    return f"{name} ({visible(found)})" if name else visible(found)
+
+
+def _shown(key: str, value: Any, names: Mapping[str, str], conceal: Concealment) -> str:
+    """Return the value of a parameter; of a credential, its name."""
+    is_named = isinstance(value, str) and value in names
+    return _named(value, names, conceal) if is_named else conceal.parameter(key, value)
+
+
+def _codes_since(blocks: Iterable[Block]) -> Iterator[tuple[str, datetime]]:
+    """Yield the tasks of the blocks that have typed in a code, and since when: their actions are newest first."""
+    for block in blocks:
+        first = [action for action in block.actions if types_code(action)][-1:]
+        if first and block.task_id:
+            yield block.task_id, first[0].created_at or EVER
 
 
 def _file(file: DownloadedFile, conceal: Concealment, sizes: Mapping[str, int]) -> FileData:
@@ -237,6 +280,7 @@ def _block(item: TimelineItem, conceal: Concealment, count: _Count, depth: int =
         failure_reason=conceal.text(block.failure_reason),
         error_codes=[conceal.name(code) for code in block.error_codes],
         question=conceal.text(block.instructions),
+        block_id=block.workflow_run_block_id or "",
         iteration="" if block.current_index is None else f"iteration {block.current_index + 1}",
         steps=[_step(action, conceal) for action in reversed(block.actions[:MOST_STEPS])],
         steps_left_out=max(0, len(block.actions) - MOST_STEPS),
@@ -255,7 +299,11 @@ def _step(action: Action, conceal: Concealment) -> Step:
 
 
 def _pictures(block: Block) -> list[str]:
-    """Return the ids of a block's pictures, newest first."""
+    """Return the ids of a block's pictures, newest first; of one that typed in a code, only those from before."""
+    numbers = [number for number, action in enumerate(block.actions) if types_code(action)]
+    if numbers:
+        before = block.actions[numbers[-1] + 1 :]
+        return list(dict.fromkeys(_texts(action.screenshot_artifact_id for action in before)))
     output = block.output if isinstance(block.output, Mapping) else {}
     last = output.get("task_screenshot_artifact_ids") or output.get("workflow_screenshot_artifact_ids") or []
     actions = [action.screenshot_artifact_id for action in block.actions]

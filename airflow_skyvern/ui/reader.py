@@ -28,18 +28,22 @@ from airflow_skyvern.exceptions import (
 )
 from airflow_skyvern.hooks import ServerHook
 from airflow_skyvern.limits import PAGE_SIZE
+from airflow_skyvern.runs.blocks import failing_block
 from airflow_skyvern.runs.key import TASK_TAG, task_tag
+from airflow_skyvern.runs.login_code import identifier_at
+from airflow_skyvern.runs.login_failure import call_for_name, login_failure, named_ids
 from airflow_skyvern.runs.lookup import has_no_tags
 from airflow_skyvern.ui.cache import SharedCache
 from airflow_skyvern.ui.lookup import RunRef
 from airflow_skyvern.ui.page_data import RunData, page_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from airflow_skyvern.client.calls import Call
     from airflow_skyvern.client.settings import Settings
     from airflow_skyvern.models import Artifact, Run, RunCost, RunSummary, TimelineItem
+    from airflow_skyvern.runs.login_code import CodeStep
     from airflow_skyvern.ui.lookup import TaskKey
 
 PATIENCE = 10.0
@@ -161,6 +165,8 @@ class RunReader:
         self._recordings: SharedCache[Mapping[str, Artifact]] = SharedCache(lambda _: ACTIVE_TTL)
         self._lists: SharedCache[Sequence[RunSummary]] = SharedCache(lambda _: ACTIVE_TTL)
         self._schedules: SharedCache[str | None] = SharedCache(lambda _: TAGS_TTL)
+        self._names: SharedCache[str] = SharedCache(lambda _: TAGS_TTL, capacity=5000)
+        self._code_identifiers: SharedCache[str] = SharedCache(lambda _: TAGS_TTL)
         self._reasons: SharedCache[str] = SharedCache(lambda _: REASON_TTL, capacity=5000)
         self._free = asyncio.Semaphore(MOST_REASONS_AT_ONCE)
         self._seen: dict[RunRef, LastSeen] = {}
@@ -211,6 +217,17 @@ class RunReader:
         left_behind = await self._recordings.get(ref, lambda: self._fetch_artifacts(ref))
         found = [item for item in left_behind.values() if item.artifact_type == RECORDING and not item.archived]
         return max(found, key=lambda item: str(item.created_at), default=None)
+
+    async def code_identifier(self, ref: RunRef, step: CodeStep) -> str:
+        """Return what a code for a step of a run is sent to; nothing while Skyvern does not say it."""
+
+        async def fetch() -> str:
+            return await identifier_at(partial(self.clients.send, ref.skyvern_conn_id), step) or ""
+
+        try:
+            return await self._code_identifiers.get((ref, step.task_id), fetch)
+        except (SkyvernError, ValidationError):
+            return ""
 
     async def listed(self, conn_id: str, call: Call[Any]) -> Sequence[RunSummary]:
         """Return a list of runs."""
@@ -268,14 +285,57 @@ class RunReader:
             ]
         await self._remember(ref, run)
         schedule_id = await self._schedules.get(ref, lambda: self._fetch_schedule(ref, run))
-        cost, sizes = await asyncio.gather(self._fetch_cost(ref, run), self._sizes(ref, run))
+        cost, sizes, names = await asyncio.gather(
+            self._fetch_cost(ref, run), self._sizes(ref, run), self._names_in(ref, run)
+        )
+        login = await self._login_failure(ref, run, timeline or [])
         # Asked after the run: that of a browser session has an address, and no artifact that could be fetched.
         has_recording = run.is_final and bool(run.recording_url) and await self.recording(ref) is not None
         return await run_in_threadpool(
             lambda: page_of(
-                run, timeline or [], pictures, schedule_id, has_recording=has_recording, cost=cost, sizes=sizes
+                run,
+                timeline or [],
+                pictures,
+                schedule_id,
+                has_recording=has_recording,
+                cost=cost,
+                sizes=sizes,
+                names=names,
+                login_failure=login,
             )
         )
+
+    async def _names_in(self, ref: RunRef, run: Run) -> Mapping[str, str]:
+        """Return the names of a run's browser profile and credentials, by their ids, as far as Skyvern tells them."""
+        ids = named_ids(run)
+        names = await asyncio.gather(
+            *(self._names.get((ref.skyvern_conn_id, one), self._name_of(ref, one)) for one in ids)
+        )
+        return {one: name for one, name in zip(ids, names, strict=True) if name}
+
+    def _name_of(self, ref: RunRef, wanted: str) -> Callable[[], Awaitable[str]]:
+        async def fetch() -> str:
+            try:
+                found = await self.clients.send(ref.skyvern_conn_id, call_for_name(wanted))
+            except (SkyvernError, ValidationError):  # it was deleted, say
+                return ""
+            return str(found.name)
+
+        return fetch
+
+    async def _login_failure(self, ref: RunRef, run: Run, timeline: Sequence[TimelineItem]) -> str:
+        """Return what a run that has ended badly has failed at, where that is its login."""
+        if not run.is_final or run.succeeded:
+            return ""
+
+        loop = asyncio.get_running_loop()
+
+        def send(call: Call[Any]) -> Any:
+            return asyncio.run_coroutine_threadsafe(self.clients.send(ref.skyvern_conn_id, call), loop).result()
+
+        block = failing_block(timeline)
+        what = await run_in_threadpool(login_failure, send, run, block)
+        return f"Block {block.label}: {what}." if what and block is not None and block.label else what
 
     async def _fetch_cost(self, ref: RunRef, run: Run) -> RunCost:
         """Return what a run cost, once it is over; nothing where Skyvern does not report it."""

@@ -19,10 +19,11 @@ from airflow_skyvern.durations import in_words
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
 from airflow_skyvern.ui import rendering
 from airflow_skyvern.ui.access import connection_name, is_one_of, may_answer, may_read_logs, readable
+from airflow_skyvern.ui.code_field import code_field
 from airflow_skyvern.ui.concealment import Concealment, visible, web_address
 from airflow_skyvern.ui.decision import Request as Asked
 from airflow_skyvern.ui.decision import request_of
-from airflow_skyvern.ui.lookup import FoundTask, RunRef, TaskKey, find_task, known_dag, map_index_of
+from airflow_skyvern.ui.lookup import FoundTask, RunRef, TaskKey, find_task, key_of, known_dag
 from airflow_skyvern.ui.task_log import TaskErrors
 
 if TYPE_CHECKING:
@@ -274,6 +275,7 @@ async def task_page(pages: TaskPages, request: Request, user: Any, ids: tuple[st
     found = await find(_key_of(request.path_params), _number(request.query_params.get("try_number")))
     shown = await pages.shown(found, user)
     asked, may = await run_in_threadpool(_asked, shown, found, user)
+    code = await code_field(pages.reader, found, may_send=may) if asked is not None else None
     root = request.scope.get("root_path", "")
     return rendering.page(
         "task.html",
@@ -290,6 +292,7 @@ async def task_page(pages: TaskPages, request: Request, user: Any, ids: tuple[st
         refresh=REFRESH if shown.changes else 0,
         asked=asked,
         may_answer=may,
+        code=code,
         time_left=_time_left(found),
         approval=_approval(found),
         workflow_file=_workflow_file(found),
@@ -367,10 +370,7 @@ def _not_ours(ref: RunRef) -> str:
 
 
 def _key_of(ids: dict[str, str]) -> TaskKey:
-    map_index = map_index_of(ids["map_index"])
-    if map_index is None:
-        raise HTTPException(404, "This task instance does not exist.")
-    return TaskKey(ids["dag_id"], ids["run_id"], ids["task_id"], map_index)
+    return key_of(ids["dag_id"], ids["run_id"], ids["task_id"], ids["map_index"])
 
 
 def _number(text: str | None) -> int | None:

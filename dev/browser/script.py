@@ -62,6 +62,7 @@ RULES = (
                 r"Wrong user name or password",
                 (give_up("The portal refused the user name or the password.", "AUTH_FAILURE"),),
             ),
+            (r"Verification code", (fill("Verification code", "{verification_code}"), click("Verify"))),
             (r"Password", (fill("User name", "{username}"), fill("Password", "{password}"), click("Sign in"))),
         ),
     ),

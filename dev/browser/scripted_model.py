@@ -58,7 +58,14 @@ def next_actions(prompt: Prompt) -> Json:
         "action_plan": last.reason,
         "actions": [_action(prompt, act) for act in acts],
     }
+    if "place_to_enter_verification_code" in prompt.text:
+        answer |= _wants_code(here="Verification code" in prompt.seen)
     return {**answer, "failure_categories": [_category(last)]} if last.category else answer
+
+
+def _wants_code(*, here: bool) -> Json:
+    wanted = {"place_to_enter_verification_code": here, "should_enter_verification_code": here}
+    return {"verification_code_reasoning": "scripted", "should_verify_by_magic_link": False, **wanted}
 
 
 def _action(prompt: Prompt, act: Act) -> Json:

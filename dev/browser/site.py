@@ -52,6 +52,11 @@ _LOGIN = """<form method=post action=/login>
 <label>User name <input name=username autocomplete=username required></label>
 <label>Password <input name=password type=password autocomplete=current-password required></label>
 <button type=submit>Sign in</button></form>"""
+_LOGIN_WITH_CODE = _LOGIN.replace("action=/login", "action=/login2")
+_CODE = """<p>We have sent a code to your telephone.</p><form method=post action=/code>
+<label>Verification code <input name=code autocomplete=one-time-code required></label>
+<button type=submit>Verify</button></form>"""
+RIGHT_CODE = "482913"
 _UPLOAD = """<form method=post action=/upload enctype=multipart/form-data>
 <label>Receipt file <input type=file name=receipt></label><button type=submit>Send receipt</button></form>"""
 
@@ -141,6 +146,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         pages: dict[str, Callable[[dict[str, str]], None]] = {
             "/login": lambda _: self._send(page("Sign in", _LOGIN)),
+            "/login2": lambda _: self._send(page("Sign in", _LOGIN_WITH_CODE)),
+            "/code": lambda _: self._send(page("Second step", _CODE)),
             "/invoices": self._show_invoices,
             "/invoices.csv": self._send_csv,
             "/upload": lambda _: self._send(page("Upload a receipt", _UPLOAD)),
@@ -172,10 +179,26 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers.get("content-length") or 0))
         if self.path == "/login":
             self._sign_in(dict(urllib.parse.parse_qsl(raw.decode())))
+        elif self.path == "/login2":
+            self._ask_for_code(dict(urllib.parse.parse_qsl(raw.decode())))
+        elif self.path == "/code":
+            self._check_code(dict(urllib.parse.parse_qsl(raw.decode())))
         elif self.path == "/upload":
             self._receive(raw)
         else:
             self._miss({})
+
+    def _ask_for_code(self, form: dict[str, str]) -> None:
+        if (form.get("username"), form.get("password")) == (DEMO_USER, DEMO_PASSWORD):
+            self._send(b"", status=303, location="/code")
+        else:
+            self._send(page("Sign in", _error("Wrong user name or password.") + _LOGIN_WITH_CODE))
+
+    def _check_code(self, form: dict[str, str]) -> None:
+        if form.get("code") == RIGHT_CODE:
+            self._send(b"", status=303, location="/invoices", set_cookie=f"{COOKIE}; Path=/; HttpOnly")
+        else:
+            self._send(page("Second step", _error("Wrong code.") + _CODE))
 
     def _sign_in(self, form: dict[str, str]) -> None:
         if (form.get("username"), form.get("password")) == (DEMO_USER, DEMO_PASSWORD):

@@ -67,6 +67,7 @@ def browser_workflows(site: str) -> dict[str, dict[str, Any]]:
         body="Please decide.",
         timeout_seconds=600,
     )
+    with_code = {**login, "url": f"{site}/login2", "totp_identifier": "ops@example.com"}
     user = (_text("username", DEMO_USER), _text("password", DEMO_PASSWORD))
     bad_login = {"error_code_mapping": {"BAD_LOGIN": "the portal refuses user name or password"}}
     return {
@@ -74,6 +75,7 @@ def browser_workflows(site: str) -> dict[str, dict[str, Any]]:
         "login_credential": _workflow(
             {**login, "parameter_keys": ["portal"]}, parameters=(_parameter("portal", "credential_id"),)
         ),
+        "login_with_code": _workflow({**with_code, "max_steps_per_run": 10}, parameters=user),
         "extract": _workflow({**extract, "url": invoices}),
         "download_pdf": _workflow(
             {**download, "url": f"{invoices}&size={{{{ size }}}}", "parameter_keys": ["invoice", "size"]},

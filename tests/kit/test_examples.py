@@ -249,6 +249,14 @@ def test_log_in_monthly(skyvern: Skyvern, dag_of: DagOf) -> None:
     assert skyvern.fake.open_sessions == []
 
 
+def test_ask_for_a_code_of_a_portal_that_wants_none(skyvern: Skyvern, dag_of: DagOf) -> None:
+    skyvern.workflow("wpid_123", output={})
+    run = dag_of(EXAMPLES / "ask_for_a_code.py").test()
+    assert run.state == "success"
+    assert [known.name for known in skyvern.fake.profiles.values()] == ["portal"]
+    assert skyvern.fake.totp_codes == []
+
+
 def test_stay_logged_in_with_the_login_of_the_month(skyvern: Skyvern, dag_of: DagOf) -> None:
     profile = skyvern.fake.profile("portal")
     skyvern.workflow("wpid_123", output={})

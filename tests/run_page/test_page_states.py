@@ -204,6 +204,25 @@ def answered(skyvern: FakeSkyvern) -> str:
     return asks(skyvern, chosen_options=["Pay"], responded_by=by, responded_at=datetime.now(timezone.utc))
 
 
+def wants_code(skyvern: FakeSkyvern, **answered: Any) -> str:
+    login = {"label": "sign_in", "block_type": "login", "totp_identifier": "ops@example.com", "code": "482913"}
+    run_id = started(skyvern, plan=("running",), title="Fetch the invoices", blocks=[login])
+    step = {"block_id": f"wrb_{run_id[3:]}0", "task_id": f"tsk_{run_id[3:]}0", "label": "sign_in", "actions": 3}
+    request = {"run_id": run_id, "options": ["The code was sent"], "step": step}
+    add_task(state="deferred", xcoms={"run_id": run_id}, next_kwargs={"request": request})
+    with create_session() as session:
+        ti_id = session.scalar(select(TaskInstance.id))
+        known: dict[str, Any] = {"subject": "s", "body": "b", "params": {}, "multiple": False, **answered}
+        session.add(HITLDetail(ti_id=ti_id, options=request["options"], **known))
+    return TASK_PAGE
+
+
+def code_sent(skyvern: FakeSkyvern) -> str:
+    by = {"id": "eve", "name": "eve"}
+    now = datetime.now(timezone.utc)
+    return wants_code(skyvern, chosen_options=["The code was sent"], responded_by=by, responded_at=now)
+
+
 def of_dag_run(skyvern: FakeSkyvern) -> str:
     reason = "Invoice 4711 of ACME was not found."
     add_task(task_id="fetch", xcoms={"run_id": started(skyvern, "fetch"), "app_url": "https://skyvern.test/runs/1"})
@@ -249,6 +268,7 @@ def long_names(skyvern: FakeSkyvern) -> str:
 
 STATES: list[Callable[[FakeSkyvern], str]] = [
     *(completed, running, failed, timed_out, without_run, skyvern_away, asks, answered, of_dag_run, menu),
+    *(wants_code, code_sent),
     *(nothing_there, long_names),
 ]
 

@@ -24,6 +24,7 @@ from airflow_skyvern.testing.fake.records import Media
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from airflow_skyvern.testing.loopback import Loopback
 from dev.airflow_server import AirflowServer
+from dev.browser.site import RIGHT_CODE
 from dev.browser.ui import AirflowUI, airflow_ui
 from dev.process import wait_until
 from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
@@ -32,6 +33,7 @@ from tests.faults.leaks import Leaks
 ROOT = Path(__file__).parents[2]
 DAG, TASK = "invoices", "fetch_invoices"
 ASKING_DAG, ASKING_TASK = "payments", "pay"
+CODE_DAG, CODE_TASK, WRONG_CODE = "logins", "log_in", "570316"
 PASSWORD = "demo-pass"
 EVIL = (
     "<script>top.ran=1</script><img src=x onerror='top.ran=1'>[a](javascript:top.ran=1)![b](//evil.test/c){{ 7*7 }}"
@@ -200,6 +202,41 @@ def test_a_person_decides_on_the_page(rig: Rig, ui: AirflowUI) -> None:
     note = rig.airflow.xcom(ASKING_DAG, run_id, ASKING_TASK, "approval")
     assert (note["approved"], note["answer"], note["answered_in"]) == (True, "Pay", "airflow")
     assert ui.problems == []
+
+
+def test_a_person_types_the_code_of_a_login_on_the_page(rig: Rig, ui: AirflowUI) -> None:
+    """First a wrong one, which the portal refuses; then the right one. Neither is kept by Airflow."""
+    run_id = rig.start("login_with_code", CODE_DAG)
+    page = rig.page(run_id, CODE_DAG, CODE_TASK)
+    ui.open(page)
+    field = ui.frame.locator("#code-typed")
+    field.wait_for(timeout=420_000)  # once the run waits, and Airflow says so
+    rig.save_both(ui, page, "run-page-code", "Code for the login")
+    ui.open(f"{rig.task(run_id, CODE_DAG, CODE_TASK)}/required_actions", dark=False)
+    ui.wait_for("Skyvern: a code is wanted")
+    ui.save(rig.images / "required-action-code-light.png")
+    ui.open(page)
+    send_code(ui, WRONG_CODE)
+    ui.frame.locator("#code").wait_for(state="detached", timeout=120_000)
+    field.wait_for(timeout=420_000)  # the portal has refused it: asked again
+    send_code(ui, RIGHT_CODE)
+    assert rig.airflow.wait_run(CODE_DAG, run_id, timeout=420) == "success"
+    ui.wait_in_frame("Recording", seconds=120)
+    assert ui.problems == []
+    text = ui.frame.locator("html").inner_html()
+    assert not {code for code in (WRONG_CODE, RIGHT_CODE) if code in text}
+    leaks = Leaks(rig.airflow, {WRONG_CODE, RIGHT_CODE})
+    leaks.look_into_files()  # the database is one of them
+    assert leaks.found == set()
+    assert any(
+        RIGHT_CODE in str(code) for code in rig.skyvern.request("GET", "/v1/credentials/totp")[1]
+    )  # so one was sent
+
+
+def send_code(ui: AirflowUI, code: str) -> None:
+    """Type a code, and send it with the keyboard."""
+    ui.frame.get_by_label("Code", exact=True).fill(code)
+    ui.page.keyboard.press("Enter")
 
 
 def test_nothing_of_a_hostile_run_runs(rig: Rig, ui: AirflowUI) -> None:

@@ -15,7 +15,7 @@ import airflow
 import pytest
 
 from airflow_skyvern.compat import since_3_1
-from dev.airflow_2 import for_airflow_2, runs_on_airflow_2
+from dev.airflow_2 import asks_a_person, for_airflow_2, runs_on_airflow_2
 
 ROOT = Path(__file__).parents[2]
 AIRFLOW_2 = airflow.__version__.startswith("2.")
@@ -46,7 +46,7 @@ def why_not_here(code: str) -> str | None:
     """Return what this Airflow lacks for a block."""
     if "airflow_skyvern.retries" in code and not RETRY_POLICIES:
         return "retry policies came with Airflow 3.3"
-    if 'approval="airflow"' in code and not since_3_1.has_required_actions():
+    if asks_a_person(code) and not since_3_1.has_required_actions():
         return "Required Actions came with Airflow 3.1"
     if AIRFLOW_2 and not runs_on_airflow_2(code):
         return "watchers and webhooks came with Airflow 3"
@@ -56,10 +56,10 @@ def why_not_here(code: str) -> str | None:
 
 
 def example_bag(example: Path, folder: Path) -> Any:
-    """Load an example DAG as this Airflow has it; skip what came with Airflow 3."""
+    """Load an example DAG as this Airflow has it; skip what it cannot run."""
     code = example.read_text()
-    if AIRFLOW_2 and not runs_on_airflow_2(code):
-        pytest.skip("watchers and webhooks came with Airflow 3")
+    if (reason := why_not_here(code)) is not None:
+        pytest.skip(reason)
     copy = folder / example.name
     copy.write_text(as_this_airflow_has_it(code))
     for beside in example.parent.glob("*.yaml"):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 FINAL = ("completed", "failed", "terminated", "timed_out", "canceled")
 
 ORGANIZATION = "o_599983462807843814"
+
+TYPED_AGAIN_AFTER = timedelta(seconds=37)
+"""After this time a real server types a wrong code in again."""
 
 Step = str | Mapping[str, Any]
 
@@ -49,7 +52,9 @@ class Workflow:
     :param output: The output of a run, or a function that makes it from the parameters.
     :param blocks: What the timeline tells of each block, in the order of execution: ``label``, ``block_type`` and
         whatever else differs from the usual; ``children`` are the blocks of a loop. An action in ``actions`` has its
-        picture by ``screenshot``, an index of ``media``. Without it, a block that waits for each of ``labels``.
+        picture by ``screenshot``, an index of ``media``. One with ``code`` waits, once it has begun, until it gets
+        that code for its ``totp_identifier``, and does its own ``actions`` before; a wrong one is typed in, too.
+        Without blocks, one that waits for each of ``labels``.
     :param definitions: What was sent for each version, oldest first, where the workflow was created through the API.
     :param media: What a run leaves behind besides ``artifacts``, which are the files that it downloads, by name.
     """
@@ -131,6 +136,10 @@ class Run:
     retried_by: str | None = None
     workflow_version: int | None = None
     occupied_by: str | None = None
+    typed: list[tuple[str, str]] = field(default_factory=list)
+    """The codes that were typed in, each with the label of its block."""
+    used: set[str] = field(default_factory=set)
+    """The ids of the codes that are not typed in again."""
 
     @property
     def is_task(self) -> bool:
@@ -202,13 +211,53 @@ class Run:
         """Return whether nothing more will happen."""
         return self.state["status"] in FINAL and not self.state["retry_pending"]
 
+    @property
+    def waits_for_code_at(self) -> Mapping[str, Any] | None:
+        """The block that waits for a code; None if none does."""
+        block = self.begun_blocks[-1] if self.begun_blocks else None
+        if block is None or "code" not in block or self.is_over or self.state["status"] != "running":
+            return None
+        return None if (block["label"], block["code"]) in self.typed else block
+
+    def take_codes(self, codes: Sequence[Mapping[str, Any]], now: datetime) -> None:
+        """
+        Type in the newest code that the waiting block may use.
+
+        One is typed in again 37 seconds later if it has not expired by then; here, with the next request.
+        """
+        block = self.waits_for_code_at
+        if block is None:
+            return
+        usable = [code for code in codes if self._may_use(code, block.get("totp_identifier"), now)]
+        if usable:
+            newest = usable[-1]
+            self.typed.append((block["label"], newest["content"]))
+            if (expires := _expiry_of(newest)) is not None and expires < now + TYPED_AGAIN_AFTER:
+                self.used.add(newest["totp_code_id"])
+
+    def _may_use(self, code: Mapping[str, Any], identifier: str | None, now: datetime) -> bool:
+        expires = _expiry_of(code)
+        return (
+            code["totp_identifier"] == identifier
+            and code.get("workflow_run_id") in (None, self.run_id)
+            and code["sent_at"] > self.created_at
+            and code["totp_code_id"] not in self.used
+            and (expires is None or expires > now)
+        )
+
     def look(self) -> None:
-        """Go one step further, unless the run is over or waits for a person."""
+        """Go one step further, unless the run is over or waits for a person or a code."""
+        if self.waits_for_code_at is not None and not self.canceled:
+            return
         answered = self.continued or self._planned.get("answered")
         paused = self.state["status"] == "paused" and not answered
         if not self.canceled and not paused and self.step < len(self.plan) - 1:
             self.continued = self.continued and self.state["status"] != "paused"
             self.step += 1
+
+
+def _expiry_of(code: Mapping[str, Any]) -> datetime | None:
+    return datetime.fromisoformat(code["expired_at"]) if code.get("expired_at") else None
 
 
 @dataclass(frozen=True)

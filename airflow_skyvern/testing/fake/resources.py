@@ -267,8 +267,11 @@ class FakeResources:
         return None
 
     def _send_totp(self, seen: Seen) -> Any:
-        made = {"totp_code_id": self._id("totp"), **seen.json, "code": seen.json["content"], "expired_at": None}
-        self.totp_codes.append(made)
+        run_id = seen.json.get("workflow_run_id")
+        if run_id is not None and run_id not in self.runs:
+            raise detail(400, f"Invalid workflow run id: {run_id}")
+        made = {"totp_code_id": self._id("totp"), "expired_at": None, **seen.json, "code": seen.json["content"]}
+        self.totp_codes.append({**made, "sent_at": self._tick()})
         return made
 
     def _delete_file(self, seen: Seen, file_id: str) -> Any:

@@ -48,14 +48,36 @@ NO_ACTION: dict[str, Any] = {**_RECORDED["action"], "organization_id": ORGANIZAT
 NO_ARTIFACT: dict[str, Any] = {**_RECORDED["artifact"], "organization_id": ORGANIZATION}
 
 
+OF_TASKS = ("code", "totp_identifier", "totp_verification_url", "failure_category")
+"""What a timeline does not say of a block; but for the code, the task behind the block says it."""
+
+LOGIN = ({"action_type": "input_text"}, {"action_type": "input_text"}, {"action_type": "click"})
+CODE = ({"action_type": "input_text", "text": "<redacted otp value>"}, {"action_type": "click"})
+"""What a block does to log in, and then with each code; a code itself is not told."""
+
+
+def task_of_block(run: Run, wanted: str) -> dict[str, Any] | None:
+    """Tell of the task behind a block; nothing if this run has no such task."""
+    for block, path in _walk(run.begun_blocks):
+        if _task_id(run, block, path) == wanted:
+            asked = {name: block.get(name) for name in ("totp_identifier", "totp_verification_url")}
+            request = {"url": block.get("url"), "navigation_payload": {"password": "of the site"}, **asked}
+            why = {"failure_category": block.get("failure_category"), "failure_reason": block.get("failure_reason")}
+            return {"task_id": wanted, "status": block["status"], "request": request, "errors": [], **why}
+    return None
+
+
 def timeline(run: Run) -> list[dict[str, Any]]:
     """Tell the blocks that have begun, newest first."""
     return [_item(run, block, str(number)) for number, block in enumerate(run.begun_blocks)][::-1]
 
 
 def _item(run: Run, given: Mapping[str, Any], path: str, parent: str | None = None) -> dict[str, Any]:
-    own = {**given}
+    own = {name: value for name, value in given.items() if name not in OF_TASKS}
     children, actions = own.pop("children", ()), own.pop("actions", ())
+    if "code" in given:
+        typed = [action for label, _ in run.typed if label == given["label"] for action in CODE]
+        actions = [*(actions or LOGIN), *typed]
     times = {"created_at": stamp(run.created_at), "modified_at": stamp(run.created_at)}
     block_id, task_id = f"wrb_{run.run_id[3:]}{path}", _task_id(run, given, path)
     ids = {"workflow_run_block_id": block_id, "workflow_run_id": run.run_id, "parent_workflow_run_block_id": parent}
@@ -221,6 +243,13 @@ class FakeRunDetails:
             raise detail(400, "Timeline not available for run type task_v1")
         return older.unreadable_pause(self.version, self.runs[run_id]) or timeline(self.runs[run_id])
 
+    def _task_of_block(self, seen: Seen, task_id: str) -> Any:
+        found = (task_of_block(run, task_id) for run in self.runs.values())
+        told = next((task for task in found if task is not None), None)
+        if told is None:
+            raise detail(404, f"Task {task_id} not found")
+        return told
+
     def _artifacts(self, seen: Seen, run_id: str) -> Any:
         wanted = seen.query.get("artifact_type") or ()
         for number, given in enumerate(wanted):
@@ -243,6 +272,7 @@ class FakeRunDetails:
 _ID = "([^/]+)"
 RUN_DETAIL_ROUTES = (
     ("GET", f"/v1/runs/{_ID}/timeline", "_timeline"),
+    ("GET", f"/api/v1/tasks/{_ID}", "_task_of_block"),
     ("GET", f"/v1/runs/{_ID}/artifacts", "_artifacts"),
     ("GET", f"/v1/artifacts/{_ID}/content", "_artifact_content"),
 )

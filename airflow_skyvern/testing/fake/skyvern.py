@@ -158,10 +158,16 @@ class FakeSkyvern(FakeRunDetails, FakeSchedules, FakeResources, FakeBrowsers):
             if isinstance(scripted, Exception):
                 raise scripted
             answer = self._answer(seen)
+            self._type_codes()
         if isinstance(scripted, _Lost):
             raise httpx.ReadTimeout("the answer was lost", request=request)
         instead = scripted() if scripted is not None else None
         return instead if isinstance(instead, httpx.Response) else answer
+
+    def _type_codes(self) -> None:
+        """Let each run that waits for a code take one that has been sent for it."""
+        for run in self.runs.values() if self.totp_codes else ():
+            run.take_codes(self.totp_codes, datetime.now(timezone.utc))
 
     def _next_scripted(self, seen: Seen) -> Scripted | None:
         for script in self._scripts:

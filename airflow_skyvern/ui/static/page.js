@@ -228,6 +228,47 @@ document.addEventListener("click", (event) => {
   if (button) decide(button).catch(() => notice("Airflow does not answer. Try again."));
 });
 
+// A code that a login waits for: it is sent, and not kept in this page either.
+async function sendCode(form) {
+  const {code: field} = form.elements, button = form.querySelector("button"), code = field.value;
+  field.value = "";
+  button.disabled = true;
+  try {
+    const answer = await fetch(`${document.getElementById("page").dataset.here}/code`, {
+      method: "POST",
+      credentials: "same-origin",
+      headers: {"content-type": "application/json", "x-skyvern-page": "1"},
+      body: JSON.stringify({code}),
+    });
+    if (answer.ok || answer.status === 409 || answer.status === 404) await refresh();
+    if (!answer.ok) codeResult(REFUSED_CODE[answer.status] || `Airflow did not take the code (status ${answer.status}). Try again.`);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+// Why a code was not sent to Skyvern.
+const REFUSED_CODE = {
+  401: "You are signed out. Reload Airflow to sign in, then send the code.",
+  403: "You may not send the code: it takes the rights to edit task instances and to answer required actions of this DAG.",
+  404: "The task has ended, or was cleared. Nothing was sent.",
+  409: "The run does not wait for this code any more. Nothing was sent.",
+  422: "That is no code: type it alone, 1 to 10 characters.",
+  502: "Skyvern did not take the code. Send it again.",
+};
+
+function codeResult(text) {
+  const line = document.getElementById("code-result");
+  if (line) line.textContent = text;
+  else notice(text);
+}
+
+document.addEventListener("submit", (event) => {
+  if (event.target.id !== "code-form") return;
+  event.preventDefault();
+  sendCode(event.target).catch(() => codeResult("Airflow does not answer. Send the code again."));
+});
+
 takeTheme();
 if (inFrame) {
   new MutationObserver(takeTheme).observe(parent.document.documentElement, {attributes: true, attributeFilter: ["class"]});

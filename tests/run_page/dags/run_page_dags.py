@@ -1,4 +1,4 @@
-"""Run whatever workflow the DAG run names; one of them asks a person in Airflow."""
+"""Run whatever workflow the DAG run names; one of them asks a person in Airflow, another one for a code."""
 
 from __future__ import annotations
 
@@ -31,5 +31,11 @@ def payments() -> None:
     run_workflow("pay", approval="airflow")
 
 
+@dag(schedule=None, render_template_as_native_obj=True)
+def logins() -> None:
+    run_workflow("log_in", code="airflow")
+
+
 invoices()
 payments()
+logins()

@@ -155,18 +155,19 @@ def sending(**more: Any) -> Any:
 
 def test_a_function_finds_the_code_which_is_nowhere_afterwards(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
     asked: list[str] = []
+    run_id = skyvern.run()
 
     def newest(ti: Any) -> str:
         asked.append(ti.task_id)
         return CODE
 
     with DAG("d", schedule=None):
-        task = sending(code=newest, run_id="wr_1", expires_in=timedelta(seconds=30))
+        task = sending(code=newest, run_id=run_id, expires_in=timedelta(seconds=30))
     task.render_template_fields(context_of(FakeTaskInstance()))
     returned = execute(task)
     [sent] = skyvern.sent("POST", "/v1/credentials/totp")
     assert (sent.json["totp_identifier"], sent.json["content"], sent.json["workflow_run_id"], asked) == (
-        *("bot@example.com", CODE, "wr_1"),
+        *("bot@example.com", CODE, run_id),
         ["t"],
     )
     left = datetime.fromisoformat(sent.json["expired_at"]) - datetime.now(timezone.utc)

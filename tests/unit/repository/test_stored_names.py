@@ -13,6 +13,7 @@ from airflow_skyvern.schedules.guard import SkyvernScheduleGuard
 from airflow_skyvern.sensors import SkyvernRunSensor
 from airflow_skyvern.task import deferral, xcom
 from airflow_skyvern.triggers.approval import SkyvernApprovalTrigger
+from airflow_skyvern.triggers.login_code import SkyvernCodeTrigger, SkyvernLoginTrigger
 from airflow_skyvern.triggers.run import SkyvernRunTrigger, SkyvernSensorTrigger
 from airflow_skyvern.triggers.session_turn import SkyvernSessionTurnTrigger
 
@@ -88,6 +89,18 @@ def test_airflow_stores_this_of_a_wait_for_a_persons_answer() -> None:
     path, kwargs = SkyvernApprovalTrigger("wr_1", "c", 10.0, 1.0, ti_id="0199").serialize()
     assert path == "airflow_skyvern.triggers.SkyvernApprovalTrigger"
     assert sorted(kwargs) == ["cancel_on_kill", "deadline", "poll_interval", "run_id", "skyvern_conn_id", "ti_id"]
+
+
+def test_airflow_stores_this_of_a_wait_that_may_ask_for_a_code() -> None:
+    step = {"block_id": "wrb_1", "task_id": "tsk_1", "label": "in", "actions": 3}
+    path, kwargs = SkyvernLoginTrigger("wr_1", "c", 10.0, 1.0, answered={**step, "until": 1.0}).serialize()
+    assert path == "airflow_skyvern.triggers.SkyvernLoginTrigger"
+    _, of_a_wait = SkyvernRunTrigger("wr_1", "c", 10.0, 1.0).serialize()
+    assert sorted(kwargs) == sorted([*of_a_wait, "answered"])
+    path, kwargs = SkyvernCodeTrigger("wr_1", "c", 10.0, 1.0, ti_id="0199", step=step).serialize()
+    assert path == "airflow_skyvern.triggers.SkyvernCodeTrigger"
+    _, of_an_answer = SkyvernApprovalTrigger("wr_1", "c", 10.0, 1.0, ti_id="0199").serialize()
+    assert sorted(kwargs) == sorted([*of_an_answer, "step"])
 
 
 @pytest.mark.skipif(AIRFLOW_2, reason="watchers came with Airflow 3")

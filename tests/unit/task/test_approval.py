@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -14,13 +13,14 @@ import httpx
 import pytest
 
 from airflow_skyvern.compat import since_3_1
-from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernRunCanceled, SkyvernWaitTimeout
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.runs import question
 from airflow_skyvern.testing.fake.skyvern import LOST, FakeSkyvern
 from airflow_skyvern.triggers.approval import SkyvernApprovalTrigger
-from tests.support.tasks import FakeTaskInstance, context_of, first_event, rebuilt, resumed
+from tests.support.required_actions import AS_AIRFLOW_3_3, DeferredTask, RequiredActions, Task
+from tests.support.tasks import context_of, first_event
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Connect
@@ -37,91 +37,8 @@ ASK_IN_WORDS = {
 }
 PLAN = ("running", "paused", "running", "completed")
 
-AS_AIRFLOW_3_3 = {
-    "chosen_options": ["Approve"],
-    "params_input": {},
-    "responded_by_user": {"id": "1", "name": "alice"},
-    "responded_at": "2026-11-26T12:40:59.672799+00:00",
-    "timedout": False,
-}
-
 needs_required_actions = pytest.mark.skipif(not since_3_1.has_required_actions(), reason="came with Airflow 3.1")
 below_3_1 = pytest.mark.skipif(since_3_1.has_required_actions(), reason="Airflow has Required Actions")
-
-
-class RequiredActions:
-    """Airflow's requests to persons, as its API server keeps them, behind the tasks' connection to Airflow."""
-
-    def __init__(self) -> None:
-        self.requests: dict[UUID, Any] = {}
-        self.responses: dict[UUID, dict[str, Any]] = {}
-        self.asked_by_worker = False
-        """Whether a worker asks: Airflow lets it create requests, and nothing else."""
-
-    def send(self, msg: Any) -> Any:
-        """Answer a message of a task or a trigger."""
-        kind = type(msg).__name__
-        if kind == "CreateHITLDetailPayload":
-            self.responses.pop(msg.ti_id, None)
-            return self.requests.setdefault(msg.ti_id, msg)
-        if self.asked_by_worker:
-            raise RuntimeError("API_SERVER_ERROR: 400, Unhandled request")
-        if msg.ti_id not in self.requests:
-            raise RuntimeError("404: HITLDetail not found")
-        if kind == "UpdateHITLDetail":
-            if msg.ti_id in self.responses:
-                raise RuntimeError("409: already exists")
-            self._respond(msg.ti_id, msg.chosen_options[0], None)
-        return self._detail(msg.ti_id)
-
-    def choose(self, option: str, user: str = "alice") -> None:
-        """Answer the only open request as a person."""
-        [ti_id] = self.open
-        assert option in self.requests[ti_id].options
-        self._respond(ti_id, option, {"id": user, "name": user})
-
-    @property
-    def open(self) -> list[UUID]:
-        """The requests that wait for an answer."""
-        return [ti_id for ti_id in self.requests if ti_id not in self.responses]
-
-    @property
-    def only(self) -> Any:
-        """The only request."""
-        [request] = self.requests.values()
-        return request
-
-    def _respond(self, ti_id: UUID, option: str, user: dict[str, str] | None) -> None:
-        now = datetime.now(timezone.utc)
-        self.responses[ti_id] = {"chosen_options": [option], "responded_by_user": user, "responded_at": now}
-
-    def _detail(self, ti_id: UUID) -> Any:
-        from airflow.sdk.api.datamodels._generated import HITLDetailResponse
-
-        nothing: dict[str, Any] = {"chosen_options": [], "responded_by_user": None, "responded_at": None}
-        response = self.responses.get(ti_id)
-        return HITLDetailResponse(response_received=response is not None, params_input={}, **(response or nothing))
-
-
-@pytest.fixture
-def actions(monkeypatch: pytest.MonkeyPatch) -> RequiredActions:
-    pytest.importorskip("airflow.sdk.execution_time.hitl")
-    from airflow.sdk.execution_time import task_runner
-
-    known = RequiredActions()
-    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", known, raising=False)
-    monkeypatch.setattr(SkyvernApprovalTrigger, "answer_interval", 0.02)
-    monkeypatch.setattr(SkyvernApprovalTrigger, "slow_answer_interval", 0.02)
-    return known
-
-
-def required_actions() -> RequiredActions:
-    """Return what stands for Airflow in this test."""
-    from airflow.sdk.execution_time import task_runner
-
-    known = task_runner.SUPERVISOR_COMMS
-    assert isinstance(known, RequiredActions)
-    return known
 
 
 def make(workflow_id: str, **arguments: Any) -> SkyvernRunWorkflowOperator:
@@ -129,47 +46,8 @@ def make(workflow_id: str, **arguments: Any) -> SkyvernRunWorkflowOperator:
     return SkyvernRunWorkflowOperator(task_id="t", workflow_id=workflow_id, **(defaults | arguments))
 
 
-class Task:
-    """A task that is executed deferral by deferral."""
-
-    def __init__(self, workflow_id: str, **arguments: Any) -> None:
-        self.airflow = required_actions()
-        self.ti = FakeTaskInstance()
-        self.make = partial(make, workflow_id, **arguments)
-        self.deferral: TaskDeferred | None = None
-        self.result: Any = None
-        self._do(lambda: self.make().execute(context_of(self.ti)))
-
-    def resume(self, event: Any = None) -> Task:
-        """Let the trigger come to its event, or take this one, and resume the task."""
-        deferral = self.deferral
-        assert deferral is not None
-        if event is None:
-            event = asyncio.run(first_event(rebuilt(deferral.trigger)))
-        self._do(lambda: resumed(self.make(), deferral, event, context_of(self.ti)))
-        return self
-
-    def until_asked(self) -> Task:
-        """Go on until a person is asked."""
-        while self.deferral and self.deferral.method_name != "approval_complete":
-            self.resume()
-        return self
-
-    def finish(self) -> Any:
-        """Go on to the end."""
-        while self.deferral is not None:
-            self.resume()
-        return self.result
-
-    def _do(self, step: Callable[[], Any]) -> None:
-        self.deferral = None
-        self.airflow.asked_by_worker = True
-        try:
-            self.result = step()
-        except TaskDeferred as deferred:
-            self.deferral = deferred
-        finally:
-            self.airflow.asked_by_worker = False
+def started(workflow_id: str, **arguments: Any) -> Task:
+    return Task(partial(make, workflow_id, **arguments))
 
 
 def asking(skyvern: FakeSkyvern, block: dict[str, Any] | None = None, plan: Any = PLAN, **more: Any) -> str:
@@ -214,7 +92,7 @@ def test_approvers_of_no_approval_are_refused_at_parse() -> None:
 def test_a_request_names_those_who_alone_may_answer(
     skyvern: FakeSkyvern, actions: RequiredActions, approvers: Any, users: Any
 ) -> None:
-    Task(asking(skyvern), approvers=approvers).until_asked()
+    started(asking(skyvern), approvers=approvers).until_asked()
     named = actions.only.assigned_users
     assert [(user.id, user.name) for user in named or ()] == (users or [])
 
@@ -241,7 +119,7 @@ def test_an_approval_needs_a_deferred_wait(arguments: dict[str, Any]) -> None:
 def test_what_a_block_asks_is_shown_in_its_words_and_as_text_only(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
-    Task(asking(skyvern, ASK_IN_WORDS)).until_asked()
+    started(asking(skyvern, ASK_IN_WORDS)).until_asked()
     request = actions.only
     assert (request.subject, list(request.options)) == ("Skyvern: Pay ACME?", ["Pay", "Do not pay"])
     assert r"Pay \*1,234 EUR\*" in request.body
@@ -252,7 +130,7 @@ def test_what_a_block_asks_is_shown_in_its_words_and_as_text_only(
 def test_an_approval_continues_the_run_and_names_who_gave_it(
     skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
 ) -> None:
-    task = Task(asking(skyvern, output={"paid": True})).until_asked()
+    task = started(asking(skyvern, output={"paid": True})).until_asked()
     actions.choose("Approve")
     assert task.finish() == {"paid": True}
     assert len(skyvern.sent("POST", CONTINUE)) == 1
@@ -270,7 +148,7 @@ def test_an_approval_continues_the_run_and_names_who_gave_it(
 
 
 def test_the_answer_as_airflow_3_3_sends_it_is_the_same(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
-    task = Task(asking(skyvern)).until_asked()
+    task = started(asking(skyvern)).until_asked()
     actions.choose("Approve")
     task.resume(AS_AIRFLOW_3_3)
     task.finish()
@@ -284,7 +162,7 @@ def test_the_answer_as_airflow_3_3_sends_it_is_the_same(skyvern: FakeSkyvern, ac
 def test_a_rejection_cancels_the_run_and_ends_the_task_as_its_author_chose(
     skyvern: FakeSkyvern, actions: RequiredActions, on_reject: str, error: type[Exception] | None
 ) -> None:
-    task = Task(asking(skyvern, ASK_IN_WORDS), on_reject=on_reject).until_asked()
+    task = started(asking(skyvern, ASK_IN_WORDS), on_reject=on_reject).until_asked()
     actions.choose("Do not pay")
     if error is None:
         assert task.finish() == task.ti.xcoms["approval"]
@@ -300,7 +178,7 @@ def test_a_rejection_cancels_the_run_and_ends_the_task_as_its_author_chose(
 
 def test_an_answer_in_skyvern_closes_the_request_in_airflow(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     plan = ("running", "paused", *["running"] * 9, "completed")
-    task = Task(asking(skyvern, plan=plan, output={"paid": True})).until_asked()
+    task = started(asking(skyvern, plan=plan, output={"paid": True})).until_asked()
     skyvern_continues(skyvern)
     assert task.finish() == {"paid": True}
     assert actions.open == []
@@ -312,7 +190,7 @@ def test_an_answer_in_skyvern_closes_the_request_in_airflow(skyvern: FakeSkyvern
 def test_an_answer_in_skyvern_after_which_the_run_completes_at_once_is_noted_too(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
-    task = Task(asking(skyvern)).until_asked()
+    task = started(asking(skyvern)).until_asked()
     skyvern_continues(skyvern)
     task.finish()
     assert actions.responses[task.ti.id]["chosen_options"] == ["The run has ended"]
@@ -322,7 +200,7 @@ def test_an_answer_in_skyvern_after_which_the_run_completes_at_once_is_noted_too
 def test_a_cancel_in_skyvern_closes_the_request_and_fails_the_task(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
-    task = Task(asking(skyvern)).until_asked()
+    task = started(asking(skyvern)).until_asked()
     skyvern.runs[next(iter(skyvern.runs))].canceled = True
     with pytest.raises(SkyvernRunCanceled):
         task.finish()
@@ -335,7 +213,7 @@ def test_an_answer_that_comes_after_one_in_skyvern_does_nothing(
     skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str], chosen: str
 ) -> None:
     """Two persons at the same moment: the rejection must not cancel what the other has approved."""
-    task = Task(asking(skyvern)).until_asked()
+    task = started(asking(skyvern)).until_asked()
     actions.choose(chosen)
     skyvern_continues(skyvern)
     task.resume(AS_AIRFLOW_3_3 | {"chosen_options": [actions.responses[task.ti.id]["chosen_options"][0]]}).finish()
@@ -346,7 +224,7 @@ def test_an_answer_that_comes_after_one_in_skyvern_does_nothing(
 
 
 def test_an_answer_that_comes_after_a_cancel_notes_no_answer(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
-    task = Task(asking(skyvern)).until_asked()
+    task = started(asking(skyvern)).until_asked()
     actions.choose("Approve")
     skyvern.runs[next(iter(skyvern.runs))].canceled = True
     with pytest.raises(SkyvernRunCanceled):
@@ -358,7 +236,7 @@ def test_an_answer_reaches_only_the_block_that_asked(skyvern: FakeSkyvern, actio
     """The run has been approved in Skyvern and asks its second question; the answer to the first approves nothing."""
     blocks = [{**ASK, "label": "first"}, {**ASK, "label": "second"}]
     plan = ({"status": "paused", "blocks": 1}, {"status": "paused", "blocks": 2}, "completed")
-    task = Task(skyvern.workflow(plan=plan, blocks=blocks)).until_asked()
+    task = started(skyvern.workflow(plan=plan, blocks=blocks)).until_asked()
     skyvern_continues(skyvern)
     actions.choose("Approve")
     task.resume(AS_AIRFLOW_3_3 | {"chosen_options": [actions.responses[task.ti.id]["chosen_options"][0]]})
@@ -374,7 +252,7 @@ def test_an_answer_reaches_only_the_block_that_asked(skyvern: FakeSkyvern, actio
 def test_a_run_may_ask_several_times(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     blocks = [{**ASK_IN_WORDS, "label": "first"}, {**ASK_IN_WORDS, "label": "second"}]
     plan = ({"status": "paused", "blocks": 1}, {"status": "paused", "blocks": 2}, "completed")
-    task = Task(skyvern.workflow(plan=plan, blocks=blocks)).until_asked()
+    task = started(skyvern.workflow(plan=plan, blocks=blocks)).until_asked()
     assert list(actions.only.options) == ["Approve", "Reject"]
     assert "may ask several times" in actions.only.body
     actions.choose("Approve")
@@ -391,7 +269,7 @@ def test_a_lost_answer_of_skyvern_is_not_followed_by_a_second_approval(
     """The approval arrived, and the run asks its next question by the time that the first is tried again."""
     blocks = [{**ASK, "label": "first"}, {**ASK, "label": "second"}]
     plan = ({"status": "paused", "blocks": 1}, {"status": "paused", "blocks": 2}, "completed")
-    task = Task(skyvern.workflow(plan=plan, blocks=blocks)).until_asked()
+    task = started(skyvern.workflow(plan=plan, blocks=blocks)).until_asked()
     skyvern.next("POST", CONTINUE, LOST)
     actions.choose("Approve")
     task.resume()
@@ -401,7 +279,7 @@ def test_a_lost_answer_of_skyvern_is_not_followed_by_a_second_approval(
 
 
 def test_an_approval_survives_a_skyvern_that_is_away(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
-    task = Task(asking(skyvern)).until_asked()
+    task = started(asking(skyvern)).until_asked()
     busy = [httpx.Response(503, json={"detail": "away"})] * 2
     skyvern.next("POST", CONTINUE, *busy)
     actions.choose("Approve")
@@ -410,7 +288,7 @@ def test_an_approval_survives_a_skyvern_that_is_away(skyvern: FakeSkyvern, actio
 
 
 def test_the_deadline_closes_the_request_and_cancels_the_run(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
-    task = Task(asking(skyvern), timeout=1.5).until_asked()
+    task = started(asking(skyvern), timeout=1.5).until_asked()
     with pytest.raises(SkyvernWaitTimeout):
         task.finish()
     assert actions.open == []
@@ -420,7 +298,7 @@ def test_the_deadline_closes_the_request_and_cancels_the_run(skyvern: FakeSkyver
 def test_a_deferral_that_ends_without_an_event_cancels_the_run(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
-    task = Task(asking(skyvern)).until_asked()
+    task = started(asking(skyvern)).until_asked()
     kwargs = {"error": "Trigger timeout", "traceback": []}
     with pytest.raises(SkyvernWaitTimeout):
         task.make().resume_execution("__fail__", kwargs, context_of(task.ti))
@@ -428,7 +306,7 @@ def test_a_deferral_that_ends_without_an_event_cancels_the_run(
 
 
 def test_the_answer_to_an_earlier_try_is_not_carried_out(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
-    task = Task(asking(skyvern)).until_asked()
+    task = started(asking(skyvern)).until_asked()
     actions.choose("Reject")
     task.ti.try_number = task.ti.max_tries = 2
     task.resume()
@@ -441,7 +319,7 @@ def test_an_answer_to_what_a_cleared_try_has_asked_is_ignored(
     skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
 ) -> None:
     """Airflow resumes whatever wait the task is in: here that for the run of the new try, which asks nothing yet."""
-    task = Task(asking(skyvern))
+    task = started(asking(skyvern))
     task.resume(AS_AIRFLOW_3_3)
     assert task.deferral is not None
     assert "the answer to an earlier request is ignored" in task_log()
@@ -455,7 +333,7 @@ def test_an_answer_to_what_a_cleared_try_has_asked_is_ignored(
 def test_a_run_that_moved_on_before_it_was_asked_about_is_waited_for(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
-    task = Task(asking(skyvern))
+    task = started(asking(skyvern))
     while skyvern.status(next(iter(skyvern.runs))) != "paused":
         skyvern.runs[next(iter(skyvern.runs))].look()
     skyvern_continues(skyvern)
@@ -475,24 +353,6 @@ def paused(skyvern: FakeSkyvern) -> str:
 
 def open_request() -> None:
     since_3_1.ask_person(UUID(int=7), options=["Approve", "Reject"], subject="s", body="b")
-
-
-class DeferredTask:
-    """The task instance of a trigger."""
-
-    dag_id, run_id, task_id, map_index = "d", "manual__1", "t", -1
-
-
-@pytest.fixture
-def state(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What Airflow says about the trigger's task."""
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-    answers = ["deferred"]
-    monkeypatch.setattr(
-        RuntimeTaskInstance, "get_task_states", staticmethod(lambda **_: {"manual__1": {"t": answers[0]}})
-    )
-    return answers
 
 
 async def test_an_answer_never_cancels_the_run_though_airflow_kills_the_trigger(
@@ -563,7 +423,7 @@ async def test_a_request_that_is_gone_does_not_end_the_wait(skyvern: FakeSkyvern
 
 
 def test_what_crosses_the_database_holds_no_secret(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
-    task = Task(asking(skyvern, ASK_IN_WORDS)).until_asked()
+    task = started(asking(skyvern, ASK_IN_WORDS)).until_asked()
     assert task.deferral is not None
     stored = json.dumps([task.deferral.trigger.serialize(), task.deferral.kwargs])
     assert skyvern.api_key not in stored
