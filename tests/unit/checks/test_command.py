@@ -115,7 +115,7 @@ def test_what_a_secrets_backend_raises_is_not_shown(
     def broken(conn_id: str) -> None:
         raise RuntimeError("vault token hvs.secret-of-the-vault")
 
-    monkeypatch.setattr("airflow_skyvern.checks.asking.BaseHook.get_connection", broken)
+    monkeypatch.setattr("airflow_skyvern.compat.sdk.BaseHook.get_connection", broken)
     status, lines = check("--conn-id", "skyvern_default")
     assert status == 1
     assert "hvs" not in json.dumps(lines)

@@ -26,6 +26,7 @@ INTERNAL = {
     "checks",  # check.md
     "compat",
     "connection_list",
+    "dag_policy",  # in events.md
     "documentation",
     "credential_cli",  # in logins.md
     "credential_sources",
