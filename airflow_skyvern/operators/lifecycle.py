@@ -94,7 +94,6 @@ class RunLifecycle(ChecksArguments, UsesConnection):
     on_reject: Literal["fail", "skip", "return"]
     approval: Literal["airflow"] | None
     approvers: Approvers
-    approval: Literal["airflow"] | None
     code: Literal["airflow"] | None
     return_run: bool
     log_blocks: bool
