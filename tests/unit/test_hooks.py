@@ -497,7 +497,7 @@ def test_a_start_that_may_have_arrived_is_not_repeated_at_the_host_that_has_move
     hook.get_conn()
     connect(host=hook.get_conn().settings.base_url.replace("127.0.0.1", "localhost"))
     with pytest.raises(SkyvernConnectionError):
-        hook.run_workflow(RunRequest(workflow_id="wpid_1"))
+        hook.run_workflow("wpid_1")
     assert len(skyvern.sent("POST", "/v1/run/workflows")) == 1
 
 
@@ -719,7 +719,7 @@ def test_the_page_of_a_run_is_where_the_connection_says(skyvern: FakeSkyvern, co
     assert hook.fetch_run(run_id).app_url == expected
     assert hook.send(api.get_run_snapshot(run_id)).app_url == expected
     workflow = skyvern.workflow()
-    started = hook.run_workflow(RunRequest.of({"workflow_id": workflow}))
+    started = hook.run_workflow(workflow)
     assert str(started.app_url) == f"https://skyvern.example.com/ui/runs/{started.run_id}"
 
 

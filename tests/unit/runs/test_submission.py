@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_skyvern.client.api import run_workflow
+from airflow_skyvern.client.api import start_run
 from airflow_skyvern.client.retry import RetryPolicy, may_have_started
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import SkyvernClient
@@ -498,7 +498,7 @@ def test_after_a_clear_the_run_of_before_can_be_left_alone(fake: FakeSkyvern, ta
 
 def started_by(fake: FakeSkyvern, task: Tries, key: RunKey) -> str:
     """Return an active run that carries this key."""
-    started = task.send(run_workflow(task.request.model_copy(update={"run_metadata": key.tags})))
+    started = task.send(start_run(task.request.model_copy(update={"run_metadata": key.tags})))
     fake.requests.clear()
     return str(started.run_id)
 
@@ -538,7 +538,7 @@ def test_an_address_of_its_own_tells_an_airflow_from_others(fake: FakeSkyvern, t
 def test_runs_of_other_tasks_are_left_alone(fake: FakeSkyvern, task: Tries) -> None:
     other = Tries(fake, task.request.workflow_id)
     stranger = other.send(
-        run_workflow(other.request.model_copy(update={"run_metadata": key_of(other.request, task_id="other").tags}))
+        start_run(other.request.model_copy(update={"run_metadata": key_of(other.request, task_id="other").tags}))
     )
     untagged = fake.run(plan=("running",))
     task.retry()
