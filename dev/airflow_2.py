@@ -30,4 +30,9 @@ def for_airflow_2(code: str) -> str:
 
 def runs_on_airflow_2(code: str) -> bool:
     """Return whether an example can run on Airflow 2.11: watchers and webhooks came with Airflow 3."""
-    return "airflow_skyvern.assets" not in code
+    return "airflow_skyvern.assets" not in code and not needs_ai(code)
+
+
+def needs_ai(code: str) -> bool:
+    """Return whether an example needs Airflow's AI provider, which is in an environment of its own: .venvs/ai."""
+    return "airflow.providers.common.ai" in code

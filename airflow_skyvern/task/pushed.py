@@ -142,6 +142,11 @@ class KnownRun:
         return [call for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
 
     @property
+    def run_ids_of_calls(self) -> list[str | None]:
+        """The run of each tool call; None for one that has not been answered yet."""
+        return [_first_text(call.get(xcom.RUN_ID)) for call in self.calls]
+
+    @property
     def call(self) -> int | None:
         """Which of the tool calls this is; None for the run of the task itself."""
         return range(len(self.calls))[self._chosen] if self.calls else None

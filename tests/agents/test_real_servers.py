@@ -54,19 +54,18 @@ def test_a_retried_agent_has_one_run_for_each_call(
     skyvern: SkyvernServer, airflow: AirflowServer, tmp_path: Path
 ) -> None:
     before = {run["workflow_run_id"] for run in runs_of(skyvern, "vendor")}
-    conf = {"calls": json.dumps(CALLS), "fails_until": str(tmp_path / "failed")}
-    for task_id in ("durable", "again"):
-        (tmp_path / "failed").unlink(missing_ok=True)
+    conf = {"calls": json.dumps(CALLS), "fails_until": str(tmp_path)}
     airflow.trigger("agents", conf, run_id="retried", timeout=SLOW)
     for task_id in ("durable", "again"):
         airflow.wait_task("agents", "retried", task_id, "success", timeout=SLOW)
+        assert airflow.task("agents", "retried", task_id)["try_number"] == 2
     after = [run["workflow_run_id"] for run in runs_of(skyvern, "vendor") if run["workflow_run_id"] not in before]
     print("runs of two agents with three calls each, after a retry:", len(after))
     assert len(after) == len(set(after)) == 2 * len(CALLS)
     shown = page(airflow, "/ti/agents/retried/durable/-1")
     assert sum(run in shown for run in after) == len(CALLS)
-    links = airflow.request("GET", "/dags/agents/dagRuns/retried/taskInstances/durable/links").json()["extra_links"]
-    assert any(run in (links["Skyvern run"] or "") for run in after)
+    link = airflow.links("agents", "retried", "durable")["Skyvern run"]
+    assert any(run in (link or "") for run in after)
 
 
 def test_a_mark_cancels_the_runs_of_all_calls(skyvern: SkyvernServer, airflow: AirflowServer) -> None:

@@ -27,7 +27,7 @@ from airflow_skyvern.exceptions import (
     SkyvernStartAmbiguous,
     SkyvernStartUnknown,
 )
-from airflow_skyvern.runs.key import ENDS_WITH_TASK_TAG, OUR_TAGS, RunKey
+from airflow_skyvern.runs.key import ENDS_WITH_TASK_TAG, OUR_TAGS, RunKey, of_same_attempt
 from airflow_skyvern.runs.store import StartStore
 from airflow_skyvern.runs.submission import Attempt, Submission
 from airflow_skyvern.testing.fake.skyvern import API_KEY, LOST, FakeSkyvern
@@ -729,3 +729,40 @@ def test_what_a_person_repeats_in_skyvern_is_neither_resumed_nor_canceled(fake: 
     assert task.retry().run_id != repeated
     task.retry(max_tries=1, earlier_tries=2)
     assert fake.status(repeated) == "created"
+
+
+def test_a_tool_call_takes_no_run_of_another_one_and_cancels_none_of_its_attempt(
+    fake: FakeSkyvern, task: Tries
+) -> None:
+    request = task.request
+
+    def call(tag: str, max_tries: int = 0, **attempt: Any) -> Run:
+        names = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
+        key = RunKey.of(**names, max_tries=max_tries, request=request, call=tag)  # type: ignore[arg-type]  # one int among texts
+        store = StartStore(Memory(), call=tag)
+        submission = Submission(
+            task.send, request, key, log=task.log, store=store, clock=lambda: task.now, sleep=task.sleep
+        )
+        return submission.start(Attempt(**attempt))
+
+    first, second = call("a"), call("b")
+    assert call("b", earlier_tries=1).run_id == second.run_id
+    assert call("c", earlier_tries=1).run_id not in (first.run_id, second.run_id)
+    assert starts(fake) == 3
+    assert {fake.status(run_id) for run_id in fake.runs} == {"running"}
+    cleared = call("a", max_tries=1, earlier_tries=2)
+    assert {run_id for run_id in fake.runs if fake.status(run_id) != "canceled"} == {cleared.run_id}
+
+
+def test_groups_of_calls_of_one_attempt_are_known_as_such() -> None:
+    def group(call: str = "", max_tries: int = 0, task_id: str = "t") -> str:
+        names = {"dag_id": "d", "run_id": "r", "task_id": task_id, "map_index": -1}
+        request = request_of("wpid_1")
+        return RunKey.of(**names, max_tries=max_tries, request=request, call=call).group  # type: ignore[arg-type]  # as above
+
+    assert of_same_attempt(group("a"), group("a"))
+    assert of_same_attempt(group("a"), group("b"))
+    assert not of_same_attempt(group("a"), group("b", max_tries=1))
+    assert not of_same_attempt(group("a"), group("b", task_id="other"))
+    assert not of_same_attempt(group(), group(max_tries=1))
+    assert not of_same_attempt("x", "y")
