@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.agents.call import OPTIONS, NoTask, OfAgent, operator_of
 from airflow_skyvern.agents.contract import (
+    ARGUMENTS,
     BaseManagedAgentHook,
     ManagedAgentCapabilities,
     ManagedAgentRef,
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from airflow_skyvern.models import Workflow
 
 BaseManagedAgentHook.register(SkyvernHook)
-
-ARGUMENTS = "arguments"
-"""The option of a request that holds the tool's arguments, where they are not written in the prompt."""
 
 NOTHING = "The run completed, and returned nothing."
 POLL_INTERVAL = 5.0

@@ -27,7 +27,11 @@ except ImportError as missing:
         f"or newer. {missing}"
     ) from missing
 
+ARGUMENTS = "arguments"
+"""The option of a request that holds the tool's arguments, where they are not written in the prompt."""
+
 __all__ = [
+    "ARGUMENTS",
     "BaseManagedAgentHook",
     "ManagedAgentCapabilities",
     "ManagedAgentInvocationError",

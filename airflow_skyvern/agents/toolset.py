@@ -7,7 +7,7 @@ import copy
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow.providers.common.ai.exceptions import ManagedAgentRejected
 from airflow.providers.common.ai.managed_agents.base import ManagedAgentRef, ManagedAgentRequest
@@ -15,12 +15,44 @@ from airflow.providers.common.ai.toolsets.managed_agent import BaseManagedAgentT
 from airflow.providers.common.ai.utils.tool_definition import build_args_validator
 from pydantic_ai.exceptions import ModelRetry
 
-from airflow_skyvern.agents.agent import ARGUMENTS, SkyvernAgent
+from airflow_skyvern.agents.contract import ARGUMENTS
 from airflow_skyvern.compat import since_3_2
 
 if TYPE_CHECKING:
+    from airflow.providers.common.ai.managed_agents.base import ManagedAgentResponse
     from pydantic_ai.tools import RunContext
     from pydantic_ai.toolsets.abstract import ToolsetTool
+
+    from airflow_skyvern.hooks import SkyvernHook
+
+
+class StoppableCall(Protocol):
+    """A call that another thread may stop."""
+
+    def __call__(self) -> ManagedAgentResponse:
+        """Make the call."""
+
+    def stop(self) -> None:
+        """Stop waiting for its answer."""
+
+
+class Agent(Protocol):
+    """What is needed of an agent: :class:`~airflow_skyvern.agents.agent.SkyvernAgent`."""
+
+    hook: SkyvernHook
+
+    @property
+    def ref(self) -> ManagedAgentRef:
+        """Which agent it is."""
+
+    def describe(self) -> tuple[str, dict[str, Any]]:
+        """Return what it does, and the form of its arguments."""
+
+    def begin(self, request: ManagedAgentRequest) -> StoppableCall:
+        """Prepare a call."""
+
+    def with_connection(self, skyvern_conn_id: str) -> Agent:
+        """Return the same agent at another connection."""
 
 
 class SkyvernAgentToolset(BaseManagedAgentToolset):  # type: ignore[misc]  # not installed where types are checked
@@ -36,15 +68,13 @@ class SkyvernAgentToolset(BaseManagedAgentToolset):  # type: ignore[misc]  # not
 
     agent_template_fields: Sequence[str] = ("conn_id",)
 
-    def __init__(
-        self, agent: SkyvernAgent, *, tool_name: str, description: str | None = None, max_retries: int = 1
-    ) -> None:
+    def __init__(self, agent: Agent, *, tool_name: str, description: str | None = None, max_retries: int = 1) -> None:
         super().__init__(tool_name=tool_name, description=description, max_retries=max_retries)
         self._agent = agent
         self._is_described = bool((description or "").strip())
 
     @property
-    def client(self) -> SkyvernAgent:
+    def client(self) -> Agent:
         """The agent."""
         return self._agent
 

@@ -749,7 +749,7 @@ def test_a_tool_call_takes_no_run_of_another_one_and_cancels_none_of_its_attempt
     assert call("b", earlier_tries=1).run_id == second.run_id
     assert call("c", earlier_tries=1).run_id not in (first.run_id, second.run_id)
     assert starts(fake) == 3
-    assert {fake.status(run_id) for run_id in fake.runs} == {"running"}
+    assert "canceled" not in {fake.status(run_id) for run_id in fake.runs}
     cleared = call("a", max_tries=1, earlier_tries=2)
     assert {run_id for run_id in fake.runs if fake.status(run_id) != "canceled"} == {cleared.run_id}
 

@@ -923,7 +923,8 @@ async def test_each_run_of_an_agents_tool_calls_has_its_page(ui: Ui, skyvern: Fa
         assert f"Call {number}" in page
         assert f'call={number}" aria-current="page"' in page
         assert all(run_id in page for run_id in runs)
-        artifact = skyvern.runs[runs[number]].artifacts
-        assert artifact is not None
+        mine, other = (f"a_{runs[one][3:]}0" for one in (number, 1 - number))
+        assert (await ui.get(f"{PAGE}/tries/1.{number}/pictures/{mine}")).status_code == 200
+        assert (await ui.get(f"{PAGE}/tries/1.{number}/pictures/{other}")).status_code == 404
     assert (await ui.get(f"{PAGE}?call=3")).status_code == 404
     assert (await ui.get(f"{PAGE}?call=x")).status_code == 404
