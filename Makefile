@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE # or every process compiles all tests anew
 # Of unit tests, two processes per processor: they wait half of the time.
 WORKERS := $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 AIRFLOW ?= 3.3
-VENV := $(if $(filter stores,$(SUITE)),.venvs/stores,.venvs/airflow-$(AIRFLOW)$(OTHER))
+VENV := $(if $(filter stores,$(SUITE)),.venvs/stores,$(if $(filter agents,$(SUITE)),.venvs/ai,.venvs/airflow-$(AIRFLOW)$(OTHER)))
 
 # What pytest runs for SUITE=. A new suite is a line here, and one in .ci/run or dev/release_check.py.
 # The kit is for pytest in an author's own environment: tried on 2.11, 3.1 and 3.3 (docs/testing.md).
@@ -45,6 +45,7 @@ suite_orphans := -v -rP tests/orphans
 suite_backends := -v tests/backends
 suite_sessions := -v -rP tests/sessions
 suite_contract := -v -n 1 -rx tests/contract
+suite_agents := -v tests/agents
 suite_servers := -v -n 2 --dist loadgroup $(if $(CORE),-m core) $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
 SUITES := $(patsubst suite_%,%,$(filter suite_%,$(.VARIABLES)))
 WANTED := $(or $(SUITE),$(if $(filter 0,$(UNIT)),,unit) servers)
@@ -95,6 +96,7 @@ endif
 # SUITE=backends: the run page and marks where XComs are kept by a custom backend.
 # SUITE=sessions: every end of a DAG run with a browser session, and which sessions are open afterwards.
 # SUITE=contract: the fake beside a real Skyvern (SKYVERN=1.0.48, or another of constraints/); what it lacks is told by name.
+# SUITE=agents: agents of Airflow's AI provider that call Skyvern, without a model; a real Airflow and a real Skyvern.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
 test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN_SERVER)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed) $(if $(filter stores,$(SUITE)),.venvs/azurite/.installed) $(if $(filter pages,$(SUITE)),.venvs/axe/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
 	@set -ex; $(foreach suite,$(WANTED),$(VENV)/bin/python -m pytest $(suite_$(suite));)
@@ -163,6 +165,11 @@ clean:  ## remove environments and caches
 .venvs/stores/.installed: constraints/stores.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(TOOLS_PYTHON) $(@D)
 	$(UV) pip install --quiet --python $(@D) --constraint $< --editable '.[s3]' --group dev --group stores
+	touch $@
+
+.venvs/ai/.installed: constraints/ai.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(TOOLS_PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D) --constraint $< --editable '.[ai]' --group dev
 	touch $@
 
 # Azure's emulator, with a Node.js of its own: a wheel brings it.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from airflow_skyvern import metrics
 from airflow_skyvern.client import api, browser_api, credential_api, schedule_api, task_api, workflow_api
+from airflow_skyvern.client.plain_types import plain_annotations
 from airflow_skyvern.client.retry import RetryPolicy
-from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient
 from airflow_skyvern.client.session import AsyncSession, Session, afetch_run, fetch_run
 from airflow_skyvern.client.settings import DEFAULT_MAX_ANSWER_BYTES, Settings, settings_from
@@ -19,6 +21,7 @@ from airflow_skyvern.client.versions import described, version_of_server
 from airflow_skyvern.compat import internals, since_3_2, teams
 from airflow_skyvern.compat.sdk import AirflowNotFoundException, BaseHook, conf
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
+from airflow_skyvern.models.base import whole
 from airflow_skyvern.provider_info import CONNECTION_TYPE
 
 if TYPE_CHECKING:
@@ -29,10 +32,17 @@ if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Connection
     from airflow_skyvern.models import Run
 
-__all__ = ["RunRequest", "SkyvernHook"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
+
+AGENTS = "airflow_skyvern.agents.agent"
+"""
+The module behind :meth:`SkyvernHook.agent`. What Airflow's AI provider calls on a hook needs the task around it,
+which stands above the hook; so it is named here and loaded when it is called.
+"""
+
+OF_THIS_PROCESS = frozenset({"_session", "_async_sessions", "_making"})
+"""What a copy of a hook does not take over: clients, loops and locks."""
 
 
 class _Method(Generic[P, T]):
@@ -51,8 +61,9 @@ class _Method(Generic[P, T]):
 
         @functools.wraps(self.endpoint)
         def method(*args: P.args, **kwargs: P.kwargs) -> T:
-            return hook.send(self.endpoint(*args, **kwargs))
+            return whole(hook.send(self.endpoint(*args, **kwargs)))
 
+        method.__annotations__ = plain_annotations(self.endpoint)
         return method
 
 
@@ -103,6 +114,7 @@ class SkyvernHook(BaseHook):
     default_conn_name = "skyvern_default"
     conn_type = "skyvern"
     hook_name = "Skyvern"
+    agent_platform = "skyvern.browser"
 
     run_workflow, arun_workflow = _both(api.run_workflow)
     get_run, aget_run = _both(api.get_run)
@@ -187,9 +199,80 @@ class SkyvernHook(BaseHook):
         super().__init__(**kwargs)
         self.skyvern_conn_id = skyvern_conn_id
         self.retry = retry
+        self._prepare()
+
+    def _prepare(self) -> None:
         self._session = Session(self._settings, self._new_client, self._log_change)
         self._async_sessions: dict[asyncio.AbstractEventLoop, AsyncSession] = {}
         self._making = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in OF_THIS_PROCESS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
+
+    def agent(
+        self,
+        workflow_id: str | None = None,
+        *,
+        sites: Sequence[str] = (),
+        url: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        output_from: str | None = None,
+        output_schema: type[Any] | Mapping[str, Any] | str | None = None,
+        timeout: timedelta | float = timedelta(hours=1),
+        **options: Any,
+    ) -> Any:
+        """
+        Let an agent of Airflow's AI provider use a browser: a workflow, or prompts on some sites.
+
+        ``hook.agent("wpid_123").toolset("read_invoices")`` is a tool for the ``toolsets`` of ``AgentOperator`` and
+        ``@task.agent``, whose arguments are the workflow's parameters. ``hook.agent(sites=["shop.example.com"])``
+        takes prompts. Each tool call is one run, also when the task is retried; the run is canceled when the task is
+        killed. Needs Airflow 3 and the extra ``ai``.
+
+        :param workflow_id: The workflow that the agent runs, ``wpid_…``.
+        :param sites: Instead of it, the sites that prompts may be about, as ``shop.example.com``, ``*.example.com``
+            or ``https://shop.example.com/prices``. A prompt that begins on, or names, another one is refused; the
+            browser's model is told to visit no other.
+        :param url: The page at which each prompt begins. Default: the first of the sites, unless the calling model
+            gives one of them.
+        :param parameters: Parameters of the workflow that are fixed: the calling model neither sees nor sets them.
+            Logins belong here.
+        :param output_from: The label of the block whose output is the answer. Default: the whole output.
+        :param output_schema: What the answer has to look like, as operators take it.
+        :param timeout: Seconds, or a timedelta, for a run. Then it is canceled. Default: an hour.
+        :param options: Other arguments of the operators: ``max_steps``, ``max_elapsed_time_minutes``, ``engine``,
+            ``error_code_mapping``, ``proxy_location``, ``browser_profile_id``, ``run_options``, ``title``,
+            ``mask_output``, ``poll_interval`` (default: 5 s).
+        :return: An :class:`~airflow_skyvern.agents.agent.SkyvernAgent`.
+        :raises SkyvernConfigError: an argument is wrong, or the AI provider is missing.
+        """
+        return import_module(AGENTS).SkyvernAgent(
+            self,
+            workflow_id,
+            sites=sites,
+            url=url,
+            parameters=parameters,
+            output_from=output_from,
+            output_schema=output_schema,
+            timeout=timeout,
+            **options,
+        )
+
+    def resolve_agent(self, agent: str) -> Any:
+        """Return what Airflow's AI provider calls the workflow: a ``ManagedAgentRef``."""
+        return self.agent(agent).ref
+
+    def get_agent_capabilities(self, agent: str) -> Any:
+        """Return what a workflow can do as an agent: ``ManagedAgentCapabilities``."""
+        return self.agent(agent).capabilities
+
+    def invoke_agent(self, agent: str, request: Any) -> Any:
+        """Run a workflow for a ``ManagedAgentRequest``, wait, and return a ``ManagedAgentResponse``."""
+        return self.agent(agent).invoke(request)
 
     def get_conn(self) -> SkyvernClient:
         """Return the client of this connection, which all threads share; it is made once."""

@@ -56,7 +56,7 @@ class NotifiedRun:
     @cached_property
     def run_id(self) -> str | None:
         """The id of the run."""
-        return self._run_of_error.run_id if self._run_of_error else _text(self._pushed(xcom.RUN_ID))
+        return self._run_of_error.run_id if self._run_of_error else _text(self._pushed_run_id)
 
     @cached_property
     def app_url(self) -> str | None:
@@ -148,6 +148,13 @@ class NotifiedRun:
         from airflow_skyvern.hooks import SkyvernHook
 
         return SkyvernHook(self._conn_id, retry=RetryPolicy(attempts=1))
+
+    @property
+    def _pushed_run_id(self) -> Any:
+        """The run that the task has pushed; of one that runs an agent, that of its newest tool call."""
+        announced = self._pushed(xcom.CONNECTION_AND_RUN_KEY)
+        calls = announced.get("calls") if isinstance(announced, dict) else None
+        return calls[-1].get("run_id") if calls else self._pushed(xcom.RUN_ID)
 
     @property
     def _conn_id(self) -> str:

@@ -10,6 +10,7 @@ from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_skyvern.compat import internals, since_3_0, since_3_1
+from airflow_skyvern.links import SkyvernCallLink
 from airflow_skyvern.macros import local_time
 from airflow_skyvern.notifications import skyvern_run
 
@@ -107,6 +108,18 @@ def listeners() -> list[Any]:
     return []
 
 
+def global_links() -> list[Any]:
+    """
+    Return the button for tasks whose operator is not ours: an agent that has called a tool.
+
+    Airflow shows a button of a plugin on each task that it leads somewhere from. Without the AI provider there is
+    none, and nothing is looked up.
+    """
+    if not (since_3_0.is_airflow_3() and internals.module_exists("airflow.providers.common.ai.managed_agents")):
+        return []
+    return [SkyvernCallLink()]
+
+
 class SkyvernPlugin(AirflowPlugin):
     """The parts of the provider that live in Airflow's own processes."""
 
@@ -114,4 +127,5 @@ class SkyvernPlugin(AirflowPlugin):
     fastapi_apps = fastapi_apps()
     external_views = external_views()
     listeners = listeners()
+    global_operator_extra_links = global_links()
     macros = [skyvern_run, local_time]  # noqa: RUF012  as Airflow's class has it

@@ -34,7 +34,7 @@ def for_airflow_2(code: str) -> str:
 
 def runs_on_airflow_2(code: str) -> bool:
     """Return whether an example can run on Airflow 2.11: watchers and webhooks came with Airflow 3."""
-    return "airflow_skyvern.assets" not in code
+    return "airflow_skyvern.assets" not in code and not needs_ai(code)
 
 
 def asks_a_person(code: str) -> bool:
@@ -47,3 +47,8 @@ def runs_on(code: str, version: tuple[int, ...]) -> bool:
     if version < (3, 1) and asks_a_person(code):
         return False
     return version >= (3, 0) or runs_on_airflow_2(code)
+
+
+def needs_ai(code: str) -> bool:
+    """Return whether an example needs Airflow's AI provider, which is in an environment of its own: .venvs/ai."""
+    return "airflow.providers.common.ai" in code

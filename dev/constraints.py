@@ -1,6 +1,6 @@
 """
 Resolve `constraints/*.txt`: one pinned environment per Airflow version, the lowest and the newest versions that the
-package allows, and one environment each for the Skyvern server, the stores, the benchmark and the documentation.
+package allows, and one environment each for the Skyvern server, the stores, agents, the benchmark and the docs.
 
 An Airflow is resolved as of the days after its release, so it has the dependencies that its users have: what Airflow
 publishes as its constraint files. One file is for all Pythons; markers say where they differ.
@@ -31,6 +31,9 @@ AIRFLOW = {
 """The version that each minor version is tested with, and the day as of which its dependencies are resolved."""
 
 NEWEST = "3.3"
+AI_AS_OF = "2026-11-15"
+"""The day as of which Airflow's AI provider, and what it needs, are resolved."""
+
 LOWEST_AS_OF = "2025-05-23"
 """Two days after Airflow 2.11.0: the lowest versions of the direct dependencies, with all others as of then."""
 
@@ -49,7 +52,7 @@ def compile_pins(name: str, requirements: str, *options: str) -> None:
     texts = ["--no-emit-index-url", "--no-annotate", "--upgrade", "--quiet"]
     header = ["--custom-compile-command", "make constraints", "--output-file", str(target)]
     command = [os.environ.get("UV", "uv"), "pip", "compile", *texts, *header, *options, "-"]
-    print(f"{target.relative_to(REPO)}: {requirements.strip()}", flush=True)
+    print(f"{target.relative_to(REPO)}: {requirements.strip().partition(chr(10))[0]}", flush=True)
     subprocess.run(command, input=requirements, text=True, check=True, cwd=REPO)
 
 
@@ -83,6 +86,18 @@ def compile_skyvern(name: str, version: str) -> None:
     compile_pins(name, f"skyvern[server]=={version}\nimageio-ffmpeg\n", *FOR_TOOLS)
 
 
+def compile_ai(name: str) -> None:
+    """
+    Resolve what agents need, beside the newest Airflow and what it had on its day.
+
+    Its AI provider came later, and wants newer versions of other providers.
+    """
+    pins = (FOLDER / f"airflow-{NEWEST}.txt").read_text().splitlines()
+    as_given = "\n".join(pin for pin in pins if not pin.startswith("apache-airflow-providers-"))
+    sources = ("pyproject.toml", "--extra", "ai", "--group", "dev")
+    compile_pins(name, f"{as_given}\n", *FOR_TOOLS, "--exclude-newer", AI_AS_OF, *POSTGRES_OF_TODAY, *sources)
+
+
 def main(names: list[str]) -> None:
     FOLDER.mkdir(exist_ok=True)
     newest = f"apache-airflow=={AIRFLOW[NEWEST][0]}\n"
@@ -95,6 +110,7 @@ def main(names: list[str]) -> None:
     files["airflow-newest"] = lambda name: compile_pins(name, "", *FOR_ALL_PYTHONS, *package, "test")
     files["bench"] = lambda name: compile_pins(name, newest, *FOR_TOOLS, *package, "bench")
     files["stores"] = compile_stores
+    files["ai"] = compile_ai
     files["docs"] = lambda name: compile_pins(name, "", *FOR_TOOLS, "--group", "docs")
     files |= {skyvern_name(version): partial(compile_skyvern, version=version) for version in SKYVERN}
     for name, compile_it in files.items():

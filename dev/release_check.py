@@ -56,6 +56,7 @@ def steps() -> Iterator[str]:
     for suite in ("browser", "events", "ticks", "orphans", "backends", "sessions"):
         for airflow in ("3.3", "2.11"):
             yield f"test SUITE={suite} AIRFLOW={airflow}"
+    yield "test SUITE=agents"
     yield "test SUITE=snippets"
     yield "test SUITE=site"
     yield "test SUITE=installs ALL=1"

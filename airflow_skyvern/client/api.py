@@ -67,12 +67,57 @@ if TYPE_CHECKING:
     from airflow_skyvern.exceptions import SkyvernNotFoundError
 
 
-def run_workflow(request: RunRequest) -> Call[Run]:
+def run_workflow(
+    workflow_id: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    title: str | None = None,
+    max_steps: int | None = None,
+    max_elapsed_time_minutes: int | None = None,
+    proxy_location: str | Mapping[str, str] | None = None,
+    webhook_url: str | None = None,
+    browser_session_id: str | None = None,
+    browser_profile_id: str | None = None,
+    workflow_version: int | None = None,
+    run_options: Mapping[str, Any] | None = None,
+) -> Call[Run]:
     """
-    Start a run of a workflow.
+    Start a run of a workflow, each time that it is called; it does not wait for the run's end.
+
+    :param workflow_id: The workflow: wpid_…
+    :param parameters: The workflow's parameters, by their names.
+    :param title: A title for the run, by which it can be searched for.
+    :param max_steps: Steps that each block may take that uses the browser.
+    :param max_elapsed_time_minutes: Minutes after which Skyvern ends the run.
+    :param proxy_location: Where the browser's requests come from: the name of a location, or its country.
+    :param webhook_url: The address that Skyvern calls when the run has ended.
+    :param browser_session_id: The browser session that the run uses: pbs_…
+    :param browser_profile_id: The browser profile that the run begins with: bp_…
+    :param workflow_version: The version of the workflow. Default: the newest.
+    :param run_options: The rarer options of a run, by Skyvern's names.
+    :raises SkyvernConfigError: names every argument that is wrong and what would be right.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
     """
+    from airflow_skyvern.client.run_request import RunRequest
+
+    fields = given(
+        workflow_id=workflow_id,
+        parameters=parameters,
+        title=title,
+        max_steps=max_steps,
+        max_elapsed_time_minutes=max_elapsed_time_minutes,
+        proxy_location=proxy_location,
+        webhook_url=webhook_url,
+        browser_session_id=browser_session_id,
+        browser_profile_id=browser_profile_id,
+        workflow_version=workflow_version,
+    )
+    return start_run(RunRequest.of(fields, run_options))
+
+
+def start_run(request: RunRequest) -> Call[Run]:
+    """Start a run, as :func:`run_workflow`; of a request that was checked when the DAG was parsed."""
     what, body = f"start workflow {request.workflow_id}", request.body()
     about: Any = {"known": answers.START, "subject": request.workflow_id, "fits": answers.is_start}
     about["needs"] = tuple(feature for option, feature in RUN_OPTIONS.items() if option in body)

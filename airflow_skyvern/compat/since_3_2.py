@@ -41,6 +41,20 @@ def _prepare_stats(stats: Any) -> None:
     )
 
 
+def threads_may_ask_airflow() -> bool:
+    """
+    Return whether several threads of a task may ask Airflow at once.
+
+    Below 3.2 they get one another's answers; and ``dag.test()`` answers in the same process, without a lock.
+    """
+    from airflow import __version__
+
+    major, minor = (int(part) for part in __version__.split(".")[:2])
+    task_runner = import_module("airflow.sdk.execution_time.task_runner")
+    comms = type(getattr(task_runner, "SUPERVISOR_COMMS", None)).__name__
+    return (major, minor) >= (3, 2) and not comms.startswith("InProcess")
+
+
 def connection_form_widgets(fields: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Make the fields of the connection form for Airflow versions that ask the hook: below 3.2."""
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget

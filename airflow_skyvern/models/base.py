@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+T = TypeVar("T")
 
 
 def _aware(moment: datetime) -> datetime:
@@ -38,3 +40,16 @@ class Answer(BaseModel):
     """Base of everything the server says: unknown fields survive. Built at first use, for cheap imports."""
 
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
+
+
+def whole(found: T) -> T:
+    """
+    Return what was found, with the classes of models in it built.
+
+    Pydantic parses with a class that is not built, and can print such a model, but a library that serializes it by
+    pydantic's own functions cannot: Airflow's AI provider does that with what a method of the hook returns.
+    """
+    for one in found if isinstance(found, list) else [found]:
+        if isinstance(one, BaseModel) and not type(one).__pydantic_complete__:
+            type(one).model_rebuild()
+    return found

@@ -128,7 +128,12 @@ class RunLifecycle(ChecksArguments, UsesConnection):
             names=self._names,
             refuses_retry=lambda task_try, error: since_3_3.refuses_retry(self, error, task_try.ti),
             lost_start_timeout=self.lost_start_timeout,
+            is_over=self._task_is_over,
         )
+
+    def _task_is_over(self) -> bool:
+        """Return whether the task has ended while this waits for its run; never, where it is the task that waits."""
+        return False
 
     def _names(self, task_try: TaskTry) -> Names | None:
         """Return what the runs of this try carry, also where templates have failed; None if they carry nothing."""
@@ -230,13 +235,13 @@ class RunLifecycle(ChecksArguments, UsesConnection):
             self.workflow_id = str((run.run_request or {}).get("workflow_id") or self.workflow_id)
 
     def _start_anew(self, task_try: TaskTry, request: RunRequest) -> Run:
-        from airflow_skyvern.client.api import run_workflow
+        from airflow_skyvern.client.api import start_run
         from airflow_skyvern.runs.lookup import checked
 
         self._before_start(request)
         self._announce(task_try, None)
         send = checked(self.hook.send, task_try.ensure_current)
-        run: Run = send(run_workflow(self._with_uploads(task_try, request)))
+        run: Run = send(start_run(self._with_uploads(task_try, request)))
         metrics.run_started(self.skyvern_conn_id, resumed=False)
         return run
 
@@ -262,10 +267,10 @@ class RunLifecycle(ChecksArguments, UsesConnection):
 
     def _check_server(self, request: RunRequest) -> None:
         """Ask whether the server has what this run needs, before files are uploaded or workflows are made."""
-        from airflow_skyvern.client.api import run_workflow
+        from airflow_skyvern.client.api import start_run
         from airflow_skyvern.client.versions import FILE_IDS, PAUSES
 
-        call = run_workflow(request)
+        call = start_run(request)
         more = {PAUSES: self.approval is not None, FILE_IDS: bool(self.upload)}
         if needs := (*call.needs, *(feature for feature, is_used in more.items() if is_used)):
             self.hook.get_conn().check(replace(call, needs=needs))

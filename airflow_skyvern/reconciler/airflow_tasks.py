@@ -85,7 +85,8 @@ class AirflowTasks:
             where = of_changed_tasks(since, dag_id=dag_id, run_id=run_id)
             pushed = pushed_xcoms(session, [xcom.CONNECTION_AND_RUN_KEY], where)
             rendered = _rendered_connections(session, where)
-        return rendered | {name for one in pushed.values() if (name := KnownRun(one).skyvern_conn_id) is not None}
+        announced = (run.skyvern_conn_id for one in pushed.values() for run in KnownRun.all_of(one))
+        return rendered | {name for name in announced if name is not None}
 
 
 def _rendered_connections(session: Session, where: Callable[[Any], list[Any]]) -> set[str]:

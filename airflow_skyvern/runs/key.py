@@ -31,6 +31,7 @@ class Kin(Enum):
     """What a run with the tag of a task instance is to an attempt group of it."""
 
     OWN = "started by this attempt group"
+    SIBLING = "started by another tool call of the same attempt"
     PREDECESSOR = "started by this task instance, before a clear or for another input"
     UNSURE = "started by this attempt group before its DAG run was queued again, or by a namesake"
     FOREIGN = "started by a namesake, or by a later attempt"
@@ -45,22 +46,32 @@ class Origin:
     :param started: Tells the DAG run from others of the same ids; may change where :class:`RunKey` says so.
     :param created: Tells it from those of the same ids that were made at another time; never changes.
     :param item: The input of a mapped task.
+    :param call: Which of the tool calls of an agent that the task runs; empty for the run of the task itself.
     """
 
     max_tries: int
     started: str
     created: str
     item: str
+    call: str = ""
 
     def __str__(self) -> str:
-        return f"{self.max_tries}.{self.started}.{self.created}.{self.item}"
+        attempt = f"{self.max_tries}.{self.started}.{self.created}.{self.item}"
+        return f"{attempt}.{self.call}" if self.call else attempt
 
     @classmethod
     def parse(cls, tag: str | None) -> Origin | None:
         """Read the tag of a group; None for anything else."""
         _, _, origin = (tag or "").partition(".")
         number, *rest = origin.split(".")
-        return cls(int(number), *rest) if number.isdecimal() and len(rest) == len(fields(cls)) - 1 else None
+        all_but_call = len(fields(cls)) - 2
+        known = number.isdecimal() and len(rest) in (all_but_call, all_but_call + 1)
+        return cls(int(number), *rest) if known else None
+
+    def is_sibling(self, other: Origin) -> bool:
+        """Return whether another origin is that of another tool call of the same attempt."""
+        same_attempt = (self.max_tries, self.created) == (other.max_tries, other.created)
+        return same_attempt and self.call != other.call
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,7 @@ class RunKey:
         run_created: str = "",
         start_may_change: bool = False,
         airflow: str = "",
+        call: str = "",
     ) -> RunKey:
         """
         Derive the key; ids of any length and alphabet give a key within the API's limits.
@@ -109,11 +121,14 @@ class RunKey:
         :param start_may_change: Whether a user who queues the DAG run again changes ``run_started``.
         :param airflow: The name of this Airflow, if it has one of its own, which separates its tasks from those of
             another one that shares the Skyvern organization.
+        :param call: Which tool call of an agent that the task runs. It says what is asked for, so the request is no
+            part of the key.
         """
         task = task_tag(dag_id, run_id, task_id, map_index, airflow)
-        item = request.body() if map_index >= 0 else None
+        item = request.body() if map_index >= 0 and not call else None
         name = task_id if map_index < 0 else f"{task_id}[{map_index}]"
-        origin = Origin(max_tries, *(_digest([part])[:16] for part in (run_started, run_created, item)))
+        started, created, digest = (_digest([part])[:16] for part in (run_started, run_created, item))
+        origin = Origin(max_tries, started, created, digest, call)
         return cls(
             group=f"{task}.{origin}",
             task=task,
@@ -130,6 +145,11 @@ class RunKey:
         other = Origin.parse(tags.get(GROUP_TAG))
         if other is None:
             return Kin.FOREIGN
+        if self.origin.is_sibling(other):
+            return Kin.SIBLING
+        return self._kin_of_attempt(other)
+
+    def _kin_of_attempt(self, other: Origin) -> Kin:
         if (other.started, other.created) == (self.origin.started, self.origin.created):
             return Kin.PREDECESSOR if other.max_tries <= self.origin.max_tries else Kin.FOREIGN
         if not self.start_may_change or other.created != self.origin.created:  # of another DAG run, for certain
@@ -138,6 +158,11 @@ class RunKey:
             return Kin.UNSURE
         earlier = other.max_tries < self.origin.max_tries
         return Kin.PREDECESSOR if earlier and self.names_airflow else Kin.FOREIGN
+
+    def is_of_same_call(self, tags: Mapping[str, str]) -> bool:
+        """Return whether a run was started for the same tool call, or both for the task itself."""
+        other = Origin.parse(tags.get(GROUP_TAG))
+        return other is None or other.call == self.origin.call
 
     def earlier_groups(self) -> set[str]:
         """Return the tags that earlier attempt groups of this task instance had, under this name of its DAG run."""
@@ -152,6 +177,24 @@ class RunKey:
 def task_tag(dag_id: str, run_id: str, task_id: str, map_index: int, airflow: str) -> str:
     """Return the tag that all runs of a task instance carry, see :class:`RunKey`."""
     return _digest([dag_id, run_id, task_id, map_index, airflow])
+
+
+def call_tag(agent: str, arguments: Mapping[str, Any], number: int) -> str:
+    """
+    Return what distinguishes a tool call from the others of its task, the same in each try.
+
+    :param number: How often the task has made the same call before.
+    """
+    return _digest([agent, arguments, number])[:16]
+
+
+def of_same_attempt(group: str, other: str) -> bool:
+    """Return whether two groups are the same one, or those of two tool calls of one attempt of a task."""
+    if group == other:
+        return True
+    origins = Origin.parse(group), Origin.parse(other)
+    same_task = group.partition(".")[0] == other.partition(".")[0]
+    return same_task and origins[0] is not None and origins[1] is not None and origins[0].is_sibling(origins[1])
 
 
 def check_metadata(metadata: Mapping[str, str] | None) -> None:

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
-from airflow_skyvern.runs.key import ENDS_WITH_TASK_TAG, GROUP_TAG, READABLE_TAGS, TASK_TAG, task_tag
+from airflow_skyvern.runs.key import (
+    ENDS_WITH_TASK_TAG,
+    GROUP_TAG,
+    READABLE_TAGS,
+    TASK_TAG,
+    of_same_attempt,
+    task_tag,
+)
 
 FINISHED = frozenset({"success", "failed", "skipped", "removed", "upstream_failed"})
 """The states in which Airflow will not run a task again by itself."""
@@ -185,7 +192,7 @@ def _not_of_its_task(seen: Evidence, _: Rule) -> str | None:
     if row is not None and row.run_id == run.run_id:
         return None
     if row is not None and row.group:
-        if run.group != row.group:
+        if not of_same_attempt(run.group, row.group):
             return f"it is of another attempt, DAG run or request with the same ids; its task is {row.state}"
     elif _period_of(seen) is None:
         missing = "its task instance does not exist" if row is None else f"its task is {row.state}"

@@ -49,11 +49,13 @@ class StartStore:
 
     :param store: Airflow's, or None where this Airflow has none.
     :param run_started: The present start of the DAG run.
+    :param call: Which of the task's tool calls; each has a record of its own.
     """
 
-    def __init__(self, store: TaskStateStore | None, run_started: str = "") -> None:
+    def __init__(self, store: TaskStateStore | None, run_started: str = "", call: str = "") -> None:
         self._store = store
         self._run_started = run_started
+        self._key = f"{STORE_KEY}.{call}" if call else STORE_KEY
 
     @property
     def exists(self) -> bool:
@@ -80,7 +82,7 @@ class StartStore:
         return self._run_started
 
     def _value(self) -> dict[str, Any]:
-        value = self._store.get(STORE_KEY, None) if self._store is not None else None
+        value = self._store.get(self._key, None) if self._store is not None else None
         return value if isinstance(value, dict) else {}
 
     def will_start(self, group: str) -> None:
@@ -117,7 +119,7 @@ class StartStore:
 
     def _write(self, record: StartRecord) -> None:
         if self._store is not None:
-            self._store.set(STORE_KEY, asdict(replace(record, run_started=record.run_started or self._run_started)))
+            self._store.set(self._key, asdict(replace(record, run_started=record.run_started or self._run_started)))
 
 
 @contextmanager

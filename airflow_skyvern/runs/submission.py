@@ -155,7 +155,7 @@ class Submission:
             self.resumed = True
             return earlier
         self._before_start()
-        call = api.run_workflow(self._tagged(self._final_request(self._request)))
+        call = api.start_run(self._tagged(self._final_request(self._request)))
         self._ensure_current()
         self._store.will_start(self._key.group)
         try:
@@ -272,7 +272,8 @@ class Submission:
                 "installation",
                 run_id,
             )
-        attempt = replace(attempt, earlier_tries=attempt.earlier_tries - len(kinds[Kin.PREDECESSOR]))
+        before = [run for run in kinds[Kin.PREDECESSOR] if self._key.is_of_same_call(run.tags)]
+        attempt = replace(attempt, earlier_tries=attempt.earlier_tries - len(before))
         return attempt, self._renamed(kinds[Kin.UNSURE], found, attempt)
 
     def _task_runs_by_kin(self) -> dict[Kin, list[TaggedRun]]:

@@ -65,12 +65,12 @@ class Names:
     What the runs of a task carry, to find those that this process does not know.
 
     :param group: The tag of the attempt group; None where it cannot be made, as templates failed.
-    :param task: The tag of the task instance.
+    :param task: The tag of the task instance; None where other runs with it are waited for.
     :param only_task: Whether each run with that tag is certainly one of this task's.
     """
 
     group: str | None
-    task: str
+    task: str | None
     only_task: bool
 
 
@@ -94,6 +94,7 @@ class ActiveRun:
     :param names: Returns the names of a try's runs; None if they have none.
     :param refuses_retry: Tells whether the task's own policy forbids a retry after an error.
     :param lost_start_timeout: Seconds for which a start may be unanswered.
+    :param is_over: Tells whether the task has ended without this run, which another thread waits for.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class ActiveRun:
         names: Callable[[TaskTry], Names | None] = lambda _: None,
         refuses_retry: Callable[[TaskTry, BaseException], bool] = lambda *_: False,
         lost_start_timeout: float = 30.0,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self._hook = hook
         self._log = log
@@ -114,6 +116,7 @@ class ActiveRun:
         self._names_of = names
         self._refuses_retry = refuses_retry
         self._lost_start_timeout = lost_start_timeout
+        self._is_over = is_over
         self._try: TaskTry | None = None
         self._run_id: str | None = None
         self._resumed = self._start_sent = self._over = self._unwanted = False
@@ -143,13 +146,23 @@ class ActiveRun:
         """Note that nothing is left to cancel."""
         self._run_id, self._over = None, True
 
-    def on_kill(self) -> None:
-        """Cancel the run, or leave it to the next try, within the seconds that Airflow leaves."""
+    def interrupt(self) -> None:
+        """Let the thread that waits for the run stop, and decide there what becomes of it."""
+        self._killed = True
+
+    def on_kill(self, *, timed_out: bool | None = None) -> None:
+        """
+        Cancel the run, or leave it to the next try, within the seconds that Airflow leaves.
+
+        :param timed_out: Whether ``execution_timeout`` is over. Default: found out here, in Airflow's own thread.
+        """
         began = time.monotonic()
         self._killed = True
         if self._try is None and (context := internals.current_context()) is not None:
             self.learn(TaskTry(context))
-        if internals.timed_out_by_airflow() and not self._timed_out:  # a signal may come during what that takes
+        if timed_out is None:
+            timed_out = internals.timed_out_by_airflow()
+        if timed_out and not self._timed_out:  # a signal may come during what that takes
             self._timed_out = self._unwanted = True
             self._decide()
             self._cancel_after_timeout()
@@ -197,6 +210,8 @@ class ActiveRun:
         until = time.monotonic() + seconds
         while not self._killed and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, LONGEST_SLEEP))
+            if self._is_over():
+                self._killed = True
         self.stop_if_killed()
 
     def stop_if_killed(self) -> None:
@@ -323,19 +338,19 @@ class ActiveRun:
     def _cancel_others(self, task_try: TaskTry) -> None:
         """Cancel or name what else of this task is active: its group is not known, or it was another one before."""
         names = self._names_of(task_try)
-        if names is not None:
+        if names is not None and names.task is not None:
             try:
-                self._cancel_or_name(names)
+                self._cancel_or_name(names.task, only_task=names.only_task)
             except SkyvernOvertaken:
                 return
             except (SkyvernError, AirflowNotFoundException) as error:
                 self._log_left(None, names.group, error)
 
-    def _cancel_or_name(self, names: Names) -> None:
+    def _cancel_or_name(self, task_tag: str, *, only_task: bool) -> None:
         from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, active_runs_of_task, cancel_and_fetch
 
-        for run_id in active_runs_of_task(self._hook().send, names.task, DEADLINE_PATIENCE):
-            if names.only_task:
+        for run_id in active_runs_of_task(self._hook().send, task_tag, DEADLINE_PATIENCE):
+            if only_task:
                 run = cancel_and_fetch(self._sender(), run_id, DEADLINE_PATIENCE)
                 self._log.warning(
                     "Skyvern run %s: %s, as its task failed and will not be retried", run_id, run.status
@@ -345,7 +360,7 @@ class ActiveRun:
                     "Skyvern run %s is active, and no task waits for it, unless it is that of the same task of "
                     "another Airflow. Cancel it in Skyvern; its tag is airflow_task_key:%s",
                     run_id,
-                    names.task,
+                    task_tag,
                 )
 
     def _log_left(self, run_id: str | None, group: str | None, problem: object) -> None:

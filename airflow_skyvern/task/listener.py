@@ -83,9 +83,9 @@ def _cancel_runs(marked: Any, *columns: str) -> None:
 
     def committed(_: Session) -> None:
         while found:  # XCom backends may take requests: not in the transaction
-            run = KnownRun(found.pop())
-            if run.skyvern_conn_id is not None:
-                cancellations().add(Cancellation(run.skyvern_conn_id, marked.dag_id, run.run_id, run.group))
+            for run in KnownRun.all_of(found.pop()):
+                if run.skyvern_conn_id is not None:
+                    cancellations().add(Cancellation(run.skyvern_conn_id, marked.dag_id, run.run_id, run.group))
 
     def rolled_back(_: Session) -> None:
         found.clear()

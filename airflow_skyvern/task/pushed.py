@@ -8,7 +8,7 @@ can read that, and it may take a request; so what is found is read when it is us
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -110,16 +110,46 @@ class KnownRun:
 
     The deferral and the rendered arguments come first: no user can edit them. An XCom is read only if it is needed.
 
+    A task that runs an agent may have several: one of each tool call.
+
     :param next_kwargs: Those of the task instance's deferral.
     :param rendered: Its rendered arguments.
+    :param call: Which of the tool calls, the first one is 0. Default: the newest.
     """
 
     def __init__(
-        self, pushed: Mapping[str, Pushed], next_kwargs: Any = None, rendered: Mapping[str, Any] | None = None
+        self,
+        pushed: Mapping[str, Pushed],
+        next_kwargs: Any = None,
+        rendered: Mapping[str, Any] | None = None,
+        call: int = -1,
     ) -> None:
         self._pushed = pushed
+        self._chosen = call
         self._note = deferral.note_of(next_kwargs)
         self._rendered = rendered or {}
+
+    @classmethod
+    def all_of(cls, pushed: Mapping[str, Pushed]) -> Iterator[KnownRun]:
+        """Yield what is known of each run of a task instance: of its own, or of its tool calls."""
+        for number in range(len(cls(pushed).calls) or 1):
+            yield cls(pushed, call=number)
+
+    @property
+    def calls(self) -> Sequence[Mapping[str, Any]]:
+        """The tool calls of an agent that the task runs, the first one first."""
+        calls = self._noted.get("calls")
+        return [call for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
+
+    @property
+    def run_ids_of_calls(self) -> list[str | None]:
+        """The run of each tool call; None for one that has not been answered yet."""
+        return [_first_text(call.get(xcom.RUN_ID)) for call in self.calls]
+
+    @property
+    def call(self) -> int | None:
+        """Which of the tool calls this is; None for the run of the task itself."""
+        return range(len(self.calls))[self._chosen] if self.calls else None
 
     @property
     def is_announced(self) -> bool:
@@ -133,8 +163,8 @@ class KnownRun:
 
     @property
     def run_id(self) -> str | None:
-        """The run's id."""
-        return self.certain_id or _first_text(self._value(xcom.RUN_ID))
+        """The run's id; the XCom of that name is the agent's own, where a task runs one."""
+        return self.certain_id or _first_text((self._announced if self.calls else self._of_task).get(xcom.RUN_ID))
 
     @property
     def skyvern_conn_id(self) -> str | None:
@@ -150,7 +180,8 @@ class KnownRun:
     @property
     def app_url(self) -> str | None:
         """The address of the run's page in Skyvern."""
-        return _first_text(self._note.get("app_url")) or _first_text(self._value(xcom.APP_URL))
+        known = self._announced if self.calls else self._of_task
+        return _first_text(self._note.get("app_url")) or _first_text(known.get(xcom.APP_URL))
 
     @property
     def approval(self) -> Mapping[str, Any] | None:
@@ -166,7 +197,15 @@ class KnownRun:
         return note if isinstance(note, Mapping) else None
 
     @property
+    def _of_task(self) -> Mapping[str, Any]:
+        return {key: self._value(key) for key in (xcom.RUN_ID, xcom.APP_URL)}
+
+    @property
     def _announced(self) -> Mapping[str, Any]:
+        return self.calls[self._chosen] if self.calls else self._noted
+
+    @property
+    def _noted(self) -> Mapping[str, Any]:
         announced = self._value(xcom.CONNECTION_AND_RUN_KEY)
         return announced if isinstance(announced, Mapping) else {}
 

@@ -103,9 +103,13 @@ class TaskTry:
     @cached_property
     def start_store(self) -> StartStore:
         """What outlives this try, where this Airflow has something that does."""
+        return self.store_of()
+
+    def store_of(self, call: str = "") -> StartStore:
+        """Return what outlives this try: of the task's run, or of one of its tool calls."""
         from airflow_skyvern.runs.store import StartStore
 
-        return StartStore(since_3_3.task_state_store(self._context), run_started=self._run_started)
+        return StartStore(since_3_3.task_state_store(self._context), self._run_started, call)
 
     @property
     def _run_started(self) -> str:
@@ -161,6 +165,14 @@ class TaskTry:
 
     def run_key(self, request: RunRequest) -> RunKey:
         """Return the key that the run of this task's attempt group carries."""
+        return self.key_of(request)
+
+    def key_of(self, request: RunRequest, call: str = "") -> RunKey:
+        """
+        Return the key of a run of this attempt group.
+
+        :param call: Which tool call of an agent that the task runs, if it is one.
+        """
         from airflow_skyvern.runs.key import RunKey
 
         stable = tries.dag_run_id(self._context)
@@ -175,6 +187,7 @@ class TaskTry:
             run_created=tries.dag_run_created(self._context),
             start_may_change=stable is None and not self.start_store.exists,
             airflow=since_3_0.installation(),
+            call=call,
         )
 
     @cached_property

@@ -17,7 +17,8 @@ APPROVAL = "approval"
 CONNECTION_AND_RUN_KEY = "connection_and_run_key"
 """
 How the run of a task is found that ended without our code: connection id, and tag of the attempt group. The API
-server reads it when a user marks the task, the scheduler when the DAG run ends.
+server reads it when a user marks the task, the scheduler when the DAG run ends. A task that runs an agent has them of
+its newest tool call, and those of all in ``calls``, with run id and address.
 """
 
 WORKFLOW_VERSION = "workflow_version"

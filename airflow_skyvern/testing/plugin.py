@@ -144,6 +144,7 @@ def _shorten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _end_what_never_ends(monkeypatch: pytest.MonkeyPatch, fake: ScriptedFake) -> None:
     """Let tasks wait a moment only for runs that never end and for lost starts, whatever their timeouts."""
+    from airflow_skyvern.agents.call import OfAgent
     from airflow_skyvern.operators.lifecycle import RunLifecycle
     from airflow_skyvern.sensors import SkyvernRunSensor
 
@@ -153,11 +154,15 @@ def _end_what_never_ends(monkeypatch: pytest.MonkeyPatch, fake: ScriptedFake) ->
         known = original(task, *args)
         return min(known, time.time() + ENDLESS) if fake.may_be_endless(task.workflow_id) else known
 
-    of_starts, of_waits = RunLifecycle.pre_execute, SkyvernRunSensor.pre_execute
+    of_starts, of_waits, of_calls = RunLifecycle.pre_execute, SkyvernRunSensor.pre_execute, OfAgent.answer
 
     def before_start(task: RunLifecycle, context: Any) -> None:
         task.lost_start_timeout = min(task.lost_start_timeout, LOST_START)
         of_starts(task, context)
+
+    def before_call(task: OfAgent, *args: Any) -> Any:
+        task.lost_start_timeout = min(task.lost_start_timeout, LOST_START)
+        return of_calls(task, *args)
 
     def before_wait(task: SkyvernRunSensor, context: Any) -> None:
         if fake.is_endless(task.run_id):
@@ -166,6 +171,7 @@ def _end_what_never_ends(monkeypatch: pytest.MonkeyPatch, fake: ScriptedFake) ->
 
     monkeypatch.setattr(RunLifecycle, "_deadline", deadline)
     monkeypatch.setattr(RunLifecycle, "pre_execute", before_start)
+    monkeypatch.setattr(OfAgent, "answer", before_call)
     monkeypatch.setattr(SkyvernRunSensor, "pre_execute", before_wait)
 
 

@@ -93,6 +93,9 @@ class FoundTask:
     :param skyvern_conn_id: The connection of the task, if it is known.
     :param ended_at: When the chosen try has ended.
     :param is_skyvern: Whether the task is one of ours, as far as is known.
+    :param calls: The runs that the task's agent has started by calling tools, the first one first; None for one that
+        has not started yet.
+    :param call: Which of these is the run.
     """
 
     key: TaskKey
@@ -105,6 +108,13 @@ class FoundTask:
     ended_at: datetime | None
     is_skyvern: bool
     noted: Noted = Noted()
+    calls: Sequence[str | None] = ()
+    call: int | None = None
+
+    @property
+    def place(self) -> str:
+        """What names the try, and the call, in an address."""
+        return f"{self.try_number}" if self.call is None else f"{self.try_number}.{self.call}"
 
 
 MAP_INDEX = re.compile(r"-1|\d{1,9}", re.ASCII)
@@ -130,11 +140,14 @@ def key_of(dag_id: str, run_id: str, task_id: str, map_index: str) -> TaskKey:
     return TaskKey(dag_id, run_id, task_id, index)
 
 
-def find_task(session: Session, key: TaskKey, try_number: int | None = None) -> FoundTask | None:
+def find_task(
+    session: Session, key: TaskKey, try_number: int | None = None, call: int | None = None
+) -> FoundTask | None:
     """
-    Find a task instance and its run; None if the task instance or the try does not exist.
+    Find a task instance and its run; None if the task instance, the try or the call does not exist.
 
     :param try_number: The try. Default: the newest.
+    :param call: Which of the tool calls of its agent. Default: the newest.
     """
     ti = session.scalar(select(TaskInstance).where(*key.of(TaskInstance)))
     if ti is None:
@@ -149,7 +162,9 @@ def find_task(session: Session, key: TaskKey, try_number: int | None = None) -> 
     )
     rendered = _rendered(session, key)
     conn_id = KnownRun(pushed, rendered=rendered).skyvern_conn_id
-    known = _known_of_try(chosen, ti, pushed, rendered)
+    known = _known_of_try(chosen, ti, pushed, rendered, call)
+    if known is None:
+        return None
     run = RunRef.of(known.skyvern_conn_id or conn_id, known.run_id)
     return FoundTask(
         key=key,
@@ -162,6 +177,8 @@ def find_task(session: Session, key: TaskKey, try_number: int | None = None) -> 
         ended_at=chosen.end_date,
         is_skyvern=run is not None or bool(rendered) or _looks_like_ours(session, ti, pushed),
         noted=_noted(chosen.next_kwargs, known),
+        calls=known.run_ids_of_calls,
+        call=known.call,
     )
 
 
@@ -170,13 +187,21 @@ def _known_of_try(
     ti: TaskInstance,
     pushed: Mapping[str, Pushed],
     rendered: Mapping[str, Any],
-) -> KnownRun:
-    """Return what is known of the run of a try: XComs and arguments are the newest one's, once it has begun."""
+    call: int | None,
+) -> KnownRun | None:
+    """
+    Return what is known of the run of a try: XComs and arguments are the newest one's, once it has begun.
+
+    None if there is no such call.
+    """
     if chosen is not ti:
-        return KnownRun({}, chosen.next_kwargs)
+        return KnownRun({}, chosen.next_kwargs) if call is None else None
     begun = chosen.state not in NOT_STARTED or chosen.next_method is not None
-    known = pushed if begun else {key: one for key, one in pushed.items() if key != xcom.RUN_ID}
-    return KnownRun(known, chosen.next_kwargs, rendered)
+    of_before = {xcom.RUN_ID, xcom.CONNECTION_AND_RUN_KEY} if KnownRun(pushed).calls else {xcom.RUN_ID}
+    known = pushed if begun else {key: one for key, one in pushed.items() if key not in of_before}
+    if call is not None and call >= len(KnownRun(known).calls):
+        return None
+    return KnownRun(known, chosen.next_kwargs, rendered, -1 if call is None else call)
 
 
 def _noted(next_kwargs: Any, known: KnownRun) -> Noted:

@@ -108,7 +108,7 @@ class Shown:
     status_code: int = 200
 
 
-async def find(key: TaskKey, try_number: int | None) -> FoundTask:
+async def find(key: TaskKey, try_number: int | None, call: int | None = None) -> FoundTask:
     """
     Find a task instance in Airflow's database, in a thread.
 
@@ -117,7 +117,7 @@ async def find(key: TaskKey, try_number: int | None) -> FoundTask:
 
     def look() -> FoundTask | None:
         with create_session() as session:
-            return find_task(session, key, try_number)
+            return find_task(session, key, try_number, call)
 
     found = await run_in_threadpool(look)
     if found is None:
@@ -131,7 +131,8 @@ async def ref_of(reader: RunReader, request: Request, user: Any) -> RunRef:
 
     :raises HTTPException: 404 if there is none, or none that belongs to this DAG.
     """
-    found = await find(_key_of(request.path_params), _number(request.path_params["try_number"]))
+    number, _, call = request.path_params["try_number"].partition(".")
+    found = await find(_key_of(request.path_params), _number(number), _number(call))
     try:
         found = await with_run(reader, found)
         if found.run is None or not await belongs(
@@ -272,7 +273,8 @@ IN_THE_PAST = {
 
 async def task_page(pages: TaskPages, request: Request, user: Any, ids: tuple[str, str, str, str]) -> Response:
     """Answer with the page of a task instance."""
-    found = await find(_key_of(request.path_params), _number(request.query_params.get("try_number")))
+    chosen = (_number(request.query_params.get(name)) for name in ("try_number", "call"))
+    found = await find(_key_of(request.path_params), *chosen)
     shown = await pages.shown(found, user)
     asked, may = await run_in_threadpool(_asked, shown, found, user)
     code = await code_field(pages.reader, found, may_send=may) if asked is not None else None

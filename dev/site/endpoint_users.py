@@ -11,6 +11,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2] / "airflow_skyvern"
 
 USERS: dict[str, str] = {
+    "agents": "agents",
     "assets": "assets",
     "checks": "`airflow-skyvern check`",
     "cli": "`airflow-skyvern schedules`",

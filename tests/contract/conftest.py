@@ -152,7 +152,7 @@ class Side:
 
     def start(self, name: str, /, options: Mapping[str, Any] | None = None, **parameters: Any) -> Run:
         fields = {"workflow_id": self.workflow(name), "parameters": parameters or None}
-        return self.send(api.run_workflow(RunRequest.of(fields, options)))
+        return self.send(api.start_run(RunRequest.of(fields, options)))
 
     def see(self, run: Run, *statuses: str, when: Callable[[Run], object] = lambda run: True) -> Run:
         """Look until the run is in one of these statuses, and as it should be."""

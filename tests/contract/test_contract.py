@@ -119,12 +119,12 @@ def test_a_paused_run_goes_on_when_it_is_told_to(side: Side) -> None:
 
 def test_a_run_whose_workflow_was_deleted_can_be_seen_and_canceled(side: Side) -> None:
     workflow = side.new_workflow("long_wait")
-    run = side.send(api.run_workflow(RunRequest.of({"workflow_id": workflow})))
+    run = side.send(api.start_run(RunRequest.of({"workflow_id": workflow})))
     side.see(run, "running")
     side.delete_workflow(workflow)
     gone = (SkyvernNotFoundError, 404, f"Workflow not found. workflow_permanent_id={workflow}")
     assert refused(side, api.get_run(run.run_id)) == gone
-    assert refused(side, api.run_workflow(RunRequest.of({"workflow_id": workflow}))) == gone
+    assert refused(side, api.start_run(RunRequest.of({"workflow_id": workflow}))) == gone
     orphan = side.send(api.get_run_of_deleted_workflow(run.run_id))
     assert (orphan.run_id, orphan.status, orphan.retry_pending) == (run.run_id, "running", False)
     assert side.send(api.cancel_run(run.run_id)) is None
@@ -184,7 +184,7 @@ Make = Callable[["Side"], "Call[Any]"]
 
 
 def start_of(name: str, options: dict[str, Any] | None = None, **fields: Any) -> Make:
-    return lambda side: api.run_workflow(RunRequest.of({"workflow_id": side.workflow(name), **fields}, options))
+    return lambda side: api.start_run(RunRequest.of({"workflow_id": side.workflow(name), **fields}, options))
 
 
 def start_with(body: dict[str, Any]) -> Make:
@@ -289,7 +289,7 @@ def test_what_is_wrong_is_refused_with_the_same_words(side: Side, make: Make, st
     assert len(actual_detail) < len(expected) + 50
 
 
-NONE = api.run_workflow(RunRequest.of({"workflow_id": "wpid_none"}))
+NONE = api.start_run(RunRequest.of({"workflow_id": "wpid_none"}))
 
 
 def start_of_none(**more: Any) -> Call[Any]:

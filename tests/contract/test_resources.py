@@ -206,7 +206,7 @@ def test_a_run_takes_the_id_of_a_credential_and_no_name_also_as_a_default(side: 
 
     def start(workflow_id: str, **parameters: Any) -> str:
         fields = {"workflow_id": workflow_id, "parameters": parameters or None}
-        return side.send(api.run_workflow(RunRequest.of(fields, None))).run_id
+        return side.send(api.start_run(RunRequest.of(fields, None))).run_id
 
     without_default, by_name = workflow(None), workflow(name)
     for refused in (name, "cred_1"):

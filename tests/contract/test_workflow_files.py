@@ -77,7 +77,7 @@ class TestTheOlderAddresses:
         request = RunRequest.of(
             {"workflow_id": workflow_id, "parameters": {"note": "x"}}, {"run_metadata": {"k": "v"}}
         )
-        started = side.send(api.run_workflow(request.model_copy(update={"workflow_version": 1})))
+        started = side.send(api.start_run(request.model_copy(update={"workflow_version": 1})))
         run = side.see(started, "completed")
         assert (run.run_request or {})["workflow_id"] == workflow_id
         assert (run.run_request or {})["parameters"] == {"note": "x"}
@@ -89,11 +89,11 @@ class TestTheOlderAddresses:
         workflow_id = side.send(workflow_api.create_workflow(definition())).workflow_permanent_id
         request = RunRequest.of({"workflow_id": workflow_id}).model_copy(update={"workflow_version": 7})
         with pytest.raises(SkyvernNotFoundError, match="Workflow not found") as caught:
-            side.send(api.run_workflow(request))
+            side.send(api.start_run(request))
         assert caught.value.workflow_gone
         side.send(workflow_api.delete_workflow(workflow_id))
         with pytest.raises(SkyvernNotFoundError):
-            side.send(api.run_workflow(request.model_copy(update={"workflow_version": 1})))
+            side.send(api.start_run(request.model_copy(update={"workflow_version": 1})))
 
     def test_parameters_are_checked_as_at_the_other_address(self, side: Side) -> None:
         given = definition()
@@ -101,7 +101,7 @@ class TestTheOlderAddresses:
         workflow_id = side.send(workflow_api.create_workflow(given)).workflow_permanent_id
         request = RunRequest.of({"workflow_id": workflow_id}).model_copy(update={"workflow_version": 1})
         with pytest.raises(SkyvernRequestError, match="Missing value for parameter"):
-            side.send(api.run_workflow(request))
+            side.send(api.start_run(request))
 
 
 class TestTheForm:
@@ -286,7 +286,7 @@ class TestOnce:
         real.send(workflow_api.update_workflow(made.workflow_id, definition(600)))
         assert ensure_version(real.send, mine, log) == Published(made.workflow_id, 1, made=False)
         request = RunRequest.of({"workflow_id": made.workflow_id}).model_copy(update={"workflow_version": 1})
-        assert real.see(real.send(api.run_workflow(request)), "completed").succeeded
+        assert real.see(real.send(api.start_run(request)), "completed").succeeded
         assert ensure_version(real.send, file(2, mine.name), log).version == 3
         assert versions(real, made.workflow_id) == [3, 2, 1]
 

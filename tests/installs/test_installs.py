@@ -16,6 +16,7 @@ import pytest
 
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from airflow_skyvern.testing.loopback import Loopback
+from dev.airflow_2 import needs_ai
 from dev.airflow_server import AirflowServer
 from dev.constraints import AIRFLOW, FOLDER
 from dev.process import RigError
@@ -85,7 +86,11 @@ def airflow(
         str(FOLDER / f"airflow-{short}.txt"),
     ]
     run([str(home / "venv/bin/pip"), *install, wheel, f"apache-airflow=={AIRFLOW[short][0]}"])
-    server = AirflowServer(home / "airflow", sorted((ROOT / "dags").glob("*.py")), python_bin=home / "venv/bin")
+    server = AirflowServer(
+        home / "airflow",
+        [path for path in sorted((ROOT / "dags").glob("*.py")) if not needs_ai(path.read_text())],
+        python_bin=home / "venv/bin",
+    )
     server.cli("db", "migrate", timeout=400)
     yield server
     shutil.rmtree(home / "venv")

@@ -23,7 +23,7 @@ LAYERS = (
     "triggers",
     "links notifications retries macros",
     "operators sensors assets schedules reconciler",
-    "ui decorators checks recording workflow_cli credential_cli",
+    "ui decorators agents checks recording workflow_cli credential_cli",
     "plugin cli dag_policy testing",
 )
 """From the bottom up; what stands in one line does not import each other."""

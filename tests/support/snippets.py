@@ -14,8 +14,8 @@ from typing import Any
 import airflow
 import pytest
 
-from airflow_skyvern.compat import since_3_1
-from dev.airflow_2 import asks_a_person, for_airflow_2, runs_on_airflow_2
+from airflow_skyvern.compat import internals, since_3_1
+from dev.airflow_2 import asks_a_person, for_airflow_2, needs_ai, runs_on_airflow_2
 
 ROOT = Path(__file__).parents[2]
 AIRFLOW_2 = airflow.__version__.startswith("2.")
@@ -33,6 +33,7 @@ BLOCKS = dict(_code_blocks())
 """Each block by its document and number: `docs/guide.md:1`."""
 
 
+AI = internals.module_exists("airflow.providers.common.ai.managed_agents")
 RETRY_POLICIES = not AIRFLOW_2 and find_spec("airflow.sdk.definitions.retry_policy") is not None
 PARTITIONS = not AIRFLOW_2 and hasattr(import_module("airflow.sdk"), "PartitionedAssetTimetable")
 
@@ -48,6 +49,8 @@ def why_not_here(code: str) -> str | None:
         return "retry policies came with Airflow 3.3"
     if asks_a_person(code) and not since_3_1.has_required_actions():
         return "Required Actions came with Airflow 3.1"
+    if needs_ai(code) and not AI:
+        return "Airflow's AI provider is not installed here"
     if AIRFLOW_2 and not runs_on_airflow_2(code):
         return "watchers and webhooks came with Airflow 3"
     if "PartitionedAssetTimetable" in code and not PARTITIONS:

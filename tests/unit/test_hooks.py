@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import importlib.util
 import inspect
 import json
+import pickle
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,11 +18,12 @@ import httpx
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic_core import to_jsonable_python
 
 from airflow_skyvern.client import api, browser_api, credential_api, retry, schedule_api, task_api, workflow_api
 from airflow_skyvern.client.retry import RetryPolicy
-from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT, EXTRAS, Settings
+from airflow_skyvern.compat import internals
 from airflow_skyvern.compat.sdk import AirflowNotFoundException, Connection
 from airflow_skyvern.exceptions import (
     SkyvernAuthError,
@@ -283,7 +287,7 @@ CREDENTIAL = {"name": "c", "credential_type": "secret", "credential": SECRET}
 TAGGED = {"tags": [{"key": "a", "value": "1"}], "tags_to_delete": []}
 
 ENDPOINTS: list[tuple[str, tuple[Any, ...], str, Any]] = [
-    ("run_workflow", ("{request}",), "POST /v1/run/workflows", {"workflow_id": "{workflow}"}),
+    ("run_workflow", ("{workflow}",), "POST /v1/run/workflows", {"workflow_id": "{workflow}"}),
     ("get_run", ("{run}",), "GET /v1/runs/{run}", None),
     ("get_run_of_deleted_workflow", ("{run}",), "GET /v1/workflows/runs/{run}", None),
     ("find_runs", ({"a": "1"},), "GET /v1/runs", None),
@@ -377,8 +381,6 @@ def test_every_endpoint_is_a_method_in_both_modes(
     ids["credential"] = SkyvernHook().create_credential("c", "secret", SECRET).credential_id
 
     def filled(value: Any) -> Any:
-        if value == "{request}":
-            return RunRequest.of({"workflow_id": workflow})
         if isinstance(value, str):
             return value.format(**ids)
         if isinstance(value, list | tuple):
@@ -422,7 +424,7 @@ def test_every_endpoint_is_a_method(module: ModuleType) -> None:
         if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
     }
     hidden = {"get_block_task"}  # of waits and pages: Skyvern does not describe it
-    helpers = {"probe", "get_run_despite", "tags_query", "tags_body", *OF_WAITS, *hidden}
+    helpers = {"probe", "start_run", "get_run_despite", "tags_query", "tags_body", *OF_WAITS, *hidden}
     assert [name for name in endpoints - helpers if not hasattr(SkyvernHook, name)] == []
 
 
@@ -498,7 +500,7 @@ def test_a_start_that_may_have_arrived_is_not_repeated_at_the_host_that_has_move
     hook.get_conn()
     connect(host=hook.get_conn().settings.base_url.replace("127.0.0.1", "localhost"))
     with pytest.raises(SkyvernConnectionError):
-        hook.run_workflow(RunRequest(workflow_id="wpid_1"))
+        hook.run_workflow("wpid_1")
     assert len(skyvern.sent("POST", "/v1/run/workflows")) == 1
 
 
@@ -720,7 +722,7 @@ def test_the_page_of_a_run_is_where_the_connection_says(skyvern: FakeSkyvern, co
     assert hook.fetch_run(run_id).app_url == expected
     assert hook.send(api.get_run_snapshot(run_id)).app_url == expected
     workflow = skyvern.workflow()
-    started = hook.run_workflow(RunRequest.of({"workflow_id": workflow}))
+    started = hook.run_workflow(workflow)
     assert str(started.app_url) == f"https://skyvern.example.com/ui/runs/{started.run_id}"
 
 
@@ -743,3 +745,47 @@ def test_an_address_of_the_ui_must_not_hold_a_password(connect: Connect) -> None
     with pytest.raises(SkyvernConfigError, match="app_url must not hold a password") as caught:
         SkyvernHook().get_conn()
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_without_the_ai_provider_an_agent_says_what_is_missing() -> None:
+    if internals.module_exists("airflow.providers.common.ai.managed_agents"):
+        pytest.skip("it is here: tests/agents")
+    with pytest.raises(SkyvernConfigError, match=r"needs Airflow 3|airflow-provider-skyvern\[ai\]"):
+        SkyvernHook().agent("wpid_1")
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, lambda hook: pickle.loads(pickle.dumps(hook))])
+def test_a_copy_of_a_hook_reads_its_own_connection(
+    skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, make: Callable[[SkyvernHook], SkyvernHook]
+) -> None:
+    hook = SkyvernHook()
+    hook.get_version()
+    made = make(hook)
+    made.skyvern_conn_id = "nowhere"
+    with pytest.raises(Exception, match="nowhere"):
+        made.get_version()
+    assert hook.get_version().version
+
+
+def test_a_run_is_started_with_plain_arguments(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow(parameters={"vendor": "string"})
+    run = SkyvernHook().run_workflow(workflow, {"vendor": "ACME"}, title="One", max_steps=3)
+    (sent,) = skyvern.sent("POST", "/v1/run/workflows")
+    assert sent.json == {"workflow_id": workflow, "parameters": {"vendor": "ACME"}, "title": "One"}
+    assert skyvern.runs[run.run_id].parameters == {"vendor": "ACME"}
+    with pytest.raises(SkyvernConfigError, match="max_steps"):
+        SkyvernHook().run_workflow(workflow, max_steps=0)
+
+
+def test_what_a_method_returns_can_be_serialized_by_others(skyvern: FakeSkyvern) -> None:
+    workflow = skyvern.workflow()
+    run = SkyvernHook().run_workflow(workflow)
+    assert to_jsonable_python(run)["run_id"] == run.run_id
+    assert to_jsonable_python(SkyvernHook().list_workflow_runs(workflow))[0]["run_id"] == run.run_id
+
+
+def test_annotations_are_plain_types() -> None:
+    assert SkyvernHook().cancel_runs.__annotations__["run_ids"] == list[str]
+    assert SkyvernHook().list_runs.__annotations__["tags"] == dict[str, Any] | None
+    assert SkyvernHook().create_credential.__annotations__["credential_type"] is str
+    assert SkyvernHook().upload_file.__annotations__["file"] == str | bytes

@@ -114,9 +114,9 @@ async def test_a_watcher_gets_the_runs_of_its_workflow_only(skyvern: FakeSkyvern
     skyvern.version = version
     hook = SkyvernHook()
     ours, foreign = skyvern.workflow(plan=("running",)), skyvern.workflow(plan=("running",))
-    mine = [(await hook.arun_workflow(RunRequest.of({"workflow_id": ours}))).run_id for _ in range(3)]
+    mine = [(await hook.arun_workflow(ours)).run_id for _ in range(3)]
     for _ in range(130):
-        await hook.arun_workflow(RunRequest.of({"workflow_id": foreign}))
+        await hook.arun_workflow(foreign)
     mark = await starting_watermark(hook, ours)
     assert mark.active == set(mine)
     assert {row.run_id for row in await runs_of(hook, [ours], TICK - timedelta(days=1000))} == set(mine)
@@ -129,10 +129,10 @@ async def test_a_watcher_of_an_idle_workflow_begins_at_its_last_run(skyvern: Fak
     skyvern.version = "1.0.45"
     hook = SkyvernHook()
     ours, foreign = skyvern.workflow(plan=("completed",)), skyvern.workflow(plan=("running",))
-    run = await hook.arun_workflow(RunRequest.of({"workflow_id": ours}))
+    run = await hook.arun_workflow(ours)
     await hook.aget_run(run.run_id)
     for _ in range(120):
-        await hook.arun_workflow(RunRequest.of({"workflow_id": foreign}))
+        await hook.arun_workflow(foreign)
     mark = await starting_watermark(hook, ours)
     ended, _ = mark.take(await runs_of(hook, [ours], mark.since))
     assert ended == []
@@ -217,5 +217,5 @@ def test_a_refused_start_of_an_older_server_leaves_a_run(fake: FakeSkyvern) -> N
     fake.version = "1.0.55"
     workflow = fake.workflow(parameters={"name": "string"})
     with pytest.raises(Exception, match="Missing value for parameter name"):
-        sending(fake)(api.run_workflow(RunRequest.of({"workflow_id": workflow})))
+        sending(fake)(api.start_run(RunRequest.of({"workflow_id": workflow})))
     assert [fake.status(run_id) for run_id in fake.runs] == ["failed"]

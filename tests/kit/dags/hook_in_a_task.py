@@ -4,7 +4,6 @@ import datetime
 
 from airflow.sdk import DAG, task
 
-from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.sensors import SkyvernRunSensor
 
@@ -12,7 +11,7 @@ with DAG("hook_in_a_task", start_date=datetime.datetime(2026, 1, 1), schedule=No
 
     @task
     def newest():
-        run = SkyvernHook("skyvern_eu").run_workflow(RunRequest(workflow_id="wpid_report", parameters={"year": 2026}))
+        run = SkyvernHook("skyvern_eu").run_workflow("wpid_report", {"year": 2026})
         return run.run_id
 
     wait = SkyvernRunSensor(

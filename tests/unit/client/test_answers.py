@@ -50,7 +50,7 @@ from tests.support.log_lines import LogLines
 Answer = Callable[[], httpx.Response]
 
 REQUEST = RunRequest.of({"workflow_id": "wpid_1"})
-START = api.run_workflow(REQUEST)
+START = api.start_run(REQUEST)
 ABOUT_RUNS: dict[str, Call[Any]] = {
     "get a run": api.get_run("wr_1"),
     "get a run of a deleted workflow": api.get_run_of_deleted_workflow("wr_1"),

@@ -20,7 +20,7 @@ REQUEST = RunRequest.of({"workflow_id": "wpid_1"})
 PAGED = {"page": 1, "page_size": 100}
 
 ENDPOINTS: list[tuple[Call[Any], str, Any]] = [
-    (api.run_workflow(REQUEST), "POST /v1/run/workflows", {"workflow_id": "wpid_1"}),
+    (api.start_run(REQUEST), "POST /v1/run/workflows", {"workflow_id": "wpid_1"}),
     (api.get_run("wr_1"), "GET /v1/runs/wr_1", None),
     (api.get_run_of_deleted_workflow("wr_1"), "GET /v1/workflows/runs/wr_1", None),
     (api.find_runs({"a": "1"}), "GET /v1/runs", None),

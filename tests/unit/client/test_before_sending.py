@@ -41,7 +41,7 @@ class Checks:
 
 def start_of(fake: FakeSkyvern, checks: Callable[[], object]) -> Call[Any]:
     request = RunRequest.of({"workflow_id": fake.workflow(), "parameters": {}}, {})
-    return replace(api.run_workflow(request), before_sending=checks)
+    return replace(api.start_run(request), before_sending=checks)
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def client(request: pytest.FixtureRequest, fake: FakeSkyvern) -> Client:
 
 
 def start(workflow_id: str, **parameters: Any) -> Call[Any]:
-    return api.run_workflow(RunRequest.of({"workflow_id": workflow_id, "parameters": parameters}))
+    return api.start_run(RunRequest.of({"workflow_id": workflow_id, "parameters": parameters}))
 
 
 def test_a_run_is_started_watched_and_read(client: Client, fake: FakeSkyvern) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from airflow_skyvern.client import api
 from airflow_skyvern.client.environment import proxy_for, proxy_of
-from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import AsyncSkyvernClient, SkyvernClient, tls_context
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.client.signed_addresses import AddressReader
@@ -273,5 +272,5 @@ def test_nothing_is_sent_where_the_environment_is_wrong(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
     with pytest.raises(SkyvernConfigError, match="SSL_CERT_FILE"):
-        SkyvernHook().run_workflow(RunRequest.of({"workflow_id": "wpid_1"}))
+        SkyvernHook().run_workflow("wpid_1")
     assert skyvern.requests == []

@@ -59,7 +59,7 @@ CALLS: list[Call[Any]] = [
     api.retry_webhook("wr_1"),
     api.upload_file(b"x"),
     api.get_version(),
-    api.run_workflow(RunRequest.of({"workflow_id": "wpid_1", "parameters": {"password": SECRET}})),
+    api.start_run(RunRequest.of({"workflow_id": "wpid_1", "parameters": {"password": SECRET}})),
 ]
 FULL_RUN = json.dumps(
     {

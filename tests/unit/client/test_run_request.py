@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from airflow_skyvern.client.api import run_workflow
+from airflow_skyvern.client.api import start_run
 from airflow_skyvern.client.run_request import RunRequest, decoded
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.runs.key import OUR_TAGS, check_metadata
@@ -30,8 +30,8 @@ def test_a_request_says_only_what_was_given() -> None:
 def test_the_limit_of_steps_is_a_header_of_the_start_and_no_part_of_the_key() -> None:
     limited = RunRequest.of({"workflow_id": "w"}, {"max_steps": "7"})
     assert limited.body() == {"workflow_id": "w"}
-    assert run_workflow(limited).headers == {"x-max-steps-override": "7"}
-    assert run_workflow(RunRequest.of({"workflow_id": "w"})).headers == {}
+    assert start_run(limited).headers == {"x-max-steps-override": "7"}
+    assert start_run(RunRequest.of({"workflow_id": "w"})).headers == {}
     for wrong in (0, True, "many"):
         with pytest.raises(SkyvernConfigError, match=r"run_options.max_steps"):
             RunRequest.of({"workflow_id": "w"}, {"max_steps": wrong})

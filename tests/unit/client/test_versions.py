@@ -62,7 +62,7 @@ def connected() -> Iterator[Connected]:
 
 
 def start(fake: FakeSkyvern, **options: Any) -> Any:
-    return api.run_workflow(RunRequest.of({"workflow_id": fake.workflow()}, options))
+    return api.start_run(RunRequest.of({"workflow_id": fake.workflow()}, options))
 
 
 # What is dropped in silence.
@@ -182,7 +182,7 @@ def test_no_list_of_a_workflow_has_foreign_runs(connected: Connected, version: s
     fake, client = connected(version)
     ours, foreign = fake.workflow(), fake.workflow()
     for workflow in (ours, foreign) * 60:
-        client.send(api.run_workflow(RunRequest.of({"workflow_id": workflow})))
+        client.send(api.start_run(RunRequest.of({"workflow_id": workflow})))
     for call in (api.list_runs(workflow_id=ours), api.list_runs(workflow_ids=[ours])):
         rows = client.send(call)
         assert {row.workflow_permanent_id for row in rows} == {ours}
@@ -216,7 +216,7 @@ def test_no_search_by_tag_has_foreign_runs(connected: Connected, version: str, c
 def test_no_list_by_time_has_runs_of_another_time(connected: Connected, version: str) -> None:
     fake, client = connected(version)
     workflow = fake.workflow()
-    runs = [client.send(api.run_workflow(RunRequest.of({"workflow_id": workflow}))) for _ in range(3)]
+    runs = [client.send(api.start_run(RunRequest.of({"workflow_id": workflow}))) for _ in range(3)]
     middle = runs[1].created_at
     assert middle is not None
     listed = client.send(api.list_workflow_runs(workflow, created_at_start=middle))

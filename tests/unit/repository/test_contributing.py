@@ -99,7 +99,7 @@ def test_an_endpoint_is_added_in_these_steps(copy: Path) -> None:
     append(copy / function.file, function.code)
     write_after(copy / line.file, "run_workflow, arun_workflow", line.code)
     test = copy / row.file
-    write_after(test, "(api.run_workflow(REQUEST)", row.code)
+    write_after(test, "(api.start_run(REQUEST)", row.code)
     write_after(test, "from airflow_skyvern.client import api", "from airflow_skyvern.client import browser_api")
     tested = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(row.file), "-k", "list_run_notes or notes")
     assert "\n1 passed" in tested.stdout, tested.stdout + tested.stderr

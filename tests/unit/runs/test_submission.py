@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_skyvern.client.api import run_workflow
+from airflow_skyvern.client.api import start_run
 from airflow_skyvern.client.retry import RetryPolicy, may_have_started
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import SkyvernClient
@@ -27,7 +27,7 @@ from airflow_skyvern.exceptions import (
     SkyvernStartAmbiguous,
     SkyvernStartUnknown,
 )
-from airflow_skyvern.runs.key import ENDS_WITH_TASK_TAG, OUR_TAGS, RunKey
+from airflow_skyvern.runs.key import ENDS_WITH_TASK_TAG, OUR_TAGS, RunKey, of_same_attempt
 from airflow_skyvern.runs.store import StartStore
 from airflow_skyvern.runs.submission import Attempt, Submission
 from airflow_skyvern.testing.fake.skyvern import API_KEY, LOST, FakeSkyvern
@@ -500,7 +500,7 @@ def test_after_a_clear_the_run_of_before_can_be_left_alone(fake: FakeSkyvern, ta
 
 def started_by(fake: FakeSkyvern, task: Tries, key: RunKey) -> str:
     """Return an active run that carries this key."""
-    started = task.send(run_workflow(task.request.model_copy(update={"run_metadata": key.tags})))
+    started = task.send(start_run(task.request.model_copy(update={"run_metadata": key.tags})))
     fake.requests.clear()
     return str(started.run_id)
 
@@ -540,7 +540,7 @@ def test_an_address_of_its_own_tells_an_airflow_from_others(fake: FakeSkyvern, t
 def test_runs_of_other_tasks_are_left_alone(fake: FakeSkyvern, task: Tries) -> None:
     other = Tries(fake, task.request.workflow_id)
     stranger = other.send(
-        run_workflow(other.request.model_copy(update={"run_metadata": key_of(other.request, task_id="other").tags}))
+        start_run(other.request.model_copy(update={"run_metadata": key_of(other.request, task_id="other").tags}))
     )
     untagged = fake.run(plan=("running",))
     task.retry()
@@ -731,3 +731,40 @@ def test_what_a_person_repeats_in_skyvern_is_neither_resumed_nor_canceled(fake: 
     assert task.retry().run_id != repeated
     task.retry(max_tries=1, earlier_tries=2)
     assert fake.status(repeated) == "created"
+
+
+def test_a_tool_call_takes_no_run_of_another_one_and_cancels_none_of_its_attempt(
+    fake: FakeSkyvern, task: Tries
+) -> None:
+    request = task.request
+
+    def call(tag: str, max_tries: int = 0, **attempt: Any) -> Run:
+        names = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
+        key = RunKey.of(**names, max_tries=max_tries, request=request, call=tag)  # type: ignore[arg-type]  # one int among texts
+        store = StartStore(Memory(), call=tag)
+        submission = Submission(
+            task.send, request, key, log=task.log, store=store, clock=lambda: task.now, sleep=task.sleep
+        )
+        return submission.start(Attempt(**attempt))
+
+    first, second = call("a"), call("b")
+    assert call("b", earlier_tries=1).run_id == second.run_id
+    assert call("c", earlier_tries=1).run_id not in (first.run_id, second.run_id)
+    assert starts(fake) == 3
+    assert "canceled" not in {fake.status(run_id) for run_id in fake.runs}
+    cleared = call("a", max_tries=1, earlier_tries=2)
+    assert {run_id for run_id in fake.runs if fake.status(run_id) != "canceled"} == {cleared.run_id}
+
+
+def test_groups_of_calls_of_one_attempt_are_known_as_such() -> None:
+    def group(call: str = "", max_tries: int = 0, task_id: str = "t") -> str:
+        names = {"dag_id": "d", "run_id": "r", "task_id": task_id, "map_index": -1}
+        request = request_of("wpid_1")
+        return RunKey.of(**names, max_tries=max_tries, request=request, call=call).group  # type: ignore[arg-type]  # as above
+
+    assert of_same_attempt(group("a"), group("a"))
+    assert of_same_attempt(group("a"), group("b"))
+    assert not of_same_attempt(group("a"), group("b", max_tries=1))
+    assert not of_same_attempt(group("a"), group("b", task_id="other"))
+    assert not of_same_attempt(group(), group(max_tries=1))
+    assert not of_same_attempt("x", "y")

@@ -906,3 +906,25 @@ async def test_the_name_of_a_connection_is_for_those_who_may_read_it(ui: Ui, sky
     add_task(xcoms={"run_id": started(skyvern)})
     assert CONN not in (await ui.get(PAGE)).text
     assert f"<dt>Connection</dt><dd>{CONN}</dd>" in (await ui.get(PAGE, role="op")).text
+
+
+async def test_each_run_of_an_agents_tool_calls_has_its_page(ui: Ui, skyvern: FakeSkyvern) -> None:
+    runs = [started(skyvern, title=f"Call {number}", media=[Media("screenshot_final", PNG)]) for number in (0, 1)]
+    calls = [{"skyvern_conn_id": CONN, "group": "g", "run_id": run_id, "agent": "wpid_1"} for run_id in runs]
+    note = {"skyvern_conn_id": CONN, "group": "g", "calls": [*calls, {"skyvern_conn_id": CONN, "group": "h"}]}
+    add_task(
+        rendered={}, operator="AgentOperator", xcoms={"connection_and_run_key": note, "run_id": "the agent's own"}
+    )
+    newest = (await ui.get(PAGE)).text
+    assert "has not started a run yet" in newest or "started no run" in newest
+    assert "not started yet</a>" in newest
+    for number in (0, 1):
+        page = (await ui.get(f"{PAGE}?call={number}")).text
+        assert f"Call {number}" in page
+        assert f'call={number}" aria-current="page"' in page
+        assert all(run_id in page for run_id in runs)
+        mine, other = (f"a_{runs[one][3:]}0" for one in (number, 1 - number))
+        assert (await ui.get(f"{PAGE}/tries/1.{number}/pictures/{mine}")).status_code == 200
+        assert (await ui.get(f"{PAGE}/tries/1.{number}/pictures/{other}")).status_code == 404
+    assert (await ui.get(f"{PAGE}?call=3")).status_code == 404
+    assert (await ui.get(f"{PAGE}?call=x")).status_code == 404

@@ -1,0 +1,82 @@
+"""Agents on a real Airflow, with runs on a real Skyvern: how many there are after a retry, and after a mark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from dev.airflow_server import AirflowServer
+from dev.process import wait_until
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
+
+ROOT = Path(__file__).parents[2]
+DAGS = [ROOT / "tests" / "agents" / "dags" / "agent_dags.py"]
+CALLS = [{"vendor": "ACME"}, {"vendor": "Oak"}, {"vendor": "ACME"}]
+SLOW = 400.0
+
+
+@pytest.fixture(scope="module")
+def skyvern(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SkyvernServer]:
+    with SkyvernServer(tmp_path_factory.mktemp("agents") / "skyvern", SKYVERN_VENV) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def airflow(skyvern: SkyvernServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]:
+    connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
+    env = {
+        "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection),
+        "AIRFLOW__SKYVERN__INSTALLATION": "agents",
+        "AGENTS_WORKFLOW": skyvern.workflow("vendor"),
+        "AGENTS_LONG_WORKFLOW": skyvern.workflow("long_wait"),
+    }
+    with AirflowServer(tmp_path_factory.mktemp("agents") / "airflow", DAGS, env) as server:
+        yield server
+
+
+def runs_of(skyvern: SkyvernServer, workflow: str) -> list[dict[str, Any]]:
+    return list(skyvern.runs_of(skyvern.workflow(workflow)))
+
+
+def page(airflow: AirflowServer, path: str) -> str:
+    headers = {"authorization": f"Bearer {airflow.token}", "accept": "text/html"}
+    answer = httpx.get(f"{airflow.ui_url}/skyvern{path}", headers=headers, timeout=60, trust_env=False)
+    assert answer.status_code == httpx.codes.OK, answer.text
+    return answer.text
+
+
+def test_a_retried_agent_has_one_run_for_each_call(
+    skyvern: SkyvernServer, airflow: AirflowServer, tmp_path: Path
+) -> None:
+    before = {run["workflow_run_id"] for run in runs_of(skyvern, "vendor")}
+    conf = {"calls": json.dumps(CALLS), "fails_until": str(tmp_path)}
+    airflow.trigger("agents", conf, run_id="retried", timeout=SLOW)
+    for task_id in ("durable", "again"):
+        airflow.wait_task("agents", "retried", task_id, "success", timeout=SLOW)
+        assert airflow.task("agents", "retried", task_id)["try_number"] == 2
+    after = [run["workflow_run_id"] for run in runs_of(skyvern, "vendor") if run["workflow_run_id"] not in before]
+    print("runs of two agents with three calls each, after a retry:", len(after))
+    assert len(after) == len(set(after)) == 2 * len(CALLS)
+    shown = page(airflow, "/ti/agents/retried/durable/-1")
+    assert sum(run in shown for run in after) == len(CALLS)
+    link = airflow.links("agents", "retried", "durable")["Skyvern run"]
+    assert any(run in (link or "") for run in after)
+
+
+def test_a_mark_cancels_the_runs_of_all_calls(skyvern: SkyvernServer, airflow: AirflowServer) -> None:
+    airflow.trigger("long_agents", {}, run_id="marked", timeout=SLOW)
+    wait_until("both runs", lambda: len(runs_of(skyvern, "long_wait")) == 2, SLOW)
+    wait_until("both notes", lambda: page(airflow, "/ti/long_agents/marked/killed/-1").count("wr_") >= 2, SLOW)
+    airflow.mark("long_agents", "marked", "killed", "failed")
+
+    def canceled() -> bool:
+        ids = [run["workflow_run_id"] for run in runs_of(skyvern, "long_wait")]
+        states = {skyvern.request("GET", f"/v1/runs/{run_id}")[1]["status"] for run_id in ids}
+        return states == {"canceled"}
+
+    wait_until("the cancels", canceled, 60)
