@@ -59,8 +59,8 @@ class SkyvernAgentToolset(BaseManagedAgentToolset):  # type: ignore[misc]  # not
     """
     One tool that runs a workflow, or a prompt, in a browser.
 
-    :meth:`~airflow_skyvern.agents.agent.SkyvernAgent.toolset` makes it. Durable execution calls it again in each try of
-    a task, which finds the run of that call: none is started twice, and a run that has ended costs one request.
+    :meth:`~airflow_skyvern.agents.agent.SkyvernAgent.toolset` makes it. Durable execution calls it again in each try
+    of a task, which finds the run of that call: none is started twice, and a run that has ended costs one request.
 
     :param agent: The agent.
     :param tool_name: As :meth:`~airflow_skyvern.agents.agent.SkyvernAgent.toolset` takes it, like the others.
