@@ -10,7 +10,6 @@ from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_skyvern.compat import internals, since_3_0, since_3_1
-from airflow_skyvern.links import SkyvernCallLink
 from airflow_skyvern.macros import local_time
 from airflow_skyvern.notifications import skyvern_run
 
@@ -117,6 +116,8 @@ def global_links() -> list[Any]:
     """
     if not (since_3_0.is_airflow_3() and internals.module_exists("airflow.providers.common.ai.managed_agents")):
         return []
+    from airflow_skyvern.links import SkyvernCallLink
+
     return [SkyvernCallLink()]
 
 

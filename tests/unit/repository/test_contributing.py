@@ -127,7 +127,7 @@ def test_a_run_option_is_added_in_these_steps(copy: Path) -> None:
     name = field.code.split(":")[0].strip()
     write_after(copy / field.file, "totp_identifier: Text", field.code)
     code = (
-        "from airflow_skyvern.hooks import RunRequest; "
+        "from airflow_skyvern.client.run_request import RunRequest; "
         f"print(RunRequest.of({{'workflow_id': 'w', '{name}': True}}).body())"
     )
     assert f"'{name}': True" in run(copy, "-c", code).stdout
