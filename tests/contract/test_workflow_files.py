@@ -250,7 +250,8 @@ def test_pull_push_pull_of_every_workflow_of_the_rig_changes_nothing(
         puller.pull(workflow_id)
         assert path.read_bytes() == content, name
         assert versions(real, workflow_id) == [1], name
-    assert [name for name, _ in refused] == ["secret_http", "month_end", "wrong_password"]  # which hold secrets
+    holding = ["secret_http", "month_end", "login_with_code", "wrong_password"]
+    assert [name for name, _ in refused] == holding
     assert all("holds a secret" in message for _, message in refused)
 
 
