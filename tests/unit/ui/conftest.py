@@ -23,5 +23,7 @@ def database() -> None:
 def ui(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ui]:
     from tests.support.ui_rig import pages
 
+    # A busy machine may take longer to read a log than a reader of the page is to wait.
+    monkeypatch.setattr("airflow_skyvern.ui.task_log.PATIENCE", 60.0)
     with pages(monkeypatch) as ui:
         yield ui
