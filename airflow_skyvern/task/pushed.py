@@ -164,7 +164,7 @@ class KnownRun:
     @property
     def run_id(self) -> str | None:
         """The run's id; the XCom of that name is the agent's own, where a task runs one."""
-        return self.certain_id or _first_text((self._announced if self.calls else self._of_task).get(xcom.RUN_ID))
+        return self.certain_id or _first_text(self._of_run(xcom.RUN_ID))
 
     @property
     def skyvern_conn_id(self) -> str | None:
@@ -180,8 +180,7 @@ class KnownRun:
     @property
     def app_url(self) -> str | None:
         """The address of the run's page in Skyvern."""
-        known = self._announced if self.calls else self._of_task
-        return _first_text(self._note.get("app_url")) or _first_text(known.get(xcom.APP_URL))
+        return _first_text(self._note.get("app_url")) or _first_text(self._of_run(xcom.APP_URL))
 
     @property
     def approval(self) -> Mapping[str, Any] | None:
@@ -196,9 +195,9 @@ class KnownRun:
         note = self._value(xcom.WORKFLOW_VERSION)
         return note if isinstance(note, Mapping) else None
 
-    @property
-    def _of_task(self) -> Mapping[str, Any]:
-        return {key: self._value(key) for key in (xcom.RUN_ID, xcom.APP_URL)}
+    def _of_run(self, key: str) -> Any:
+        """Return what the chosen call has noted, or the XCom of the task's own run."""
+        return self._announced.get(key) if self.calls else self._value(key)
 
     @property
     def _announced(self) -> Mapping[str, Any]:
