@@ -444,10 +444,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         """
         from airflow_skyvern.runs.wait import event_of, is_answer
 
-        task_try = TaskTry(context)
-        self._group = (skyvern or {}).get("group")
-        if try_number is not None and try_number != task_try.number:
-            self.log.warning("Resumed with the event of try %d, which is over: starting again", try_number)
+        if (task_try := self._resumed_try(context, "the event of", try_number, skyvern)) is None:
             return self.execute(context)
         if is_answer(event) and (unasked := task_try.published_run_id()):
             self.log.warning("Skyvern run %s: asks nothing; the answer to an earlier request is ignored", unasked)
@@ -485,7 +482,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         """
         from airflow_skyvern.task.approval import answer_of, is_resumed
 
-        if (task_try := self._answered_try(context, try_number, skyvern)) is None:
+        if (task_try := self._resumed_try(context, "the answer to", try_number, skyvern)) is None:
             return self.execute(context)
         run_id = request["run_id"]
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
@@ -518,7 +515,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         from airflow_skyvern.task.approval import answer_of, is_resumed
         from airflow_skyvern.task.login_code import answered_now
 
-        if (task_try := self._answered_try(context, try_number, skyvern)) is None:
+        if (task_try := self._resumed_try(context, "the answer to", try_number, skyvern)) is None:
             return self.execute(context)
         run_id = request["run_id"]
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
@@ -530,12 +527,16 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             self.log.info("Skyvern run %s: %s", run_id, _how_code_went(answer))
             return self._defer(task_try, run_id, deadline, answered=answered_now(request, answer))
 
-    def _answered_try(self, context: Context, try_number: int | None, skyvern: Any) -> TaskTry | None:
-        """Return the try that has asked a person; None if it is over."""
+    def _resumed_try(self, context: Context, what: str, try_number: int | None, skyvern: Any) -> TaskTry | None:
+        """
+        Return the try that has deferred; None if it is over.
+
+        :param what: What of it has come.
+        """
         task_try = TaskTry(context)
         self._group = (skyvern or {}).get("group")
         if try_number is not None and try_number != task_try.number:
-            self.log.warning("Resumed with the answer to try %d, which is over: starting again", try_number)
+            self.log.warning("Resumed with %s try %d, which is over: starting again", what, try_number)
             return None
         return task_try
 
