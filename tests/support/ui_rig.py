@@ -41,6 +41,17 @@ if TYPE_CHECKING:
 
     import pytest
 
+OUR_PAGE = {"x-skyvern-page": "1", "sec-fetch-site": "same-origin"}
+"""What our page sends with an answer."""
+
+FORGED: tuple[dict[str, str], ...] = (
+    {"accept": "*/*"},
+    {"sec-fetch-site": "same-origin"},
+    {"x-skyvern-page": "1", "sec-fetch-site": "cross-site"},
+    {"x-skyvern-page": "1", "origin": "http://evil.example"},
+)
+"""What others may send in its place."""
+
 DAG, SECRET_DAG, RUN, TASK, CONN = (
     "invoices",
     "secret",

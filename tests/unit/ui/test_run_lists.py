@@ -22,6 +22,7 @@ from airflow_skyvern.ui.access import CHANGE
 from tests.support.ui_rig import (
     CONN,
     DAG,
+    OUR_PAGE,
     PAGE,
     RUN,
     SECRET_DAG,
@@ -334,9 +335,6 @@ def acting(ui: Ui) -> Ui:
     app.add_api_route("/act/{dag_id}", lambda dag_id: "done", methods=["POST"], dependencies=CHANGE)
     ui.airflow.mount("/acting", app)
     return ui
-
-
-OUR_PAGE = {"x-skyvern-page": "1", "sec-fetch-site": "same-origin"}
 
 
 @pytest.mark.parametrize(

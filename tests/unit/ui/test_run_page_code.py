@@ -28,12 +28,11 @@ from airflow_skyvern.runs.login_code import code_step_of
 from airflow_skyvern.task.login_code import SENT
 from airflow_skyvern.testing.fake.records import Media
 from airflow_skyvern.testing.fake.run_details import artifact_id, timeline
-from tests.support.ui_rig import DAG, PAGE, RUN, TASK, Ui, add_task
+from tests.support.ui_rig import DAG, FORGED, OUR_PAGE, PAGE, RUN, TASK, Ui, add_task
 
 CODE = "482913"
 IDENTIFIER = "ops@example.com"
 TOTP = "/v1/credentials/totp"
-OUR_PAGE = {"x-skyvern-page": "1", "sec-fetch-site": "same-origin"}
 TAGS = {"airflow_dag_id": DAG, "airflow_task_id": TASK, "airflow_run_id": RUN}
 LOGIN: dict[str, Any] = {"label": "sign_in", "block_type": "login", "totp_identifier": IDENTIFIER, "code": CODE}
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
@@ -250,15 +249,7 @@ async def test_a_skyvern_that_does_not_take_it_leaves_the_request_open(
     assert await post(ui, CODE) == 200
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"accept": "*/*"},
-        {"sec-fetch-site": "same-origin"},
-        {"x-skyvern-page": "1", "sec-fetch-site": "cross-site"},
-        {"x-skyvern-page": "1", "origin": "http://evil.example"},
-    ],
-)
+@pytest.mark.parametrize("headers", FORGED)
 async def test_a_forged_request_sends_nothing(ui: Ui, skyvern: FakeSkyvern, headers: dict[str, str]) -> None:
     waits(skyvern)
     assert await post(ui, CODE, **headers) == 403

@@ -21,10 +21,9 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
-from tests.support.ui_rig import DAG, PAGE, RUN, TASK, Ui, add_task, empty_database
+from tests.support.ui_rig import DAG, FORGED, OUR_PAGE, PAGE, RUN, TASK, Ui, add_task, empty_database
 
 EVIL = '"><script>alert(1)</script>'
-OUR_PAGE = {"x-skyvern-page": "1", "sec-fetch-site": "same-origin"}
 TAGS = {"airflow_dag_id": DAG, "airflow_task_id": TASK, "airflow_run_id": RUN}
 
 
@@ -146,15 +145,7 @@ async def test_only_what_the_block_offers_is_an_answer(ui: Ui, skyvern: FakeSkyv
     assert stored() is None
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"accept": "*/*"},
-        {"sec-fetch-site": "same-origin"},
-        {"x-skyvern-page": "1", "sec-fetch-site": "cross-site"},
-        {"x-skyvern-page": "1", "origin": "http://evil.example"},
-    ],
-)
+@pytest.mark.parametrize("headers", FORGED)
 async def test_a_forged_request_answers_nothing(ui: Ui, skyvern: FakeSkyvern, headers: dict[str, str]) -> None:
     asks(skyvern)
     assert await post(ui, "Pay", **headers) == 403
