@@ -11,15 +11,12 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_skyvern.client import api
 from airflow_skyvern.exceptions import SkyvernError
-from airflow_skyvern.hooks import SkyvernHook
-from airflow_skyvern.polling.poller import poller_of
 from airflow_skyvern.runs.login_code import QUIET, Answered, CodeStep, CodeWatch, code_step_of, identifier_at
 from airflow_skyvern.runs.wait import CodeEvent, Reason, RunEvent
 from airflow_skyvern.triggers.approval import RequestTrigger
 from airflow_skyvern.triggers.run import SkyvernRunTrigger, first_event_of
 
 if TYPE_CHECKING:
-    from airflow_skyvern.client.calls import Call
     from airflow_skyvern.models import TimelineItem
 
 LOOK_INTERVAL = 10.0
@@ -65,7 +62,7 @@ class SkyvernLoginTrigger(SkyvernRunTrigger):
             step = watch.waits_at(timeline)
             if step is None or step.task_id in takes_none:
                 return None
-            if await identifier_at(sender_of(self), step) is not None:
+            if await identifier_at(self.poller().send, step) is not None:
                 return step
             takes_none.add(step.task_id)
             return None
@@ -124,7 +121,8 @@ async def looked_for(
     while True:
         await asyncio.sleep(interval)
         try:
-            if found := await look(await sender_of(trigger)(api.get_run_timeline(trigger.run_id))):
+            timeline = await trigger.poller().send(api.get_run_timeline(trigger.run_id))
+            if found := await look(timeline):
                 return found
         except Exception as error:  # noqa: BLE001  such as an answer of another form: the wait continues
             lasting = isinstance(error, SkyvernError) and not error.transient
@@ -133,9 +131,3 @@ async def looked_for(
             trigger.log.log(
                 level, "Skyvern run %s: whether it waits for a code is not known. %s", trigger.run_id, error
             )
-
-
-def sender_of(trigger: SkyvernRunTrigger) -> Callable[[Call[Any]], Coroutine[Any, Any, Any]]:
-    """Return what sends a call with the client of all waits at the trigger's connection."""
-    hook = SkyvernHook(trigger.skyvern_conn_id)
-    return poller_of(trigger.skyvern_conn_id, hook.asettings, observe=hook.observe).send

@@ -30,6 +30,7 @@ from airflow_skyvern.task.deadlines import has_outlasted_first_poll
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import RunSnapshot
+    from airflow_skyvern.polling.poller import RunPoller
 
 _CANCELLATIONS: set[asyncio.Task[None]] = set()
 """Cancellations in progress; without a reference the event loop may drop them."""
@@ -177,6 +178,11 @@ class SkyvernRunTrigger(BaseTrigger):
         work.add_done_callback(_CANCELLATIONS.discard)
         return work
 
+    def poller(self) -> RunPoller:
+        """Return what all waits at the trigger's connection share."""
+        hook = SkyvernHook(self.skyvern_conn_id)
+        return poller_of(self.skyvern_conn_id, hook.asettings, observe=hook.observe)
+
     def _new_wait(self) -> Wait[RunSnapshot]:
         """Make the wait, which may end before the run: then with :attr:`stop_reason`."""
         wait: Wait[RunSnapshot] = Wait(
@@ -203,8 +209,7 @@ class SkyvernRunTrigger(BaseTrigger):
         wait = self._new_wait()
         try:
             run_id_of(self.run_id)
-            hook = SkyvernHook(self.skyvern_conn_id)
-            poller = poller_of(self.skyvern_conn_id, hook.asettings, observe=hook.observe)
+            poller = self.poller()
             with metrics.active_wait():
                 blocks = BlockLog(self.run_id, self.logger()) if self._logs_blocks else None
                 run = await poller.wait(wait, first_poll_delay=self.first_poll_delay, blocks=blocks)
