@@ -205,22 +205,28 @@ const REFUSED = {
   409: "This request is answered already, or the run does not wait any more.",
 };
 
-// The answer to a run that waits for a person; the header proves that it comes from this page.
-async function decide(button) {
-  const buttons = [...button.parentElement.querySelectorAll("[data-answer]")];
+// Sends what a person has answered, while these buttons rest; the header proves that it comes from this page. What says
+// why it was not taken gets the status.
+async function post(what, body, buttons, refused) {
   for (const each of buttons) each.disabled = true;
   try {
-    const answer = await fetch(`${document.getElementById("page").dataset.here}/answer`, {
+    const answer = await fetch(`${document.getElementById("page").dataset.here}/${what}`, {
       method: "POST",
       credentials: "same-origin",
       headers: {"content-type": "application/json", "x-skyvern-page": "1"},
-      body: JSON.stringify({option: button.dataset.answer}),
+      body: JSON.stringify(body),
     });
     if (answer.ok || answer.status === 409 || answer.status === 404) await refresh();
-    if (!answer.ok) notice(REFUSED[answer.status] || `Airflow did not take the answer (status ${answer.status}). Try again.`);
+    if (!answer.ok) refused(answer.status);
   } finally {
     for (const each of buttons) each.disabled = false;
   }
+}
+
+// The answer to a run that waits for a person.
+async function decide(button) {
+  await post("answer", {option: button.dataset.answer}, [...button.parentElement.querySelectorAll("[data-answer]")],
+    (status) => notice(REFUSED[status] || `Airflow did not take the answer (status ${status}). Try again.`));
 }
 
 document.addEventListener("click", (event) => {
@@ -230,21 +236,10 @@ document.addEventListener("click", (event) => {
 
 // A code that a login waits for: it is sent, and not kept in this page either.
 async function sendCode(form) {
-  const {code: field} = form.elements, button = form.querySelector("button"), code = field.value;
+  const {code: field} = form.elements, code = field.value;
   field.value = "";
-  button.disabled = true;
-  try {
-    const answer = await fetch(`${document.getElementById("page").dataset.here}/code`, {
-      method: "POST",
-      credentials: "same-origin",
-      headers: {"content-type": "application/json", "x-skyvern-page": "1"},
-      body: JSON.stringify({code}),
-    });
-    if (answer.ok || answer.status === 409 || answer.status === 404) await refresh();
-    if (!answer.ok) codeResult(REFUSED_CODE[answer.status] || `Airflow did not take the code (status ${answer.status}). Try again.`);
-  } finally {
-    button.disabled = false;
-  }
+  await post("code", {code}, [form.querySelector("button")],
+    (status) => codeResult(REFUSED_CODE[status] || `Airflow did not take the code (status ${status}). Try again.`));
 }
 
 // Why a code was not sent to Skyvern.
