@@ -38,6 +38,9 @@ OF_FILE = "workflow_file"
 
 NOT_RENDERED = "version of the workflow file: known when the task runs"
 
+EVENT_OF_EARLIER_TRY = "Resumed with the event of try %d, which is over: starting again"
+ANSWER_TO_EARLIER_TRY = "Resumed with the answer to try %d, which is over: starting again"
+
 
 class SkyvernRunWorkflowOperator(RunLifecycle):
     """
@@ -444,7 +447,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         """
         from airflow_skyvern.runs.wait import event_of, is_answer
 
-        if (task_try := self._resumed_try(context, "the event of", try_number, skyvern)) is None:
+        if (task_try := self._resumed_try(context, EVENT_OF_EARLIER_TRY, try_number, skyvern)) is None:
             return self.execute(context)
         if is_answer(event) and (unasked := task_try.published_run_id()):
             self.log.warning("Skyvern run %s: asks nothing; the answer to an earlier request is ignored", unasked)
@@ -482,7 +485,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         """
         from airflow_skyvern.task.approval import answer_of, is_resumed
 
-        if (task_try := self._resumed_try(context, "the answer to", try_number, skyvern)) is None:
+        if (task_try := self._resumed_try(context, ANSWER_TO_EARLIER_TRY, try_number, skyvern)) is None:
             return self.execute(context)
         run_id = request["run_id"]
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
@@ -515,7 +518,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         from airflow_skyvern.task.approval import answer_of, is_resumed
         from airflow_skyvern.task.login_code import answered_now
 
-        if (task_try := self._resumed_try(context, "the answer to", try_number, skyvern)) is None:
+        if (task_try := self._resumed_try(context, ANSWER_TO_EARLIER_TRY, try_number, skyvern)) is None:
             return self.execute(context)
         run_id = request["run_id"]
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
@@ -527,16 +530,16 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
             self.log.info("Skyvern run %s: %s", run_id, _how_code_went(answer))
             return self._defer(task_try, run_id, deadline, answered=answered_now(request, answer))
 
-    def _resumed_try(self, context: Context, what: str, try_number: int | None, skyvern: Any) -> TaskTry | None:
+    def _resumed_try(self, context: Context, is_over: str, try_number: int | None, skyvern: Any) -> TaskTry | None:
         """
         Return the try that has deferred; None if it is over.
 
-        :param what: What of it has come.
+        :param is_over: What the log says then.
         """
         task_try = TaskTry(context)
         self._group = (skyvern or {}).get("group")
         if try_number is not None and try_number != task_try.number:
-            self.log.warning("Resumed with %s try %d, which is over: starting again", what, try_number)
+            self.log.warning(is_over, try_number)
             return None
         return task_try
 
