@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import airflow_skyvern
+from airflow_skyvern import cli, operators
 from airflow_skyvern.hooks import SkyvernHook
 from dev.site import endpoints
 from dev.site.diagrams import BLOCK, IMAGES, image_of
@@ -52,6 +53,23 @@ INTERNAL = {
 PUBLIC = {found.name for found in pkgutil.iter_modules(airflow_skyvern.__path__)} - INTERNAL
 
 
+README = (ROOT / "README.md").read_text()
+HOME = (ROOT / "docs" / "index.md").read_text()
+PAGES = sorted({page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_reader_of_the_readme_finds_every_page(page: str) -> None:
+    assert f"](docs/{page})" in README.partition("## Documentation\n")[2], "name it in the README's list of documents"
+
+
+@pytest.mark.parametrize(
+    "guide", re.findall(r"- ([\w-]+\.md)", NAV.partition("- Guides:\n")[2].partition("\n  - ")[0])
+)
+def test_home_shows_what_the_product_has(guide: str) -> None:
+    assert f"]({guide})" in HOME
+
+
 @pytest.mark.parametrize("example", [path.stem for path in sorted((ROOT / "dags").glob("*.py"))])
 def test_every_example_is_in_the_navigation(example: str) -> None:
     assert f"- examples/{example}.md\n" in NAV, f"add examples/{example}.md to the nav in mkdocs.yml"
@@ -68,6 +86,24 @@ def public_names(module: str) -> list[str]:
     loaded = pytest.importorskip(f"airflow_skyvern.{module}", reason="of a newer Airflow", exc_type=ImportError)
     own = [name for name, value in vars(loaded).items() if getattr(value, "__module__", "") == loaded.__name__]
     return list(getattr(loaded, "__all__", [name for name in own if not name.startswith("_")]))
+
+
+WHAT_IS_IN_IT = README.partition("## What is in it\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("name", [name for name in operators.__all__ if name.lower().startswith("skyvern")])
+def test_the_readme_names_every_operator(name: str) -> None:
+    assert re.search(rf"\b{name}\b", WHAT_IS_IN_IT)
+
+
+@pytest.mark.parametrize("module", sorted(PUBLIC - {"client", "decorators"}))
+def test_the_readme_names_every_public_module(module: str) -> None:
+    assert re.search(rf"`{module}\b", WHAT_IS_IN_IT)
+
+
+@pytest.mark.parametrize("group", [*cli.GROUPS, *cli.SINGLE])
+def test_the_readme_names_every_group_of_commands(group: str) -> None:
+    assert re.search(rf"`(airflow-skyvern )?{group}`", WHAT_IS_IN_IT)
 
 
 def in_reference(module: str, name: str) -> bool:
