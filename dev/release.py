@@ -48,7 +48,7 @@ def problems_of(wheel: Path, changelog: str, tag: str | None) -> Iterator[str]:
         [metadata] = (name for name in names if name.endswith(".dist-info/METADATA"))
         about = message_from_string(archive.read(metadata).decode())
     folders = {name.partition("/")[0] for name in names}
-    for folder in sorted(folders - {"airflow_skyvern", metadata.partition("/")[0]}):
+    for folder in sorted(folders - {"airflow_skyvern", "airflow_provider_skyvern.py", metadata.partition("/")[0]}):
         yield f"the wheel holds {folder}, too"
     for link in LINK.findall(str(about.get_payload())):
         yield f"the description links to {link}: see hatch-fancy-pypi-readme in pyproject.toml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -43,6 +44,17 @@ from airflow_skyvern.compat.since_3_1 import dag_bag
 bag = dag_bag(Path(sys.argv[1]))
 print(json.dumps({"dags": sorted(bag.dags), "errors": bag.import_errors}))
 """
+
+AS_INSTALLED = """
+import os, sys
+
+del os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"]
+sys.stderr = sys.stdout
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+
+print("BUNDLES", *(bundle.name for bundle in DagBundlesManager().get_all_dag_bundles()))
+"""
+"""The folders of DAGs as a fresh Airflow looks for them: with the examples of every provider, from 3.3 on."""
 
 
 def run(command: Sequence[str | Path], timeout: float = 600) -> str:
@@ -114,6 +126,15 @@ def skyvern(fake: FakeSkyvern, loopback: Loopback) -> FakeSkyvern:
 def test_airflow_lists_the_provider(airflow: AirflowServer) -> None:
     listed = json.loads(airflow.cli("providers", "list", "--output", "json"))
     assert "airflow-provider-skyvern" in [provider["package_name"] for provider in listed]
+
+
+def test_an_airflow_that_loads_examples_logs_no_error(airflow: AirflowServer) -> None:
+    """As it does unless it is told not to; the rigs of the other suites are told."""
+    if not airflow.is_3:
+        pytest.skip("Airflow 2 has one folder of DAGs")
+    said = airflow.python(AS_INSTALLED)
+    assert re.search(r"^BUNDLES .*example", said, re.MULTILINE)
+    assert "rror" not in said
 
 
 def test_pip_finds_no_conflict(airflow: AirflowServer) -> None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -63,6 +64,12 @@ def test_the_entry_point_leads_to_the_metadata() -> None:
     assert found is not None
     assert EntryPoint("provider_info", found[1], "apache_airflow_provider").load() is get_provider_info
     assert f'name = "{get_provider_info()["package-name"]}"' in pyproject
+
+
+def test_airflow_finds_a_module_of_the_name_of_the_package() -> None:
+    """Airflow 3.3 imports it when it looks for examples, and would log an error with a traceback at each start."""
+    module = import_module(get_provider_info()["package-name"].replace("-", "_"))
+    assert not hasattr(module, "__path__"), "it would load DAGs from there"
 
 
 def test_the_console_script_leads_to_the_command_line() -> None:
