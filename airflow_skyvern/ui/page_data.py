@@ -194,10 +194,7 @@ def page_of(
         created_at=run.created_at,
         finished_at=run.finished_at,
         failure_reason=conceal.text(run.failure_reason),
-        errors=[
-            RunError(conceal.name(error.get("error_code")), conceal.text(error.get("reasoning")))
-            for error in run.errors
-        ],
+        errors=list(_errors(run, conceal)),
         blocks=[_block(item, conceal, count) for item in _oldest_first(timeline) if count.take()],
         blocks_left_out=max(0, len(blocks) - MOST_BLOCKS),
         newest_picture=next((picture for block in blocks for picture in _pictures(block)), None)
@@ -244,6 +241,15 @@ def _codes_since(blocks: Iterable[Block]) -> Iterator[tuple[str, datetime]]:
 def _file(file: DownloadedFile, conceal: Concealment, sizes: Mapping[str, int]) -> FileData:
     size = file.file_size if file.file_size is not None else sizes.get(file.artifact_id or "")
     return FileData(file.artifact_id, conceal.name(file.filename or "file"), size_in_words(size))
+
+
+def _errors(run: Run, conceal: Concealment) -> Iterator[RunError]:
+    """Yield the errors of a run; without their text where the reason of the run repeats it."""
+    for error in run.errors:
+        code, text = conceal.name(error.get("error_code")), conceal.text(error.get("reasoning"))
+        text = "" if text in conceal.text(run.failure_reason) else text
+        if code or text:
+            yield RunError(code, text)
 
 
 def _schedule_url(run: Run, workflow_id: str, schedule_id: str | None) -> str | None:

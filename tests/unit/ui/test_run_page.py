@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -383,6 +384,20 @@ async def test_a_reason_names_what_the_run_was_about(ui: Ui, skyvern: FakeSkyver
     assert "Invoice 4711 of ACME: not found in ***-land by ***, with ***, on demonstration day" in page
     for name in ("demo of 4711", "find_demo", '<span class="label">demo</span>', "NO_demo", "demo_2468.pdf"):
         assert name in page
+
+
+async def test_an_error_that_the_reason_repeats_is_named_by_its_code_only(ui: Ui, skyvern: FakeSkyvern) -> None:
+    errors = [
+        {"error_code": "BAD_LOGIN", "reasoning": "the password is wrong"},
+        {"error_code": "LATE", "reasoning": "too slow"},
+    ]
+    plan = ("running", "failed")
+    run_id = started(skyvern, plan=plan, failure_reason="Login failed: the password is wrong.", errors=errors)
+    add_task(xcoms={"run_id": run_id})
+    page = (await ui.get(PAGE)).text
+    assert page.count("the password is wrong") == 1
+    assert re.search(r"<code>BAD_LOGIN</code>\s*</li>", page)
+    assert "too slow" in page
 
 
 @pytest.mark.parametrize(
