@@ -44,7 +44,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"PATH": path, "HOME": str(home), "AIRFLOW_HOME": str(home / "airflow")}
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/quickstart.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/quickstart.md", "docs/testing.md"])
 def test_a_reader_can_install_the_package(document: str, clone: Path, environment: dict[str, str]) -> None:
     blocks = commands_of(document)
     assert blocks
