@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from airflow_skyvern.client.calls import Call
+    from airflow_skyvern.client.sender import Observe
     from airflow_skyvern.client.streaming import Incoming
     from airflow_skyvern.compat.sdk import Connection
     from airflow_skyvern.models import Run
@@ -199,6 +200,7 @@ class SkyvernHook(BaseHook):
         super().__init__(**kwargs)
         self.skyvern_conn_id = skyvern_conn_id
         self.retry = retry
+        self.observe: Observe = functools.partial(metrics.request_sent, skyvern_conn_id)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -350,10 +352,6 @@ class SkyvernHook(BaseHook):
         observe = self.observe if observed else None
         settings = client.settings.within(timeout, longest_answer)
         return SkyvernClient(settings, retry=RetryPolicy(attempts=1), observe=observe)
-
-    def observe(self, call: Call[Any], error: SkyvernError | None) -> None:
-        """Count a request of this connection in Airflow's metrics."""
-        metrics.request_sent(self.skyvern_conn_id, error)
 
     def close(self) -> None:
         """Let go of the client, if there is one; it closes when no thread is using it."""

@@ -6,10 +6,6 @@ The contract suite asks a real server at each edge. Where versions differ, this 
 
 from __future__ import annotations
 
-from collections.abc import Sized
-
-from airflow_skyvern.exceptions import SkyvernConfigError
-
 PAGE_SIZE = 100
 """Rows per page of a list; the most that ``/v1/runs`` allows."""
 
@@ -53,13 +49,3 @@ MOST_RETENTION_DAYS = 365
 
 LARGEST_UPLOAD = 30 * 2**20
 """Bytes of an uploaded file; a server of one's own may allow more."""
-
-
-def check_at_most(most: int, given: Sized, what: str) -> None:
-    """
-    Check a number of things before they are sent.
-
-    :raises SkyvernConfigError: Skyvern takes fewer at once.
-    """
-    if len(given) > most:
-        raise SkyvernConfigError(f"{what}: Skyvern takes at most {most} at once, not {len(given)}.")

@@ -50,8 +50,8 @@ def run_ended(conn_id: str, run: RunSnapshot, cost: Cost) -> None:
         return
     tags = {"conn_id": conn_id, "status": run.status}
     _write("incr", f"{RUN_ENDED}.{run.status}", tags=tags)
-    if run.duration is not None:
-        _write("timing", RUN_DURATION, run.duration, tags=tags)
+    if (duration := run.duration) is not None:
+        _write("timing", RUN_DURATION, duration, tags=tags)
     for name, used in ((RUN_STEPS, cost.steps), (RUN_CREDITS, cost.credits)):
         if used:
             _write("incr", name, used, tags=tags)

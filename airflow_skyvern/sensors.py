@@ -27,20 +27,19 @@ from airflow_skyvern.results.deliver import (
     deliver_evidence,
 )
 from airflow_skyvern.task.arguments import run_id_of
-from airflow_skyvern.task.connection import UsesConnection
-from airflow_skyvern.task.deadlines import (
+from airflow_skyvern.task.base import ChecksArguments, UsesConnection, check_untemplated
+from airflow_skyvern.task.deferral import (
     CONFIRMATION,
+    NOTE,
     airflows_timeout_for,
     deadline_after,
     deadline_to_fetch,
     has_outlasted_first_poll,
+    note_of_run,
     patience_after,
 )
-from airflow_skyvern.task.deferral import NOTE, note_of_run
 from airflow_skyvern.task.endings import errors_for_airflow, logged_error_of
-from airflow_skyvern.task.nesting import NO_WAIT_OUTSIDE, check_is_the_task
-from airflow_skyvern.task.task_try import TaskTry
-from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
+from airflow_skyvern.task.task_try import NO_WAIT_OUTSIDE, TaskTry, check_is_the_task
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context

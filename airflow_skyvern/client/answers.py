@@ -1,5 +1,5 @@
 """
-What Skyvern is known to answer: the one table of its refusals, and what a success has to be about.
+What Skyvern is known to answer when it refuses: one table. What a success is about, its model says (``is_about``).
 
 Proxies, gateways and load balancers answer in Skyvern's place: redirects to a login page, 404s of their own as JSON,
 501s, web pages with status 200; also to a request that Skyvern has carried out. So an answer counts as Skyvern's
@@ -30,7 +30,6 @@ from airflow_skyvern.exceptions import (
     SkyvernRequestError,
     SkyvernServerError,
 )
-from airflow_skyvern.models import Run, RunBase, RunTags, ScheduleDetails, WebhookReplay, Workflow
 
 
 @dataclass(frozen=True)
@@ -262,32 +261,6 @@ def _pattern(words: str) -> re.Pattern[str]:
     parts = re.split(r"(\{id\}|\{\})", words)
     groups = {"{id}": "(?P<id>.+?)", "{}": ".*"}
     return re.compile("".join(groups.get(part, re.escape(part)) for part in parts), re.DOTALL)
-
-
-def is_run(answer: Any, run_id: str) -> bool:
-    """Return whether an answer is about this run."""
-    return isinstance(answer, RunBase | WebhookReplay) and answer.run_id == run_id
-
-
-def is_start(answer: Any, workflow_id: str) -> bool:
-    """Return whether an answer is about a run of this workflow, as far as it says of which one."""
-    request = answer.run_request if isinstance(answer, Run) else None
-    return bool((request or {}).get("workflow_id", workflow_id) == workflow_id)
-
-
-def is_workflow(answer: Any, workflow_id: str) -> bool:
-    """Return whether an answer is about this workflow."""
-    return isinstance(answer, Workflow) and answer.workflow_permanent_id == workflow_id
-
-
-def is_schedule(answer: Any, schedule_id: str) -> bool:
-    """Return whether an answer is about this schedule."""
-    return isinstance(answer, ScheduleDetails) and answer.schedule.workflow_schedule_id == schedule_id
-
-
-def are_tags(answer: Any, run_ids: str) -> bool:
-    """Return whether an answer holds the tags of all of these runs: Skyvern names also those without any."""
-    return isinstance(answer, RunTags) and answer.run_tags.keys() >= set(filter(None, run_ids.split(",")))
 
 
 def is_null(answer: Any, _: str) -> bool:

@@ -21,6 +21,7 @@ from airflow_skyvern.client.answers import is_unreadable_pause, knows_no_pause
 from airflow_skyvern.client.calls import (
     Call,
     Otherwise,
+    check_at_most,
     delete,
     get,
     given,
@@ -38,7 +39,6 @@ from airflow_skyvern.limits import (
     MOST_TAGS,
     MOST_WORKFLOWS,
     PAGE_SIZE,
-    check_at_most,
 )
 from airflow_skyvern.models import (
     ACTIVE_STATUSES,
@@ -119,7 +119,7 @@ def run_workflow(
 def start_run(request: RunRequest) -> Call[Run]:
     """Start a run, as :func:`run_workflow`; of a request that was checked when the DAG was parsed."""
     what, body = f"start workflow {request.workflow_id}", request.body()
-    about: Any = {"known": answers.START, "subject": request.workflow_id, "fits": answers.is_start}
+    about: Any = {"known": answers.START, "subject": request.workflow_id, "fits": Run.is_of}
     about["needs"] = tuple(feature for option, feature in RUN_OPTIONS.items() if option in body)
     headers = _limit_of_steps(request.max_steps)
     if request.workflow_version is not None:
@@ -148,7 +148,7 @@ def get_run(run_id: str) -> Call[Run]:
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-run
     """
-    about: Any = {"known": answers.GET_RUN, "subject": run_id, "fits": answers.is_run}
+    about: Any = {"known": answers.GET_RUN, "subject": run_id, "fits": Run.is_about}
     about["otherwise"] = _where_paused(lambda: get_run_of_deleted_workflow(run_id))
     return get(f"/v1/runs/{path_segment(run_id)}", f"get run {run_id}", Run, large=True, **about)
 
@@ -164,7 +164,7 @@ def get_run_of_deleted_workflow(run_id: str) -> Call[Run]:
 
     Unlike :func:`get_run` it also returns which run replaced this one, and which one it replaces; for any workflow.
     """
-    about: Any = {"known": answers.GET_RUN_OF_DELETED_WORKFLOW, "subject": run_id, "fits": answers.is_run}
+    about: Any = {"known": answers.GET_RUN_OF_DELETED_WORKFLOW, "subject": run_id, "fits": Run.is_about}
     path = f"/v1/workflows/runs/{path_segment(run_id)}"
     return get(path, f"get run {run_id} of a deleted workflow", Run, large=True, **about)
 
@@ -186,10 +186,9 @@ def get_run_snapshot(run_id: str, *, workflow_deleted: bool = False) -> Call[Run
 
     :param workflow_deleted: Whether its workflow was deleted meanwhile, see :func:`get_run_of_deleted_workflow`.
     """
-    call = get_run_of_deleted_workflow(run_id) if workflow_deleted else get_run(run_id)
+    call: Call[Any] = get_run_of_deleted_workflow(run_id) if workflow_deleted else get_run(run_id)
     other = None if workflow_deleted else _where_paused(lambda: get_run_snapshot(run_id, workflow_deleted=True))
-    about: Any = {"known": call.known, "subject": run_id, "fits": answers.is_run, "otherwise": other}
-    return get(call.path, call.what, RunSnapshot, **about)
+    return replace(call, parse=parser_of(RunSnapshot), fits=RunSnapshot.is_about, otherwise=other)
 
 
 def list_active_runs(page: int) -> Call[list[ListedRun]]:
@@ -357,7 +356,7 @@ def get_run_tags(run_ids: Iterable[str]) -> Call[RunTags]:
     ids = list(run_ids)
     check_at_most(MOST_RUNS_OF_TAGS, ids, "run_ids")
     joined = ",".join(ids)
-    about: Any = {"known": answers.GET_RUN_TAGS, "subject": joined, "fits": answers.are_tags}
+    about: Any = {"known": answers.GET_RUN_TAGS, "subject": joined, "fits": RunTags.is_about}
     return get("/v1/run-tags", "get the tags of runs", RunTags, {"workflow_run_ids": joined}, **about)
 
 
@@ -497,7 +496,7 @@ def get_workflow(workflow_id: str) -> Call[Workflow]:
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/get-workflow
     """
-    about: Any = {"known": answers.GET_WORKFLOW, "subject": workflow_id, "fits": answers.is_workflow}
+    about: Any = {"known": answers.GET_WORKFLOW, "subject": workflow_id, "fits": Workflow.is_about}
     return get(f"/v1/workflows/{path_segment(workflow_id)}", f"get workflow {workflow_id}", Workflow, **about)
 
 
@@ -550,7 +549,7 @@ def retry_webhook(run_id: str, webhook_url: str | None = None) -> Call[WebhookRe
         body={"webhook_url": webhook_url} if webhook_url else None,
         repeatable=False,
         subject=run_id,
-        fits=answers.is_run,
+        fits=WebhookReplay.is_about,
     )
 
 

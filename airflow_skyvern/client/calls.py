@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from airflow_skyvern.client.answers import ANY_WORDS
+from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.limits import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -240,3 +241,13 @@ def parser_of_large(result: Any) -> Callable[[bytes], Any]:
 def path_segment(part: str) -> str:
     """Quote an id for a path: it may hold any character."""
     return quote(part, safe="")
+
+
+def check_at_most(most: int, given: Sized, what: str) -> None:
+    """
+    Check a number of things before they are sent.
+
+    :raises SkyvernConfigError: Skyvern takes fewer at once.
+    """
+    if len(given) > most:
+        raise SkyvernConfigError(f"{what}: Skyvern takes at most {most} at once, not {len(given)}.")

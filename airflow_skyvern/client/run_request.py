@@ -174,6 +174,16 @@ class RunRequest(RunOptions):
             raise SkyvernConfigError("; ".join(problems))
         return request
 
+    @classmethod
+    def of_arguments(cls, fields: Mapping[str, Any], run_options: Any = None) -> RunRequest:
+        """
+        Build the request as :meth:`of` does; parameters and options may be JSON text.
+
+        :raises SkyvernConfigError: names every field that is wrong and what would be right.
+        """
+        parameters = decoded("parameters", fields.get("parameters"))
+        return cls.of({**fields, "parameters": parameters}, decoded("run_options", run_options))
+
     def body(self) -> dict[str, Any]:
         """Return the request's JSON; what was not given is not in it."""
         return self.model_dump(mode="json", exclude_none=True)

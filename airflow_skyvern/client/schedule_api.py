@@ -48,7 +48,7 @@ def get_schedule(workflow_id: str, schedule_id: str) -> Call[ScheduleDetails]:
 
     https://www.skyvern.com/docs/api-reference/api-reference/schedules/get-schedule
     """
-    about: Any = {"known": answers.GET_SCHEDULE, "subject": schedule_id, "fits": answers.is_schedule}
+    about: Any = {"known": answers.GET_SCHEDULE, "subject": schedule_id, "fits": ScheduleDetails.is_about}
     return get(_path(workflow_id, schedule_id), f"get schedule {schedule_id}", ScheduleDetails, **about)
 
 

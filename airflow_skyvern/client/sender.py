@@ -60,8 +60,8 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.versions import Asking
 
 T = TypeVar("T")
-Observe = Callable[["Call[Any]", SkyvernError | None], object]
-"""What is called with each request that was sent and the error it ended with, if any; must be quick and not raise."""
+Observe = Callable[["SkyvernError | None"], object]
+"""What is called after each request, with the error it ended with, if any; must be quick and not raise."""
 
 IDLE = 12
 """
@@ -99,10 +99,10 @@ class SkyvernClient:
         observe: Observe | None = None,
     ) -> None:
         self.settings = settings
-        self.fingerprint = settings.fingerprint
+        self.fingerprint = _, trust = settings.fingerprint
         self._observe = observe or _ignore
         self._server = Server()
-        self._http = httpx.Client(**_options(settings, transport))
+        self._http = httpx.Client(**_options(settings, trust, transport))
         self._repeat = tenacity.Retrying(**(retry or RetryPolicy()).repeating(), sleep=sleep)
 
     def send(self, call: Call[T]) -> T:
@@ -200,9 +200,9 @@ class SkyvernClient:
         try:
             result = self._exchange(call)
         except SkyvernError as error:
-            self._observe(call, error)
+            self._observe(error)
             raise
-        self._observe(call, None)
+        self._observe(None)
         return result
 
     def _exchange(self, call: Call[T]) -> T:
@@ -239,11 +239,11 @@ class AsyncSkyvernClient:
         observe: Observe | None = None,
     ) -> None:
         self.settings = settings
-        self.fingerprint = settings.fingerprint
+        self.fingerprint = _, trust = settings.fingerprint
         self._observe = observe or _ignore
         self._server = Server()
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=IDLE, keepalive_expiry=keep)
-        self._http = httpx.AsyncClient(**_options(settings, transport), limits=limits)
+        self._http = httpx.AsyncClient(**_options(settings, trust, transport), limits=limits)
         policy = retry or RetryPolicy()
         self._repeat = tenacity.AsyncRetrying(**policy.repeating(), sleep=sleep) if policy.attempts > 1 else None
 
@@ -325,9 +325,9 @@ class AsyncSkyvernClient:
         try:
             result = await self._exchange(call)
         except SkyvernError as error:
-            self._observe(call, error)
+            self._observe(error)
             raise
-        self._observe(call, None)
+        self._observe(None)
         return result
 
     async def _exchange(self, call: Call[T]) -> T:
@@ -364,7 +364,7 @@ _CLOSING: set[asyncio.Task[None]] = set()
 """Clients that close; without a reference the event loop may drop them."""
 
 
-def _ignore(call: Call[Any], error: SkyvernError | None) -> None:
+def _ignore(error: SkyvernError | None) -> None:
     """Observe nothing."""
 
 
@@ -391,14 +391,13 @@ def _tls_context(trust: Trust) -> ssl.SSLContext:
         raise unreadable_certificates(trust, error) from error
 
 
-def way_to(address: str, settings: Settings) -> dict[str, Any]:
+def way_through(proxy: Proxy | None, context: ssl.SSLContext) -> dict[str, Any]:
     """
-    Return the arguments of httpx for requests to an address: httpx itself reads nothing of the environment.
+    Return the arguments of httpx for this way to a server: httpx itself reads nothing of the environment.
 
-    :raises SkyvernConfigError: the proxy or the certificates cannot be used; names the field or the variable.
+    :raises SkyvernConfigError: the proxy cannot be used; names the field or the variable.
     """
-    proxy = proxy_for(address, settings.proxy)
-    return {"verify": tls_context(settings), "proxy": proxy and _proxy(proxy), "trust_env": False}
+    return {"verify": context, "proxy": proxy and _proxy(proxy), "trust_env": False}
 
 
 def _proxy(proxy: Proxy) -> httpx.Proxy:
@@ -428,7 +427,7 @@ def _quiet() -> None:
         log.setLevel(logging.WARNING)
 
 
-def _options(settings: Settings, transport: object) -> dict[str, Any]:
+def _options(settings: Settings, trust: Trust, transport: object) -> dict[str, Any]:
     _quiet()
     _check_address(settings)
     return {
@@ -437,7 +436,7 @@ def _options(settings: Settings, transport: object) -> dict[str, Any]:
             "user-agent": f"airflow-provider-skyvern/{__version__}",
         },
         "timeout": _timeout(settings),
-        **way_to(settings.base_url, settings),
+        **way_through(proxy_for(settings.base_url, settings.proxy), _tls_context(trust)),
         **({} if transport is None else {"transport": transport, "proxy": None}),
     }
 

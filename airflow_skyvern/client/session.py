@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow_skyvern.client import api
@@ -47,6 +48,11 @@ REREAD_INTERVAL = 60.0
 def has_changed(client: SkyvernClient | AsyncSkyvernClient, settings: Settings) -> bool:
     """Return whether a connection that was read again differs from the one that a client was made for."""
     return settings.fingerprint != client.fingerprint
+
+
+def checked(send: Send, check: Callable[[], object]) -> Send:
+    """Return what sends calls, and checks once more when one that changes something is about to be written."""
+    return lambda call: send(call if call.method == "GET" else replace(call, before_sending=check))
 
 
 class Session:

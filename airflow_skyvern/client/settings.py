@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from airflow_skyvern.client.environment import LARGEST_PORT, PROXY_SCHEMES, proxy_of, trust_of
+from airflow_skyvern.client.environment import LARGEST_PORT, PROXY_SCHEMES, Trust, proxy_of, trust_of
 from airflow_skyvern.client.suggestions import did_you_mean
 from airflow_skyvern.durations import seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError
@@ -80,7 +80,7 @@ class Settings:
         return url.scheme == "http" and url.hostname not in {"localhost", "127.0.0.1", "::1"}
 
     @property
-    def fingerprint(self) -> tuple[object, ...]:
+    def fingerprint(self) -> tuple[Settings, Trust]:
         """What identifies these settings, including the version of the certificates file."""
         return self, trust_of(self.verify)
 

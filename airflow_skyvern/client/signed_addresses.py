@@ -20,7 +20,7 @@ import httpx
 from airflow_skyvern import __version__
 from airflow_skyvern.client.environment import PORTS, Proxy, proxy_for
 from airflow_skyvern.client.failures import is_page
-from airflow_skyvern.client.sender import way_to
+from airflow_skyvern.client.sender import tls_context, way_through
 from airflow_skyvern.client.streaming import Incoming, request_headers
 from airflow_skyvern.client.versions import FILES_BY_ID
 from airflow_skyvern.exceptions import (
@@ -74,7 +74,7 @@ class AddressReader:
         proxy = proxy_for(address, self._settings.proxy)
         with self._making:
             if proxy not in self._clients:
-                way = way_to(address, self._settings)
+                way = way_through(proxy, tls_context(self._settings))
                 if self._transport is not None:
                     way = {**way, "proxy": None, "transport": self._transport}
                 agent = {"user-agent": f"airflow-provider-skyvern/{__version__}"}

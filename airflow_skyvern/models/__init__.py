@@ -148,6 +148,10 @@ class RunBase(Answer):
     retry_pending: Flag = False
     next_attempt_at: UtcDatetime | None = None
 
+    def is_about(self, run_id: str) -> bool:
+        """Whether this describes that run."""
+        return self.run_id == run_id
+
     @property
     def is_final(self) -> bool:
         """Whether nothing more will happen to the run."""
@@ -224,6 +228,10 @@ class Run(RunSnapshot):
     step_count: int | None = None
     run_request: dict[str, Any] | None = None
 
+    def is_of(self, workflow_id: str) -> bool:
+        """Whether this is a run of that workflow, as far as it says of which one."""
+        return bool((self.run_request or {}).get("workflow_id", workflow_id) == workflow_id)
+
     @property
     def error_codes(self) -> list[str]:
         """The codes of the run's errors, as its workflow defines them."""
@@ -287,6 +295,10 @@ class RunTags(Answer):
 
     run_tags: dict[str, list[RunTag]]
 
+    def is_about(self, run_ids: str) -> bool:
+        """Whether this holds the tags of all these runs, joined by commas: Skyvern names also those without any."""
+        return self.run_tags.keys() >= set(filter(None, run_ids.split(",")))
+
     def of(self, run_id: str) -> dict[str, str]:
         """Return the tags of one run as it was given them."""
         return {tag.key: tag.value or "" for tag in self.run_tags.get(run_id, []) if tag.key}
@@ -316,6 +328,10 @@ class WebhookReplay(Answer):
     status_code: int | None = None
     latency_ms: int | None = None
     error: str | None = None
+
+    def is_about(self, run_id: str) -> bool:
+        """Whether this is about that run's webhook."""
+        return self.run_id == run_id
 
 
 class ServerVersion(Answer):
@@ -368,6 +384,10 @@ class ScheduleDetails(Answer):
 
     schedule: Schedule
     next_runs: tuple[UtcDatetime, ...] = ()
+
+    def is_about(self, schedule_id: str) -> bool:
+        """Whether this describes that schedule."""
+        return self.schedule.workflow_schedule_id == schedule_id
 
 
 class Schedules(Answer):

@@ -63,6 +63,10 @@ class Workflow(Answer):
     created_at: UtcDatetime | None = None
     modified_at: UtcDatetime | None = None
 
+    def is_about(self, workflow_id: str) -> bool:
+        """Whether this describes that workflow."""
+        return self.workflow_permanent_id == workflow_id
+
     @property
     def parameters(self) -> list[WorkflowParameter]:
         """

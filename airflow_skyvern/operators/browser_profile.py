@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.task.arguments import is_dynamic, run_id_of
-from airflow_skyvern.task.connection import UsesConnection
+from airflow_skyvern.task.base import ChecksArguments, UsesConnection, check_untemplated
 from airflow_skyvern.task.endings import errors_for_airflow
 from airflow_skyvern.task.task_try import TaskTry
-from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -14,11 +14,9 @@ from airflow_skyvern.durations import seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError, SkyvernWaitInterrupted
 from airflow_skyvern.operators.session_tasks import link, tasks_of
 from airflow_skyvern.task.arguments import is_dynamic
-from airflow_skyvern.task.connection import UsesConnection
+from airflow_skyvern.task.base import ChecksArguments, UsesConnection, check_untemplated
 from airflow_skyvern.task.endings import errors_for_airflow
-from airflow_skyvern.task.nesting import check_is_the_task
-from airflow_skyvern.task.task_try import TaskTry
-from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
+from airflow_skyvern.task.task_try import TaskTry, check_is_the_task
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
@@ -137,8 +135,8 @@ class SkyvernOpenBrowserSessionOperator(ChecksArguments, UsesConnection):
     def _open(self, task_try: TaskTry) -> BrowserSession:
         from airflow_skyvern.client.browser_api import create_browser_session
         from airflow_skyvern.client.retry import may_have_started
+        from airflow_skyvern.client.session import checked
         from airflow_skyvern.runs.browser_profiles import profile_id_of
-        from airflow_skyvern.runs.lookup import checked
 
         profile = self.browser_profile_id or None
         call = create_browser_session(

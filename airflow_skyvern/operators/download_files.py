@@ -9,10 +9,9 @@ from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernTransferError
 from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.results.deliver import Delivery, StopsTransfers, check_delivery, checked_file_options
 from airflow_skyvern.task.arguments import run_id_of
-from airflow_skyvern.task.connection import UsesConnection
+from airflow_skyvern.task.base import ChecksArguments, UsesConnection, check_untemplated
 from airflow_skyvern.task.endings import errors_for_airflow
 from airflow_skyvern.task.task_try import TaskTry
-from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context

@@ -16,7 +16,7 @@ from airflow_skyvern.exceptions import (
     SkyvernSessionEnded,
     SkyvernWaitTimeout,
 )
-from airflow_skyvern.task.deadlines import airflows_timeout_for
+from airflow_skyvern.task.deferral import airflows_timeout_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,12 +16,16 @@ from airflow_skyvern.exceptions import SkyvernError, SkyvernNotFoundError, Skyve
 from airflow_skyvern.finished_runs.uri import runs_uri
 from airflow_skyvern.results.deliver import Delivery, check_place_is_free, deliver_evidence
 from airflow_skyvern.task.arguments import checked_request, endings_of, is_dynamic, with_limits
-from airflow_skyvern.task.connection import UsesConnection
-from airflow_skyvern.task.deadlines import CONFIRMATION, airflows_timeout_for, deadline_after, patience_after
-from airflow_skyvern.task.deferral import NOTE, note_of_run
+from airflow_skyvern.task.base import ChecksArguments, UsesConnection
+from airflow_skyvern.task.deferral import (
+    CONFIRMATION,
+    NOTE,
+    airflows_timeout_for,
+    deadline_after,
+    note_of_run,
+    patience_after,
+)
 from airflow_skyvern.task.endings import logged_error_of, without_retry_at
-from airflow_skyvern.task.nesting import check_starts_one
-from airflow_skyvern.task.untemplated import ChecksArguments
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
@@ -188,8 +192,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
 
         request, self.version_to_publish, self._definition = self._request(), None, None
         if self.durable:
-            check_starts_one(self.task_id, self._started_in, task_try.name)
-            self._started_in = task_try.name
+            self._started_in = task_try.started_in(self.task_id, self._started_in)
         task_try.ensure_current()  # a try that was overtaken must not publish over the other one, either
         with refused_parameter_named(request), self._deletion_is_transient():
             run = self._start_once(task_try, request) if self.durable else self._start_anew(task_try, request)
@@ -236,7 +239,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
 
     def _start_anew(self, task_try: TaskTry, request: RunRequest) -> Run:
         from airflow_skyvern.client.api import start_run
-        from airflow_skyvern.runs.lookup import checked
+        from airflow_skyvern.client.session import checked
 
         self._before_start(request)
         self._announce(task_try, None)
@@ -297,7 +300,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         )
         attempt = Attempt(
             earlier_tries=task_try.earlier_tries,
-            after_clear=task_try.is_first_of_group(self.retries or 0) and not task_try.is_first_again,
+            after_clear=task_try.is_after_clear(self.retries or 0),
             cancel_predecessor=self.cancel_on_kill,
             seconds_left=self._deadline(task_try) - time.time(),
         )
@@ -542,6 +545,8 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         return lost_turn_to(run, run.browser_session_id or self.browser_session_id)
 
     def _replacement_of(self, run: Run) -> Run | None:
+        if run.succeeded:
+            return None
         from airflow_skyvern.runs.lookup import find_replacement
 
         try:
@@ -609,8 +614,8 @@ class RunLifecycle(ChecksArguments, UsesConnection):
 
     def _cancel_at_deadline(self, task_try: TaskTry, wait: Wait[Run]) -> Run:
         """Cancel the run, and store what its browser showed; return it only if it completed at that very moment."""
+        from airflow_skyvern.client.session import checked
         from airflow_skyvern.runs.cancel import DEADLINE_PATIENCE, cancel_and_fetch
-        from airflow_skyvern.runs.lookup import checked
 
         task_try.stop_if_overtaken()  # a process that was stopped for long finds its deadline passed
         self._active_run.is_unwanted()
@@ -676,7 +681,6 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         request = self._with_profile(self._with_workflow(self._with_credentials(request)))
         if self.upload:
             request = self._uploads.sent_for(request, self.hook.upload_file, self.log)
-        self._active_run.stop_if_killed()
         self._active_run.will_start(task_try)
         return request
 

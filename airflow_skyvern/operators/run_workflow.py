@@ -16,12 +16,10 @@ from airflow_skyvern.links import SkyvernRunLink
 from airflow_skyvern.operators.lifecycle import REQUEST_FIELDS, RunLifecycle, trigger_class
 from airflow_skyvern.results.deliver import check_delivery, checked_file_options
 from airflow_skyvern.task.arguments import check_arguments, included
-from airflow_skyvern.task.deadlines import deadline_to_fetch
-from airflow_skyvern.task.deferral import note_of
+from airflow_skyvern.task.base import check_untemplated
+from airflow_skyvern.task.deferral import deadline_to_fetch, note_of
 from airflow_skyvern.task.endings import no_retry_for_permanent_errors
-from airflow_skyvern.task.nesting import NO_IDENTITY, check_is_the_task
-from airflow_skyvern.task.task_try import TaskTry
-from airflow_skyvern.task.untemplated import check_untemplated
+from airflow_skyvern.task.task_try import NO_IDENTITY, TaskTry, check_is_the_task
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context

@@ -10,10 +10,9 @@ from airflow_skyvern.compat import internals, since_3_1
 from airflow_skyvern.durations import seconds_of
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.task.arguments import is_dynamic
-from airflow_skyvern.task.connection import UsesConnection
+from airflow_skyvern.task.base import ChecksArguments, UsesConnection, check_untemplated
 from airflow_skyvern.task.endings import errors_for_airflow
 from airflow_skyvern.task.rendering import is_guarded
-from airflow_skyvern.task.untemplated import ChecksArguments, check_untemplated
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_skyvern.compat import since_3_1
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernSyncError
 from airflow_skyvern.task.arguments import is_dynamic
-from airflow_skyvern.task.connection import UsesConnection
+from airflow_skyvern.task.base import SHORTEST_SECRET, ChecksArguments, UsesConnection, check_untemplated
 from airflow_skyvern.task.endings import errors_for_airflow
-from airflow_skyvern.task.untemplated import SHORTEST_SECRET, ChecksArguments, check_untemplated
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context

@@ -187,7 +187,7 @@ class RunPoller:
     def _postpone(self, entries: Iterable[QueueEntry]) -> None:
         """Send nothing while the breaker is open; only deadlines are kept."""
         for entry in entries:
-            if entry not in self._queue:
+            if entry.state is State.REMOVED:
                 continue
             if entry.wait.expired:
                 self._resolve(entry)
@@ -207,7 +207,7 @@ class RunPoller:
             self._to_fetch.clear()
         while self._to_fetch and len(self._fetches) < MAX_CONCURRENT_FETCHES:
             entry = self._to_fetch.popleft()
-            if entry in self._queue:
+            if entry.state is not State.REMOVED:
                 task = self._loop.create_task(self._fetch(entry))
                 self._fetches.add(task)
                 task.add_done_callback(self._fetched)
@@ -228,7 +228,7 @@ class RunPoller:
                 self._fetch_failed(entry, error)
             else:
                 self._breaker.succeeded()
-                if run.is_final and entry.blocks is not None:
+                if entry.blocks is not None and run.is_final:
                     await self._requests_of_blocks().before_end(entry)
                 self._update(entry, run)
         except Exception as error:  # noqa: BLE001  such as a log that cannot be written; this wait must get it
@@ -236,7 +236,7 @@ class RunPoller:
 
     def _update(self, entry: QueueEntry, run: RunSnapshot) -> None:
         wait = entry.wait
-        if entry not in self._queue:
+        if entry.state is State.REMOVED:
             return
         entry.call(wait.update, run)
         if wait.is_done:
@@ -253,7 +253,7 @@ class RunPoller:
             self._breaker.failed(error, self._loop.time())
         else:
             self._breaker.succeeded()
-        if entry not in self._queue:
+        if entry.state is State.REMOVED:
             return
         try:
             entry.call(entry.wait.poll_failed, error)

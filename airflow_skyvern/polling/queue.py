@@ -124,9 +124,6 @@ class PollQueue:
         self._by_ticket: dict[int, QueueEntry] = {}
         self._tickets = itertools.count()
 
-    def __contains__(self, entry: QueueEntry) -> bool:
-        return entry in self._all
-
     def __len__(self) -> int:
         return len(self._all)
 

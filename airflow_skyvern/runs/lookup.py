@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import tenacity
@@ -61,11 +61,6 @@ class TaggedRun:
     succeeded: bool
     tags: Mapping[str, str]
     by_person: bool = False
-
-
-def checked(send: Send, check: Callable[[], object]) -> Send:
-    """Return what sends calls, and checks once more when one that changes something is about to be written."""
-    return lambda call: send(call if call.method == "GET" else replace(call, before_sending=check))
 
 
 def tagged_runs(send: Send, tag: str, value: str) -> list[TaggedRun]:

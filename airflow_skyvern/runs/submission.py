@@ -30,7 +30,7 @@ from airflow_skyvern.client.retry import (
     patience_with,
     while_transient,
 )
-from airflow_skyvern.client.session import fetch_run
+from airflow_skyvern.client.session import checked, fetch_run
 from airflow_skyvern.exceptions import (
     SkyvernCreditError,
     SkyvernError,
@@ -43,7 +43,6 @@ from airflow_skyvern.runs.key import GROUP_TAG, TASK_TAG, Kin
 from airflow_skyvern.runs.lookup import (
     TaggedRun,
     TagsRefused,
-    checked,
     find_tagged,
     replaces_another,
     resumable,

@@ -90,6 +90,7 @@ class Wait(Generic[R]):
         self.poll_interval = poll_interval
         self.deadline = deadline
         self.run: R | None = None
+        self.ended = False
         self.run_known = run_known
         self._longest_refusal = longest_refusal
         self._log = log
@@ -109,11 +110,6 @@ class Wait(Generic[R]):
     def is_done(self) -> bool:
         """Whether there is a reason not to poll again."""
         return self.ended or self.expired or self._stopped
-
-    @property
-    def ended(self) -> bool:
-        """Whether the run is known to have ended."""
-        return self.run is not None and self.run.is_final
 
     @property
     def expired(self) -> bool:
@@ -136,8 +132,8 @@ class Wait(Generic[R]):
 
     def update(self, run: R) -> None:
         """Take the run as the server returned it, and log what is new."""
-        before, self.run = self.run, run
-        if run.is_final:
+        before, self.run, self.ended = self.run, run, run.is_final
+        if self.ended:
             if not self._end_known:
                 self._log_news(ending(run))
             return
@@ -221,7 +217,7 @@ def wait_for_end(wait: Wait[Run], fetch: Callable[[], Run], sleep: Callable[[flo
 
 def ending(run: RunSnapshot) -> str:
     """Describe how a run ended, for the log."""
-    duration = f" after {in_words(run.duration.total_seconds())}" if run.duration else ""
+    duration = f" after {in_words(lasted.total_seconds())}" if (lasted := run.duration) else ""
     reason = f": {shorten(masked_text(run.failure_reason), LONGEST_REASON)}" if run.failure_reason else ""
     return f"{run.status}{duration}{reason}"
 

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from airflow_skyvern.secret_values.forms import MASK, PLACEHOLDER, REFERENCE, STATES, is_data
-from airflow_skyvern.secret_values.names import is_for_passwords, kind_of, names_secret
+from airflow_skyvern.secret_values.names import IN_QUERY, Place, is_for_passwords, is_secret, kind_of, names_secret
 from airflow_skyvern.secret_values.structures import Walk
 from airflow_skyvern.secret_values.texts import masked_text
-from airflow_skyvern.secret_values.verdicts import IN_QUERY, Place, is_secret
 
 __all__ = [
     "MASK",

@@ -11,7 +11,7 @@ from airflow_skyvern.secret_values.forms import is_mixed, is_password, is_random
 from airflow_skyvern.secret_values.names import HTTP_HEADERS, is_header_of_secret, kind_of, last_word, words_of
 
 if TYPE_CHECKING:
-    from airflow_skyvern.secret_values.verdicts import Place
+    from airflow_skyvern.secret_values.names import Place
 
 NAME_KEYS = (
     "name",

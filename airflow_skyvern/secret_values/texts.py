@@ -19,8 +19,7 @@ from airflow_skyvern.secret_values.forms import (
     is_password,
     is_random,
 )
-from airflow_skyvern.secret_values.names import is_header_of_secret, kind_of
-from airflow_skyvern.secret_values.verdicts import Place, is_secret, scheme_holds_secret
+from airflow_skyvern.secret_values.names import Place, is_header_of_secret, is_secret, kind_of, scheme_holds_secret
 
 QUERY_STARTS = ("?", "&", "&amp;", "&#38;", "&#x26;", "#", ";")
 ESCAPED_AND = "u0026"

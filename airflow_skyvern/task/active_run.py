@@ -131,7 +131,12 @@ class ActiveRun:
         self.stop_if_killed()
 
     def will_start(self, task_try: TaskTry) -> None:
-        """Note that a start is sent next: from now on, a run may exist that is not known by its id."""
+        """
+        Note that a start is sent next: from now on, a run may exist that is not known by its id.
+
+        :raises SkyvernRunCanceled: the task was killed, so nothing is to be started.
+        """
+        self.stop_if_killed()
         self._try, self._run_id, self._start_sent = task_try, None, True
 
     def is_running(self, task_try: TaskTry, run_id: str) -> None:
@@ -379,7 +384,7 @@ class ActiveRun:
 
     def _sender(self) -> Send:
         """Return what sends calls, and cancels nothing if Airflow says that the run is another try's by now."""
-        from airflow_skyvern.runs.lookup import checked
+        from airflow_skyvern.client.session import checked
 
         send = self._hook().send
         return send if self._try is None else checked(send, self._try.stop_if_overtaken)

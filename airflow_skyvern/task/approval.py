@@ -190,7 +190,7 @@ class Approvals:
 
     def approve(self, request: Request, answer: Answer) -> None:
         """Let the run continue, unless it has moved on already."""
-        from airflow_skyvern.runs.lookup import checked
+        from airflow_skyvern.client.session import checked
         from airflow_skyvern.runs.question import approve
 
         send = checked(self._hook.send, self._try.ensure_current)
@@ -214,8 +214,8 @@ class Approvals:
         self, request: Request, answer: Answer, before_cancel: Callable[[], object] = lambda: None
     ) -> tuple[Run, Note]:
         """Cancel the run, and return it as it is then, and the note."""
+        from airflow_skyvern.client.session import checked
         from airflow_skyvern.runs.cancel import cancel_and_fetch
-        from airflow_skyvern.runs.lookup import checked
 
         before_cancel()
         send = checked(self._hook.send, self._try.stop_if_overtaken)

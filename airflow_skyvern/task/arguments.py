@@ -47,7 +47,6 @@ def endings_of(name: str, endings: Any) -> frozenset[str]:
 
 def _check_request(fields: Mapping[str, Any], run_options: Any, *, durable: bool) -> None:
     from airflow_skyvern.client.json_values import json_of
-    from airflow_skyvern.client.run_request import decoded
 
     if is_dynamic(fields.get("parameters")) and isinstance(fields["parameters"], Mapping):
         json_of(fields["parameters"], "parameters", skip=is_dynamic)
@@ -57,7 +56,7 @@ def _check_request(fields: Mapping[str, Any], run_options: Any, *, durable: bool
     options = run_options
     if isinstance(options, Mapping):
         options = {name: value for name, value in options.items() if not is_dynamic(value)}
-    options = None if is_dynamic(options) else decoded("run_options", options)
+    options = None if is_dynamic(options) else options
     checked_request({"workflow_id": "known later", **known}, options, durable=durable)
 
 
@@ -67,12 +66,12 @@ def checked_request(fields: Mapping[str, Any], run_options: Any, *, durable: boo
 
     :raises SkyvernConfigError: names every field that is wrong and what would be right.
     """
-    from airflow_skyvern.client.run_request import RunRequest, decoded
-    from airflow_skyvern.runs.key import check_metadata
+    from airflow_skyvern.client.run_request import RunRequest
 
-    given = {**fields, "parameters": decoded("parameters", fields.get("parameters"))}
-    request = RunRequest.of(given, decoded("run_options", run_options))
-    if durable:
+    request = RunRequest.of_arguments(fields, run_options)
+    if durable and request.run_metadata:
+        from airflow_skyvern.runs.key import check_metadata
+
         check_metadata(request.run_metadata)
     return request
 

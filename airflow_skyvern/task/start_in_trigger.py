@@ -10,7 +10,7 @@ from airflow.triggers.base import StartTriggerArgs
 
 from airflow_skyvern.compat import since_3_3
 from airflow_skyvern.exceptions import SkyvernConfigError
-from airflow_skyvern.task.deadlines import BACKSTOP, deadline_after
+from airflow_skyvern.task.deferral import BACKSTOP, deadline_after
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import BaseSensorOperator

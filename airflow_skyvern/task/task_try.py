@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from airflow_skyvern.compat import internals, since_3_0, since_3_3, tries
+from airflow_skyvern.compat.sdk import BaseOperator
 from airflow_skyvern.compat.stores import asset, is_asset_alias
 from airflow_skyvern.compat.tries import Standing
-from airflow_skyvern.exceptions import SkyvernOvertaken, SkyvernTaskEnded
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernOvertaken, SkyvernTaskEnded
 from airflow_skyvern.task import xcom
 from airflow_skyvern.task.deferral import note_of
 
@@ -49,6 +50,16 @@ searches for runs before it starts one.
 
 MOST_PROOFS = 5
 """How often Airflow is asked while each of its answers takes longer than that."""
+
+NO_IDENTITY = (
+    "so nothing was started: a retry could not find its run, and nobody would cancel it. Make each run a task of its "
+    "own: several operators in the DAG, or one that is mapped with .expand(). SkyvernHook().run_workflow(…) starts a "
+    "run from any code, without these guarantees."
+)
+NO_WAIT_OUTSIDE = (
+    "and there it cannot wait without its worker: Airflow would resume the outer task in its place. Make it a task "
+    'of its own, or use mode="poke" and deferrable=False.'
+)
 
 
 class TaskTry:
@@ -116,6 +127,18 @@ class TaskTry:
         start = self._context["dag_run"].start_date
         return start.astimezone(timezone.utc).isoformat() if start else ""
 
+    def started_in(self, task_id: str, already: tuple[str, int] | None) -> tuple[str, int]:
+        """
+        Return what identifies this try as one that starts a run.
+
+        :param already: What has identified the try in which this operator has started one.
+        :raises SkyvernConfigError: it is this try, as a subclass may call ``execute`` more than once, and a retry
+            could not distinguish the two runs.
+        """
+        if already == self.name:
+            raise SkyvernConfigError(f"Task {task_id!r} has already started a run in this try, {NO_IDENTITY}")
+        return self.name
+
     def ensure_current(self) -> None:
         """
         Ask Airflow whether this try is still the task's current one, unless that was done just now.
@@ -144,7 +167,7 @@ class TaskTry:
         """How many tries may have started a run before this process; after a clear, those from before it, too."""
         return self.number - 1 or int(self.is_first_again)
 
-    @property
+    @cached_property
     def is_first_again(self) -> bool:
         """
         Whether Airflow executes the first try again from its beginning, after that had published a run.
@@ -154,6 +177,14 @@ class TaskTry:
         """
         published = since_3_0.keys_pushed_before(self._ti)
         return self.number == 1 and bool({xcom.RUN_ID, xcom.CONNECTION_AND_RUN_KEY} & published)
+
+    def is_after_clear(self, retries: int) -> bool:
+        """
+        Return whether this seems to be the first try of its attempt group that Airflow executes.
+
+        :param retries: As in :meth:`is_first_of_group`.
+        """
+        return self.is_first_of_group(retries) and not self.is_first_again
 
     def is_first_of_group(self, retries: int) -> bool:
         """
@@ -339,6 +370,23 @@ def answer_within(seconds: float, question: Callable[[], T], otherwise: T) -> T:
     thread.start()
     thread.join(seconds)
     return answers[0] if answers else otherwise
+
+
+def check_is_the_task(operator: Any, context: Context, otherwise: str) -> None:
+    """
+    Check that Airflow executes this operator, and not a task that executes it in turn.
+
+    Airflow retries, kills, defers and links the outer task only, and its ids are the only ones there are: of several
+    requests, a retry could not know which run belongs to which, and nothing would cancel them.
+
+    :param otherwise: What follows from that, and what to do instead.
+    :raises SkyvernConfigError: it is executed within another task.
+    """
+    task = getattr(context["ti"], "task", None) or context.get("task")
+    if isinstance(task, BaseOperator) and task is not operator:
+        raise SkyvernConfigError(
+            f"{type(operator).__name__} {operator.task_id!r} was executed inside task {task.task_id!r}, {otherwise}"
+        )
 
 
 class CurrentTry:

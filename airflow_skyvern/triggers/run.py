@@ -26,7 +26,7 @@ from airflow_skyvern.runs.cancel import cancel_unless_ended_async
 from airflow_skyvern.runs.wait import Reason, RunEvent, Wait
 from airflow_skyvern.task import xcom
 from airflow_skyvern.task.arguments import run_id_of
-from airflow_skyvern.task.deadlines import has_outlasted_first_poll
+from airflow_skyvern.task.deferral import has_outlasted_first_poll
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import RunSnapshot

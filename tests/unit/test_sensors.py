@@ -23,7 +23,7 @@ from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, Sky
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.sensors import SkyvernRunSensor
-from airflow_skyvern.task.deadlines import BACKSTOP
+from airflow_skyvern.task.deferral import BACKSTOP
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from airflow_skyvern.triggers.run import SkyvernSensorTrigger
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, rebuilt, resumed, run_task

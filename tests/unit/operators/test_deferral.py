@@ -20,7 +20,7 @@ from airflow_skyvern.exceptions import (
     SkyvernWaitTimeout,
 )
 from airflow_skyvern.hooks import SkyvernHook
-from airflow_skyvern.task.deadlines import BACKSTOP
+from airflow_skyvern.task.deferral import BACKSTOP
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.run_workflow_tasks import CANCEL, LOOK, START, execute, fail, make
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed

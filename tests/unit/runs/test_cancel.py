@@ -8,13 +8,13 @@ import pytest
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.client.sender import SkyvernClient
+from airflow_skyvern.client.session import checked
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import SkyvernOvertaken, SkyvernServerError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.runs import cancel
 from airflow_skyvern.runs.cancel import cancel_and_fetch, cancel_if_active, cancel_within_budget
 from airflow_skyvern.runs.key import GROUP_TAG, RunKey
-from airflow_skyvern.runs.lookup import checked
 from airflow_skyvern.testing.fake.skyvern import API_KEY, LOST, FakeSkyvern, Scripted
 from tests.support.log_lines import LogLines
 

@@ -26,7 +26,7 @@ from airflow_skyvern.models import Run
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.sensors import SkyvernRunSensor
 from airflow_skyvern.task.arguments import is_dynamic
-from airflow_skyvern.task.deadlines import deadline_after
+from airflow_skyvern.task.deferral import deadline_after
 from airflow_skyvern.task.endings import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import TaskTry
 from airflow_skyvern.triggers import SkyvernApprovalTrigger, SkyvernRunTrigger

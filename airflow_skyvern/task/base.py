@@ -1,15 +1,16 @@
 """
-The arguments that nothing renders: what is only known when the task runs is refused there when the DAG is parsed.
+What our operators have in common: arguments that are checked, and the hook of their connection.
 
-Jinja would leave ``overwrite="{{ params.overwrite }}"`` as it is, a text, and so a true value; an XCom would never be
-read. Which arguments these are is read from the signatures, less ``template_fields``.
+Values that are only known when the task runs are refused when the DAG is parsed, in each argument that nothing
+renders. Jinja would leave ``overwrite="{{ params.overwrite }}"`` as it is, a text, and so a true value; an XCom would
+never be read. Which arguments these are is read from the signatures, less ``template_fields``.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_skyvern.compat import internals, since_3_1
@@ -22,6 +23,7 @@ from airflow_skyvern.task.task_try import TaskTry
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
+    from airflow_skyvern.hooks import SkyvernHook
 
 
 SHORTEST_SECRET = 5
@@ -81,6 +83,24 @@ class ChecksArguments(BaseOperator):
     def _template_of(self, content: Any, _seen_oids: Collection[int]) -> Any:
         """Return the template that an argument stands for."""
         return content
+
+
+class UsesConnection:
+    """
+    A task that calls Skyvern: its hook is loaded when it is needed, and not when a DAG is parsed.
+
+    Stands behind the operator among the bases of a class: a class without an ``__init__`` of its own did not get the
+    ``default_args`` of the DAG otherwise.
+    """
+
+    skyvern_conn_id: str
+
+    @cached_property
+    def hook(self) -> SkyvernHook:
+        """The hook of this task's connection."""
+        from airflow_skyvern.hooks import SkyvernHook
+
+        return SkyvernHook(self.skyvern_conn_id)
 
 
 class CheckedPartial(OperatorPartial):
