@@ -81,9 +81,10 @@ def counted() -> str:
     return f"{having} of the {number} endpoints that Skyvern {version} describes have a method of the hook."
 
 
-def requests() -> set[str]:
+@cache
+def requests() -> frozenset[str]:
     """Return what the hook can send: method and path, with ``{}`` for ids, by the names that Skyvern describes."""
-    return {_line_of(getattr(MODULES[made.module], made.endpoint)) for made in hook_methods()}
+    return frozenset(_line_of(getattr(MODULES[made.module], made.endpoint)) for made in hook_methods())
 
 
 def without_method(operations: Iterable[str]) -> set[str]:
