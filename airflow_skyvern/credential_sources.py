@@ -33,7 +33,7 @@ def read_connection(conn_id: str) -> Wanted:
     Read what a connection says of a credential, wherever it is kept; no message repeats a value.
 
     :raises SkyvernConfigError: it says too little, or what Skyvern does not know.
-    :raises SkyvernSyncError: it is not there, or cannot be read now; Airflow does not tell these apart.
+    :raises SkyvernSyncError: it is not there, or cannot be read now; Airflow does not distinguish the two.
     """
     try:
         connection = BaseHook.get_connection(conn_id)

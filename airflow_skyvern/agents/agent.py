@@ -126,7 +126,7 @@ class SkyvernAgent:
 
     def describe(self) -> tuple[str, dict[str, Any]]:
         """
-        Return what a calling model is told: what it does, and the JSON Schema of its arguments.
+        Return what a calling model reads: what it does, and the JSON Schema of its arguments.
 
         :raises ManagedAgentInvocationError: the workflow does not exist, or the key is refused.
         """

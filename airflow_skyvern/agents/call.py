@@ -2,7 +2,7 @@
 A tool call's run: the operators' own way from the start to the result, on behalf of a task that Airflow executes.
 
 The task is somebody else's operator. So what Airflow does to it is passed on (retries, limits, kills), and what ours
-would tell Airflow as a task of its own is noted as one of its calls.
+would report to Airflow as a task of its own is noted as one of its calls.
 """
 
 from __future__ import annotations

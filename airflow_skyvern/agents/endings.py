@@ -42,7 +42,7 @@ def errors_for_agents(*, takes_prompts: bool) -> Iterator[None]:
 
 
 def _cause(error: Exception) -> Exception:
-    """Return the error of a run that Airflow is told not to retry: here the calling agent decides."""
+    """Return the error of a run that Airflow must not retry: here the calling agent decides."""
     cause = error.__cause__
     return cause if isinstance(error, AirflowFailException) and isinstance(cause, SkyvernRunError) else error
 

@@ -56,7 +56,7 @@ FILE_ENDINGS = frozenset(
 """What ends the name of a file, and no host name, in a prompt."""
 
 ENDS = ".,;:!?)]}"
-"""What ends a sentence after an address, and is no part of it."""
+"""What ends a sentence after an address, and is not part of it."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ JSON_TYPES: dict[str, dict[str, Any]] = {
     "json": {"anyOf": [{"type": "object"}, {"type": "array", "items": {}}]},
     "file_url": {"type": "string", "description": "The address of a file."},
 }
-"""How a model is told Skyvern's types; one that Skyvern adds later may be anything."""
+"""Skyvern's types, as a calling model reads them; one that Skyvern adds later may be anything."""
 
 ONLY_THESE = "Visit no other sites than these: {sites}. If that is not enough, stop, and say so as the reason."
 MOST_NAMED = 5
@@ -44,7 +44,7 @@ class Target(Protocol):
 
     @property
     def description(self) -> str:
-        """What a calling model is told that it does."""
+        """What it does, as a calling model reads it."""
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of its arguments."""
@@ -232,7 +232,7 @@ class PromptTarget:
         return {"prompt": prompt, "url": allowed}
 
     def operator_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return prompt and address; the browser's model is told which sites there are."""
+        """Return prompt and address; the prompt names the sites for the browser's model."""
         rule = ONLY_THESE.format(sites=self._sites)
         return {"prompt": f"{arguments['prompt']}\n\n{rule}", "url": arguments["url"]}
 

@@ -89,7 +89,7 @@ def server(version: str) -> Finding:
 
 
 def no_server(error: SkyvernError) -> Finding:
-    """Say why there is no answer, or none of Skyvern's."""
+    """Say why no answer came, or not one of Skyvern's."""
     if isinstance(error, SkyvernAPIError) and is_missing_route(error):
         return Finding(
             "server",
@@ -221,7 +221,7 @@ def page(address: str, base_url: str, error: SkyvernError | None) -> Finding:
 
     :param address: Of a run's page, as tasks push it.
     :param base_url: The server's.
-    :param error: What came of opening it here; a page is no answer of Skyvern's API, so it is one, too.
+    :param error: What came of opening it here; also of a page that opens, as that is not an answer of Skyvern's API.
     """
     shown, set_it = _without_path(address), SET_PAGE
     if is_loopback(address) and not is_loopback(base_url):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Fits = Callable[[Any, str], bool]
-"""Tells whether a result is about an id."""
+"""Returns whether a result is about an id."""
 
 
 class OtherAnswer(ValueError):

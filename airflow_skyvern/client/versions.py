@@ -4,7 +4,8 @@ What came with which version of Skyvern: the one table of the differences betwee
 A server that is older than an option takes the option and drops it in silence, so a call says what it ``needs``, and
 the server is asked for its version before such a call is sent: once per client, and never for a call that needs
 nothing. The versions are the oldest in which each was seen, on servers or in their source (1.0.30 to 1.0.56). A
-version that is no number, such as the git hash of Skyvern's images, tells nothing; such a server is believed.
+version that is not a number, such as the git hash of Skyvern's images, says nothing about age; such a server is
+believed.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ PROBE: Call[Any] = get("/v1/workflows", "check the API key", Any, {"page_size": 
 """A request that every version answers, and only with a valid key."""
 
 BEFORE_VERSIONS = f"below {TELLS_ITS_VERSION}"
-"""What is known of the version of a server that does not tell it."""
+"""What is known about the version of a server that does not report it."""
 
 Asking = Generator[Call[Any], Any, Any]
 """Yields calls, and gets of each what it returned or the error that it ended with."""

@@ -1,4 +1,4 @@
-"""What tells whether Airflow's own parts are there and at work: discovery, plugins, heartbeats, its address."""
+"""Whether Airflow's own parts are installed and running: discovery, plugins, heartbeats, its address."""
 
 from __future__ import annotations
 

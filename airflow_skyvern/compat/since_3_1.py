@@ -33,7 +33,7 @@ def timetable_zone(timetable: Any) -> Any:
 
 
 def has_required_actions() -> bool:
-    """Tell whether a task can ask a person in Airflow; from 3.1 on."""
+    """Return whether a task can ask a person in Airflow; from 3.1 on."""
     return since_3_0.is_airflow_3() and find_spec("airflow.sdk.execution_time.hitl") is not None
 
 
@@ -148,7 +148,7 @@ def mask_secret(secret: str) -> None:
 
 @cache
 def shows_external_views() -> bool:
-    """Tell whether this Airflow shows pages of plugins within its own; from 3.1 on."""
+    """Return whether this Airflow shows pages of plugins within its own; from 3.1 on."""
     from airflow import __version__
 
     return not __version__.startswith(("2.", "3.0."))

@@ -62,7 +62,7 @@ def refuses_retry(task: Any, error: BaseException, ti: Any) -> bool:
 
 
 def answers_resume_tasks() -> bool:
-    """Tell whether Airflow itself resumes a deferred task with a person's answer; from 3.3 on."""
+    """Return whether Airflow itself resumes a deferred task with a person's answer; from 3.3 on."""
     return renders_trigger_arguments()
 
 

@@ -27,13 +27,13 @@ def object_storage_path(address: str, conn_id: str | None) -> Any:
 
 
 def add_input_to_lineage(hook: Any, address: str) -> None:
-    """Tell Airflow's lineage that a hook has read something; see :func:`add_output_to_lineage`."""
+    """Report to Airflow's lineage that a hook has read something; see :func:`add_output_to_lineage`."""
     _add_to_lineage("add_input", hook, address)
 
 
 def add_output_to_lineage(hook: Any, address: str) -> None:
     """
-    Tell Airflow's lineage that a hook has written something; only if a lineage backend listens is that kept.
+    Report to Airflow's lineage that a hook has written something; it is kept only if a lineage backend listens.
 
     What an address must look like is for the provider of its scheme to say, and a lineage that is refused must not
     fail a task.

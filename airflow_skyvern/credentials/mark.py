@@ -57,12 +57,12 @@ class Owner:
 
     @property
     def digest(self) -> str:
-        """Tells this Airflow from others."""
+        """What distinguishes this Airflow from others."""
         return _digest(self.installation)
 
     @property
     def scope_digest(self) -> str:
-        """Tells this list from others."""
+        """What distinguishes this list from others."""
         return _digest(self.scope)
 
 
@@ -129,7 +129,7 @@ class Mark:
 
 
 def fingerprint(content: Mapping[str, Any], salt: str, key: str) -> str:
-    """Return what tells a content from another, and does not tell it to those who guess."""
+    """Return what distinguishes a content from another, and does not reveal it to those who guess."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=True).encode()
     if key:
         return hmac.new(key.encode(), salt.encode() + text, hashlib.sha256).hexdigest()

@@ -359,7 +359,7 @@ class Receiver:
         try:
             await run_in_threadpool(registry.requeue_dags, *key)
         except Exception:  # the next delivery tries again
-            log.exception("Skyvern webhooks: could not look after the events of %s", key)
+            log.exception("Skyvern webhooks: could not requeue DAGs for %s", key)
         self._requeues.pop(key, None)
 
 

@@ -222,7 +222,7 @@ class SkyvernCloseBrowserSessionOperator(ChecksArguments):
     Close a browser session.
 
     Closing may take a minute, and is repeated for three while Skyvern is away. A session that is closed, or does not
-    exist any more, is no error; nor is it if there is none, as the task that opens it was marked.
+    exist any more, is not an error; nor is it if there is none, as the task that opens it was marked.
 
     https://www.skyvern.com/docs/api-reference/api-reference/browser-sessions/close-browser-session
 

@@ -1,7 +1,7 @@
 """
 What a task does whose run is in a browser session: wait until it is the task's turn, and start its run then.
 
-A session has one run at a time. That it is in use is no failure of the workflow, and no start: nothing was done.
+A session has one run at a time. A session in use is neither a failure of the workflow nor a start: nothing was done.
 """
 
 from __future__ import annotations

@@ -376,7 +376,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         self._defer_until_answered(task_try, run_id, deadline, trigger, "code_complete", request)
 
     def _is_at(self, request: Mapping[str, Any]) -> bool:
-        """Tell whether the run still waits for the code that was asked for."""
+        """Return whether the run still waits for the code that was asked for."""
         from airflow_skyvern.runs.login_code import CodeStep, still_at
         from airflow_skyvern.runs.question import asking
 

@@ -137,7 +137,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         data, and others that are secret. The log names each masked path. Default: True.
     :param return_run: Whether the value is the whole run instead of its output: ``{"run_id", "status", "app_url",
         "parameters", "output", "files", "steps", "credits"}``, so that a task mapped over runs has them all.
-        Steps and credits are None where Skyvern does not tell them. Default: False.
+        Steps and credits are None where Skyvern does not return them. Default: False.
     :param files_to: Where the files go that the run downloads: an absolute path, ``file://``, or an address such as
         ``s3://bucket/folder``. Each is there as a whole or not at all, and checked against Skyvern's size and sha256;
         a retry fetches what is missing, of the same run. Default: they stay in Skyvern. (templated)
@@ -448,7 +448,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         if (task_try := self._resumed_try(context, EVENT_OF_EARLIER_TRY, try_number, skyvern)) is None:
             return self.execute(context)
         if is_answer(event) and (unasked := task_try.published_run_id()):
-            self.log.warning("Skyvern run %s: asks nothing; the answer to an earlier request is ignored", unasked)
+            self.log.warning("Skyvern run %s: is not waiting for approval; ignoring an earlier answer", unasked)
             self._defer(task_try, unasked, deadline)
         with self._active_run.canceled_if_given_up():
             ended = event_of(event)

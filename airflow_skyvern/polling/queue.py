@@ -45,7 +45,7 @@ class InList(Enum):
     MISSING = "missing"
     """The last list did not hold it; it may have ended."""
     NEVER = "never"
-    """It is active and the list does not hold it: a run of another workflow's run, or one that Skyvern will retry."""
+    """It is active and the list does not hold it: a child run, or one that Skyvern will retry."""
 
 
 class QueueEntry:

@@ -80,7 +80,7 @@ def workflow_of(run: Run) -> str:
     """
     Return the id of the workflow of a run.
 
-    :raises SkyvernConfigError: it is not over, or it is no run of a workflow.
+    :raises SkyvernConfigError: it is not over, or not a run of a workflow.
     """
     if run.status != PAUSED and not (run.status in FINAL_STATUSES and run.is_final):
         raise SkyvernConfigError(f"Skyvern run {run.run_id} is {run.status}: record it when it is over.")
@@ -168,7 +168,7 @@ def _everywhere(value: Any, hide: Callable[[str], str]) -> Any:
 
 
 def _content(file: FileContent, hide: Callable[[str], str]) -> bytes:
-    """Return what a test has of a file: all of it without its secrets, or a placeholder of its kind."""
+    """Return a file as a test keeps it: all of it without its secrets, or a placeholder of its kind."""
     if not file.whole:
         start = next((mark for mark in KNOWN_STARTS if file.content.startswith(mark[:5])), b"")
         return start + b"placeholder"

@@ -85,7 +85,7 @@ def script_of(run: RecordedRun) -> str:
 
 
 def _constants(run: RecordedRun) -> dict[str, str]:
-    """Return what the script has a name for, as Python."""
+    """Return the values that the script names, as Python."""
     own: dict[str, Any]
     if run.is_prompt:
         own = {"PROMPT": str(run.parameters[PROMPT]), "URL": str(run.parameters.get(URL) or "") or None}

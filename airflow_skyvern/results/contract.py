@@ -82,7 +82,7 @@ class Contract(Protocol):
 
 
 def is_type(schema: Any) -> bool:
-    """Tell a type, such as a pydantic model or ``list[Invoice]``, from a JSON Schema and from a path."""
+    """Return whether this is a type, such as a pydantic model or ``list[Invoice]``: no JSON Schema, and no path."""
     return isinstance(schema, type) or get_origin(schema) is not None
 
 
@@ -230,7 +230,7 @@ class JsonSchemaContract:
     """
     A JSON Schema, of the draft that its ``$schema`` names; addresses in ``$ref`` are not fetched.
 
-    :raises SkyvernConfigError: it is no valid JSON Schema.
+    :raises SkyvernConfigError: it is not a valid JSON Schema.
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:

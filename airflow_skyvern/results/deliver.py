@@ -81,7 +81,7 @@ def check_delivery(task: DeliveringTask, output: OutputOptions | None = None) ->
     :raises SkyvernConfigError: there is no way to a place, as the templates show now: no address, no provider for the
         store, no connection, no bucket, or a store that does not keep what docs/files.md promises.
     :raises SkyvernTransferError: a store cannot be reached.
-    :raises SkyvernFileConflict: something that is no manifest is where one is to be.
+    :raises SkyvernFileConflict: there is something else where the manifest is to be.
     :raises OSError: a folder cannot be written to.
     """
     if (options := file_options(task)) is not None:
@@ -215,7 +215,7 @@ class Delivery:
         return _store_evidence(self._task, self._try, self._run, options, self._check_stop)
 
     def _report(self, paths: list[str], extra: dict[str, Any]) -> None:
-        """Tell lineage where something is, and the events of the task's outlets what it is."""
+        """Report to lineage where something is stored, and what it is to the events of the task's outlets."""
         addresses = [path if "://" in path else f"file://{path.translate(ESCAPED)}" for path in paths]
         for address in addresses:
             add_output_to_lineage(self._task.hook, address)

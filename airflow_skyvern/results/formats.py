@@ -1,7 +1,7 @@
 """
 The form of an output's file, by its extension: ``.json``, ``.jsonl``, ``.csv``, ``.parquet``, and ``.gz`` after them.
 
-Rows are what a list holds. A value that is no list is one row, and a row that is no object has one column, ``value``:
+Rows are what a list holds. Any other value is one row, and a row that is not an object has one column, ``value``:
 the run is paid for, so what it returned is written in any case.
 """
 

@@ -98,7 +98,7 @@ def filled(template: str, index: int, name: str) -> str:
 
 
 def unknown_placeholders(template: str) -> list[str]:
-    """Return what stands in braces in ``file_name`` and is no placeholder; Jinja's double braces do not count."""
+    """Return what stands in braces in ``file_name`` and is not a placeholder; Jinja's braces do not count."""
     without_jinja = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", "", template, flags=re.DOTALL)
     return [found for found in _PLACEHOLDER.findall(without_jinja) if found not in PLACEHOLDERS]
 

@@ -82,7 +82,7 @@ class FileOptions:
         """
         Check what the template of ``files_to`` has become.
 
-        :raises SkyvernConfigError: it is no place for files.
+        :raises SkyvernConfigError: files cannot be stored there.
         """
         if complaint := _place(self.files_to) or _manifest_address(self.manifest_to):
             raise SkyvernConfigError(f"Task {task_id!r}: {complaint}")
@@ -183,7 +183,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_range(expected: Any) -> bool:
-    """Tell ``[least, most]`` from name patterns; None is no upper limit."""
+    """Return whether this is ``[least, most]`` rather than name patterns; None means no upper limit."""
     if not isinstance(expected, list | tuple) or len(expected) != 2:  # noqa: PLR2004  least and most
         return False
     least, most = expected

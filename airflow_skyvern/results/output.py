@@ -104,7 +104,7 @@ class OutputOptions:
             raise self._error(run, misfit, transient=False) from None
 
     def rejects(self, run: Run) -> bool:
-        """Tell whether a run completed with an output for which another run is to be started."""
+        """Return whether a run completed with an output for which another run is to be started."""
         if not (self.rerun and run.succeeded):
             return False
         try:

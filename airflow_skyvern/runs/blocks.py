@@ -22,7 +22,7 @@ ENDED = FAILED | {"completed", "skipped"}
 
 
 def has_blocks(run_id: str) -> bool:
-    """Return whether Skyvern tells the blocks of a run; it does not of a prompt without a workflow (``tsk_…``)."""
+    """Return whether Skyvern lists the blocks of a run; for a prompt without a workflow (``tsk_…``) it does not."""
     return not run_id.startswith("tsk_") or run_id.startswith("tsk_v2_")
 
 

@@ -139,7 +139,7 @@ class RunLimits:
 
 
 def _most_steps_of_a_block(run: Run, send: Send | None) -> int | None:
-    """Return the steps of the block that took most; None where the timeline does not tell them."""
+    """Return the steps of the block that took most; None where the timeline does not have them."""
     if send is None:
         return None
     try:

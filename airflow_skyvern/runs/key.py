@@ -43,8 +43,8 @@ class Origin:
     Where an attempt group stands: the readable end of its tag, by which groups are compared.
 
     :param max_tries: Airflow's number, which a clear raises.
-    :param started: Tells the DAG run from others of the same ids; may change where :class:`RunKey` says so.
-    :param created: Tells it from those of the same ids that were made at another time; never changes.
+    :param started: Distinguishes the DAG run from others of the same ids; may change where :class:`RunKey` says so.
+    :param created: Distinguishes it from those of the same ids that were made at another time; never changes.
     :param item: The input of a mapped task.
     :param call: Which of the tool calls of an agent that the task runs; empty for the run of the task itself.
     """

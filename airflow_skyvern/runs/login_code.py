@@ -82,7 +82,7 @@ def code_step_of(timeline: Sequence[TimelineItem]) -> CodeStep | None:
 
 
 def types_code(action: Action) -> bool:
-    """Tell whether an action typed a code in: Skyvern says what it was for, and not the code."""
+    """Return whether an action typed a code in: Skyvern says what it was for, and not the code."""
     extra = action.model_extra or {}
     return (
         action.action_type == "verification_code"
@@ -98,7 +98,7 @@ def identifier_of(task: BlockTask) -> str | None:
 
 
 def still_at(send: Send, run_id: str, step: CodeStep) -> bool:
-    """Tell whether a run is still at this step."""
+    """Return whether a run is still at this step."""
     return code_step_of(send(api.get_run_timeline(run_id))) == step
 
 

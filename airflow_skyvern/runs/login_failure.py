@@ -64,7 +64,7 @@ def credential_ids(run: Run) -> list[str]:
 
 
 def is_credential_id(value: Any) -> bool:
-    """Tell whether the value of a parameter is the id of a credential."""
+    """Return whether the value of a parameter is the id of a credential."""
     return isinstance(value, str) and CREDENTIAL_ID.fullmatch(value) is not None
 
 

@@ -115,13 +115,13 @@ class _Approval:
 
 
 def still_asks(send: Send, run_id: str, block_id: str | None) -> bool:
-    """Tell whether the run still waits in that block."""
+    """Return whether the run still waits in that block."""
     question = question_of(send, run_id)
     return question is not None and question.block_id == block_id
 
 
 def asks_once(workflow: Workflow) -> bool:
-    """Tell whether a run of the workflow asks a person at most once: in one block, which is in no loop."""
+    """Return whether a run of the workflow asks a person at most once: in one block, which is in no loop."""
     blocks = workflow.workflow_definition.get("blocks") or []
     asking = [block for block in definitions_of(blocks) if block.get("block_type") == HUMAN_INTERACTION]
     return len(asking) == 1 and asking[0] in blocks

@@ -97,8 +97,8 @@ class Submission:
     :param ensure_current: Raises if another try of the task has taken over; called before anything is started or
         canceled, and again when the start is about to be written to its connection.
     :param final_request: Makes the request that is sent, right before the start, of the one that the key belongs to.
-    :param rejects: Tells of a completed run that its result is of no use: it counts as a failed run then.
-    :param did_nothing: Tells of a failed run that another one took its place at once, started by the same try.
+    :param rejects: Returns whether the result of a completed run is unusable: it counts as a failed run then.
+    :param did_nothing: Returns whether a failed run did nothing, so that the same try starts another one at once.
     """
 
     def __init__(

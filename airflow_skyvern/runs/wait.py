@@ -242,8 +242,8 @@ class RunEvent(TypedDict):
 
     ``ended``: the run is over. ``deadline``: it is not, and the time is up. ``paused``: it waits for a person,
     at the address in ``message``. ``resumed``: it does not wait for one any more. ``answered``: a person has answered
-    in Airflow. ``code``: it seems to wait at a login for a code. ``error``: looking at it failed in a way that
-    looking again cannot cure, as ``message`` says.
+    in Airflow. ``code``: it seems to wait at a login for a code. ``error``: polling failed permanently, as
+    ``message`` says.
     """
 
     run_id: str
@@ -288,7 +288,7 @@ def event_of(value: Any) -> RunEvent:
 
 def is_answer(event: Any) -> bool:
     """
-    Tell whether Airflow has resumed the task with a person's answer.
+    Return whether Airflow has resumed the task with a person's answer.
 
     That may come while the run asks nothing: a clear leaves the request of the try before, until the run asks again.
     """

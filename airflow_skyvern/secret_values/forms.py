@@ -157,7 +157,7 @@ def is_credentials_base64(text: str) -> bool:
 
 
 def is_bearer_token(text: str) -> bool:
-    """Tell a token from the number of a share: it has small letters, or is longer than any number."""
+    """Return whether this is a token, not the number of a share: it has small letters, or is longer than any number."""
     if len(text) >= 24 and not is_uuid(text):  # noqa: PLR2004
         return True
     return is_uuid(text) or (is_mixed(text) and any(map(str.islower, text)))

@@ -186,7 +186,7 @@ def is_secret(name: str, text: str, place: Place = "") -> bool:
     Return whether a text that stands under a name is a secret.
 
     What a name says is enough only where it cannot name data, as ``client_secret``; a ``token`` or a ``session_id``
-    must look like a secret, too, and whatever is plainly data is none.
+    must look like a secret, too, and what is plainly data is not one.
     """
     kind = kind_of(name)
     if not (kind or place) or not _may_be(text := text.strip()):
@@ -258,7 +258,7 @@ def _is_authorization(text: str) -> bool:
 
 
 def scheme_holds_secret(text: str) -> bool:
-    """Tell ``Bearer eyJ…`` and ``Basic dXNl…`` from "Basic plan", "Bearer bonds" and the number of one."""
+    """Return whether this is ``Bearer eyJ…`` or ``Basic dXNl…``, not "Basic plan" or "Bearer bonds" and its number."""
     scheme, _, rest = text.strip().partition(" ")
     rest = rest.strip()
     if scheme.lower() == "basic":

@@ -92,9 +92,9 @@ class ActiveRun:
     :param cancel_on_kill: Whether a killed task cancels its run.
     :param durable: Whether the next try resumes the run.
     :param names: Returns the names of a try's runs; None if they have none.
-    :param refuses_retry: Tells whether the task's own policy forbids a retry after an error.
+    :param refuses_retry: Returns whether the task's own policy forbids a retry after an error.
     :param lost_start_timeout: Seconds for which a start may be unanswered.
-    :param is_over: Tells whether the task has ended without this run, which another thread waits for.
+    :param is_over: Returns whether the task has ended without this run, which another thread waits for.
     """
 
     def __init__(

@@ -133,7 +133,7 @@ def answer_of(event: Any, request: Request) -> Answer | None:
 
 
 def is_resumed(event: Any) -> bool:
-    """Tell whether the trigger has ended because the run does not wait for a person any more."""
+    """Return whether the trigger has ended because the run does not wait for a person any more."""
     return isinstance(event, Mapping) and event.get("reason") == "resumed"
 
 
@@ -272,7 +272,7 @@ class Approvals:
             self._note_in_skyvern(request)
 
     def _asks_once(self, workflow_id: str) -> bool:
-        """Tell whether the run asks once only: Airflow keeps the text of the first request for all of a try."""
+        """Return whether the run asks once only: Airflow keeps the text of the first request for all of a try."""
         from airflow_skyvern.runs.question import asks_once
 
         if self._asks_for_codes:

@@ -63,18 +63,18 @@ def readable(user: Any, dag_ids: Iterable[str]) -> set[str]:
 
 
 def may_answer(user: Any, dag_id: str) -> bool:
-    """Tell whether the user may answer the requests of a DAG's tasks, so that a page shows buttons."""
+    """Return whether the user may answer the requests of a DAG's tasks, so that a page shows buttons."""
     entities = (DagAccessEntity.TASK_INSTANCE, since_3_1.hitl_entity())
     return all(_may(user, dag_id, "PUT", entity) for entity in entities)
 
 
 def is_one_of(user: Any, user_ids: Collection[str]) -> bool:
-    """Tell whether a request that names these users is for this one, as Airflow decides when it is answered."""
+    """Return whether this user is among those who may answer, as Airflow decides when it is answered."""
     return bool(get_auth_manager().is_authorized_hitl_task(assigned_users=set(user_ids), user=user))
 
 
 def may_read_logs(user: Any, dag_id: str) -> bool:
-    """Tell whether the user may read the logs of a DAG's tasks, and so what they say of a failure."""
+    """Return whether the user may read the logs of a DAG's tasks, and so what they say of a failure."""
     return _may(user, dag_id, "GET", DagAccessEntity.TASK_LOGS)
 
 

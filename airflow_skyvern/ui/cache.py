@@ -56,7 +56,7 @@ class SharedCache(Generic[T]):
         return await asyncio.shield(entry.task)
 
     def __contains__(self, key: Hashable) -> bool:
-        """Tell whether a result is there, or on its way."""
+        """Return whether a result is there, or on its way."""
         entry = self._entries.get(key)
         return entry is not None and entry.expires > self._clock()
 

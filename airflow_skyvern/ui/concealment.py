@@ -108,7 +108,7 @@ class Concealment:
 
 def types_secret(action: Action) -> bool:
     """
-    Tell whether the agent has typed a secret: by the field, else by what the agent says of it.
+    Return whether the agent has typed a secret: by the field, else by what the agent says of it.
 
     Whatever else was typed (a customer's number, a month) is what the run is about, and stands in its reasons.
     """

@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
-from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
@@ -90,6 +89,9 @@ def answer_request(user: Any, key: TaskKey, option: str) -> None:
 
     :raises HTTPException: 409 it is answered already, or offers no such answer; and whatever Airflow refuses.
     """
+    # Imported late, as that imports every route of Airflow's, which takes seconds where they are not loaded.
+    from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
+
     request = request_of(key)
     if request is None or not request.is_open or option not in request.options:
         raise HTTPException(409, "The run does not wait for this answer any more.")

@@ -231,7 +231,7 @@ def _rendered(session: Session, key: TaskKey) -> Mapping[str, Any]:
 
 
 def known_dag(session: Session, dag_id: str) -> bool:
-    """Tell whether this Airflow has such a DAG."""
+    """Return whether this Airflow has such a DAG."""
     return session.scalar(select(DagModel.dag_id).where(DagModel.dag_id == dag_id)) is not None
 
 
@@ -244,7 +244,7 @@ def _looks_like_ours(session: Session, ti: TaskInstance, pushed: Mapping[str, An
 
 
 def is_own_operator(operator: Any) -> bool:
-    """Tell whether a task instance's operator is one of ours by its name; a user's subclass has another one."""
+    """Return whether a task instance's operator is one of ours by its name; a user's subclass has another one."""
     return str(operator or "").startswith("Skyvern")
 
 

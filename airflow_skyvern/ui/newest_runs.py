@@ -155,7 +155,7 @@ class Wanted:
         return api.list_runs(status=[self.status] if self.status else [], page=page)
 
     def fits(self, found: Found) -> bool:
-        """Tell whether a run is wanted; a server that does not know a filter ignores it."""
+        """Return whether a run is wanted; a server that does not know a filter ignores it."""
         run, origin = found.run, found.origin
         return (
             self.status in ("", run.status)

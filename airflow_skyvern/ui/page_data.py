@@ -123,7 +123,7 @@ class RunData:
     codes_since: Mapping[str, datetime]
 
     def hides(self, artifact: Artifact) -> bool:
-        """Tell whether a picture may show a code: of a block, from the moment on when it typed one in."""
+        """Return whether a picture may show a code: of a block, from the moment on when it typed one in."""
         since = self.codes_since.get(artifact.task_id or "")
         return since is not None and (artifact.created_at is None or artifact.created_at >= since)
 

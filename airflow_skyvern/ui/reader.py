@@ -306,7 +306,7 @@ class RunReader:
         )
 
     async def _names_in(self, ref: RunRef, run: Run) -> Mapping[str, str]:
-        """Return the names of a run's browser profile and credentials, by their ids, as far as Skyvern tells them."""
+        """Return the names of a run's browser profile and credentials, by their ids, where Skyvern has them."""
         ids = named_ids(run)
         names = await asyncio.gather(
             *(self._names.get((ref.skyvern_conn_id, one), self._name_of(ref, one)) for one in ids)

@@ -158,7 +158,7 @@ async def with_run(reader: RunReader, found: FoundTask) -> FoundTask:
 
 async def belongs(reader: RunReader, ref: RunRef, dag_id: str, user: Any, *, is_certain: bool) -> bool:
     """
-    Tell whether a run may be shown with this DAG: an XCom that names it can be edited.
+    Return whether a run may be shown with this DAG: an XCom that names it can be edited.
 
     A run carries the DAG that started it in its tags. A sensor waits for a run of another DAG, which its readers may
     see if they may read that one too, or of another Airflow.

@@ -91,7 +91,7 @@ def _without(content: bytes, names: Iterable[str]) -> bytes:
 
 
 def unreadable_pause(version: str, run: Run) -> httpx.Response | None:
-    """Return how a version fails that cannot tell that a run is paused."""
+    """Return how a version fails that cannot return a paused run."""
     if run.state["status"] != "paused" or not is_older(version, PAUSES_ARE_READ):
         return None
     old = is_older(version, "1.0.45")
@@ -100,7 +100,7 @@ def unreadable_pause(version: str, run: Run) -> httpx.Response | None:
 
 
 def with_files(version: str, view: dict[str, Any]) -> dict[str, Any]:
-    """Return a run as this version tells its files: by address only."""
+    """Return a run as this version lists its files: by address only."""
     if not is_older(version, FILES_BY_ID.since):
         return view
     return {**view, "downloaded_files": [{**file, "artifact_id": None} for file in view["downloaded_files"] or ()]}

@@ -50,7 +50,7 @@ class Workflow:
         answers in Skyvern to what a paused run asks.
     :param fallback_plan: What a run does that Skyvern starts with a fallback credential, in place of a failed one.
     :param output: The output of a run, or a function that makes it from the parameters.
-    :param blocks: What the timeline tells of each block, in the order of execution: ``label``, ``block_type`` and
+    :param blocks: What the timeline has of each block, in the order of execution: ``label``, ``block_type`` and
         whatever else differs from the usual; ``children`` are the blocks of a loop. An action in ``actions`` has its
         picture by ``screenshot``, an index of ``media``. One with ``code`` waits, once it has begun, until it gets
         that code for its ``totp_identifier``, and does its own ``actions`` before; a wrong one is typed in, too.

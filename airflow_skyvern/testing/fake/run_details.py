@@ -1,4 +1,4 @@
-"""What the fake tells of a run beyond its status: the timeline of its blocks, its artifacts and their content."""
+"""What the fake returns of a run beyond its status: the timeline of its blocks, its artifacts and their content."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SUFFIXES = {
     "text/plain": "txt",
 }
 
-# Every field of a block, an action and an artifact, as a real server tells it where there is nothing to tell.
+# Every field of a block, an action and an artifact, as a real server returns it where it is empty.
 _RECORDED = json.loads(Path(__file__).with_suffix(".json").read_text())
 ARTIFACT_TYPES: list[str] = _RECORDED["artifact_types"]
 NO_BLOCK: dict[str, Any] = {**_RECORDED["block"], "organization_id": ORGANIZATION}
@@ -57,7 +57,7 @@ CODE = ({"action_type": "input_text", "text": "<redacted otp value>"}, {"action_
 
 
 def task_of_block(run: Run, wanted: str) -> dict[str, Any] | None:
-    """Tell of the task behind a block; nothing if this run has no such task."""
+    """Return the task behind a block; nothing if this run has no such task."""
     for block, path in _walk(run.begun_blocks):
         if _task_id(run, block, path) == wanted:
             asked = {name: block.get(name) for name in ("totp_identifier", "totp_verification_url")}
@@ -68,7 +68,7 @@ def task_of_block(run: Run, wanted: str) -> dict[str, Any] | None:
 
 
 def timeline(run: Run) -> list[dict[str, Any]]:
-    """Tell the blocks that have begun, newest first."""
+    """Return the blocks that have begun, newest first."""
     return [_item(run, block, str(number)) for number, block in enumerate(run.begun_blocks)][::-1]
 
 
@@ -122,7 +122,7 @@ def artifact_id(run: Run, number: int) -> str:
 
 
 def artifacts(run: Run) -> list[dict[str, Any]]:
-    """Tell what the run has left behind so far; that of a block once it has begun, all else at the end."""
+    """Return the artifacts so far; those of a block once it has begun, all others at the end."""
     return [_artifact(run, number, stored) for number, stored in _stored(run)]
 
 
@@ -174,7 +174,7 @@ def _address(run: Run, number: int, stored: Media) -> str:
 
 
 def downloaded_files(run: Run) -> list[dict[str, Any]]:
-    """Tell the files that the run has downloaded."""
+    """Return the files that the run has downloaded."""
     rows = [row for row in artifacts(run) if row["artifact_type"] == "download"]
     shared = ("checksum", "file_size", "modified_at", "artifact_id")
     return [
@@ -184,7 +184,7 @@ def downloaded_files(run: Run) -> list[dict[str, Any]]:
 
 
 def pictures(run: Run) -> dict[str, Any]:
-    """Tell where the recording and the last three screenshots are."""
+    """Return where the recording and the last three screenshots are."""
     rows = artifacts(run) if run.state["status"] in FINAL else []
     shots = [row["uri"] for row in rows if row["artifact_type"] in ("screenshot_action", "screenshot_final")]
     recording = next((row["uri"] for row in rows if row["artifact_type"] == "recording"), None)

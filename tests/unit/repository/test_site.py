@@ -107,7 +107,7 @@ def test_the_readme_names_every_group_of_commands(group: str) -> None:
 
 
 def in_reference(module: str, name: str) -> bool:
-    """Tell whether a page shows a module with all of its names, or this name, wherever it is defined."""
+    """Return whether a page shows a module with all of its names, or this name, wherever it is defined."""
     whole = rf"::: airflow_skyvern\.{module}$"
     return bool(re.search(rf"{whole}|::: airflow_skyvern\.{module}\.(\w+\.)*{name}$", REFERENCE, re.MULTILINE))
 
