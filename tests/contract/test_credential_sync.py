@@ -13,18 +13,11 @@ from airflow_skyvern.credentials.names import id_of
 from airflow_skyvern.credentials.sync import Sync
 from airflow_skyvern.credentials.wanted import Wanted
 from airflow_skyvern.exceptions import SkyvernConfigError
+from tests.support.cards import CARD
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Side
 
-CARD = {
-    "card_number": "4111111111111111",
-    "card_cvv": "123",
-    "card_exp_month": "10",
-    "card_exp_year": "2030",
-    "card_brand": "visa",
-    "card_holder_name": "A B",
-}
 LOGIN = {"username": "Me@Example.com", "password": "zebra-passphrase-7", "totp": "JBSWY3DPEHPK3PXP"}
 CONTENTS: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     ("password", LOGIN, {**LOGIN, "password": "another-passphrase"}),

@@ -16,6 +16,7 @@ from airflow_skyvern.operators.run_prompt import ENGINES
 from airflow_skyvern.runs.cancel import cancel_unless_ended
 from airflow_skyvern.runs.prompt_workflow import Shape, find_or_create
 from dev.site import described, endpoints
+from tests.support.cards import CARD
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
@@ -141,14 +142,7 @@ def test_a_workflow_moves_into_a_folder_and_out_again(side: Side) -> None:
         ("password", {"username": "u", "password": "s3cr3t"}, {"username": "u"}),
         (
             "credit_card",
-            {
-                "card_number": "4111111111111111",
-                "card_cvv": "123",
-                "card_exp_month": "10",
-                "card_exp_year": "2030",
-                "card_brand": "visa",
-                "card_holder_name": "A B",
-            },
+            CARD,
             {"last_four": "1111", "brand": "visa"},
         ),
         ("secret", {"secret_value": "s3cr3t", "secret_label": "token"}, {"secret_label": "token"}),

@@ -10,6 +10,7 @@ import pytest
 from airflow_skyvern.client import api, browser_api, credential_api, schedule_api, task_api, workflow_api
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.hooks import SkyvernHook
+from tests.support.cards import CARD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,16 +117,6 @@ def test_the_headers_of_a_call_are_sent_beside_the_key(skyvern: FakeSkyvern) -> 
     [seen] = skyvern.sent("POST", "/v1/workflows")
     assert seen.headers["idempotency-key"] == "k"
     assert seen.headers["x-api-key"] == skyvern.api_key
-
-
-CARD = {
-    "card_number": "4111111111111111",
-    "card_cvv": "123",
-    "card_exp_month": "10",
-    "card_exp_year": "2030",
-    "card_brand": "visa",
-    "card_holder_name": "A B",
-}
 
 
 @pytest.mark.parametrize(

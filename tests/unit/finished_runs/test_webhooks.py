@@ -169,6 +169,7 @@ async def test_an_unknown_connection_answers_as_a_wrong_signature_does(
     assert desk.taken == []
 
 
+@pytest.mark.slow
 async def test_the_time_of_a_refusal_does_not_show_which_connections_take_webhooks(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

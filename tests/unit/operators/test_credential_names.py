@@ -112,6 +112,7 @@ def test_a_name_that_is_longer_than_what_skyvern_searches_for_is_found(skyvern: 
     assert skyvern.sent("GET", LIST)[0].query.get("search") is None
 
 
+@pytest.mark.slow
 def test_a_list_that_does_not_come_starts_nothing_and_leaves_the_task_its_retries(
     skyvern: FakeSkyvern, logs_in: str
 ) -> None:

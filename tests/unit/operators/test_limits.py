@@ -77,6 +77,7 @@ def test_a_sensor_says_it_too(skyvern: FakeSkyvern, task_log: TaskLog, *, deferr
     assert ": completed, used 9 steps, 30 credits" in last_line(task_log)
 
 
+@pytest.mark.slow
 def test_credits_that_come_with_a_large_output_are_not_read(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
     output = {"b_output": {"text": "word " * 2**20}}
     run_task(lambda: make(skyvern.workflow(plan=ended(credits_used=30), output=output)))

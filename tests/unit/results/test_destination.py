@@ -114,6 +114,7 @@ def test_an_output_of_usual_size_needs_no_warning(skyvern: FakeSkyvern, task_log
     assert "output_to" not in task_log()
 
 
+@pytest.mark.slow
 def test_an_output_that_is_too_large_for_xcom_is_an_error_and_the_retry_takes_the_same_run(
     skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

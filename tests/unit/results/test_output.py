@@ -223,6 +223,7 @@ def test_a_second_run_whose_start_was_lost_is_found_by_the_third_try(
     assert len(skyvern.runs) == 2
 
 
+@pytest.mark.slow
 def test_a_retry_waits_for_a_second_run_that_may_still_appear(skyvern: FakeSkyvern, ti: FakeTaskInstance) -> None:
     """One rejected run for two earlier tries: a start of one of them may be on its way."""
     workflow_id = skyvern.workflow(output=BAD)

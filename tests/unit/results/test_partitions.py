@@ -160,6 +160,7 @@ def test_with_a_folder_per_run_the_manifest_is_there_at_every_moment(skyvern: Fa
     assert there(tmp_path / first) == OLD
 
 
+@pytest.mark.slow
 def test_a_run_that_is_refused_leaves_the_partition_as_it_was(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     given = partition(tmp_path, output_to=f"{tmp_path}/out.json", if_exists="replace")
     run(skyvern, artifacts=OLD, output={"x": 1}, **given)
