@@ -49,7 +49,7 @@ def copy(tmp_path: Path) -> Path:
     """The parts of the project that the steps name."""
     for folder in ("airflow_skyvern", "tests", "dev", "docs", "dags"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "images"))
-    for file in ("pyproject.toml", "mkdocs.yml"):
+    for file in ("pyproject.toml", "mkdocs.yml", "README.md"):
         shutil.copy(ROOT / file, tmp_path)
     return tmp_path
 
