@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow_skyvern.compat import since_3_0
+from airflow_skyvern.compat import internals, since_3_0
 from airflow_skyvern.compat.sdk import (
+    AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -30,11 +31,17 @@ from airflow_skyvern.task.arguments import run_id_of
 from airflow_skyvern.task.base import ChecksArguments, UsesConnection, check_untemplated
 from airflow_skyvern.task.deferral import (
     CONFIRMATION,
+    FAILED,
     NOTE,
+    POLLS_AND_DEFERS_AGAIN,
+    TRIGGER_FAILED_WAIT,
     airflows_timeout_for,
+    can_resume,
     deadline_after,
+    deadline_of,
     deadline_to_fetch,
     has_outlasted_first_poll,
+    no_method,
     note_of_run,
     patience_after,
 )
@@ -125,6 +132,9 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, UsesConnection, BaseSens
 
     confirmation: ClassVar[float] = CONFIRMATION
     """Seconds for which a worker polls a run that its trigger was refused for minutes."""
+
+    trigger_failed_wait: ClassVar[float] = TRIGGER_FAILED_WAIT
+    """Seconds for which a worker polls the run of a trigger that failed, before it defers again."""
 
     def __init__(
         self,
@@ -254,6 +264,7 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, UsesConnection, BaseSens
         skyvern: Any = None,
         *,
         run_known: bool = False,
+        **_: Any,
     ) -> Any:
         """
         Resume after the trigger: fetch the run once more, and end the task accordingly.
@@ -278,18 +289,51 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, UsesConnection, BaseSens
         if wait.run is not None and self._without_worker:
             TaskTry(context).publish_run(wait.run)
         if run is None:
-            raise AirflowSensorTimeout(f"Skyvern run {self.run_id} did not end within {self.timeout} seconds.")
+            raise self._late()
         return self._output(context, run)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral; a wrong key fails the task also with ``soft_fail``."""
-        with errors_for_airflow():
-            return super().resume_execution(next_method, next_kwargs, context)
+        """
+        Resume after a deferral; a wrong key fails the task also with ``soft_fail``.
 
-    def _defer(self, context: Context) -> NoReturn:
+        When the trigger failed, as its class could not be loaded during a deployment, or a newer version of this
+        provider has deferred the task in a way that this one does not know, this worker polls for a minute and then
+        defers again.
+        """
+        with errors_for_airflow():
+            if not can_resume(self, next_method):
+                return self._wait_and_defer_again(context, no_method(next_method), deadline_of(next_kwargs))
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except AirflowException as error:
+                if next_method != FAILED or internals.deferral_timed_out(next_kwargs):
+                    raise
+                return self._wait_and_defer_again(context, error)
+
+    def _wait_and_defer_again(self, context: Context, why: object, until: float | None = None) -> Any:
+        from airflow_skyvern.runs.wait import wait_for_end
+
+        self.log.warning(POLLS_AND_DEFERS_AGAIN, self.run_id, why)
+        started = TaskTry(context).started_at
+        deadline = until or self._deadline(started)
+        wait = self._run_wait(
+            min(deadline, time.time() + self.trigger_failed_wait),
+            run_known=has_outlasted_first_poll(started or time.time()),
+        )
+        run = wait_for_end(wait, lambda: self.hook.fetch_run(self.run_id), time.sleep)
+        if run is not None:
+            return self._output(context, run)
+        if wait.deadline < deadline:
+            self._defer(context, deadline)
+        raise self._late()
+
+    def _late(self) -> AirflowException:
+        return AirflowSensorTimeout(f"Skyvern run {self.run_id} did not end within {self.timeout} seconds.")
+
+    def _defer(self, context: Context, until: float | None = None) -> NoReturn:
         from airflow_skyvern.triggers import SkyvernRunTrigger
 
-        deadline = self._deadline()
+        deadline = until or self._deadline()
         known = {"run_known": self._run_wait(deadline).run is not None or self._has_polled_before(context)}
         note = note_of_run(self.run_id, self.skyvern_conn_id)
         self.defer(

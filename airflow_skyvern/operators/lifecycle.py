@@ -20,6 +20,8 @@ from airflow_skyvern.task.base import ChecksArguments, UsesConnection
 from airflow_skyvern.task.deferral import (
     CONFIRMATION,
     NOTE,
+    POLLS_AND_DEFERS_AGAIN,
+    TRIGGER_FAILED_WAIT,
     airflows_timeout_for,
     deadline_after,
     note_of_run,
@@ -104,7 +106,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
     browser_session_id: str | None
     _started_in: tuple[str, int] | None = None
     """The try in which this object has started a run, or resumed one."""
-    trigger_failed_wait: ClassVar[float] = 60.0
+    trigger_failed_wait: ClassVar[float] = TRIGGER_FAILED_WAIT
     """Seconds for which a worker polls the run of a trigger that failed, before it defers again."""
 
     confirmation: ClassVar[float] = CONFIRMATION
@@ -467,12 +469,16 @@ class RunLifecycle(ChecksArguments, UsesConnection):
             return self._result_or_replacement(task_try, run, deadline)
         return self._result(task_try, self._cancel_at_deadline(task_try, wait))
 
-    def _wait_and_defer_again(self, task_try: TaskTry, run_id: str, error: Exception) -> Any:
-        """Continue after the trigger failed; deferring at once would fail at once again during a deployment."""
-        self.log.warning(
-            "Skyvern run %s: its trigger failed; this worker polls for a minute and defers again. %s", run_id, error
-        )
-        deadline = self._deadline(task_try)
+    def _wait_and_defer_again(
+        self, task_try: TaskTry, run_id: str, why: object, *, until: float | None = None
+    ) -> Any:
+        """
+        Continue what cannot be resumed; deferring at once would fail at once again during a deployment.
+
+        :param until: When the wait times out, if that is known.
+        """
+        self.log.warning(POLLS_AND_DEFERS_AGAIN, run_id, why)
+        deadline = until or self._deadline(task_try)
         wait = self._new_wait(task_try, run_id, min(deadline, time.time() + self.trigger_failed_wait))
         if (run := self._poll(task_try, wait)) is not None:
             return self._result_or_replacement(task_try, run, deadline)

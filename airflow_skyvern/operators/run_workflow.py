@@ -17,7 +17,14 @@ from airflow_skyvern.operators.lifecycle import REQUEST_FIELDS, RunLifecycle, tr
 from airflow_skyvern.results.deliver import check_delivery, checked_file_options
 from airflow_skyvern.task.arguments import check_arguments, included
 from airflow_skyvern.task.base import check_untemplated
-from airflow_skyvern.task.deferral import deadline_to_fetch, note_of
+from airflow_skyvern.task.deferral import (
+    FAILED,
+    can_resume,
+    deadline_of,
+    deadline_to_fetch,
+    no_method,
+    note_of,
+)
 from airflow_skyvern.task.endings import no_retry_for_permanent_errors
 from airflow_skyvern.task.task_try import NO_IDENTITY, TaskTry, check_is_the_task
 
@@ -437,6 +444,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         deadline: float = 0.0,
         try_number: int | None = None,
         skyvern: Any = None,
+        **_: Any,
     ) -> Any:
         """
         Resume after the trigger: fetch the run once more, and end the task accordingly.
@@ -552,21 +560,37 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
 
         When the trigger sent nothing until long after its deadline, Airflow fails the task without calling it: the
         run is fetched once more then, and canceled if it has not ended. When the trigger itself failed, as its class
-        could not be loaded during a deployment, this worker polls for a minute and then defers again.
+        could not be loaded during a deployment, or a newer version of this provider has deferred the task in a way
+        that this one does not know, this worker polls for a minute and then defers again.
         """
         task_try = TaskTry(context)
         run_id = note_of(next_kwargs).get("run_id") or task_try.published_run_id()
+        if not can_resume(self, next_method):
+            return self._resume_what_newer_has_deferred(task_try, run_id, next_method, next_kwargs)
         self._active_run.begins(task_try, run_id)
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowException as error:
-            if run_id is None or next_method != "__fail__":
+            if run_id is None or next_method != FAILED:
                 raise
             with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
                 if not internals.deferral_timed_out(next_kwargs):
                     return self._wait_and_defer_again(task_try, run_id, error)
                 self.log.error("The deferral ended without an event: %s", error)
                 return self._wait(task_try, run_id, deadline=0.0)
+
+    def _resume_what_newer_has_deferred(
+        self, task_try: TaskTry, run_id: str | None, next_method: str, next_kwargs: Any
+    ) -> Any:
+        """Wait for the run of the try; one that was deferred before it had a run begins again."""
+        if run_id is None:
+            self.log.warning("%s The task begins again.", no_method(next_method))
+            return self.execute(task_try.context)
+        self._active_run.begins(task_try, run_id)
+        self._group = note_of(next_kwargs).get("group")
+        with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
+            why = no_method(next_method)
+            return self._wait_and_defer_again(task_try, run_id, why, until=deadline_of(next_kwargs))
 
     def on_kill(self) -> None:
         """Cancel the run if a user has ended the task or no retry will come, else leave it to the next try."""

@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict, TypeVar, cast, get_args
 
 from airflow_skyvern.client.retry import backoff, jittered, patience_with
 from airflow_skyvern.durations import in_words
@@ -268,22 +268,18 @@ class AnswerEvent(RunEvent):
 
 def event_of(value: Any) -> RunEvent:
     """
-    Validate the event of a trigger.
+    Validate the event of a trigger. A reason that a newer version has given is one for the worker to poll itself.
 
     :raises SkyvernError: the event is missing or malformed, which must never pass for a success.
     """
-    if (
-        isinstance(value, Mapping)
-        and isinstance(value.get("run_id"), str)
-        and value.get("reason") in get_args(Reason)
-    ):
-        return RunEvent(
-            run_id=value["run_id"],
-            reason=value["reason"],
-            status=value.get("status"),
-            message=value.get("message"),
-        )
-    raise SkyvernError(f"The task was resumed without a valid event of SkyvernRunTrigger: {value!r}")
+    named = value if isinstance(value, Mapping) else {}
+    run_id, reason, status = named.get("run_id"), named.get("reason"), named.get("status")
+    if not (isinstance(run_id, str) and isinstance(reason, str)):
+        raise SkyvernError(f"The task was resumed without a valid event of SkyvernRunTrigger: {value!r}")
+    if reason in get_args(Reason):
+        return RunEvent(run_id=run_id, reason=cast("Reason", reason), status=status, message=named.get("message"))
+    unknown = f"Its reason is {reason!r}, which this version of the provider does not know."
+    return RunEvent(run_id=run_id, reason="error", status=status, message=unknown)
 
 
 def is_answer(event: Any) -> bool:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 NOTE = "skyvern"
 """The name of the note in the deferral's kwargs; Airflow stores it, so it does not change."""
 
+FAILED = "__fail__"
+"""The method by which Airflow resumes a task whose deferral ended without an event."""
+
 BACKSTOP = timedelta(minutes=5)
 """How long after our own deadline Airflow ends a deferral whose trigger sent no event."""
 
@@ -34,6 +37,24 @@ FIRST_POLL = 60.0
 
 FETCH_PATIENCE = 300.0
 """Seconds for which a worker tries to fetch the result of a run that is known to have ended."""
+
+TRIGGER_FAILED_WAIT = 60.0
+"""Seconds for which a worker polls the run of a trigger that failed, before it defers again."""
+
+POLLS_AND_DEFERS_AGAIN = (
+    "Skyvern run %s: its wait cannot be resumed; this worker polls for a minute and defers again. %s"
+)
+"""What the log says when the trigger failed, or a newer version has deferred the task."""
+
+
+def can_resume(task: Any, next_method: str) -> bool:
+    """Return whether a task has the method by which it is to be resumed: a newer version may have deferred it."""
+    return next_method == FAILED or callable(getattr(task, next_method, None))
+
+
+def no_method(next_method: str) -> str:
+    """Say what a task without that method does not know."""
+    return f"A newer version of this provider has deferred the task; this one has no {next_method}."
 
 
 def note_of_run(

@@ -58,19 +58,17 @@ class RequestTrigger(SkyvernRunTrigger):
         *,
         ti_id: str,
         cancel_on_kill: bool = False,
+        **newer: Any,
     ) -> None:
         super().__init__(
-            run_id, skyvern_conn_id, poll_interval, deadline, cancel_on_kill=cancel_on_kill, run_known=True
+            run_id, skyvern_conn_id, poll_interval, deadline, cancel_on_kill=cancel_on_kill, run_known=True, **newer
         )
         self.ti_id = ti_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes the same trigger elsewhere; no secret is in it."""
         names = ("run_id", "skyvern_conn_id", "poll_interval", "deadline", "ti_id", "cancel_on_kill")
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {name: getattr(self, name) for name in names},
-        )
+        return self.stored(self.values_of(names))
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one :class:`RunEvent`, or an :class:`AnswerEvent`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,7 @@ from airflow_skyvern.client.retry import poll_until_async
 from airflow_skyvern.compat import internals, since_3_0, since_3_3
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.durations import interval_of, moment_of
-from airflow_skyvern.exceptions import SkyvernError
+from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.polling.poller import poller_of
 from airflow_skyvern.runs.block_log import BlockLog
@@ -53,6 +53,22 @@ CANCEL_AGAIN = 1.0
 CONFIRMATIONS = 10
 """How often, once a second, a run is polled after its cancel request, until it is canceled."""
 
+NEWER = "Skyvern run %s: a newer version of this provider has deferred its task; this triggerer ignores: %s"
+"""What the log says of arguments that this version does not have."""
+
+
+def stored_as(trigger: object, kwargs: dict[str, Any], unknown: Collection[str]) -> tuple[str, dict[str, Any]]:
+    """
+    Return what Airflow stores of a trigger with these arguments.
+
+    :param unknown: The arguments that it was given and does not have.
+    :raises SkyvernConfigError: there are some. Airflow stores only triggers that this version has made, and one that
+        is read from its database is not stored again.
+    """
+    if unknown:
+        raise SkyvernConfigError(f"{type(trigger).__name__} has no argument {', '.join(unknown)}.")
+    return f"{type(trigger).__module__}.{type(trigger).__qualname__}", kwargs
+
 
 class SkyvernRunTrigger(BaseTrigger):
     """
@@ -75,6 +91,8 @@ class SkyvernRunTrigger(BaseTrigger):
     :param run_known: Whether the task has started or polled the run before. If so, it exists and the key is valid,
         also for a triggerer that has just begun: a refusal ends the wait only when it is repeated for minutes.
         Default: False.
+    :param newer: What a newer version of this provider has stored beside that. A triggerer that is upgraded after the
+        workers ignores it; a task that gives such an argument fails before it is deferred.
     """
 
     __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
@@ -104,6 +122,7 @@ class SkyvernRunTrigger(BaseTrigger):
         pause_known: bool | None = None,
         log_blocks: bool = False,
         run_known: bool = False,
+        **newer: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's class carries no types
         self.run_id = run_id
@@ -116,22 +135,28 @@ class SkyvernRunTrigger(BaseTrigger):
         self._is_over = False
         self._triggerer: asyncio.Task[Any] | None = None
         self.run_known = run_known
+        self._newer = tuple(newer)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes the same trigger elsewhere; no secret is in it."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "run_id": self.run_id,
-                "skyvern_conn_id": self.skyvern_conn_id,
-                "poll_interval": self.poll_interval,
-                "deadline": self.deadline,
-                "cancel_on_kill": self.cancel_on_kill,
-                "pause_known": self.pause_known,
-                "run_known": self.run_known,
-                **self._block_option,
-            },
+        names = (
+            "run_id",
+            "skyvern_conn_id",
+            "poll_interval",
+            "deadline",
+            "cancel_on_kill",
+            "pause_known",
+            "run_known",
         )
+        return self.stored({**self.values_of(names), **self._block_option})
+
+    def values_of(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return the arguments of these names."""
+        return {name: getattr(self, name) for name in names}
+
+    def stored(self, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Return what Airflow stores of a trigger with these arguments."""
+        return stored_as(self, kwargs, self._newer)
 
     @property
     def _block_option(self) -> dict[str, bool]:
@@ -207,6 +232,8 @@ class SkyvernRunTrigger(BaseTrigger):
         if self.cancel_on_kill and not since_3_3.calls_on_kill():
             self._triggerer = internals.triggerers_main_task()
         wait = self._new_wait()
+        if self._newer:
+            self.log.info(NEWER, self.run_id, ", ".join(self._newer))
         try:
             run_id_of(self.run_id)
             poller = self.poller()
@@ -276,8 +303,9 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
         end_from_trigger: bool = False,
         soft_fail: bool = False,
         log_blocks: bool = False,
+        **newer: Any,
     ) -> None:
-        super().__init__(run_id, skyvern_conn_id, poll_interval, deadline=0.0, log_blocks=log_blocks)
+        super().__init__(run_id, skyvern_conn_id, poll_interval, deadline=0.0, log_blocks=log_blocks, **newer)
         self.timeout = timeout
         self.backstop = backstop
         self.end_from_trigger = end_from_trigger
@@ -286,10 +314,7 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes the same trigger elsewhere; no secret is in it."""
         names = ("run_id", "skyvern_conn_id", "poll_interval", "timeout", "backstop", "end_from_trigger", "soft_fail")
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {**{name: getattr(self, name) for name in names}, **self._block_option},
-        )
+        return self.stored({**self.values_of(names), **self._block_option})
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one :class:`RunEvent`, or the end of the task."""

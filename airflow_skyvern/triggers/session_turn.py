@@ -25,14 +25,16 @@ class SkyvernSessionTurnTrigger(SkyvernRunTrigger):
 
     __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
 
-    def __init__(self, occupied_by: str, skyvern_conn_id: str, poll_interval: float, deadline: float) -> None:
+    def __init__(
+        self, occupied_by: str, skyvern_conn_id: str, poll_interval: float, deadline: float, **newer: Any
+    ) -> None:
         super().__init__(occupied_by, skyvern_conn_id, poll_interval, deadline)
+        self._newer = tuple(newer)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes the same trigger elsewhere; no secret is in it."""
         names = ("skyvern_conn_id", "poll_interval", "deadline")
-        stored = {"occupied_by": self.run_id, **{name: getattr(self, name) for name in names}}
-        return f"{type(self).__module__}.{type(self).__qualname__}", stored
+        return self.stored({"occupied_by": self.run_id, **self.values_of(names)})
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one event: ``occupied_by`` and why the wait has ended."""

@@ -28,6 +28,7 @@ from airflow_skyvern.finished_runs.poller import (
 from airflow_skyvern.finished_runs.uri import FinishedRun, checked_statuses, runs_uri
 from airflow_skyvern.finished_runs.watermark_store import WatermarkStore
 from airflow_skyvern.task.arguments import refuse_late_values
+from airflow_skyvern.triggers.run import stored_as
 
 if TYPE_CHECKING:
     from airflow_skyvern.finished_runs.watermark import ListedRun, Watermark
@@ -61,6 +62,7 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
         seconds before, so that a restart repeats rather than loses. Default: 600.
     :param redeliver_to: Address of this Airflow's webhooks. The watcher then makes no events, but lets Skyvern
         send the webhook of each finished run there, until it is accepted.
+    :param newer: As with :class:`SkyvernRunTrigger`.
     :raises SkyvernConfigError: an argument is wrong.
     """
 
@@ -84,6 +86,7 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
         poll_interval: float = 30.0,
         lookback: float = 600.0,
         redeliver_to: str | None = None,
+        **newer: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's class carries no types
         refuse_late_values(poll_interval=poll_interval, lookback=lookback, redeliver_to=redeliver_to)
@@ -94,20 +97,19 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
         self.poll_interval = _seconds("poll_interval", poll_interval, least=SHORTEST_INTERVAL, most=LONGEST_INTERVAL)
         self.lookback = _seconds("lookback", lookback, or_zero=True)
         self.redeliver_to = _address("redeliver_to", redeliver_to)
+        self._newer = tuple(newer)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes the same trigger elsewhere; no secret is in it."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "workflow_id": self.workflow_id,
-                "skyvern_conn_id": self.skyvern_conn_id,
-                "statuses": list(self.statuses),
-                "poll_interval": self.poll_interval,
-                "lookback": self.lookback,
-                "redeliver_to": self.redeliver_to,
-            },
-        )
+        kwargs = {
+            "workflow_id": self.workflow_id,
+            "skyvern_conn_id": self.skyvern_conn_id,
+            "statuses": list(self.statuses),
+            "poll_interval": self.poll_interval,
+            "lookback": self.lookback,
+            "redeliver_to": self.redeliver_to,
+        }
+        return stored_as(self, kwargs, self._newer)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch for ever; yield an event whenever a poll has brought finished runs."""

@@ -209,7 +209,7 @@ def test_a_deferral_says_what_the_trigger_needs_and_no_secret(skyvern: FakeSkyve
     assert API_KEY not in json.dumps(kwargs)
 
 
-@pytest.mark.parametrize("event", [None, {}, {"run_id": "wr_1", "reason": "success"}])
+@pytest.mark.parametrize("event", [None, {}, {"run_id": "wr_1", "reason": None}])
 def test_a_missing_or_malformed_event_fails_loudly(skyvern: FakeSkyvern, event: Any) -> None:
     run_id = skyvern.run(plan=("running", "completed"))
     deferred = deferral(make(run_id, deferrable=True))

@@ -96,7 +96,7 @@ def test_a_start_that_took_the_whole_execution_timeout_cancels_at_once(skyvern: 
         execute(operator, ti)
 
 
-@pytest.mark.parametrize("event", [None, {}, "ended", {"run_id": "wr_1", "reason": "success"}, {"reason": "ended"}])
+@pytest.mark.parametrize("event", [None, {}, "ended", {"run_id": "wr_1", "reason": None}, {"reason": "ended"}])
 def test_a_missing_or_malformed_event_fails_loudly(skyvern: FakeSkyvern, event: Any) -> None:
     workflow = skyvern.workflow(plan=("completed",))
     deferred = deferral(make(workflow, deferrable=True))

@@ -166,7 +166,6 @@ def test_an_event_is_taken_as_it_was_given() -> None:
         {"run_id": "wr_1"},
         {"reason": "ended"},
         {"run_id": None, "reason": "ended"},
-        {"run_id": "wr_1", "reason": "completed"},
         {"run_id": "wr_1", "reason": ["ended"]},
     ],
 )

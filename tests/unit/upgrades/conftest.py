@@ -1,0 +1,5 @@
+"""Airflow's Required Actions, for tasks that ask a person."""
+
+from tests.unit.task.conftest import actions
+
+__all__ = ["actions"]
