@@ -41,6 +41,7 @@ suite_approvals := -v -rP tests/approvals
 suite_browser := -v --durations=3 tests/browser
 suite_stalls := -v tests/stalls
 suite_stores := -v -rP tests/stores
+suite_upgrade := -v -rP tests/upgrade
 suite_orphans := -v -rP tests/orphans
 suite_backends := -v tests/backends
 suite_sessions := -v -rP tests/sessions
@@ -92,6 +93,7 @@ endif
 # SUITE=browser: a browser logs in, extracts and downloads; needs Chromium, as pages does.
 # SUITE=stores: files, outputs and rows in a real S3 (SeaweedFS) and a real PostgreSQL, in Azurite, SFTP and others.
 # SUITE=stalls: tasks that are stopped at their start until their retry has begun, on every Airflow.
+# SUITE=upgrade: this package is upgraded and taken back under waiting tasks, from the last released wheel (AIRFLOW=).
 # SUITE=orphans: ends of tasks that reach no code of the provider: DAG runs timed out, DAGs deleted, files removed.
 # SUITE=backends: the run page and marks where XComs are kept by a custom backend.
 # SUITE=sessions: every end of a DAG run with a browser session, and which sessions are open afterwards.

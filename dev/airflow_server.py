@@ -237,6 +237,15 @@ class AirflowServer:
         """Stop all processes; what takes more than 5 s (the triggerer of Airflow 3 needs 11 s) is killed."""
         stop_all(list(self.processes.values()), seconds=5)
 
+    def move(self, name: str, python_bin: Path) -> None:
+        """Stop a process, and start it in another environment, with the same settings."""
+        old = self.processes[name]
+        old.stop()
+        command = [str(python_bin / "python"), *old.command[1:]]
+        env = {**self.env, "PATH": f"{python_bin}{os.pathsep}{self.env['PATH']}"}
+        self.processes[name] = Process(old.name, command, env=env, cwd=old.cwd, log_path=old.log_path)
+        self.processes[name].start()
+
     def wait_healthy(self, timeout: float = START_SECONDS) -> None:
         """Wait until all processes report healthy; a dead one still does so for about 12 s."""
         wait_until("Airflow healthy", self._healthy, timeout)

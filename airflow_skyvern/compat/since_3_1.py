@@ -95,6 +95,19 @@ def hitl_entity() -> Any:
     return DagAccessEntity.HITL_DETAIL
 
 
+async def tasks_of_dag_run(dag_id: str, run_id: str) -> list[str]:
+    """
+    Return the task instances of a DAG run, asked from the triggerer; mapped ones as ``task_id_3``.
+
+    :raises Exception: Airflow does not answer.
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+    from asgiref.sync import sync_to_async
+
+    states = await sync_to_async(RuntimeTaskInstance.get_task_states)(dag_id=dag_id, run_ids=[run_id])
+    return list(states.get(run_id, {}))
+
+
 def task_page(ti: Any) -> str:
     """Return the address of a task instance's page in Airflow, at the tab of its run if it has one."""
     address = since_3_0.airflow_ui_address()

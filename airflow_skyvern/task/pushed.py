@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_skyvern.compat import since_3_0
@@ -42,6 +43,13 @@ class Pushed:
     def __init__(self, row: Any) -> None:
         self.key: str = row.key
         self._row = row
+
+    @classmethod
+    def read(cls, key: str, value: Any) -> Pushed:
+        """Return an XCom whose value Airflow itself has read."""
+        known = cls(SimpleNamespace(key=key, value=value))
+        known.value = deferral.decoded(value)
+        return known
 
     @cached_property
     def value(self) -> Any:

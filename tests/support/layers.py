@@ -21,7 +21,7 @@ LAYERS = (
     "task",
     "results finished_runs",
     "triggers",
-    "links notifications retries macros",
+    "links notifications overdue retries macros",
     "operators sensors assets schedules reconciler",
     "ui decorators agents checks recording workflow_cli credential_cli",
     "plugin cli dag_policy testing",

@@ -108,7 +108,8 @@ class StoredTask:
     def recorded(self) -> dict[str, Any]:
         """Return all that Airflow has stored of the task."""
         waits = [asdict(wait) for wait in self.waits]
-        return as_json({"waits": waits, "xcoms": self.ti.xcoms, "task_state": dict(self.store)})
+        found: dict[str, Any] = as_json({"waits": waits, "xcoms": self.ti.xcoms, "task_state": dict(self.store)})
+        return found
 
 
 class Memory(dict[str, Any]):

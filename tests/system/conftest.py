@@ -21,6 +21,7 @@ from tests.support import events_rig
 ROOT = Path(__file__).parents[2]
 SYSTEM_DAGS = Path(__file__).parent / "dags" / "system_dags.py"
 FILE_DAGS = Path(__file__).parent / "dags" / "workflow_file_dags.py"
+DEADLINE_DAGS = Path(__file__).parent / "dags" / "deadline_dags.py"
 
 
 @dataclass
@@ -92,6 +93,7 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         dags = [
             SYSTEM_DAGS,
             FILE_DAGS,
+            DEADLINE_DAGS,
             events_rig.DAGS,
             *(path for path in (ROOT / "dags").glob("*.py") if not needs_ai(path.read_text())),
         ]

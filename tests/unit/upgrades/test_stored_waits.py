@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 import pytest
@@ -48,7 +48,7 @@ CANCEL = "/v1/runs/[^/]+/cancel"
 MOMENTS = ("deadline", "until")
 """Names of what is a point in time: the recorded ones have passed."""
 
-LATER = {"of_a_later_version": {"some": ["thing"]}}
+LATER: dict[str, Any] = {"of_a_later_version": {"some": ["thing"]}}
 """What nothing of this version knows."""
 
 
@@ -169,7 +169,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(task, "trigger_failed_wait", 0.03)
 
 
-Run = Callable[[str, Change], StoredTask]
+class Run(Protocol):
+    """See the fixture of that name."""
+
+    def __call__(self, name: str, change: Change = ...) -> StoredTask: ...
 
 
 @pytest.fixture
@@ -321,14 +324,14 @@ def test_a_watermark_of_a_newer_version_is_read() -> None:
 def names() -> dict[str, Any]:
     """Return names that stand in Skyvern, in Airflow's database, and in bookmarks."""
     request = RunRequest(workflow_id="wpid_1", parameters={"vendor": "ACME", "month": "2026-10"})
-    ids = {"dag_id": "d", "run_id": "manual__1", "task_id": "t", "max_tries": 2, "request": request}
-    more = {"run_started": "2026-11-22T12:00:00+00:00", "run_created": "17", "airflow": "staging"}
+    ids: dict[str, Any] = {"dag_id": "d", "run_id": "manual__1", "task_id": "t", "max_tries": 2, "request": request}
+    more: dict[str, Any] = {"run_started": "2026-11-22T12:00:00+00:00", "run_created": "17", "airflow": "staging"}
     call = call_tag("agent", {"vendor": "ACME"}, 0)
     store = Memory()
     StartStore(store, "2026-11-22T12:00:00+00:00").started("group", "wr_1")
     StartStore(store, "2026-11-22T12:00:00+00:00", call).will_start("group")
     mark = Watermark(datetime(2026, 11, 1, tzinfo=timezone.utc), active=frozenset({"wr_1"}))
-    return as_json(
+    found: dict[str, Any] = as_json(
         {
             "tags": RunKey.of(**ids, map_index=-1, **more).tags,
             "tags of a mapped task": RunKey.of(**ids, map_index=3).tags,
@@ -339,6 +342,7 @@ def names() -> dict[str, Any]:
             "button": SkyvernRunLink.name,
         }
     )
+    return found
 
 
 def _now(then: StoredWait) -> StoredWait:
