@@ -65,7 +65,7 @@ $(error RIG=$(RIG): airflow, pages or files)
 endif
 endif
 
-.PHONY: help demo check test faults bench release-check new-skyvern docs dist pictures published format constraints clean
+.PHONY: help demo check test faults bench release-check new-skyvern docs dist sbom pictures published format constraints clean
 
 help:  ## show this list; * marks what a newcomer needs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -132,6 +132,16 @@ dist: .venvs/docs/.installed | $(UV)  ## builds the package into dist/, twice th
 	.venvs/docs/bin/twine check --strict dist/*
 	.venvs/docs/bin/python -m dev.release $(TAG)
 
+# In sbom/, in the form of CycloneDX, beside the newest Airflow. To be published with the release, not on the package index.
+SBOM := sbom/airflow-provider-skyvern.cdx.json
+sbom: dist  ## dist, and a list of all that an installation consists of, with its licences checked (TAG=)
+	rm -rf .cache/sbom sbom
+	mkdir -p sbom
+	$(UV) venv --quiet --no-python-downloads --python $(TOOLS_PYTHON) .cache/sbom
+	$(UV) pip install --quiet --python .cache/sbom --constraint constraints/airflow-3.3.txt dist/*.whl
+	.venvs/docs/bin/cyclonedx-py environment .cache/sbom --pyproject pyproject.toml --mc-type library --output-reproducible --output-file $(SBOM)
+	.venvs/docs/bin/python -m dev.sbom $(SBOM)
+
 # The pictures of docs/images, from the real UIs; a unit test says which are stale. Look at them before you commit them.
 pictures: $(NEWEST)/.installed $(SKYVERN_SERVER)  ## takes the pictures of the docs again, with real servers and Chromium: ten minutes
 	$(NEWEST)/bin/python -m dev.screenshots
@@ -150,7 +160,7 @@ constraints: | $(UV)  ## resolve the newest pins into constraints/
 	$(TOOLS_PYTHON) -m dev.constraints
 
 clean:  ## remove environments and caches
-	rm -rf .venvs .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist site
+	rm -rf .venvs .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist sbom site
 
 # Environments: .venvs/airflow-X.Y with this package and the tools, .venvs/skyvern with the server.
 .venvs/uv/bin/uv:

@@ -39,7 +39,7 @@ def steps() -> Iterator[str]:
     """Yield the arguments of make for each step, the quick ones first."""
     yield "check"
     yield "docs"
-    yield "dist"
+    yield "sbom"
     for airflow in ("lowest", "newest"):
         yield f"test SUITE=unit AIRFLOW={airflow}"
     for python in PYTHONS:
