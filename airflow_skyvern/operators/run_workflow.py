@@ -566,7 +566,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         task_try = TaskTry(context)
         run_id = note_of(next_kwargs).get("run_id") or task_try.published_run_id()
         if not can_resume(self, next_method):
-            return self._resume_what_newer_has_deferred(task_try, run_id, next_method, next_kwargs)
+            return self._resume_what_newer_has_deferred(context, run_id, next_method, next_kwargs)
         self._active_run.begins(task_try, run_id)
         try:
             return super().resume_execution(next_method, next_kwargs, context)
@@ -580,17 +580,17 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
                 return self._wait(task_try, run_id, deadline=0.0)
 
     def _resume_what_newer_has_deferred(
-        self, task_try: TaskTry, run_id: str | None, next_method: str, next_kwargs: Any
+        self, context: Context, run_id: str | None, next_method: str, next_kwargs: dict[str, Any] | None
     ) -> Any:
         """Wait for the run of the try; one that was deferred before it had a run begins again."""
-        if run_id is None:
-            self.log.warning("%s The task begins again.", no_method(next_method))
-            return self.execute(task_try.context)
+        stored, why = next_kwargs or {}, no_method(next_method)
+        task_try = self._resumed_try(context, EVENT_OF_EARLIER_TRY, stored.get("try_number"), note_of(stored))
+        if task_try is None or run_id is None:
+            self.log.warning("%s The task begins again.", why)
+            return self.execute(context)
         self._active_run.begins(task_try, run_id)
-        self._group = note_of(next_kwargs).get("group")
         with self._active_run.canceled_if_given_up(), no_retry_for_permanent_errors():
-            why = no_method(next_method)
-            return self._wait_and_defer_again(task_try, run_id, why, until=deadline_of(next_kwargs))
+            return self._wait_and_defer_again(task_try, run_id, why, until=deadline_of(stored))
 
     def on_kill(self) -> None:
         """Cancel the run if a user has ended the task or no retry will come, else leave it to the next try."""

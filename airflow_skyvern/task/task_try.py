@@ -86,11 +86,6 @@ class TaskTry:
         return self._ti.run_id, self.number
 
     @property
-    def context(self) -> Context:
-        """What Airflow gave to ``execute``."""
-        return self._context
-
-    @property
     def ti(self) -> Any:
         """The task instance, as Airflow gave it."""
         return self._ti

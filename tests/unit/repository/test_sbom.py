@@ -23,6 +23,7 @@ def by_id(*ids: str) -> list[dict[str, Any]]:
     "licenses",
     [
         by_id("MIT"),
+        [{"license": {"name": "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)"}}],
         by_id("GPL-2.0-or-later", "MPL-2.0"),
         [{"license": {"name": "License :: OSI Approved :: BSD License"}}],
         [{"expression": "Apache-2.0 OR GPL-3.0-only"}],

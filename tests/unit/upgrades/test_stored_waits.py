@@ -22,6 +22,7 @@ import pytest
 from airflow_skyvern import __version__, plugin
 from airflow_skyvern.client.run_request import RunRequest
 from airflow_skyvern.compat import since_3_0, since_3_1, since_3_3
+from airflow_skyvern.compat.sdk import TaskDeferred
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.finished_runs.watermark import Watermark
 from airflow_skyvern.links import SkyvernRunLink
@@ -34,6 +35,8 @@ from airflow_skyvern.task.login_code import SENT
 from airflow_skyvern.triggers import SkyvernRunTrigger
 from airflow_skyvern.triggers.login_code import SkyvernCodeTrigger, SkyvernLoginTrigger
 from tests.support.stored_waits import Change, Memory, StoredTask, StoredWait, as_json
+from tests.support.tasks import FakeTaskInstance, context_of
+from tests.support.tasks import deferral as deferral_by
 
 if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
@@ -261,6 +264,19 @@ def test_a_wait_that_a_newer_version_resumes_in_another_way_is_continued(run: Ru
     """The first one: the task is deferred again, in the way that this version knows."""
     task = run(scenario, lambda number, wait: replace(wait, next_method="of_a_later_version") if not number else wait)
     assert len(task.waits) >= 1
+
+
+def test_a_newer_resumption_of_a_try_that_is_over_starts_over(skyvern: FakeSkyvern) -> None:
+    """Airflow 3.0 resumes a retry with what the try before has stored."""
+    task = _workflow_task(skyvern.workflow(plan=("failed",)))
+    ti = FakeTaskInstance()
+    ti.max_tries = 1
+    stored = StoredWait.of(deferral_by(task(), ti))
+    ti.try_number = 2
+    skyvern.runs[stored.trigger_kwargs["run_id"]].look()
+    with pytest.raises(TaskDeferred) as again:
+        task().resume_execution("of_a_later_version", stored.next_kwargs, context_of(ti))
+    assert StoredWait.of(again.value).trigger_kwargs["run_id"] != stored.trigger_kwargs["run_id"]
 
 
 @pytest.mark.parametrize("name", ["wait", "sensor"])
