@@ -152,5 +152,5 @@ def test_waits_continue_across_a_swap(
     rig.have(to, *moved)
     waiting.let_continue()
     waiting.check_ends()
-    ignored = "this triggerer ignores: of_a_later_version" in waiting.logs()
-    assert ignored == (name in ("triggerer_back", "workers_back"))
+    if to == "older":  # both times the triggerer has the older version at last, and the waits are of newer workers
+        assert "this triggerer ignores: of_a_later_version" in waiting.logs()
