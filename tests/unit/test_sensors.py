@@ -13,10 +13,12 @@ from airflow.triggers.base import BaseTrigger
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.compat.sdk import (
     DAG,
+    AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseOperator,
+    TaskDeferred,
 )
 from airflow_skyvern.compat.since_3_0 import is_airflow_3
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernRunFailed
@@ -215,6 +217,39 @@ def test_a_missing_or_malformed_event_fails_loudly(skyvern: FakeSkyvern, event: 
     deferred = deferral(make(run_id, deferrable=True))
     with pytest.raises((AirflowFailException, SkyvernError), match="without a valid event"):
         resumed(make(run_id), deferred, event, context_of(FakeTaskInstance()))
+
+
+def failed_trigger(sensor: SkyvernRunSensor, ti: FakeTaskInstance | None = None) -> Any:
+    """Resume a sensor whose trigger has failed."""
+    sensor.trigger_failed_wait = 0.03  # type: ignore[misc]  # of this object only
+    return sensor.resume_execution("__fail__", {"error": "Trigger failure"}, context_of(ti or FakeTaskInstance()))
+
+
+def test_a_trigger_that_failed_is_replaced_by_another(skyvern: FakeSkyvern) -> None:
+    """Its class cannot be loaded during a rolling deployment, for example."""
+    run_id = skyvern.run(plan=("running",))
+    with pytest.raises(TaskDeferred) as again:
+        failed_trigger(make(run_id, deferrable=True))
+    _, kwargs = again.value.trigger.serialize()
+    assert (kwargs["run_id"], kwargs["run_known"]) == (run_id, True)
+
+
+def test_a_worker_finishes_what_a_failed_trigger_did_not(skyvern: FakeSkyvern) -> None:
+    run_id = skyvern.run(plan=("running", "completed"), output={"sum": 1})
+    assert failed_trigger(make(run_id, deferrable=True)) == {"sum": 1}
+
+
+def test_a_failed_trigger_does_not_make_the_time_longer(skyvern: FakeSkyvern) -> None:
+    ti = FakeTaskInstance()
+    ti.start_date = datetime.now(timezone.utc) - timedelta(seconds=30)
+    with pytest.raises(AirflowSensorTimeout, match="did not end within 20"):
+        failed_trigger(make(skyvern.run(plan=("running",)), deferrable=True), ti)
+
+
+def test_a_deferral_that_airflow_timed_out_is_not_begun_again(skyvern: FakeSkyvern) -> None:
+    sensor = make(skyvern.run(plan=("running",)), deferrable=True)
+    with pytest.raises(AirflowException, match=r"(?i)timeout"):
+        sensor.resume_execution("__fail__", {"error": "Trigger timeout"}, context_of(FakeTaskInstance()))
 
 
 def test_a_run_that_is_over_is_not_deferred_for(skyvern: FakeSkyvern) -> None:
