@@ -27,6 +27,7 @@ USERS: dict[str, str] = {
     "operators/send_totp_code": "`SkyvernSendTotpCodeOperator`",
     "operators/sync_credentials": "`SkyvernSyncCredentialsOperator`",
     "operators/workflow_file": "`workflow_file=`",
+    "overdue": "`overdue_runs`",
     "polling": "deferred tasks",
     "reconciler": "`airflow-skyvern runs`",
     "recording": "`airflow-skyvern record`",
