@@ -31,7 +31,7 @@ def test_no_reason_is_given_for_what_has_a_method_or_is_not_there() -> None:
 
 def test_every_method_is_in_the_table_with_what_else_sends_it() -> None:
     rows = {row.split("`")[1]: row for row in endpoints.rows()}
-    assert rows["cancel_run"].endswith("| deferred tasks, operators |")
+    assert rows["cancel_run"].endswith("| `overdue_runs`, deferred tasks, operators |")
     assert rows["list_all_schedules"].endswith("| `airflow-skyvern schedules` |")
     assert "run page" in rows["get_run_timeline"]
     assert rows["cancel_runs"].endswith(" |  |")
