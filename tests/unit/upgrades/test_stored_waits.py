@@ -2,7 +2,7 @@
 The provider upgraded, or taken back, while tasks wait: what one version has stored, another one continues.
 
 ``stored_by/`` has what each released version stores, as it was recorded with that version and never changed again.
-Recorded on Airflow 3.3 by ``RECORD=1 pytest tests/unit/upgrades -k test_record``; before a release, for the version to come.
+Recorded on Airflow 3.3, before a release, by ``RECORD=1 pytest tests/unit/upgrades -k test_record``.
 """
 
 from __future__ import annotations
