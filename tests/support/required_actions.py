@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from airflow_skyvern.compat.sdk import TaskDeferred
@@ -23,6 +23,10 @@ AS_AIRFLOW_3_3 = {
 }
 
 
+class Killed(BaseException):
+    """The worker's process is gone, at this place in it."""
+
+
 class RequiredActions:
     """Airflow's requests to persons, as its API server keeps them, behind the tasks' connection to Airflow."""
 
@@ -31,13 +35,14 @@ class RequiredActions:
         self.responses: dict[UUID, dict[str, Any]] = {}
         self.asked_by_worker = False
         """Whether a worker asks: Airflow lets it create requests, and nothing else."""
+        self.kills: Literal["before it asks", "after it has asked"] | None = None
+        """When the next worker that asks is killed."""
 
     def send(self, msg: Any) -> Any:
         """Answer a message of a task or a trigger."""
         kind = type(msg).__name__
         if kind == "CreateHITLDetailPayload":
-            self.responses.pop(msg.ti_id, None)
-            return self.requests.setdefault(msg.ti_id, msg)
+            return self._create(msg)
         if self.asked_by_worker:
             raise RuntimeError("API_SERVER_ERROR: 400, Unhandled request")
         if msg.ti_id not in self.requests:
@@ -47,6 +52,16 @@ class RequiredActions:
                 raise RuntimeError("409: already exists")
             self._respond(msg.ti_id, msg.chosen_options[0], None)
         return self._detail(msg.ti_id)
+
+    def _create(self, msg: Any) -> Any:
+        kills, self.kills = self.kills, None
+        if kills == "before it asks":
+            raise Killed
+        self.responses.pop(msg.ti_id, None)
+        created = self.requests.setdefault(msg.ti_id, msg)
+        if kills:
+            raise Killed
+        return created
 
     def choose(self, option: str, user: str = "alice") -> None:
         """Answer the only open request as a person."""
@@ -92,10 +107,19 @@ class Task:
     def __init__(self, make: Callable[[], SkyvernRunWorkflowOperator]) -> None:
         self.airflow = required_actions()
         self.ti = FakeTaskInstance()
+        self.ti.max_tries = make().retries
         self.make = make
         self.deferral: TaskDeferred | None = None
         self.result: Any = None
         self._do(lambda: self.make().execute(context_of(self.ti)))
+
+    def retry(self) -> Task:
+        """Execute the next try: Airflow gives it an id of its own, and puts away what the one before has asked."""
+        self.airflow.requests.pop(self.ti.id, None)
+        self.ti.try_number += 1
+        self.ti.id = UUID(int=self.ti.id.int + 1)
+        self._do(lambda: self.make().execute(context_of(self.ti)))
+        return self
 
     def resume(self, event: Any = None) -> Task:
         """Let the trigger come to its event, or take this one, and resume the task."""

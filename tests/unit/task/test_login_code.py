@@ -29,8 +29,8 @@ from airflow_skyvern.runs.login_code import Answered, CodeStep, CodeWatch, code_
 from airflow_skyvern.task.login_code import SENT
 from airflow_skyvern.testing.fake.run_details import timeline
 from airflow_skyvern.triggers.login_code import SkyvernCodeTrigger, SkyvernLoginTrigger
-from tests.support.required_actions import AS_AIRFLOW_3_3, DeferredTask, RequiredActions, Task
-from tests.support.tasks import context_of, first_event
+from tests.support.required_actions import AS_AIRFLOW_3_3, DeferredTask, Killed, RequiredActions, Task
+from tests.support.tasks import context_of, first_event, rebuilt
 
 if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
@@ -231,6 +231,50 @@ def test_the_deadline_closes_the_request_and_cancels_the_run(skyvern: FakeSkyver
         task.finish()
     assert actions.open == []
     assert skyvern.status(only_run(skyvern).run_id) == "canceled"
+
+
+@pytest.mark.parametrize("kills", ["before it asks", "after it has asked"])
+def test_a_worker_that_is_killed_around_its_request_leaves_it_to_the_next_try(
+    skyvern: FakeSkyvern, actions: RequiredActions, kills: Any
+) -> None:
+    """SIGKILL between the notice and the request, or between the request and the deferral."""
+    task = started(logging_in(skyvern), retries=1)
+    actions.kills = kills
+    with pytest.raises(Killed):
+        task.until("code_complete")
+    assert len(actions.open) == (kills == "after it has asked")
+    task.retry().until("code_complete")
+    assert actions.open == [task.ti.id]
+    send(skyvern, CODE)
+    actions.choose(SENT)
+    assert task.finish() == {"invoices": 3}
+    assert only_run(skyvern).typed == [("sign_in", CODE)]
+    assert skyvern.sent("POST", CANCEL) == []
+
+
+def test_a_worker_that_is_killed_when_the_code_was_sent_lets_the_run_complete(
+    skyvern: FakeSkyvern, actions: RequiredActions
+) -> None:
+    task = started(logging_in(skyvern), retries=1)
+    task.until("code_complete")
+    send(skyvern, CODE)
+    actions.choose(SENT)
+    assert task.retry().finish() == {"invoices": 3}
+    assert only_run(skyvern).typed == [("sign_in", CODE)]
+    assert actions.open == []
+
+
+def test_two_triggerers_may_notice_the_same_wait_and_one_request_is_made(
+    skyvern: FakeSkyvern, actions: RequiredActions
+) -> None:
+    """One that was killed with its notice, and the one that takes over: Airflow takes one event."""
+    task = started(logging_in(skyvern))
+    assert task.deferral is not None
+    first, second = (asyncio.run(first_event(rebuilt(task.deferral.trigger))) for _ in range(2))
+    assert first == second
+    assert first["reason"] == "code"
+    task.resume(second)
+    assert actions.open == [task.ti.id]
 
 
 def test_an_answer_to_an_earlier_try_starts_again_and_sends_nothing(
