@@ -96,7 +96,7 @@ endif
 # SUITE=upgrade: this package is upgraded and taken back under waiting tasks, from the last released wheel (AIRFLOW=).
 # SUITE=orphans: ends of tasks that reach no code of the provider: DAG runs timed out, DAGs deleted, files removed.
 # SUITE=backends: the run page and marks where XComs are kept by a custom backend.
-# SUITE=sessions: every end of a DAG run with a browser session, and which sessions are open afterwards.
+# SUITE=sessions: every end of a DAG run with a browser session, which sessions are open afterwards, kills (TIMES=5).
 # SUITE=contract: the fake beside a real Skyvern (SKYVERN=1.0.48, or another of constraints/); what it lacks is told by name.
 # SUITE=agents: agents of Airflow's AI provider that call Skyvern, without a model; a real Airflow and a real Skyvern.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).

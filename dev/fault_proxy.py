@@ -38,8 +38,14 @@ if TYPE_CHECKING:
 
 HTML = b"<html><body><h1>Bad gateway</h1><p>The upstream server is not available.</p></body></html>"
 RUN_PATH = re.compile(r"^/v1/(?:workflows/)?runs/([^/]+)(/cancel)?$")
-WORKFLOW_PATH = re.compile(r"^/v1/workflows/([^/]+)$")
-CONTENT_PATH = re.compile(r"^/v1/artifacts/([^/]+)/content$")
+SIMPLE_PATHS = {
+    "workflow": re.compile(r"/v1/workflows/[^/]+"),
+    "content": re.compile(r"/v1/artifacts/[^/]+/content"),
+    "credentials": re.compile(r"/v1/credentials"),
+}
+"""Those that name no run, by kind."""
+
+SESSIONS, SESSION_PATH = "/v1/browser_sessions", re.compile(r"^/v1/browser_sessions/([^/]+)(/close)?")
 KEPT_HEADERS = ("retry-after", "accept-ranges", "content-range")
 EXECUTION_HEADER = "x-execution"
 ELSEWHERE = "/elsewhere"
@@ -87,6 +93,7 @@ class Exchange:
         self.kind = "other"
         self.execution: str | None = None
         self.run_id: str | None = None
+        self.session_id: str | None = None
         self.number = 0
         self.answered = False
         self.of_task = EXECUTION_HEADER in self.headers
@@ -121,6 +128,8 @@ class Exchange:
         with contextlib.suppress(OSError):
             self._writer.write(answer.encoded())
             await self._writer.drain()
+            if self.session_id is not None and session_in(answer) == self.session_id:
+                self._proxy.unknown_sessions.discard(self.session_id)
 
     async def half(self, answer: Answer) -> None:
         """Send half of an answer and close the connection."""
@@ -134,6 +143,11 @@ class Exchange:
         with contextlib.suppress(OSError):
             self._writer.write(whole[:end])
             await self._writer.drain()
+
+    def was_for_nobody(self) -> None:
+        """Note that whoever was answered had no time to store the answer."""
+        if self.session_id is not None:
+            self._proxy.unknown_sessions.add(self.session_id)
 
     def finish(self) -> None:
         """Close the connection, while the handler continues."""
@@ -170,6 +184,9 @@ class FaultProxy:
         """The runs whose cancel has reached the server."""
         self.polled: set[str] = set()
         """The runs about which the server has answered."""
+        self.session_owner: dict[str, str] = {}
+        self.unknown_sessions: set[str] = set()
+        """The browser sessions whose opening was not answered."""
         self.followed: list[str] = []
         """The redirects that were followed with a key."""
         self._key_owner: dict[str, str] = {}
@@ -289,6 +306,8 @@ class FaultProxy:
             self.canceled.add(exchange.run_id)
         if exchange.kind == "get" and exchange.run_id is not None and answer.status < 300:
             self.polled.add(exchange.run_id)
+        if exchange.kind == "open" and exchange.execution is not None:
+            self._learn_session(exchange, session_in(answer))
         if exchange.kind != "start" or exchange.execution is None:
             return
         document = answer.document
@@ -301,6 +320,12 @@ class FaultProxy:
             else:
                 exchange.run_id = run_id
 
+    def _learn_session(self, exchange: Exchange, session_id: str | None) -> None:
+        if session_id is not None and exchange.execution is not None:
+            exchange.session_id = session_id
+            self.session_owner[session_id] = exchange.execution
+            self.unknown_sessions.add(session_id)
+
     def _classify(self, exchange: Exchange) -> None:
         url = urlsplit(exchange.target)
         query = parse_qs(url.query)
@@ -308,10 +333,10 @@ class FaultProxy:
             exchange.run_id = found[1]
             exchange.kind = "cancel" if found[2] else "get"
             exchange.execution = self.run_owner.get(found[1])
-        elif WORKFLOW_PATH.match(url.path):
-            exchange.kind = "workflow"
-        elif CONTENT_PATH.match(url.path):
-            exchange.kind = "content"
+        elif simple := [kind for kind, path in SIMPLE_PATHS.items() if path.fullmatch(url.path)]:
+            [exchange.kind] = simple
+        elif url.path.startswith(SESSIONS):
+            self._classify_session(exchange, url.path)
         elif url.path == "/v1/run/workflows":
             self._classify_start(exchange)
         elif url.path == "/v1/runs" and "tags" in query:
@@ -328,6 +353,13 @@ class FaultProxy:
             self._seen[exchange.execution, exchange.kind] += 1
             exchange.number = self._seen[exchange.execution, exchange.kind]
 
+    def _classify_session(self, exchange: Exchange, path: str) -> None:
+        if found := SESSION_PATH.match(path):
+            exchange.kind = "close" if found[2] else "session"
+            exchange.execution = self.session_owner.get(found[1])
+        elif exchange.method == "POST":
+            exchange.kind = "open"
+
     def _classify_start(self, exchange: Exchange) -> None:
         exchange.kind = "start"
         metadata = json.loads(exchange.body).get("run_metadata") or {}
@@ -340,6 +372,11 @@ class FaultProxy:
     @staticmethod
     def _first(owners: Mapping[str, str], names: Iterable[str]) -> str | None:
         return next((owners[name] for name in names if name in owners), None)
+
+
+def session_in(answer: Answer) -> str | None:
+    """Return the browser session that an answer is about."""
+    return answer.document.get("browser_session_id") if isinstance(answer.document, dict) else None
 
 
 def _parsed(head: str) -> tuple[str, str, dict[str, str]]:

@@ -163,6 +163,9 @@ def workflows(peer: str) -> dict[str, dict[str, Any]]:
             {"block_type": "file_url_parser", "label": "rows", "file_url": "{{ statement }}", "file_type": "csv"},
             parameters=(_parameter("statement", "file_url"),),
         ),
+        "login_code": _workflow(
+            {"block_type": "login", "label": "sign_in", "url": f"{peer}/json", "totp_identifier": "ops@example.com"}
+        ),
         "webhook": _workflow(_wait(1), webhook_callback_url=f"{peer}/hook?from=workflow"),
         # The next one needs SkyvernServer(browser=True), as those of dev/browser/workflows.py do.
         "code": _workflow({"block_type": "code", "label": "compute", "code": "return {'total': sum(range(10))}"}),

@@ -112,6 +112,10 @@ SIMULATED: dict[str, dict[str, Any]] = {
         ],
     },
     "loops": {"plan": ("running", "completed"), "output": {}, "blocks": [_loops()]},
+    "login_code": {
+        "plan": ("running", "failed"),
+        "blocks": [{"block_type": "login", "label": "sign_in", "totp_identifier": "ops@example.com"}],
+    },
     "retry_policy": {
         "plan": (
             "running",

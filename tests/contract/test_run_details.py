@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_skyvern.client import api
-from airflow_skyvern.exceptions import SkyvernRequestError
+from airflow_skyvern.client import api, task_api
+from airflow_skyvern.exceptions import SkyvernNotFoundError, SkyvernRequestError
 from airflow_skyvern.runs.block_log import BlockLog
+from airflow_skyvern.runs.login_code import identifier_of
 from airflow_skyvern.testing.fake.run_details import ARTIFACT_TYPES, NO_ARTIFACT, NO_BLOCK
 from tests.support.log_lines import LogLines
 
@@ -100,6 +101,25 @@ def test_the_block_of_a_canceled_run_still_looks_as_if_it_ran(side: Side) -> Non
     side.send(api.cancel_run(run.run_id))
     side.see(run, "canceled")
     assert [block.status for block in blocks(timeline(side, run.run_id))] == ["running"]
+
+
+def test_the_task_behind_a_block_says_what_its_codes_are_sent_to(side: Side) -> None:
+    """Also where no browser can be started, as here: a block has its task before it asks for one."""
+    run = side.see(side.start("login_code"), "failed", "completed")
+    [block] = blocks(timeline(side, run.run_id))
+    assert block.task_id is not None
+    told = side.send(task_api.get_block_task(block.task_id))
+    assert identifier_of(told) == "ops@example.com"
+    assert {name: told["request"][name] for name in ("totp_identifier", "totp_verification_url")} == {
+        "totp_identifier": "ops@example.com",
+        "totp_verification_url": None,
+    }
+    assert isinstance(told["failure_category"], (list, type(None)))
+
+
+def test_a_task_that_does_not_exist_is_said_so(side: Side) -> None:
+    with pytest.raises(SkyvernNotFoundError, match="Task tsk_1 not found"):
+        side.send(task_api.get_block_task("tsk_1"))
 
 
 def stored(side: Side) -> Artifact:

@@ -17,7 +17,9 @@ from dev.fault_proxy import ELSEWHERE, HTML, REFUSED, Answer, Exchange
 if TYPE_CHECKING:
     from random import Random
 
-Way = Literal["deferred", "worker", "reschedule", "timeout", "own", "nested", "nested_0"]
+Way = Literal[
+    "deferred", "worker", "reschedule", "timeout", "own", "nested", "nested_0", "session", "session_timeout", "login"
+]
 UserAction = Literal["clear", "mark_failed", "mark_success", "queue", "remove_file", "delete_dag"]
 
 SHORT, MEDIUM, STEADY, LATE, WAITS, LONG, ITEM = "short", "medium", "steady", "late", "waits", "long", "item"
@@ -42,6 +44,9 @@ class Scene(Protocol):
 
     def note(self, text: str) -> None:
         """Write down what happened."""
+
+    def rename_credential(self) -> None:
+        """Give the name of the execution's credential to another one."""
 
     def by_worker(self, pid: int | None) -> bool:
         """Return whether a process is a task's, not a triggerer's."""
@@ -91,6 +96,7 @@ class Fault:
     :param patient: Whether no run of it may be canceled, not even at the task's deadline.
     :param breaks: Whether the task's templates cannot be rendered on a retry, which then does nothing at all.
     :param abandoned: Whether Airflow itself ends or forgets the task: it has no result, but nothing may be left.
+    :param namesakes: How many credentials have the name that the task gives; with two, nothing may be started.
     """
 
     name: str
@@ -105,6 +111,7 @@ class Fault:
     patient: bool = False
     abandoned: bool = False
     breaks: bool = False
+    namesakes: int = 1
 
     @property
     def line(self) -> str:
@@ -165,6 +172,18 @@ async def slow_answer(exchange: Exchange, scene: Scene) -> bool:
     await asyncio.sleep(CLIENT_TIMEOUT + 2)
     await exchange.reply(given)
     return True
+
+
+def answered_after(seconds: float) -> Effect:
+    """Let the server act, and answer after so long, as a browser takes that does not end."""
+
+    async def effect(exchange: Exchange, scene: Scene) -> bool:
+        given = await exchange.forward()
+        await asyncio.sleep(seconds)
+        await exchange.reply(given)
+        return True
+
+    return effect
 
 
 async def late_arrival(exchange: Exchange, scene: Scene) -> bool:
@@ -317,17 +336,28 @@ def killed_after(
         if not answered:
             done = _kill(victim)
             await exchange.reply(given)
+            if done:
+                exchange.was_for_nobody()
             return done
         await exchange.reply(given)
         exchange.finish()
         await asyncio.sleep(scene.rng.uniform(0, 0.15))
         if not _kill(victim):
             return False
+        exchange.was_for_nobody()
         if then is not None:
             scene.later(scene.user(then))
         return True
 
     return effect
+
+
+async def killed_and_renamed(exchange: Exchange, scene: Scene) -> bool:
+    """Kill the task once its run is there, and give the name of its credential to another one."""
+    if not await killed_after(answered=True)(exchange, scene):
+        return False
+    await asyncio.to_thread(scene.rename_credential)
+    return True
 
 
 def stopped(*, supervisor: bool) -> Effect:
@@ -703,6 +733,59 @@ def _airflow_faults() -> list[Fault]:
     ]
 
 
+def _session_faults() -> list[Fault]:
+    """The task is in a browser session; what is done to opening and closing is done to its setup and teardown."""
+    within: tuple[Way, ...] = ("session",)
+    opening = {
+        "RST after the server acted": ROAD["RST after the server acted"],
+        "RST before it acted": ROAD["RST before it acted"],
+        "502 HTML": ROAD["502 HTML"],
+        "404 of Spring, acted": by_gateway(GATEWAY["404 of Spring"], acted=True),
+        "task killed, unanswered": killed_after(answered=False),
+        "task killed, answered": killed_after(answered=True),
+    }
+    closing = {
+        "RST after the server acted": ROAD["RST after the server acted"],
+        "502 HTML": ROAD["502 HTML"],
+        "answer after 40 s": answered_after(40.0),
+        "302 to a login page": by_gateway(GATEWAY["302 to a login page"]),
+        "task killed": killed_before(arrives_late=False),
+    }
+    in_use = {
+        "start lost": Hook("start", ROAD["RST after the server acted"]),
+        "task killed, POST answered": Hook("start", killed_after(answered=True)),
+        "supervisor killed, POST answered": Hook("start", killed_after(answered=True, supervisor=True)),
+        "turn: 502 HTML": Hook("session", ROAD["502 HTML"]),
+    }
+    return [
+        Fault("session", ways=within, weight=2),
+        *(Fault(f"session opens, {name}", (Hook("open", effect),), within) for name, effect in opening.items()),
+        *(Fault(f"session closes, {name}", (Hook("close", effect),), within) for name, effect in closing.items()),
+        *(Fault(f"session in use, {name}", (hook,), within) for name, hook in in_use.items()),
+        Fault("session in use, clear", ways=within, workflows=TWO, when_deferred="clear"),
+        Fault("session in use, mark failed", ways=within, workflows=(LONG,), when_deferred="mark_failed"),
+        Fault("session in use, DAG run timed out", ways=("session_timeout",), workflows=(LONG,), abandoned=True),
+    ]
+
+
+def _login_faults() -> list[Fault]:
+    """The task gives a credential by its name, beside which there are others that a search finds, too."""
+    login: tuple[Way, ...] = ("login",)
+    names = {name: ROAD[name] for name in ("RST before it acted", "502 HTML", "half a body", "429")}
+    names |= {name: by_gateway(GATEWAY[name]) for name in ("200 {}", "200 HTML", "404 of Spring")}
+    return [
+        Fault("credential", ways=login, weight=2),
+        *(
+            Fault(f"credential, names: {name}", (Hook("credentials", effect),), login)
+            for name, effect in names.items()
+        ),
+        Fault("credential, start lost", (Hook("start", ROAD["RST after the server acted"]),), login),
+        Fault("credential, renamed beside a killed task", (Hook("start", killed_and_renamed),), login, (MEDIUM,)),
+        Fault("credential, two of the name", ways=login, namesakes=2),
+        Fault("credential, clear", ways=login, workflows=TWO, when_deferred="clear"),
+    ]
+
+
 def _twin_faults() -> list[Fault]:
     return [
         Fault("start repeated by a gateway, answered", (Hook("start", repeated(answered=True)),)),
@@ -724,6 +807,8 @@ FAULTS: list[Fault] = [
     *_key_faults(),
     *_airflow_faults(),
     *_twin_faults(),
+    *_session_faults(),
+    *_login_faults(),
     *NESTED,
     *_road_faults(),
     *_cancel_faults(),

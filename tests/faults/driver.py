@@ -96,6 +96,10 @@ ITEM_PARAMETER = {
     "workflow_parameter_type": "string",
     "default_value": "",
 }
+LOGIN_PARAMETER = {"parameter_type": "workflow", "key": "login", "workflow_parameter_type": "credential_id"}
+CLOSES_WITHIN = 240.0
+"""Seconds in which the last teardowns end: a close is retried for three minutes."""
+
 SPOILERS: list[Effect] = [*ROAD.values(), *(by_gateway(given) for given in GATEWAY.values())]
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +154,8 @@ class Execution:
     struck: float = math.inf
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     started_again: asyncio.Event = field(default_factory=asyncio.Event)
+    credential: str = ""
+    open_sessions: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.left = [(hook, hook.times) for hook in self.fault.hooks]
@@ -175,6 +181,16 @@ class Execution:
     def note(self, text: str) -> None:
         """Write down what happened, for the report."""
         self.journal.append(f"{time.time() - self.began:6.1f} s  {text}")
+
+    @property
+    def credential_name(self) -> str:
+        return f"portal {self.name}"
+
+    def rename_credential(self) -> None:
+        name = {"name": f"once {self.credential_name}"}
+        status, answer = self.driver.skyvern.request("PATCH", f"/v1/credentials/{self.credential}", name)
+        self.driver.create_credential(self.credential_name)
+        self.note(f"credential renamed: {status} {answer if status >= 300 else ''}")
 
     def by_worker(self, pid: int | None) -> bool:
         return pid is not None and self.driver.is_worker(pid)
@@ -320,15 +336,16 @@ class Driver:
         self.event_log: list[tuple[str, int]] = []
         self.workflow_ids = {name: self._workflow(seconds) for name, seconds in RUN_SECONDS.items()}
         self.workflow_ids[ITEM] = skyvern.create_workflow("faults item", self._echo())
+        self.login_ids = {name: self._workflow(RUN_SECONDS[name], LOGIN_PARAMETER) for name in (SHORT, MEDIUM, LONG)}
         assert airflow.postgres is not None
         self._database = sqlalchemy.create_engine(airflow.postgres.url(DATABASE))
         self._background: set[asyncio.Future[None]] = set()
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="driver")
         self._marks = {airflow.processes["scheduler"].mark}
 
-    def _workflow(self, seconds: int) -> str:
+    def _workflow(self, seconds: int, *more: Mapping[str, str]) -> str:
         block = {"block_type": "wait", "label": "pause", "wait_sec": seconds}
-        definition = {"workflow_definition": {"parameters": [ITEM_PARAMETER], "blocks": [block]}}
+        definition = {"workflow_definition": {"parameters": [ITEM_PARAMETER, *more], "blocks": [block]}}
         return self.skyvern.create_workflow(f"faults {seconds} s", definition)
 
     def _echo(self) -> dict[str, Any]:
@@ -340,7 +357,7 @@ class Driver:
 
     @property
     def workflows(self) -> list[str]:
-        return list(self.workflow_ids.values())
+        return [*self.workflow_ids.values(), *self.login_ids.values()]
 
     # --- the executions ----------------------------------------------------------------------------------
 
@@ -388,12 +405,15 @@ class Driver:
 
     def _start(self, execution: Execution) -> None:
         execution.began = execution.since = time.time()
-        workflows = [self.workflow_ids[name] for name in execution.fault.workflows]
+        known = self.login_ids if execution.way == "login" else self.workflow_ids
+        workflows = [known[name] for name in execution.fault.workflows]
         conf = {"x": execution.name, "workflows": workflows, "breaks": execution.fault.breaks}
         execution.order()
         try:
             if execution.way == "reschedule":
                 conf["run_id"] = self._start_for_sensor(execution, workflows[0])
+            if execution.way == "login":
+                self._create_credentials(execution)
             self.airflow.trigger(execution.dag_id, conf, run_id=execution.run_id)
         except (RigError, OSError) as error:
             execution.note(f"not started: {error}")
@@ -407,6 +427,23 @@ class Driver:
             raise RigError(f"no run for the sensor: {status} {run}")
         self.proxy.run_owner[run["run_id"]] = execution.name
         return str(run["run_id"])
+
+    def _create_credentials(self, execution: Execution) -> None:
+        """Make the credential that the execution names, and some that a search for its name finds, too."""
+        name = execution.credential_name
+        self.create_credential(f"{name} of others")
+        self.create_credential(f"of others {execution.name}", user=name)
+        made = [self.create_credential(name) for _ in range(execution.fault.namesakes)]
+        execution.credential = made[0] if len(made) == 1 else ""
+
+    def create_credential(self, name: str, *, user: str = "bot") -> str:
+        """Make a credential in Skyvern, and return its id."""
+        body = {"username": user, "password": secrets.token_hex(8)}
+        asked = {"name": name, "credential_type": "password", "credential": body}
+        status, made = PATIENTLY.wraps(self.skyvern.request)("POST", "/v1/credentials", asked)
+        if status >= 300:
+            raise RigError(f"no credential {name!r}: {status} {made}")
+        return str(made["credential_id"])
 
     def _look(self, flying: list[Execution]) -> None:
         rows = self.rows()
@@ -428,6 +465,29 @@ class Driver:
         with self._database.connect() as connection:
             found = connection.execute(query, {"task": TASK}).fetchall()
         return {row[0]: TaskRow(row[1], row[2], row[3]) for row in found}
+
+    def wait_for_teardowns(self) -> None:
+        """Wait until the DAG runs with a session have ended, and note which sessions are open."""
+        query = sqlalchemy.text(
+            "SELECT count(*) FROM dag_run WHERE dag_id LIKE 'faults_session%' AND state IN ('queued', 'running')"
+        )
+        until = time.monotonic() + CLOSES_WITHIN
+        while time.monotonic() < until:
+            with self._database.connect() as connection:
+                if not connection.execute(query).scalar():
+                    return
+            time.sleep(1)
+
+    def find_open_sessions(self) -> list[str]:
+        """Note which sessions are open, and return those that nobody could have known."""
+        status, rows = self.skyvern.request("GET", "/v1/browser_sessions")
+        assert status == 200, rows
+        found = {str(row["browser_session_id"]) for row in rows}
+        owners = self.proxy.session_owner
+        known = {one: owners[one] for one in found - self.proxy.unknown_sessions if one in owners}
+        for session_id, name in known.items():
+            self.executions[name].open_sessions.append(session_id)
+        return sorted(found - set(known))
 
     def heartbeat_lost(self, execution: Execution) -> bool:
         """Return whether Airflow has ended the last try of a task as no heartbeat came, whatever the task did."""

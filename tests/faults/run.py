@@ -114,7 +114,8 @@ def xcom_of(driver: Driver) -> Callable[[Execution], tuple[Any, Any]]:
 
 
 def wait_for_the_last_cancels(driver: Driver) -> None:
-    """Give cancels the time they are promised to take."""
+    """Give cancels, and the ends of browser sessions, the time they are promised to take."""
+    driver.wait_for_teardowns()
     time.sleep(GRACE)
     rows = driver.rows()
     for one in driver.executions.values():
@@ -243,6 +244,7 @@ def second_witness(driver: Driver, runs: list[ServerRun]) -> list[str]:
 def report(driver: Driver, *, durable: bool, deadline: float = OPERATOR_TIMEOUT) -> int:
     """Print the table and what is wrong; return the exit status."""
     runs = server_runs(driver.skyvern, driver.workflows, driver.proxy)
+    unknown = driver.find_open_sessions()
     findings = judge(driver.executions.values(), runs, xcom_of(driver), deadline)
     limits = Limits.of(driver)
     wrong = [finding for finding in findings if not limits.kept(finding)]
@@ -261,6 +263,10 @@ def report(driver: Driver, *, durable: bool, deadline: float = OPERATOR_TIMEOUT)
     print(f"events: {happened}")
     print(f"lists of active runs: {driver.proxy.requests['list']}, {driver.lists.hits} of them spoiled")
     print_left(findings, limits, len(strays))
+    print(
+        f"browser sessions: {len(driver.proxy.session_owner)} opened, {total.sessions_open} open that a task knew; "
+        f"opened without an answer, open until their timeout: {len(unknown)}"
+    )
     print_cancel_delays(findings)
     print(
         f"API keys: {len(leaks.keys)} looked for in {leaks.dumps} dumps of the database, "

@@ -27,6 +27,13 @@ needless cancels
     of a last try that Airflow ended as no heartbeat came: the scheduler cancels what it leaves.
 wrong ends
     The task does not end as the user marked it.
+sessions open
+    Browser sessions that an execution has opened and that are open when all DAG runs have ended, as the server lists
+    them. Not one whose opening was not answered, or whose task was killed before it could store the answer: these end
+    with their timeout, which in this suite is longer than the suite.
+wrong logins
+    Runs that were started with another credential than the one of the name that the task gave; with any, where two
+    have that name.
 gave up
     The task failed although nobody marked it, and no run of its last group completed: the fault and the events
     together have used up its tries. Not a mistake, but shown.
@@ -75,6 +82,7 @@ class ServerRun:
     item: str = ""
     by_gateway: bool = False
     cancel_requested: bool = False
+    login: str = ""
 
     def __str__(self) -> str:
         lasted = "" if self.seconds is None else f" after {self.seconds:.0f} s"
@@ -97,6 +105,8 @@ class Counts:
     false_failures: int = 0
     needless_cancels: int = 0
     wrong_ends: int = 0
+    sessions_open: int = 0
+    wrong_logins: int = 0
     gave_up: int = 0
 
     def __add__(self, other: Counts) -> Counts:
@@ -161,6 +171,7 @@ def _run(skyvern: SkyvernServer, run_id: str, tags: Mapping[str, str]) -> Server
         ended,
         began,
         tags.get("item", ""),
+        login=((body.get("run_request") or {}).get("parameters") or {}).get("login", ""),
     )
 
 
@@ -196,6 +207,8 @@ def _counts(one: Execution, runs: list[ServerRun], xcom: Any, deadline: float) -
     counts.left = sum(run.status not in FINAL for run in runs) if _should_end(one) else 0
     counts.duplicates = _duplicates([run for run in runs if not _could_not_be_found(run, one)])
     counts.twins = _twins(runs)
+    counts.sessions_open = len(one.open_sessions)
+    counts.wrong_logins = sum(run.login != one.credential for run in runs)
     if one.fault.abandoned:
         return counts
     if one.marked is not None:

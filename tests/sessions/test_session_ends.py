@@ -1,26 +1,38 @@
 """
 The ends of a DAG run with a browser session, on a real Airflow and a real Skyvern: which sessions are open then.
 
-``AIRFLOW=2.11`` runs them on another Airflow.
+``make test SUITE=sessions AIRFLOW=2.11 TIMES=5``: on another Airflow, each end so often.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dev.airflow_server import AirflowServer
-from dev.process import wait_until
-from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
+from dev.postgres import PostgresServer
+from dev.process import RigError, wait_until
+from dev.skyvern_server import SKYVERN_VENV, SkyvernServer, workflows
 
 DAGS = Path(__file__).parent / "dags" / "session_dags.py"
-OVER = ("success", "failed", "skipped")
-PATIENCE = 240.0
-OPEN, CLOSE = "open_browser_session", "close_browser_session"
+PATIENCE, SOON = 300.0, 60.0
+TIMES = int(os.environ.get("TIMES", "1"))
+OPEN, CLOSE, ENDS = "open_browser_session", "close_browser_session", "ends"
+SETTINGS = {
+    "CORE__PARALLELISM": "12",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "30",
+    "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "5",
+    "SKYVERN__INSTALLATION": "sessions",
+    "WORKERS__EXECUTION_API_TIMEOUT": "60",
+}
 
 
 class Rig:
@@ -28,14 +40,6 @@ class Rig:
 
     def __init__(self, airflow: AirflowServer, skyvern: SkyvernServer) -> None:
         self.airflow, self.skyvern = airflow, skyvern
-
-    def start(self, dag_id: str, name: str, **conf: Any) -> str:
-        return self.airflow.trigger(dag_id, conf, run_id=f"test_{name}", timeout=PATIENCE)
-
-    def session(self, dag_id: str, dag_run: str) -> str:
-        """Return the session of a DAG run, once its task has begun to work in it."""
-        self.airflow.wait_task(dag_id, dag_run, "work", "running", timeout=PATIENCE)
-        return str(self.airflow.xcom(dag_id, dag_run, OPEN))
 
     @property
     def open_sessions(self) -> list[str]:
@@ -47,56 +51,109 @@ class Rig:
         wait_until("closed", lambda: not set(sessions) & set(self.open_sessions), PATIENCE)
 
 
+class End:
+    """A DAG run whose first task has runs of a workflow of its own, which is one of the rig's."""
+
+    def __init__(self, rig: Rig, name: str, number: int, *, dag_id: str = ENDS, runs: str = "ok_wait") -> None:
+        self.rig, self.dag_id, self.name = rig, dag_id, f"{name}_{number}"
+        self.workflow = rig.skyvern.create_workflow(self.name, workflows(rig.skyvern.peer_url)[runs])
+        then = "wait_30" if dag_id == "killed" else "ok_wait"
+        conf = {"workflow_id": self.workflow, "then": rig.skyvern.workflow(then)}
+        self.dag_run = rig.airflow.trigger(dag_id, conf, run_id=self.name, timeout=PATIENCE)
+
+    def session(self) -> str:
+        """Return the session, once a run is in it."""
+        wait_until(f"a run of {self.name}", lambda: self.runs().total() > 0, PATIENCE)
+        return str(self.rig.airflow.xcom(self.dag_id, self.dag_run, OPEN))
+
+    def runs(self) -> Counter[str]:
+        """Return how many runs the first task has in Skyvern, by status."""
+        return Counter(str(run["status"]) for run in self.rig.skyvern.runs_of(self.workflow))
+
+    def wait_run(self) -> str:
+        return self.rig.airflow.wait_run(self.dag_id, self.dag_run, timeout=PATIENCE)
+
+    def clear(self) -> None:
+        self.rig.airflow.clear(self.dag_id, self.dag_run, "work")
+
+    def delete_dag_run(self) -> list[str]:
+        """Delete the running DAG run, which Airflow 3 refuses, and return the session that nobody knows any more."""
+        session = self.session()
+        answer = self.rig.airflow.request("DELETE", f"/dags/{self.dag_id}/dagRuns/{self.dag_run}")
+        assert answer.status_code == (409 if self.rig.airflow.is_3 else 204), answer.text
+        return [] if self.rig.airflow.is_3 else [session]
+
+    def has(self, state: str | None, **runs: int) -> None:
+        """Check how the DAG run and the runs of its task have ended, and print it."""
+        found = self.wait_run()
+        with contextlib.suppress(RigError):  # a cancel takes some seconds
+            wait_until("the runs", lambda: dict(self.runs()) == runs, SOON)
+        print(f"{self.name}: DAG run {found}, runs of its task {dict(self.runs())}")
+        assert state in (None, found)
+        assert dict(self.runs()) == runs
+
+
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     home = tmp_path_factory.mktemp("sessions")
-    with SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern:
+    with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern:
         connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
         env = {
             "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection),
-            "AIRFLOW__SKYVERN__INSTALLATION": "sessions",
-            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+            **{f"AIRFLOW__{name}": value for name, value in SETTINGS.items()},
         }
-        with AirflowServer(home / "airflow", [DAGS], env) as airflow:
+        with AirflowServer(home / "airflow", [DAGS], env, postgres=postgres) as airflow:
             yield Rig(airflow, skyvern)
 
 
-def test_no_end_of_a_dag_run_leaves_its_session_open(rig: Rig) -> None:
-    """All at once: success, failure, a mark, dagrun_timeout, a clear while running, an opening that fails."""
-    airflow = rig.airflow
-    times_out = rig.start("times_out", "times_out", seconds=500)
-    succeeds, fails = rig.start("ends", "succeeds"), rig.start("ends", "fails", fails=True)
-    marked, run_marked = rig.start("ends", "marked", seconds=500), rig.start("ends", "run_marked", seconds=500)
-    cleared, open_fails = rig.start("ends", "cleared", seconds=25), rig.start("open_fails", "open_fails")
+@pytest.mark.parametrize("number", range(TIMES))
+def test_no_end_of_a_dag_run_leaves_its_session_open(rig: Rig, number: int) -> None:
+    """All at once: success, failure, marks, dagrun_timeout, clears, a deletion, an opening that fails."""
+    times_out = End(rig, "times_out", number, dag_id="times_out", runs="long_wait")
+    succeeds, fails = End(rig, "succeeds", number), End(rig, "fails", number, runs="fail_http")
+    marked, run_marked = (End(rig, name, number, runs="long_wait") for name in ("marked", "run_marked"))
+    cleared, deleted = (End(rig, name, number, runs="wait_30") for name in ("cleared", "deleted"))
+    open_fails = End(rig, "open_fails", number, dag_id="open_fails")
 
-    before = rig.session("ends", cleared)
-    airflow.clear("ends", cleared, "work")
-    rig.session("ends", marked)
-    airflow.mark("ends", marked, "work", "failed")
-    rig.session("ends", run_marked)
-    airflow.mark_run("ends", run_marked, "failed")
-    left = rig.session("times_out", times_out)
+    before = cleared.session()
+    cleared.clear()
+    marked.session()
+    rig.airflow.mark(ENDS, marked.dag_run, "work", "failed")
+    run_marked.session()
+    rig.airflow.mark_run(ENDS, run_marked.dag_run, "failed")
+    unknown = deleted.delete_dag_run()
+    left = times_out.session()
 
-    assert airflow.wait_run("ends", succeeds, timeout=PATIENCE) == "success"
-    assert airflow.wait_run("ends", fails, timeout=PATIENCE) == "failed"
-    assert airflow.wait_run("ends", marked, timeout=PATIENCE) == "failed"
-    assert airflow.wait_run("times_out", times_out, timeout=PATIENCE) == "failed"
-    assert airflow.wait_run("open_fails", open_fails, timeout=PATIENCE) == "failed"
-    assert airflow.task_states("times_out", times_out)[CLOSE, -1] != "success"
+    succeeds.has("success", completed=1)
+    first = succeeds.session()
+    succeeds.clear()
+    fails.has("failed", failed=1)
+    marked.has("failed", canceled=1)
+    run_marked.has(None, canceled=1)  # its teardown may succeed, and with it the DAG run
+    times_out.has("failed", canceled=1)
+    open_fails.has("failed")
+    assert rig.airflow.task_states("times_out", times_out.dag_run)[CLOSE, -1] != "success"
     rig.closes(left, before)
-    assert airflow.wait_run("ends", cleared, timeout=PATIENCE) == "success"
-    airflow.wait_run("ends", run_marked, timeout=PATIENCE)
+    cleared.has("success", canceled=1, completed=1)
+    succeeds.has("success", completed=2)  # its task was cleared when it had ended
+    assert succeeds.session() != first
+    if not unknown:
+        deleted.has("success", completed=1)
+    wait_until("no other session is open", lambda: rig.open_sessions == unknown, PATIENCE)
+    print(f"sessions open afterwards: {len(rig.open_sessions)}, of a deleted DAG run: {len(unknown)}")
+    for session in unknown:
+        assert rig.skyvern.request("POST", f"/v1/browser_sessions/{session}/close")[0] == 200
+
+
+@pytest.mark.parametrize("killed", ["triggerer", "scheduler"])
+def test_what_is_killed_inside_of_a_session_leaves_none_open(rig: Rig, killed: str) -> None:
+    """SIGKILL: of the scheduler while a task runs, of another task with its supervisor, of a triggerer that waits."""
+    end = End(rig, f"{killed}_killed", 0, dag_id="killed", runs="wait_30")
+    session = end.session()
+    if killed == "triggerer":
+        rig.airflow.wait_task("killed", end.dag_run, "more", "deferred", timeout=PATIENCE)
+    rig.airflow.processes[killed].kill()
+    rig.airflow.processes[killed].start()
+    end.has("success", completed=1)
+    rig.closes(session)
     wait_until("no session is open", lambda: rig.open_sessions == [], PATIENCE)
-
-
-def test_a_clear_of_an_ended_task_opens_a_session_that_is_closed_after_it(rig: Rig) -> None:
-    dag_run = rig.start("ends", "cleared_later", seconds=20)
-    assert rig.airflow.wait_run("ends", dag_run, timeout=PATIENCE) == "success"
-    first = rig.airflow.xcom("ends", dag_run, OPEN)
-    rig.airflow.clear("ends", dag_run, "work")
-    rig.airflow.wait_task("ends", dag_run, "work", "running", timeout=PATIENCE)
-    second = rig.airflow.xcom("ends", dag_run, OPEN)
-    assert second != first
-    assert second in rig.open_sessions
-    rig.airflow.wait_task("ends", dag_run, "work", OVER, timeout=PATIENCE)
-    rig.closes(second)

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 
 from airflow_skyvern.compat.sdk import DAG, Param, get_current_context, task
-from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+from airflow_skyvern.operators import SkyvernRunWorkflowOperator, skyvern_browser_session
 from airflow_skyvern.sensors import SkyvernRunSensor
 
 try:
@@ -38,6 +38,9 @@ PARAMS: dict[str, Any] = {
 }
 LIMITS: dict[str, Any] = {"schedule": None, "params": PARAMS, "max_active_runs": 200, "max_active_tasks": 200}
 DAGRUN_SECONDS = 75
+SESSION: dict[str, Any] = {"timeout": timedelta(hours=2), "retries": 3, "retry_delay": timedelta(seconds=3)}
+"""A session outlives the suite, so that one that is left is seen."""
+
 ITEMS = ("A", "B", "C")
 EARLY = 5
 """Seconds after which a trigger that was told to fails."""
@@ -221,6 +224,13 @@ else:
 
     with DAG("faults_timeout", dagrun_timeout=timedelta(seconds=DAGRUN_SECONDS), **LIMITS):
         run_of(deferrable=True, retry_delay=timedelta(minutes=10))
+
+    for name, limit in (("faults_session", None), ("faults_session_timeout", timedelta(seconds=DAGRUN_SECONDS))):
+        with DAG(name, dagrun_timeout=limit, **LIMITS), skyvern_browser_session(**SESSION) as session:
+            run_of(deferrable=True, browser_session_id=session)
+
+    with DAG("faults_login", **LIMITS):
+        run_of(deferrable=True, parameters={"item": "{{ params.x }}", "login": "portal {{ params.x }}"})
 
     for name, retries in (("faults_nested", 1), ("faults_nested_0", 0)):
         with DAG(name, **LIMITS):

@@ -1,15 +1,20 @@
-"""DAGs whose browser session has to be closed, however they end; the tasks between start no run."""
+"""DAGs whose browser session has to be closed, however they end."""
 
 from __future__ import annotations
 
-import time
+import os
+import signal
 from datetime import timedelta
 from typing import Any
 
-from airflow_skyvern.compat.sdk import DAG, Param, task
-from airflow_skyvern.operators import SkyvernOpenBrowserSessionOperator, skyvern_browser_session
+from airflow_skyvern.compat.sdk import DAG, Param, get_current_context, task
+from airflow_skyvern.operators import (
+    SkyvernOpenBrowserSessionOperator,
+    SkyvernRunWorkflowOperator,
+    skyvern_browser_session,
+)
 
-PARAMS: dict[str, Any] = {"seconds": Param(1, type="integer"), "fails": Param(False, type="boolean")}
+PARAMS: dict[str, Any] = {"workflow_id": Param("", type="string"), "then": Param("", type="string")}
 
 
 class FailsAfterOpening(SkyvernOpenBrowserSessionOperator):
@@ -23,22 +28,32 @@ def dag(dag_id: str, **kwargs: Any) -> DAG:
     return DAG(dag_id, schedule=None, params=PARAMS, max_active_runs=20, **kwargs)
 
 
-@task
-def work(session: str, params: dict[str, Any] | None = None) -> None:
-    assert params is not None
-    time.sleep(params["seconds"])
-    if params["fails"]:
-        raise ValueError(f"the work in {session} fails")
+def work(session: Any, task_id: str = "work", *, param: str = "workflow_id", **options: Any) -> Any:
+    workflow = f"{{{{ params.{param} }}}}"
+    return SkyvernRunWorkflowOperator(
+        task_id=task_id, workflow_id=workflow, browser_session_id=session, poll_interval=2, **options
+    )
 
 
-@task
-def more(session: str) -> None:
-    time.sleep(1)
+@task(retries=1, retry_delay=timedelta(seconds=1))
+def is_killed_once() -> None:
+    """End as on a machine that loses its power, the first time."""
+    if get_current_context()["ti"].try_number == 1:
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-for name, options in {"ends": {}, "times_out": {"dagrun_timeout": timedelta(seconds=60)}}.items():
-    with dag(name, **options), skyvern_browser_session(timeout=timedelta(minutes=10)) as opened:
-        work(opened) >> more(opened)
+def session(**options: Any) -> Any:
+    return skyvern_browser_session(timeout=timedelta(hours=2), **options)
+
+
+for name, limit in {"ends": None, "times_out": timedelta(seconds=60)}.items():
+    with dag(name, dagrun_timeout=limit), session() as opened:
+        work(opened) >> work(opened, "more", param="then", deferrable=True)
 
 with dag("open_fails"):
     FailsAfterOpening(task_id="open", retries=0)
+
+with dag("killed"), session() as opened:
+    more = work(opened, "more", param="then", deferrable=True, retries=2, retry_delay=timedelta(seconds=1))
+    work(opened, retries=2, retry_delay=timedelta(seconds=1)) >> is_killed_once() >> more

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from dev.fault_proxy import Answer, Exchange, FaultProxy
 from tests.faults.catalogue import FAULTS, GATEWAY, Fault, Hook
 from tests.faults.driver import Driver, Execution, TaskRow
 from tests.faults.run import Limits, is_left, named, plan, plan_of_each
@@ -199,6 +200,58 @@ def test_every_line_of_the_table_comes_before_one_comes_again() -> None:
     dealt = plan(200, Random(21), "")
     assert len(dealt) == 200
     assert {fault.line for _, fault in dealt} == lines
+
+
+def test_a_session_that_is_open_in_the_end_is_bad() -> None:
+    assert counts(execution(open_sessions=["pbs_1", "pbs_2"]), RUN).sessions_open == 2
+    assert counts(execution(open_sessions=["pbs_1"], marked="mark_failed", state="failed")).bad == 1
+    assert counts(execution(Fault("DAG run timed out", abandoned=True), open_sessions=["pbs_1"])).bad == 1
+
+
+def test_a_run_with_the_credential_of_another_name_is_bad_and_so_is_any_where_two_have_the_name() -> None:
+    own = replace(RUN, login="cred_1")
+    assert counts(execution(credential="cred_1"), own).bad == 0
+    assert counts(execution(credential="cred_1"), replace(own, login="cred_2")).wrong_logins == 1
+    assert counts(execution(), own).wrong_logins == 1
+
+
+def opened(*, answered: bool, killed: bool = False, server: Answer | None = None) -> FaultProxy:
+    """Return a proxy through which a task has opened a session."""
+    proxy = FaultProxy("http://127.0.0.1:1", "key", nothing_handled)
+    writer = cast("Any", SimpleNamespace(write=lambda _: None, drain=partial(asyncio.sleep, 0)))
+    head = ("POST", "/v1/browser_sessions", {"x-execution": "000"})
+    exchange = Exchange(proxy, writer, head, b"")
+    proxy._classify(exchange)
+    given = Answer(200, b'{"browser_session_id": "pbs_1"}')
+    proxy.learn(exchange, given)
+    if answered:
+        asyncio.run(exchange.reply(server or given))
+    if killed:
+        exchange.was_for_nobody()
+    return proxy
+
+
+async def nothing_handled(_: Any) -> None:
+    """Leave every request to the server."""
+
+
+@pytest.mark.parametrize(
+    ("how", "known"),
+    [
+        ({"answered": True}, ["pbs_1"]),
+        ({"answered": False}, []),
+        ({"answered": True, "killed": True}, []),
+        ({"answered": True, "server": Answer(502, b"<html>")}, []),
+    ],
+    ids=["answered", "lost", "killed", "by a gateway"],
+)
+def test_a_session_counts_if_the_task_that_opened_it_was_told_of_it(how: Any, known: list[str]) -> None:
+    rows = [{"browser_session_id": "pbs_1"}, {"browser_session_id": "pbs_of_nobody"}]
+    server = SimpleNamespace(request=lambda *_: (200, rows))
+    one = execution()
+    driver = cast("Any", SimpleNamespace(skyvern=server, proxy=opened(**how), executions={"000": one}))
+    assert Driver.find_open_sessions(driver) == sorted({"pbs_1", "pbs_of_nobody"} - set(known))
+    assert one.open_sessions == known
 
 
 def test_two_suites_of_one_seed_are_the_same() -> None:
