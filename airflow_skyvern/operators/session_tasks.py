@@ -9,6 +9,9 @@ from typing import Any
 from airflow_skyvern.compat import internals
 from airflow_skyvern.exceptions import SkyvernConfigError
 
+ALL_OR_NONE = frozenset({"ShortCircuitOperator", "LatestOnlyOperator", "ApprovalOperator"})
+"""Airflow's operators that skip all tasks behind them or none."""
+
 
 def tasks_of(opening: Any, kind: type[Any]) -> list[str]:
     """Return the teardowns of a kind that close what a task opens."""
@@ -39,8 +42,8 @@ def check_order(opened: Any, inner: Sequence[Any]) -> None:
     """
     Check that the runs of a session go one after the other; those of a mapped task are made to.
 
-    Tasks below a task that branches may exclude each other; they are not compared, and wait for each other if need
-    be.
+    Tasks on two arms of a task that branches may exclude each other; they are not compared, and wait for each other
+    if need be.
     """
     users = [task for task in inner if _uses(task, opened)]
     for task in users:
@@ -70,8 +73,10 @@ def _references(value: Any) -> Iterator[Any]:
 
 def _run_one_at_a_time(task: Any) -> None:
     """Let Airflow run one task of a mapped one at a time, as far as it does: it does not count deferred ones."""
-    if (options := getattr(task, "partial_kwargs", None)) is None:
+    options = getattr(task, "partial_kwargs", None)
+    if options is None and task.get_closest_mapped_task_group() is None:
         return
+    options = vars(task) if options is None else options
     most = options.get("max_active_tis_per_dagrun")
     if most is not None and most != 1:
         raise SkyvernConfigError(
@@ -91,13 +96,19 @@ def _relatives(task: Any, *, upstream: bool) -> set[str]:
 
 def _may_exclude_each_other(one: Any, other: Any) -> bool:
     shared = _relatives(one, upstream=True) & _relatives(other, upstream=True)
-    return any(_branches(one.get_dag().get_task(task_id)) for task_id in shared)
+    above = (one.get_dag().get_task(task_id) for task_id in shared)
+    return any(_chooses(task) and not _arms(task, one) & _arms(task, other) for task in above)
 
 
-def _branches(task: Any) -> bool:
+def _chooses(task: Any) -> bool:
     """Return whether a task may choose among those behind it: such tasks have a mixin of this name, from 2.11 on."""
-    chooses = any(kind.__name__ == "SkipMixin" for kind in type(task).__mro__)
-    return chooses and len(task.downstream_task_ids) > 1
+    kinds = {kind.__name__ for kind in type(task).__mro__}
+    return "SkipMixin" in kinds and not kinds & ALL_OR_NONE
+
+
+def _arms(chooses: Any, task: Any) -> set[str]:
+    """Return which of the tasks right behind one lead to another."""
+    return set(chooses.downstream_task_ids) & {task.task_id, *_relatives(task, upstream=True)}
 
 
 def _variable(task: Any) -> str:

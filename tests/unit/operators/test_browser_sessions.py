@@ -331,6 +331,56 @@ def test_order_may_come_through_other_tasks_and_branches_exclude_each_other() ->
         )
 
 
+def refused() -> Any:
+    return pytest.raises(SkyvernConfigError, match="'c' and 'd' can run at once")
+
+
+def test_a_task_that_skips_all_or_none_excludes_nothing() -> None:
+    with refused(), dag(), skyvern_browser_session() as session:
+
+        @task.short_circuit
+        def goes_on() -> bool:
+            return True
+
+        goes_on() >> [run("c", session), run("d", session)]
+
+
+def test_two_tasks_on_one_arm_of_a_branch_do_not_exclude_each_other() -> None:
+    with refused(), dag(), skyvern_browser_session() as session:
+
+        @task.branch
+        def either() -> str:
+            return "arm"
+
+        arm = BaseOperator(task_id="arm")
+        either() >> [arm, run("other", session)]
+        arm >> [run("c", session), run("d", session)]
+
+
+def test_a_branch_on_the_arm_of_another_one_excludes_again() -> None:
+    with dag(), skyvern_browser_session() as session:
+
+        @task.branch
+        def either(_: Any = None) -> str:
+            return "inner"
+
+        inner = either.override(task_id="inner")()
+        either() >> [inner, run("other", session)]
+        inner >> [run("c", session), run("d", session)]
+
+
+def test_the_tasks_of_a_mapped_group_run_one_at_a_time() -> None:
+    decorators = import_module("airflow.sdk" if is_airflow_3() else "airflow.decorators")
+    with dag() as made, skyvern_browser_session() as session:
+
+        @decorators.task_group  # type: ignore[untyped-decorator]  # loaded by its name
+        def each(item: Any) -> None:
+            run("a", session, parameters={"item": item}) >> run("b", session)
+
+        each.expand(item=[1, 2])
+    assert [made.get_task(f"each.{name}").max_active_tis_per_dagrun for name in "ab"] == [1, 1]
+
+
 def test_a_task_that_uses_no_session_may_run_beside_one_that_does() -> None:
     with dag(), skyvern_browser_session() as session:
         run("a", session), run("b", None), run("c", "pbs_of_another_one")
