@@ -33,6 +33,9 @@ MAPPINGS = frozenset({"metadata", "billing_address"})
 SHOWN = frozenset({"username", "totp_type", "totp_identifier", "secret_label", "card_brand"})
 """The fields that Skyvern itself shows; all others are secret."""
 
+UNSTORABLE = re.compile("[\\0\ud800-\udfff]")
+"""NUL, which PostgreSQL refuses, and halves of pairs, which no request can hold."""
+
 SHORTEST_SECRET = 3
 """The shortest value that is masked within other texts: a CVV has three digits."""
 
@@ -53,7 +56,9 @@ def check_credential(name: str, credential_type: str, credential: Mapping[str, A
     if unknown := sorted(map(str, set(credential) - ALLOWED[credential_type])):
         known = ", ".join(sorted(ALLOWED[credential_type]))
         raise SkyvernConfigError(f"credential {name!r}: {', '.join(unknown)} is unknown; known: {known}.")
-    for field, value in credential.items():
+    for field, value in {"name": name, **credential}.items():
+        if any(map(UNSTORABLE.search, _texts(value))):
+            raise SkyvernConfigError(f"credential {name!a}: {field} has a character that no server can store.")
         if value is not None and not isinstance(value, Mapping if field in MAPPINGS else str):
             kind = "a mapping" if field in MAPPINGS else "a text"
             raise SkyvernConfigError(f"credential {name!r}: {field} must be {kind}.")

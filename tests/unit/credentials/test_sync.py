@@ -490,6 +490,34 @@ def test_a_connection_that_says_too_little_or_what_nobody_knows_is_refused_witho
     assert PASSWORD not in str(caught.value)
 
 
+@pytest.mark.parametrize("odd", ["\0", "\ud800"], ids=ascii)
+@pytest.mark.parametrize("where", ["password", "login", "name"])
+def test_a_text_that_no_server_can_store_is_refused_and_the_others_are_done(
+    fake: FakeSkyvern, airflow: Airflow, where: str, odd: str
+) -> None:
+    airflow.store("odd", **{where: f"{PASSWORD}{odd}"})
+    airflow.store("fine")
+    refused, fine = airflow.sync()
+    assert "has a character that no server can store" in str(refused.error)
+    assert (where == "name") == (PASSWORD in str(refused.error))
+    assert fine.action == "created"
+    assert list(kept(fake)) == ["fine"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["ü€🙂", "quote\"'\\", "new\nline", "{{ 7*7 }}", "%s%d", " spaces ", "<b>", "\u202e", "x" * 5000],
+    ids=ascii,
+)
+@pytest.mark.parametrize("where", ["password", "login", "name"])
+def test_any_other_text_arrives_as_it_is(fake: FakeSkyvern, airflow: Airflow, where: str, odd: str) -> None:
+    airflow.store("odd", **{where: odd})
+    assert airflow.actions() == {"odd": "created"}
+    [(name, content)] = kept(fake).items()
+    assert odd.strip() == name if where == "name" else odd in content.values()
+    assert airflow.actions() == {"odd": "unchanged"}
+
+
 def test_a_card_and_a_secret_are_made_too(fake: FakeSkyvern, airflow: Airflow) -> None:
     card = {"card_cvv": "123", "card_exp_month": "10", "card_exp_year": "2030", "card_brand": "visa"}
     airflow.store("card", "4111111111111111", "A B", type="credit_card", **card)
