@@ -7,48 +7,22 @@ The ends of a DAG run with a browser session, on a real Airflow and a real Skyve
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from dev.airflow_server import AirflowServer
-from dev.postgres import PostgresServer
 from dev.process import RigError, wait_until
-from dev.skyvern_server import SKYVERN_VENV, SkyvernServer, workflows
+from dev.skyvern_server import workflows
+from tests.sessions.conftest import PATIENCE
 
-DAGS = Path(__file__).parent / "dags" / "session_dags.py"
-PATIENCE, SOON = 300.0, 60.0
+if TYPE_CHECKING:
+    from tests.sessions.conftest import Rig
+
+SOON = 60.0
 TIMES = int(os.environ.get("TIMES", "1"))
 OPEN, CLOSE, ENDS = "open_browser_session", "close_browser_session", "ends"
-SETTINGS = {
-    "CORE__PARALLELISM": "12",
-    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
-    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
-    "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "30",
-    "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "5",
-    "SKYVERN__INSTALLATION": "sessions",
-    "WORKERS__EXECUTION_API_TIMEOUT": "60",
-}
-
-
-class Rig:
-    """Both servers."""
-
-    def __init__(self, airflow: AirflowServer, skyvern: SkyvernServer) -> None:
-        self.airflow, self.skyvern = airflow, skyvern
-
-    @property
-    def open_sessions(self) -> list[str]:
-        status, rows = self.skyvern.request("GET", "/v1/browser_sessions")
-        assert status == 200, rows
-        return [row["browser_session_id"] for row in rows]
-
-    def closes(self, *sessions: str) -> None:
-        wait_until("closed", lambda: not set(sessions) & set(self.open_sessions), PATIENCE)
 
 
 class End:
@@ -91,19 +65,6 @@ class End:
         print(f"{self.name}: DAG run {found}, runs of its task {dict(self.runs())}")
         assert state in (None, found)
         assert dict(self.runs()) == runs
-
-
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    home = tmp_path_factory.mktemp("sessions")
-    with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern:
-        connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
-        env = {
-            "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection),
-            **{f"AIRFLOW__{name}": value for name, value in SETTINGS.items()},
-        }
-        with AirflowServer(home / "airflow", [DAGS], env, postgres=postgres) as airflow:
-            yield Rig(airflow, skyvern)
 
 
 @pytest.mark.parametrize("number", range(TIMES))
