@@ -107,7 +107,7 @@ class Task:
     def __init__(self, make: Callable[[], SkyvernRunWorkflowOperator]) -> None:
         self.airflow = required_actions()
         self.ti = FakeTaskInstance()
-        self.ti.max_tries = make().retries
+        self.ti.max_tries = make().retries or 0
         self.make = make
         self.deferral: TaskDeferred | None = None
         self.result: Any = None
