@@ -71,6 +71,7 @@ class End:
 def test_no_end_of_a_dag_run_leaves_its_session_open(rig: Rig, number: int) -> None:
     """All at once: success, failure, marks, dagrun_timeout, clears, a deletion, an opening that fails."""
     times_out = End(rig, "times_out", number, dag_id="times_out", runs="long_wait")
+    left = times_out.session()
     succeeds, fails = End(rig, "succeeds", number), End(rig, "fails", number, runs="fail_http")
     marked, run_marked = (End(rig, name, number, runs="long_wait") for name in ("marked", "run_marked"))
     cleared, deleted = (End(rig, name, number, runs="wait_30") for name in ("cleared", "deleted"))
@@ -83,7 +84,6 @@ def test_no_end_of_a_dag_run_leaves_its_session_open(rig: Rig, number: int) -> N
     run_marked.session()
     rig.airflow.mark_run(ENDS, run_marked.dag_run, "failed")
     unknown = deleted.delete_dag_run()
-    left = times_out.session()
 
     succeeds.has("success", completed=1)
     first = succeeds.session()

@@ -47,7 +47,7 @@ def session(**options: Any) -> Any:
     return skyvern_browser_session(timeout=timedelta(hours=2), **options)
 
 
-for name, limit in {"ends": None, "times_out": timedelta(seconds=60)}.items():
+for name, limit in {"ends": None, "times_out": timedelta(seconds=90)}.items():
     with dag(name, dagrun_timeout=limit), session() as opened:
         work(opened) >> work(opened, "more", param="then", deferrable=True)
 
