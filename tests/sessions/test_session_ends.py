@@ -72,10 +72,14 @@ def test_no_end_of_a_dag_run_leaves_its_session_open(rig: Rig, number: int) -> N
     """All at once: success, failure, marks, dagrun_timeout, clears, a deletion, an opening that fails."""
     times_out = End(rig, "times_out", number, dag_id="times_out", runs="long_wait")
     left = times_out.session()
+    deleted = End(rig, "deleted", number, runs="wait_30")
+    unknown = deleted.delete_dag_run()
     succeeds, fails = End(rig, "succeeds", number), End(rig, "fails", number, runs="fail_http")
     marked, run_marked = (End(rig, name, number, runs="long_wait") for name in ("marked", "run_marked"))
-    cleared, deleted = (End(rig, name, number, runs="wait_30") for name in ("cleared", "deleted"))
-    open_fails = End(rig, "open_fails", number, dag_id="open_fails")
+    cleared, open_fails = (
+        End(rig, "cleared", number, runs="wait_30"),
+        End(rig, "open_fails", number, dag_id="open_fails"),
+    )
 
     before = cleared.session()
     cleared.clear()
@@ -83,7 +87,6 @@ def test_no_end_of_a_dag_run_leaves_its_session_open(rig: Rig, number: int) -> N
     rig.airflow.mark(ENDS, marked.dag_run, "work", "failed")
     run_marked.session()
     rig.airflow.mark_run(ENDS, run_marked.dag_run, "failed")
-    unknown = deleted.delete_dag_run()
 
     succeeds.has("success", completed=1)
     first = succeeds.session()
