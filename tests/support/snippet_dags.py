@@ -43,6 +43,8 @@ LEFT_OUT = {
     "SkyvernScheduleGuard": "belongs to a schedule in Skyvern: tests/system/test_schedules.py exports and runs one",
     "airflow.providers.common.ai": "needs a model: tests/agents runs them with a scripted one",
     "SkyvernRunPromptOperator": "needs a model: tests/browser runs prompts with a scripted one",
+    "skyvern_browser_session(": "needs a browser that is logged in: tests/sessions opens some, tests/kit runs dags/",
+    'code="airflow"': "needs a person: tests/run_page has one, who types a code",
     "s3://": "needs an object store: tests/unit/operators/test_uploads.py and test_stores.py do without",
 }
 
