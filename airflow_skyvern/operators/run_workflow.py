@@ -162,8 +162,9 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         ``"replace"`` for ``output_to``.
     :param manifest_to: Address of a JSON file that lists what the task has stored: ``{"skyvern_run_id", "files",
         "output", "evidence", "written_at"}``, each file with path, size and checksum. It is written last, so its
-        presence means that all of it is there. XCom ``manifest``: its path, size and checksum. Its connection is
-        ``files_conn_id``, without ``files_to`` it is ``output_conn_id``. Default: none. (templated)
+        presence means that all of it is there. Tasks that share one wait for each other. XCom ``manifest``: its
+        path, size and checksum. Its connection is ``files_conn_id``, without ``files_to`` it is ``output_conn_id``.
+        Default: none. (templated)
     :param expect_files: How many files a completed run must have downloaded: a number, ``[least, most]``, or name
         patterns such as ``["*.pdf"]`` that each must match a file. Default: any.
     :param recording: Whether the recording is stored there too, also of a run that ended badly. Default: False.

@@ -93,7 +93,7 @@ def check_delivery(task: DeliveringTask, output: OutputOptions | None = None) ->
         if options.manifest_to is not None:
             from airflow_skyvern.results.manifest import check_manifest
 
-            check_manifest(options, _manifest_conn_id(task, options))
+            check_manifest(options, _manifest_conn_id(task, options), None if output is None else output.file)
     if output is not None and output.file is not None:
         output.file.check()
 
@@ -149,6 +149,7 @@ class Delivery:
         self._check_stop = check_stop
         self._origin = origin
         self._options = file_options(task)
+        self._partition: Partition | None = None
 
     def bring(self, output: OutputOptions | None = None) -> tuple[Any, list[StoredFile]]:
         """
@@ -168,7 +169,17 @@ class Delivery:
     def _bring(self, output: OutputOptions | None) -> tuple[Any, list[StoredFile]]:
         value = None if output is None else output.agreed(self._run, self._task.log)
         downloads = self._checked_downloads()
-        partition = self._partition(output)
+        self._partition = self._partition_of(output)
+        try:
+            return self._store(value, downloads, output)
+        finally:
+            if self._partition is not None:
+                self._partition.close()
+
+    def _store(
+        self, value: Any, downloads: RunFiles | None, output: OutputOptions | None
+    ) -> tuple[Any, list[StoredFile]]:
+        partition = self._partition
         only_known = partition is not None and partition.begin([] if downloads is None else downloads.expected())
         if output is not None:
             value = output.pushed(value, self._run.run_id, self._task.log)
@@ -188,18 +199,25 @@ class Delivery:
             return None
         from airflow_skyvern.results.run_files import RunFiles
 
-        found = RunFiles(self._task.hook, self._options, self._run, log=self._task.log, check_stop=self._check_stop)
+        found = RunFiles(self._task.hook, self._options, self._run, log=self._task.log, check_stop=self._check_turn)
         found.check()
         return found
 
-    def _partition(self, output: OutputOptions | None) -> Partition | None:
+    def _check_turn(self) -> None:
+        """Raise when the task has to stop, also as another one may have taken its turn."""
+        self._check_stop()
+        if self._partition is not None:
+            self._partition.check()
+
+    def _partition_of(self, output: OutputOptions | None) -> Partition | None:
         options = self._options
         if options is None or options.manifest_to is None:
             return None
         from airflow_skyvern.results.manifest import Partition
 
-        place = output.file.address_of(self._run.run_id) if output is not None and output.file is not None else None
-        return Partition(options, _manifest_conn_id(self._task, options), self._run.run_id, place, self._task.log)
+        file = None if output is None else output.file
+        conn_id = _manifest_conn_id(self._task, options)
+        return Partition(options, conn_id, self._run.run_id, file, self._task.log, self._check_stop)
 
     def _report_files(self, files: list[StoredFile]) -> list[StoredFile]:
         """Publish the files, and store the evidence, where there is a place for them; return the evidence."""

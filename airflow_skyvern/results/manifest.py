@@ -3,26 +3,32 @@ The manifest of what a run has left: a file that is written last, so that its pr
 
 It is also what makes it safe to replace a partition. It says which files are those of the earlier run, so they can be
 removed when the new ones are there. Meanwhile there is no manifest; what it said is kept beside it, for the next try.
+Where several runs share a place, one task at a time changes it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.exceptions import SkyvernFileConflict
+from airflow_skyvern.results.lease import Lease
 from airflow_skyvern.results.names import RUN_ID, safe_name, with_run_id
 from airflow_skyvern.results.stores import Store, store_at, store_before_run, store_of
 
 if TYPE_CHECKING:
+    from airflow_skyvern.results.destination import OutputFile
     from airflow_skyvern.results.options import FileOptions
     from airflow_skyvern.runs.wait import Log
 
 REPLACE = "Set if_exists='replace', or give each run a place of its own, with {{ run_id }} or {skyvern_run_id} in it."
+
+OWN_PLACES = "give each run a folder of its own, with {skyvern_run_id} in files_to and output_to"
+"""What needs no turns: only the manifest is replaced, in one step."""
 
 LARGEST = 64 * 2**20
 """Bytes of the largest file that is read as a manifest."""
@@ -73,17 +79,27 @@ class Manifest:
         return frozenset((str(entry.get("path")), entry.get("checksum")) for entry in entries)
 
 
-def check_manifest(options: FileOptions, conn_id: str | None) -> None:
+def takes_turns(options: FileOptions, output: OutputFile | None) -> bool:
+    """Return whether one task at a time changes a partition: its runs share places, or may not replace each other."""
+    if options.manifest_to is None or RUN_ID in options.manifest_to:
+        return False
+    places = options.files_to, None if output is None else output.address
+    shared = any(place is not None and RUN_ID not in place for place in places)
+    return shared or not options.replaces_partition
+
+
+def check_manifest(options: FileOptions, conn_id: str | None, output: OutputFile | None = None) -> None:
     """
     Check, before a run is started, that its manifest can be written, as far as that can be known.
 
-    :raises SkyvernConfigError: this worker has no way to it.
+    :param output: The output's file, if there is one.
+    :raises SkyvernConfigError: this worker has no way to it, or its store cannot keep runs from mixing there.
     :raises SkyvernFileConflict: something else is there.
     """
     if options.manifest_to is None:
         return
     store, name = store_before_run(options.manifest_to, conn_id)
-    store.check(overwrite=True)
+    store.check(overwrite=not takes_turns(options, output), otherwise=OWN_PLACES)
     if name is not None:
         store.check_name(name)
         _read(store, name)
@@ -104,19 +120,31 @@ class Partition:
 
     :param options: Where that is.
     :param conn_id: The Airflow connection for the manifest's store.
-    :param output: The address of the output's file, if there is one.
+    :param output: The output's file, if there is one.
+    :param check_stop: Called about once a second while another task changes it; raises when the task has to stop.
     """
 
-    def __init__(self, options: FileOptions, conn_id: str | None, run_id: str, output: str | None, log: Log) -> None:
+    def __init__(
+        self,
+        options: FileOptions,
+        conn_id: str | None,
+        run_id: str,
+        output: OutputFile | None,
+        log: Log,
+        check_stop: Callable[[], object] = lambda: None,
+    ) -> None:
         assert options.manifest_to is not None
         self._run_id = run_id
         self._replaces = options.replaces_partition
-        self._output = output
+        self._output = None if output is None else output.address_of(run_id)
         self._log = log
         self._store, self._name = store_of(with_run_id(options.manifest_to, run_id), conn_id)
         self._files: Store | None = None
         if options.files_to is not None:
             self._files = store_at(with_run_id(options.files_to, run_id), options.files_conn_id)
+        self._lease: Lease | None = None
+        if takes_turns(options, output):
+            self._lease = Lease(self._store, self._beside("replacing"), run_id, log=log, check_stop=check_stop)
         self._keep_as_is = options.if_exists == "fail"
         self._earlier: list[Manifest] = []
         self._only_known = False
@@ -125,21 +153,42 @@ class Partition:
         """
         Prepare for what is stored now, and return whether no file may be added to those that are there.
 
+        It waits until no other task changes this partition.
+
         :param expected: The files that will be stored, as Skyvern lists them.
         :raises SkyvernFileConflict: it is that of another run, and may not be replaced.
         """
-        there = _read(self._store, self._name)
-        self._earlier = [found for found in (there, _read(self._store, self._journal)) if found is not None]
+        if self._lease is not None:
+            self._lease.acquire()
+        there, half = _read(self._store, self._name), _read(self._store, self._journal)
+        self._earlier = [found for found in (there, half) if found is not None]
         if there is not None and self._is_own(there):
             return False
         if self._replaces:
             self._take_down(expected)
-        if self._replaces or there is None:
+            return False
+        if half is not None and not self._is_own(half):
+            raise self._conflict(half)
+        if there is None:
             return False
         if self._keep_as_is:
             raise self._conflict(there)
         self._only_known = True
         return True
+
+    def check(self) -> None:
+        """
+        Check that no other task may have taken over, as far as that is known without a request.
+
+        :raises SkyvernTransferError: one may have.
+        """
+        if self._lease is not None:
+            self._lease.check()
+
+    def close(self) -> None:
+        """Let the next task change it."""
+        if self._lease is not None:
+            self._lease.release()
 
     def _take_down(self, expected: Sequence[Entry]) -> None:
         """Remove the manifest of what is about to be touched, and note what may be there, for whoever continues."""
@@ -163,7 +212,10 @@ class Partition:
         Remove what is left of the earlier run, write the manifest, and return the reference to it.
 
         :raises SkyvernFileConflict: the manifest of another run is there, and may not be replaced.
+        :raises SkyvernTransferError: another task has taken over, as this one stood still.
         """
+        if self._lease is not None:
+            self._lease.confirm()
         written_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         manifest = Manifest(self._run_id, files, output, evidence, written_at)
         there = _read(self._store, self._name)
@@ -212,7 +264,10 @@ class Partition:
     @property
     def _journal(self) -> str:
         """The name of what is kept while there is no manifest."""
-        return f".skyvern-replaced-{hashlib.sha256(self._name.encode()).hexdigest()[:16]}.json"
+        return self._beside("replaced")
+
+    def _beside(self, what: str) -> str:
+        return f".skyvern-{what}-{hashlib.sha256(self._name.encode()).hexdigest()[:16]}.json"
 
 
 def _content(store: Store, name: str) -> bytes:

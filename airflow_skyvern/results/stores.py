@@ -36,6 +36,8 @@ READ_BYTES = 2**20
 STALE_LOCK_SECONDS = 60.0
 """Age of a lock, which is held for an instant, from which on the task that made it was killed."""
 
+REPLACE = "set if_exists='replace'"
+
 PROBE = ".skyvern-probe"
 """What is written, and removed, to see whether a server of S3's interface heeds conditions."""
 
@@ -55,11 +57,12 @@ class Store(ABC):
         """Return where a file of this name is, as other tasks read it."""
 
     @abstractmethod
-    def check(self, *, overwrite: bool = False) -> None:
+    def check(self, *, overwrite: bool = False, otherwise: str = REPLACE) -> None:
         """
         Check, before a run is started, that files can be stored here, as far as that can be known.
 
         :param overwrite: Whether files may take the place of others.
+        :param otherwise: What the user may do where a store cannot keep from that.
         :raises SkyvernConfigError: this place does not exist, or cannot keep what the documentation promises.
         :raises SkyvernTransferError: the store does not answer.
         """
@@ -120,7 +123,7 @@ class FolderStore(Store):
         """Return the file's path."""
         return str(self._folder / name)
 
-    def check(self, *, overwrite: bool = False) -> None:
+    def check(self, *, overwrite: bool = False, otherwise: str = REPLACE) -> None:
         """Check that the folder, or what it will be made in, is a folder and can be written to."""
         there = next(path for path in (self._folder, *self._folder.parents) if path.exists() or path.is_symlink())
         if not there.is_dir():
@@ -222,12 +225,12 @@ class RemoteStore(Store):
         """Return the object's address."""
         return f"{self._address}/{name}"
 
-    def check(self, *, overwrite: bool = False) -> None:
+    def check(self, *, overwrite: bool = False, otherwise: str = REPLACE) -> None:
         """Check that the bucket, container or folder can be reached."""
         if not (overwrite or self._kind.can_create_only()):
             raise SkyvernConfigError(
                 f"{self._address}: {self._kind.client} of this worker cannot keep from replacing other files; it can "
-                f"from {self._kind.client_since} on. Install that, or set if_exists='replace'."
+                f"from {self._kind.client_since} on. Install that, or {otherwise}."
             )
         try:
             self._reach()
@@ -284,11 +287,11 @@ class RemoteStore(Store):
 class ObjectStore(RemoteStore):
     """A prefix in an object store."""
 
-    def check(self, *, overwrite: bool = False) -> None:
+    def check(self, *, overwrite: bool = False, otherwise: str = REPLACE) -> None:
         """Check also that a server which is not Amazon's heeds the condition of a write."""
-        super().check(overwrite=overwrite)
+        super().check(overwrite=overwrite, otherwise=otherwise)
         if self._other_endpoint and not overwrite:
-            self._check_conditions()
+            self._check_conditions(otherwise)
 
     @property
     def _other_endpoint(self) -> str | None:
@@ -296,7 +299,7 @@ class ObjectStore(RemoteStore):
         endpoint = getattr(self._fs, "endpoint_url", None) if self._kind.client == "s3fs" else None
         return endpoint if endpoint and not f"{urlsplit(endpoint).hostname}".endswith(".amazonaws.com") else None
 
-    def _check_conditions(self) -> None:
+    def _check_conditions(self, otherwise: str) -> None:
         """Write an object twice; only one of the tasks that do this at the same time makes and removes it."""
         if not self._made_probe():
             return
@@ -304,7 +307,7 @@ class ObjectStore(RemoteStore):
             if self._made_probe():
                 raise SkyvernConfigError(
                     f"{self._address}: the S3 server at {self._other_endpoint} ignores If-None-Match, so two tasks "
-                    "could replace each other's files. Use another store, or set if_exists='replace'."
+                    f"could replace each other's files. Use another store, or {otherwise}."
                 )
         finally:
             with contextlib.suppress(Exception):  # who may write need not be allowed to delete

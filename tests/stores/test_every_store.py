@@ -236,3 +236,39 @@ def test_a_partition_is_replaced_as_a_whole(place: str) -> None:
     assert found.skyvern_run_id == "wr_2"
     with pytest.raises(SkyvernFileConflict, match="lists the files of Skyvern run wr_2"):
         Partition(replace(options, if_exists="fail"), None, "wr_3", None, logging.getLogger(__name__)).begin()
+
+
+def test_of_runs_that_replace_one_partition_at_once_each_is_whole(place: str, scheme: str) -> None:
+    options = FileOptions(files_to=place, manifest_to=f"{place}/manifest.json", if_exists="replace")
+    begin, ended = threading.Barrier(3), Counter[str]()
+
+    def deliver(run_id: str) -> None:
+        files = {"a": run_id.encode(), "b": run_id.encode(), run_id: run_id.encode()}
+        entries = [
+            {"path": f"{store_at(place).address(name)}", "filename": name, "size": 4, "checksum": sha256(content)}
+            for name, content in files.items()
+        ]
+        partition, store = Partition(options, None, run_id, None, logging.getLogger(__name__)), store_at(place)
+        begin.wait(60)
+        try:
+            partition.begin(entries)
+            for name, content in files.items():
+                put(store, name, content, overwrite=True)
+            partition.finish(entries, None, [])
+            there = names_in(store) - {name for name in names_in(store) if name.startswith(".skyvern-")}
+            assert there == {"a", "b", run_id, "manifest.json"}
+            assert {store.checksum(name) for name in ("a", "b", run_id)} == {sha256(run_id.encode())}
+            ended["whole"] += 1
+        except Exception as error:  # noqa: BLE001  the test says which
+            ended[f"{type(error).__name__}: {error}"] += 1
+        finally:
+            partition.close()
+
+    tasks = [threading.Thread(target=deliver, args=(f"wr_{number}",)) for number in range(3)]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join(120)
+    print(f"{scheme}: {dict(ended)}")
+    assert ended == {"whole": 3}
+    assert {name for name in names_in(store_at(place)) if name.startswith(".")} == set()

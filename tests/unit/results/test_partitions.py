@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +16,11 @@ import pytest
 from airflow_skyvern.compat.sdk import AirflowFailException
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernFileConflict, SkyvernTransferError
 from airflow_skyvern.operators import SkyvernDownloadFilesOperator, SkyvernRunWorkflowOperator
-from airflow_skyvern.results import run_files
+from airflow_skyvern.results import lease, run_files
+from airflow_skyvern.results.lease import Lease
+from airflow_skyvern.results.manifest import Partition
+from airflow_skyvern.results.options import FileOptions
+from airflow_skyvern.results.stores import FolderStore
 from airflow_skyvern.sensors import SkyvernRunSensor
 from tests.support.tasks import FakeTaskInstance, run_task
 
@@ -169,6 +176,85 @@ def test_a_run_that_is_refused_leaves_the_partition_as_it_was(skyvern: FakeSkyve
         with pytest.raises(AirflowFailException):
             run(skyvern, artifacts=NEW, output={"x": 2}, **given, **more)
         assert (there(tmp_path), there(tmp_path / "in")) == before
+
+
+def test_a_task_waits_until_another_one_has_replaced_its_partition(skyvern: FakeSkyvern, tmp_path: Path) -> None:
+    run(skyvern, artifacts=OLD, **partition(tmp_path))
+    name = hashlib.sha256(b"manifest.json").hexdigest()[:16]
+    other = Lease(FolderStore(tmp_path), f".skyvern-replacing-{name}.json", "wr_other", log=logging.getLogger("t"))
+    other.acquire()
+    seen = []
+
+    def end_the_other() -> None:
+        seen.append((there(tmp_path / "in"), len(manifest(tmp_path / "manifest.json")["files"])))
+        other.release()
+
+    ends = threading.Timer(3.0, end_the_other)
+    ends.start()
+    run(skyvern, artifacts=NEW, **partition(tmp_path, if_exists="replace"))
+    assert seen == [(OLD, 2)]
+    assert there(tmp_path / "in") == NEW
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["manifest.json"]
+
+
+def test_tasks_that_replace_one_partition_at_once_leave_it_whole(tmp_path: Path) -> None:
+    place = tmp_path / "in"
+    options = FileOptions(files_to=str(place), manifest_to=f"{tmp_path}/manifest.json", if_exists="replace")
+    begin, seen = threading.Barrier(4), []
+
+    def deliver(run_id: str) -> None:
+        store, files = FolderStore(place), {"a": run_id, "b": run_id, run_id: run_id}
+        entries = [
+            {"path": f"{place}/{name}", "filename": name, "size": 4, "checksum": sha256(content.encode())}
+            for name, content in files.items()
+        ]
+        turn = Partition(options, None, run_id, None, logging.getLogger("t"))
+        begin.wait(60)
+        turn.begin(entries)
+        for name, content in files.items():
+            with store.sink(name, overwrite=True) as sink:
+                sink.write(content.encode())
+            time.sleep(0.1)
+        turn.finish(entries, None, [])
+        seen.append((there(place), manifest(tmp_path / "manifest.json")["skyvern_run_id"], run_id))
+        turn.close()
+
+    tasks = [threading.Thread(target=deliver, args=(f"wr_{number}",), daemon=True) for number in range(4)]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join(60)
+    assert len(seen) == 4
+    for files, listed, run_id in seen:
+        assert listed == run_id
+        assert files == dict.fromkeys(["a", "b", run_id], run_id.encode())
+
+
+def test_a_run_that_may_not_replace_adds_nothing_to_what_another_has_half_stored(
+    skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_files, "WHOLE_ATTEMPTS", 1)
+    run(skyvern, artifacts=OLD, **partition(tmp_path))
+    skyvern.next("GET", "/v1/artifacts/.*/content", lambda: None, httpx.Response(200, content=b"cut"))
+    with pytest.raises(SkyvernTransferError):
+        run(skyvern, artifacts={"x.pdf": b"x", "y.pdf": b"y"}, **partition(tmp_path, if_exists="replace"))
+    before = there(tmp_path / "in")
+    with pytest.raises(AirflowFailException, match="if_exists='replace'"):
+        run(skyvern, artifacts={"z.pdf": b"z"}, **partition(tmp_path))
+    assert there(tmp_path / "in") == before
+
+
+def test_a_task_that_stood_still_too_long_stores_nothing_more(
+    skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(skyvern, artifacts=OLD, **partition(tmp_path))
+    monkeypatch.setattr(lease, "LOST_SECONDS", -1.0)
+    with pytest.raises(SkyvernTransferError, match="A retry stores them again"):
+        run(skyvern, artifacts=NEW, **partition(tmp_path, if_exists="replace"))
+    assert there(tmp_path / "in") == OLD
+    monkeypatch.setattr(lease, "LOST_SECONDS", 45.0)
+    run(skyvern, artifacts=NEW, **partition(tmp_path, if_exists="replace"))
+    assert there(tmp_path / "in") == NEW
 
 
 @pytest.mark.parametrize("how", [None, "skip_same"])
