@@ -55,7 +55,9 @@ _DATE = re.compile(
 _NUMBER = re.compile(r"^[-+]?[$€£¥]?\s?\d[\d.,' ]*\s?(%|[$€£¥]|[A-Za-z]{1,3})?$")
 _WORD = r"(\d+|((?:[A-Z]{0,2}[a-z]{2,}){1,3}|[A-Z]+|[a-zß-ÿ]|[^\W\d_a-zA-Z]+[^\W\d_]*|[A-Z]?[^\W\d_A-Z]+)\d{0,4})"
 _SLUG = re.compile(rf"^{_WORD}([-_./:#+ ]{_WORD})*$")
-_CODE = re.compile(r"^[A-Z]{1,6}[-_/#.]?\d{1,12}[A-Z]{0,3}$|^\d{1,12}[-_/.]?[A-Z]{1,4}$|^v?\d+(\.\d+)+\w*$")
+_CODE = re.compile(
+    r"^[A-Z]{1,6}[-_/#.]?\d{1,12}[A-Z]{0,3}$|^\d{1,12}[-_/.]?[A-Z]{1,4}$|^v?\d+(\.\d+)+\w*$|^\d+(of|x|by|to|vs|per)\d+$"
+)
 _UPPER_CODE = re.compile(r"^[A-Z0-9]+([-_/.: ][A-Z0-9]+)*$")
 _ADDRESS = re.compile(
     r"(?i)^(https?|ftp|file|s3|gs)://|^[\w.+-]+@[\w-]+(\.[\w-]+)+$|^(/(?!.*[+=])|\./|\.\./|[a-z]:\\)|^mailto:|^data:"
@@ -128,9 +130,17 @@ def is_password(text: str) -> bool:
 
 def is_bare_password(text: str) -> bool:
     """Return whether a word that follows "password" without a colon is one, and not the next word of a sentence."""
-    if is_mixed(text) or re.fullmatch(r"[a-z]{3,}\d{2,4}", text):
-        return True
-    return is_password(text) and bool(re.search(r"[!@#$%^&*]", text))
+    return is_made_up(text) or bool(re.fullmatch(r"[a-z]{3,}\d{2,4}", text))
+
+
+def is_made_up(text: str) -> bool:
+    """Return whether a text is a password by its form alone: mixed, random, or of letters and signs."""
+    return is_mixed(text) or is_random(text) or (is_password(text) and bool(re.search(r"[!@#$%^&*]", text)))
+
+
+def is_recovery_code(text: str) -> bool:
+    """Return whether a text is what opens an account whose password is lost: large letters and digits."""
+    return bool(re.fullmatch(r"(?=\S*\d)(?=\S*[A-Z])[A-Z0-9]{16,}", text))
 
 
 def is_one_time_code(text: str) -> bool:

@@ -16,6 +16,7 @@ from airflow_skyvern.secret_values.forms import (
     is_bearer_token,
     is_credentials_base64,
     is_data,
+    is_made_up,
     is_mixed,
     is_one_time_code,
     is_random,
@@ -92,10 +93,11 @@ COOKIE_NAME = re.compile(
     r"([_.-]|$)|sess(ion)?id|session|auth|token$"
 )
 
-Place = Literal["", "entry", "headers", "cookies", "query", "login"]
+Place = Literal["", "entry", "headers", "cookies", "query", "login", "vault"]
 """
 What a name and its value are part of: an object of data, an entry such as ``{"name": …, "value": …}``, the headers or
-cookies of a request, the query of an address or the body of a form, or an object with a user's name beside it.
+cookies of a request, the query of an address or the body of a form, an object with a user's name beside it, or one
+that says of itself that it holds nothing but secrets.
 """
 
 SESSIONS = frozenset("session_id sessionid sess_id sessid sid session sess jsession_id jsessionid phpsessid".split())
@@ -108,6 +110,14 @@ IN_QUERY = re.compile(
 
 SIGNERS = re.compile(r"(?i)^(sig|awsaccesskeyid|googleaccessid|ossaccesskeyid|key-pair-id|x-(amz|goog)-credential)$")
 """Those of signed addresses, which have no other meaning."""
+
+USER_OPTIONS = ("-u", "--user", "--proxy-user", "-U", "--auth", "-a", "--basic-auth")
+"""Options of commands that take a user's name and a password, and of others that take something else."""
+
+OF_CLIENT = " of an HTTP client"
+"""What follows an option of a program that takes nothing else there."""
+
+USER_AND_PASSWORD = re.compile(r"^[^\s:]{1,128}:\S+$")
 
 WHOLE_TOKEN = re.compile(r"^\S{4,}$")
 
@@ -181,18 +191,22 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(text, re.VERBOSE)
 
 
-def is_secret(name: str, text: str, place: Place = "") -> bool:
+def is_secret(name: str, text: str, place: Place = "") -> bool:  # noqa: PLR0911  a line per place and kind of name
     """
     Return whether a text that stands under a name is a secret.
 
     What a name says is enough only where it cannot name data, as ``client_secret``; a ``token`` or a ``session_id``
     must look like a secret, too, and what is plainly data is not one.
     """
+    if name.startswith(USER_OPTIONS):
+        return _is_user_and_password(name, text)
     kind = kind_of(name)
     if not (kind or place) or not _may_be(text := text.strip()):
         return False
     if place in ("headers", "entry") and is_header_only(name):
         return _is_of_header(name, text, place)
+    if place == "vault":
+        return True
     if place == "cookies":
         return bool(COOKIE_NAME.search(name)) or is_mixed(text) or is_random(text)
     if place == "query" and IN_QUERY.match(name) and kind != "certain":
@@ -200,6 +214,14 @@ def is_secret(name: str, text: str, place: Place = "") -> bool:
     if kind == "possible":
         return _looks_like(last_word(name), text, place)
     return kind == "certain" and (is_for_passwords(name) or _is_whole(text))
+
+
+def _is_user_and_password(name: str, text: str) -> bool:
+    option, of_client, _ = name.partition(OF_CLIENT)
+    password = text.partition(":")[2]
+    if option not in USER_OPTIONS or not USER_AND_PASSWORD.match(text):
+        return False
+    return is_made_up(password) or (bool(of_client) and len(password) > 2 and not is_data(password))  # noqa: PLR2004
 
 
 def _is_whole(text: str) -> bool:

@@ -8,7 +8,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_skyvern.secret_values.forms import is_mixed, is_password, is_random
-from airflow_skyvern.secret_values.names import HTTP_HEADERS, is_header_of_secret, kind_of, last_word, words_of
+from airflow_skyvern.secret_values.names import (
+    HTTP_HEADERS,
+    OF_CLIENT,
+    USER_OPTIONS,
+    is_header_of_secret,
+    kind_of,
+    last_word,
+    words_of,
+)
 
 if TYPE_CHECKING:
     from airflow_skyvern.secret_values.names import Place
@@ -50,6 +58,9 @@ COLUMNS, ROWS = (
     ("rows", "data", "values", "records", "cells"),
 )
 PAIR = 2
+CLIENT = re.compile(r"(^|/)(curl|wget|https?|xh)$")
+OPTION = re.compile(r"^--?[A-Za-z][\w-]{0,40}$")
+COOKIES_OF = ("cookie", "cookies", "cookie_jar")
 COLUMN = re.compile(r"^[^\W\d][\w .()/-]{0,60}$")
 """What columns and headers are called."""
 
@@ -94,13 +105,16 @@ class Walk:
             place = "headers"
         entry = _entry(keys, value)
         table = _table(keys, value)
+        inner = {key: place_of for key, place_of in _special_places(keys, value).items() if place == ""}
         for key, item in list(value.items()):
             if entry is not None and key == entry[1]:
-                in_jar = place == "cookies" or bool(COOKIE_KEYS & keys.keys())
+                in_jar = place == "cookies" or bool(COOKIE_KEYS & keys.keys()) or last_word(name) in COOKIES_OF
                 of = "cookies" if in_jar and place != "headers" else place or "entry"
                 self._item(value, key, item, str(value[entry[0]]), of)
             elif table is not None and key == table[1]:
                 self._rows(value, key, value[table[0]])
+            elif key in inner:
+                self._item(value, key, item, str(key), inner[key])
             else:
                 self._item(value, key, item, *_child(key, item, keys, name, place if entry is None else ""))
 
@@ -121,7 +135,7 @@ class Walk:
                 self._row(value, index, value[0])
             return
         for index, item in enumerate(value):
-            self._item(value, index, item, name, place)
+            self._item(value, index, item, _option_before(value, index) or name, place)
 
     def _rows(self, value: Any, key: Any, columns: Sequence[str]) -> None:
         self.enter(key)
@@ -157,6 +171,27 @@ def _child(key: Any, item: Any, keys: Mapping[str, Any], name: str, place: Place
 def _may_be_of(name: str, text: str) -> bool:
     """Return whether a text below a secret's name, and under a name of its own, is one."""
     return is_mixed(text) or is_random(text) or (kind_of(name) == "certain" and is_password(text))
+
+
+def _special_places(keys: Mapping[str, Any], value: Mapping[Any, Any]) -> dict[Any, Place]:
+    """Return what holds nothing but secrets: those of Kubernetes, and the cookies that Playwright keeps of a browser."""
+    if "api_version" in keys and "kind" in keys and value[keys["kind"]] == "Secret":
+        return {keys[name]: "vault" for name in ("data", "string_data") if name in keys}
+    if "cookies" in keys and "origins" in keys and _are_origins(value[keys["origins"]]):
+        return {keys["cookies"]: "cookies"}
+    return {}
+
+
+def _are_origins(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, Mapping) and "origin" in item for item in value)
+
+
+def _option_before(value: Sequence[Any], index: int) -> str:
+    """Return the option of a command that takes an item of a list of its arguments."""
+    before, item = value[index - 1] if index else None, value[index]
+    if isinstance(before, str) and OPTION.match(before) and isinstance(item, str) and not item.startswith("-"):
+        return before + (OF_CLIENT if before in USER_OPTIONS and CLIENT.search(str(value[0])) else "")
+    return ""
 
 
 def _login(name: str, keys: Mapping[str, Any]) -> Place:

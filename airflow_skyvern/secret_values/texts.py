@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from functools import cache
@@ -14,12 +15,15 @@ from airflow_skyvern.secret_values.forms import (
     is_bearer_token,
     is_credentials_base64,
     is_data,
+    is_made_up,
     is_mixed,
     is_one_time_code,
     is_password,
     is_random,
+    is_recovery_code,
 )
 from airflow_skyvern.secret_values.names import Place, is_header_of_secret, is_secret, kind_of, scheme_holds_secret
+from airflow_skyvern.secret_values.structures import Walk
 
 QUERY_STARTS = ("?", "&", "&amp;", "&#38;", "&#x26;", "#", ";")
 ESCAPED_AND = "u0026"
@@ -63,6 +67,8 @@ QUOTED_PAIR = (
     r"(?P<value>(?:(?!(?P=mark))(?:\\.|[^\\]))+)(?P=mark)\s{0,8}[\])]"
 )
 """``["X-Api-Key", "…"]`` within a text."""
+
+JSON_TEXT = r'"(?:[^"\\]|\\.)*"'
 
 TAG = r"<[A-Za-z][\w:.-]{0,40}\s(?P<attributes>[^<>]{1,2000})>"
 ATTRIBUTE = r"(?P<name>[\w:-]{1,40})\s{0,2}=\s{0,2}(?P<quote>\\?[\"'])(?P<value>[^\"'<>\\]{0,4096})"
@@ -139,10 +145,54 @@ COMMAND = r"(?m)(?P<before>(?:^|\s)(?:-u|--user|--proxy-user|-U|--auth|-a|--basi
 OPTION = r"(?<![\w-])--(?P<name>[a-z][\w-]{1,40})[ =](?P<quote>[\"']?)(?P<value>[^\s\"']{3,})"
 COOKIE_OPTION = r"(?<!\S)(?:-b|--cookie)[ =]{0,1}(?P<quote>[\"']?)(?P<value>[\w.-]{1,64}=[^\"'\s]+(?:;\s?[\w.-]{1,64}=[^\"'\s]+)*)"
 PASSWORD_OPTION = (
-    r"(?P<before>\b(?:sshpass\s+-p|redis-cli\b[^\n|]{0,200}?\s-a|mysql\w*\b[^\n|]{0,200}?\s-p|docker\s+login\b[^\n|]{0,200}?\s-p)"
+    r"(?P<before>\b(?:sshpass\s+-p|redis-cli\b[^\n|]{0,200}?\s-a|mysql\w*\b[^\n|]{0,200}?\s-p(?=\S)|docker\s+login\b[^\n|]{0,200}?\s-p"
+    r"|ldap\w+\b[^\n|]{0,200}?\s-w|openssl\s+\w+\b[^\n|]{0,200}?\s-(?:k|pass(?:in|out)?\s+pass:)|az\s+login\b[^\n|]{0,200}?\s-p"
+    r"|(?:sqlcmd|bcp)\b[^\n|]{0,200}?\s-P|mongo\w*\b[^\n|]{0,200}?\s-p|smbclient\b[^\n|]{0,200}?\s-U\s?[^\s%]{1,64}%"
+    r"|(?:7z|7za|rar|zip|unzip)\b[^\n|]{0,200}?\s-[pP]|gpg2?\b[^\n|]{0,200}?\s--passphrase|aws\s+configure\s+set\s+[\w.-]*(?:secret|token)[\w.-]*"
+    r"|net\s+use\b[^\n|]{0,100}?\\\\\S{1,200}(?=\s+\S+\s+/user))"
     r"\s{0,2}[\"']?)(?P<value>[^\s\"'-][^\s\"']{2,})"
 )
-COMMANDS = ("curl", "wget", "http ", "https ", "sshpass", "redis-cli", "mysql", "docker", "--")
+CLIENTS = ("curl", "wget", "http ", "https ")
+"""Programs whose option ``-u`` takes a password; of others it may be a group, an image or a time."""
+
+PIPED = r"(?P<before>\b(?:echo|printf)\s{1,4}(?:-n\s{1,4})?[\"']?)(?P<value>[^\s\"'|]{3,256})(?=[\"']?\s{0,4}\|[^\n|]{0,200}--password-stdin)"
+TYPED = r"(?P<before>\bsudo\b[^\n|]{0,100}<<<\s{0,4}[\"']?)(?P<value>[^\s\"']{3,256})"
+"""What a command gets as its input: ``echo … | docker login --password-stdin``."""
+
+COMMANDS = (
+    *CLIENTS,
+    "sshpass",
+    "redis-cli",
+    "mysql",
+    "docker",
+    "--",
+    " -",
+    "ldap",
+    "smbclient",
+    "net use",
+    "aws ",
+    "<<<",
+)
+
+PGPASS = (
+    r"(?m)^(?P<before>(?:\*|[A-Za-z][\w.-]{0,250}|\d{1,3}(?:\.\d{1,3}){3}):(?P<port>\d{2,5}|\*):[^\s:]{1,64}:[A-Za-z_*][^\s:]{0,63}:)"
+    r"(?P<value>(?:[^\s:\\]|\\.)+)[ \t]*$"
+)
+"""A line of PostgreSQL's file of passwords: ``host:port:database:user:password``."""
+
+PGPASS_HOST = re.compile(r"localhost:|\*:|[\w-]+\.[\w.-]+:")
+POSTGRES_PORTS = ("5432", "5433", "6432", "5439")
+
+YAML_LINE = (
+    r"(?m)^[ \t]{0,64}(?:-[ \t]{1,8})?(?P<name>[A-Za-z_][\w.-]{1,63})[ \t]{0,8}:[ \t]{1,8}(?P<quote>[\"']?)"
+    r"(?P<value>[^\s\"'#][^\s\"']*(?:[ \t][^\s\"']+){0,7})(?P=quote)[ \t]{0,8}$"
+)
+YAML_BLOCK = r"(?m)^[ \t]*(?P<name>[A-Za-z_][\w.-]{1,63}):[ \t]*[|>][+-]?[ \t]*\r?\n[ \t]+(?P<value>\S+)[ \t]*$"
+"""``smtp_password: "…"``, also with its value on a line of its own."""
+
+KUBERNETES_SECRET = re.compile(r"(?m)^[ \t]*kind:[ \t]*[\"']?Secret[\"']?[ \t]*$")
+KUBERNETES_DATA = r"(?m)^(?P<indent>[ ]*)(?:data|stringData):[ \t]*\r?\n(?:(?P=indent)[ ]+\S[^\r\n]*(?:\r?\n|\Z))+"
+KUBERNETES_ITEM = r"(?m)^(?P<before>[ ]+[\"']?[\w.-]+[\"']?:[ \t]+[\"']?)(?P<value>[^\s\"'|>][^\r\n\"']*)"
 
 COOKIE_JAR = r"(?m)^(?P<before>\S+\t(?:TRUE|FALSE)\t/\S*\t(?:TRUE|FALSE)\t\d+\t[^\t\r\n]+\t)(?P<value>[^\t\r\n]+)"
 NETRC = r"(?P<before>\blogin\s{1,8}\S{1,128}\s{1,8}password\s{1,8})(?P<value>\S+)"
@@ -157,9 +207,7 @@ KEY_WORDS = (
     r"(?:api|access|secret|private|auth|subscription|account|license api|signing)[ _-]?key|(?:access|refresh|auth|api|bearer|session|id|personal access)?"
     r"[ _-]?token|(?:client|app|shared)?[ _-]?secret|key|api-?schlüssel|clave (?:de )?api|clé (?:d'api|api)|chave (?:de )?api|session[ _-]?id|credentials?"
 )
-CODE_WORDS = (
-    r"otps?|totp|one[- ]?time[- ](?:pass)?(?:code|word)|einmal(?:code|passwort|kennwort)|2fa[- ]code|mfa[- ]code"
-)
+CODE_WORDS = r"(?:totp|otp|2fa|mfa|authenticator)[ _-](?:secret|seed|(?:setup )?key)|(?:recovery|backup)[ -](?:key|code)|otps?|totp|one[- ]?time[- ](?:pass)?(?:code|word)|einmal(?:code|passwort|kennwort)|2fa[- ]code|mfa[- ]code"
 SAID = (
     rf"(?i)(?<![a-z0-9_])(?P<word>(?P<password>{PASSWORD_WORDS})|(?P<key>{KEY_WORDS})|(?P<code>{CODE_WORDS}))(?![a-z0-9_])(?:['’]s)?"
     r"(?:[ ]?\([^()\r\n]{0,40}\))?(?:[ ](?:for|of|to|für|von|zu|zum|pour|para|de|do|del|dla|для)[ ][^:=\r\n\"'.]{1,40}?(?=[:=：]|[ ](?:is|ist|lautet|est|es|é|è|jest)\b))?(?P<between>[\"'*`]{0,3}\s{0,3}(?:[:：]|=(?=\s)|=>|->|→|\||–|—|-(?=\s))\*{0,2}\s{0,3}|[ ]{1,2}(?:is|was|ist|lautet|est|es|é|è|jest|är|er|to|on)[: ]{1,3}|[是は为為]|는\s?|은\s?|[ ]{1,2}|[ ]?\r?\n[ ]{0,4})"
@@ -193,6 +241,8 @@ def masked_text(text: str, found: list[str] | None = None) -> str:
     shows by its form: bearer tokens, JWTs, private keys.
     """
     masks = _Masks([] if found is None else found)
+    if text.lstrip()[:1] in ("{", "["):
+        text = masks.json(text)
     if any(sign in text for sign in SIGNS):
         text = masks.by_form(text)
     if "=" in text or "%3" in text:
@@ -211,11 +261,38 @@ def secret_by_form(text: str) -> bool:
     return any(sign in text for sign in SIGNS) and _Masks([]).by_form(text) != text
 
 
+class _Search(Walk):
+    """Collects what is a secret by where it stands, and changes nothing."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def text(self, value: str, name: str, place: Place) -> str:
+        if is_secret(name, value, place):
+            self.found.append(value)
+        return value
+
+
 class _Masks:
     """What becomes of each place that may be a secret."""
 
     def __init__(self, found: list[str]) -> None:
         self._found = found
+
+    def json(self, text: str) -> str:
+        """Mask what stands in a text of JSON where it would be masked in what the text says."""
+        search = _Search()
+        try:
+            search.walk(json.loads(text))
+        except (ValueError, RecursionError):
+            return text
+        if not search.found:
+            return text
+        self._found += search.found
+        quoted = {
+            form for secret in search.found for form in (json.dumps(secret), json.dumps(secret, ensure_ascii=False))
+        }
+        return _pattern(JSON_TEXT).sub(lambda found: f'"{MASK}"' if found[0] in quoted else found[0], text)
 
     def by_form(self, text: str) -> str:
         """Mask what is a secret wherever it stands."""
@@ -248,21 +325,50 @@ class _Masks:
         if "form-data" in text:
             text = _pattern(FORM_PART).sub(self._named_in("login"), text)
         if "(" in text:
-            text = _pattern(AUTH_CALL).sub(self._if(lambda value: is_bare_password(value) or is_random(value)), text)
+            text = _pattern(AUTH_CALL).sub(self._if(is_bare_password), text)
         if "<" in text and "=" in text:
             text = _pattern(TAG).sub(self._tag, text)
         if "name:" in text and "value:" in text:
             text = _pattern(YAML_ENTRY).sub(self._named_in("entry"), text)
+        if ": " in text or ":\t" in text:
+            text = self._yaml(text)
+        if text.count(":") >= 4:  # noqa: PLR2004
+            text = _pattern(PGPASS).sub(self._pgpass, text)
         return _pattern(HEADER).sub(self._header, text) if ":" in text else text
+
+    def _yaml(self, text: str) -> str:
+        """Mask the values of secrets' names, and all that Kubernetes has in an object of the kind Secret."""
+        if KUBERNETES_SECRET.search(text):
+            text = _pattern(KUBERNETES_DATA).sub(self._kubernetes, text)
+        text = _pattern(YAML_LINE).sub(self._yaml_line, text)
+        return _pattern(YAML_BLOCK).sub(self._yaml_line, text) if "|" in text or ">" in text else text
+
+    def _kubernetes(self, found: re.Match[str]) -> str:
+        return _pattern(KUBERNETES_ITEM).sub(self._if(lambda value: not is_data(value)), found[0])
+
+    def _yaml_line(self, found: re.Match[str]) -> str:
+        value = found["value"]
+        shown = is_made_up(value) or (is_password(value) and any(map(str.isdigit, value)))
+        is_one = is_secret(found["name"], value) and shown
+        return self._value(found) if is_one else found[0]
+
+    def _pgpass(self, found: re.Match[str]) -> str:
+        value = found["value"]
+        known = found["port"] in POSTGRES_PORTS
+        is_one = (known and is_password(value)) or (PGPASS_HOST.match(found["before"]) and is_made_up(value))
+        return self._value(found) if is_one else found[0]
 
     def commands(self, text: str) -> str:
         """Mask credentials in commands, in files of credentials, and behind "Bearer"."""
         text = _pattern(SCHEME_IN_TEXT).sub(self._scheme, text)
-        if any(command in text for command in COMMANDS):
-            text = _pattern(COMMAND).sub(self._if(lambda value: len(value) > 2 and not value.startswith("/")), text)  # noqa: PLR2004
+        if text.startswith("-") or any(command in text for command in COMMANDS):
+            of_client = any(client in text for client in CLIENTS)
+            text = _pattern(COMMAND).sub(self._if(_is_given if of_client else is_made_up), text)
             text = _pattern(OPTION).sub(self._named_in(""), text)
-            text = _pattern(COOKIE_OPTION).sub(self._value, text)
-            text = _pattern(PASSWORD_OPTION).sub(self._if(lambda value: not is_data(value)), text)
+            if of_client:
+                text = _pattern(COOKIE_OPTION).sub(self._value, text)
+            for pattern in (PASSWORD_OPTION, PIPED, TYPED):
+                text = _pattern(pattern).sub(self._if(lambda value: not is_data(value)), text)
         if "\t/" in text:
             text = _pattern(COOKIE_JAR).sub(self._value, text)
         if "password" in text or " by " in text.lower():
@@ -341,7 +447,7 @@ class _Masks:
 
     def _header(self, found: re.Match[str]) -> str:
         name, value = found["name"], found["value"].strip()
-        if not is_header_of_secret(name) or is_data(value):
+        if not is_header_of_secret(name) or is_data(value) or value.startswith(MASK):
             return found[0]
         lower = name.lower()
         if "cookie" in lower:
@@ -392,7 +498,7 @@ def _is_said(found: re.Match[str], value: str, *, beside_user: bool) -> bool:
         return False
     between = found["between"].strip().removeprefix("to").removeprefix("on")
     if found["code"]:
-        return bool(between) and (is_one_time_code(value) or is_mixed(value))
+        return bool(between) and (is_one_time_code(value) or is_mixed(value) or is_recovery_code(value))
     if found["key"]:
         return is_random(value) or (bool(between) and is_mixed(value) and len(value) >= 8)  # noqa: PLR2004
     if not (between or found["quote"]):
@@ -422,6 +528,11 @@ def _is_quoted(found: re.Match[str]) -> bool:
     """Return whether the quote that begins a value ends it, too: one word, and not a sentence."""
     quote = found["quote"]
     return bool(quote) and found.string.startswith(quote[::-1], found.end("value"))
+
+
+def _is_given(value: str) -> bool:
+    """Return whether what follows a user's name and a colon, behind an option for both, is a password."""
+    return len(value) > 2 and not value.startswith("/")  # noqa: PLR2004  of a path
 
 
 def _is_token(value: str) -> bool:
