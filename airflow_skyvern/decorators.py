@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from inspect import iscoroutinefunction
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow_skyvern.compat.sdk import DecoratedOperator, context_merge, determine_kwargs, task_decorator_factory
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.operators.run_prompt import SkyvernRunPromptOperator
 from airflow_skyvern.operators.run_workflow import SkyvernRunWorkflowOperator
+from airflow_skyvern.task.base import check_untemplated, defaults_of
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.run_request import RunRequest
@@ -61,13 +63,34 @@ def skyvern_task(
         raise SkyvernConfigError("@task.skyvern: give one of workflow_id, workflow_file and prompt.")
     if "parameters" in kwargs:
         raise SkyvernConfigError("@task.skyvern: parameters: the function returns them.")
-    return task_decorator_factory(
-        python_callable=python_callable,
+    decorator: Any = task_decorator_factory(
+        python_callable=None,
         multiple_outputs=multiple_outputs,
         decorated_operator_class=_SkyvernDecoratedOperator if prompt is None else _SkyvernPromptDecoratedOperator,
         **chosen,
         **kwargs,
     )
+
+    def decorated(function: Callable[..., Any]) -> Any:
+        made = decorator(function)
+        made.__class__ = _checking(made.__class__)
+        return made
+
+    return cast("TaskDecorator", decorated if python_callable is None else decorated(python_callable))
+
+
+@cache
+def _checking(kind: Any) -> Any:
+    """Return Airflow's class of decorated functions, checking the arguments of the task when that is mapped."""
+
+    class Checking(kind):  # type: ignore[misc]  # a class that Airflow keeps to itself
+        def _expand(self, *args: Any, **kwargs: Any) -> Any:
+            made = super()._expand(*args, **kwargs)
+            defaults = defaults_of(made.operator.dag, made.operator.task_group)
+            check_untemplated(self.operator_class, {"default_args": defaults, **self.kwargs})
+            return made
+
+    return Checking
 
 
 class _Decorated(DecoratedOperator, SkyvernRunWorkflowOperator):

@@ -125,15 +125,16 @@ class CheckedPartial(OperatorPartial):
 
     def _check(self, mapped: Mapping[str, Any]) -> None:
         try:
-            check_untemplated(self.operator_class, {"default_args": self._defaults(), **self.kwargs, **mapped})
+            homes = self.kwargs.get("dag"), self.kwargs.get("task_group")
+            check_untemplated(self.operator_class, {"default_args": defaults_of(*homes), **self.kwargs, **mapped})
         except SkyvernConfigError:
             self._expand_called = True  # else Airflow warns that it was not
             raise
 
-    def _defaults(self) -> dict[str, Any]:
-        """Return what DAG and task group give each of their tasks; Airflow adds most of it on the workers."""
-        homes = (self.kwargs.get("dag"), self.kwargs.get("task_group"))
-        return {name: value for home in homes for name, value in (getattr(home, "default_args", None) or {}).items()}
+
+def defaults_of(*homes: Any) -> dict[str, Any]:
+    """Return what DAG and task group give each of their tasks; Airflow adds most of it on the workers if mapped."""
+    return {name: value for home in homes for name, value in (getattr(home, "default_args", None) or {}).items()}
 
 
 def check_untemplated(operator: type[BaseOperator], given: Mapping[str, Any]) -> None:

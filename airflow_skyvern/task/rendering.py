@@ -8,11 +8,11 @@ to a filter for texts. So a text that says "None" itself stays, and so does ``{{
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import nodes, pass_context
+from jinja2 import Undefined, nodes, pass_context
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -22,10 +22,13 @@ MARK = "\ufdd0"
 """Stands for None in a rendered text: a character that Unicode has reserved for a program's own use."""
 
 TEXT_FILTERS = (
-    "capitalize", "center", "e", "escape", "forceescape", "indent", "lower", "replace", "striptags", "title", "trim",
-    "truncate", "upper", "urlencode", "wordwrap",
+    "capitalize", "center", "e", "escape", "forceescape", "indent", "lower", "pprint", "replace", "safe", "striptags",
+    "title", "trim", "truncate", "upper", "urlencode", "urlize", "wordwrap",
 )  # fmt: skip
 """Jinja's filters that make a text of whatever they get."""
+
+PRINTED = (list, tuple, set, frozenset, ValuesView, ItemsView)
+"""What Python prints with each of its items."""
 
 GIVEN, EACH_GIVEN = "skyvern_given", "skyvern_each_given"
 """Attributes of the environment: functions that the code of a template calls."""
@@ -103,9 +106,9 @@ def _of_json(value: Any) -> Any:
 def _holds_none(value: Any) -> bool:
     if value is None:
         return True
-    if type(value) is dict:
+    if isinstance(value, dict):
         return any(_holds_none(item) for item in value.values())
-    return type(value) in (list, tuple, set) and any(_holds_none(item) for item in value)
+    return isinstance(value, PRINTED) and any(_holds_none(item) for item in value)
 
 
 def _given(value: Any) -> Any:
@@ -114,9 +117,15 @@ def _given(value: Any) -> Any:
 
 def _each_given(value: Any) -> Any:
     """Mark what is None among the values that are put into a text."""
-    if type(value) is dict:
+    if isinstance(value, dict):
         return {name: _given(item) for name, item in value.items()}
     return type(value)(map(_given, value)) if type(value) in (list, tuple) else _given(value)
+
+
+def _items_given(value: Any) -> Any:
+    """Mark what is None among the items that are joined, also those of a generator, as ``map`` makes one."""
+    is_joined = isinstance(value, Iterable) and not isinstance(value, str | Mapping | Undefined)
+    return list(map(_given, value)) if is_joined else value
 
 
 @pass_context  # so Jinja calls it while it renders, also for constants
@@ -128,7 +137,7 @@ def _filters(known: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[...,
     marking = {name: _marking_filter(known[name], _given) for name in TEXT_FILTERS if name in known}
     return {
         **marking,
-        "join": _marking_filter(known["join"], _each_given),
+        "join": _marking_filter(known["join"], _items_given),
         "format": _marking_format(known["format"]),
     }
 
@@ -154,7 +163,7 @@ def _marking_format(text_format: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _marking(generator: type[CodeGenerator]) -> type[CodeGenerator]:
-    """Return a generator of templates' code that marks None in ``a ~ b``, ``"%s" % a`` and ``"{}".format(a)``."""
+    """Return a generator of templates' code that marks None in ``a ~ b``, ``"%s" % a`` and ``format``."""
 
     class Marking(generator):  # type: ignore[valid-type, misc]  # each kind of environment has its own
         def visit_Concat(self, node: nodes.Concat, frame: Any) -> None:  # noqa: N802  Jinja's name, as below
@@ -168,7 +177,12 @@ def _marking(generator: type[CodeGenerator]) -> type[CodeGenerator]:
             if isinstance(node.node, nodes.Getattr) and node.node.attr == "format":
                 args = [_call(GIVEN, arg) for arg in node.args]
                 kwargs = [nodes.Keyword(item.key, _call(GIVEN, item.value)) for item in node.kwargs]
-                node = nodes.Call(node.node, args, kwargs, node.dyn_args, node.dyn_kwargs, lineno=node.lineno)
+                more_args = node.dyn_args and _call(EACH_GIVEN, node.dyn_args)
+                more_kwargs = node.dyn_kwargs and _call(EACH_GIVEN, node.dyn_kwargs)
+                node = nodes.Call(node.node, args, kwargs, more_args, more_kwargs, lineno=node.lineno)
+            elif isinstance(node.node, nodes.Getattr) and node.node.attr == "format_map":
+                args = [_call(EACH_GIVEN, arg) for arg in node.args]
+                node = nodes.Call(node.node, args, node.kwargs, None, None, lineno=node.lineno)
             super().visit_Call(node, frame, **more)
 
     return Marking

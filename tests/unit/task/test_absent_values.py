@@ -63,6 +63,17 @@ ABSENT = [
     "{% if true %}x{{ params.month }}{% endif %}",
     "{% set m = params.month %}x{{ m }}",
     "{% macro m() %}x{{ params.month }}{% endmacro %}{{ m() }}",
+    "{{ [params] | map(attribute='month') | join('-') }}",
+    "{{ params.row.values() | join('-') }}",
+    "{{ params.row.items() | join('-') }}",
+    "x{{ params.row.values() }}",
+    "x{{ params.rows | unique | join('-') }}",
+    "x{{ params.month | pprint }}",
+    "x{{ params.month | safe }}",
+    "x{{ params.month | urlize }}",
+    "{{ '{}-{}'.format(*params.rows) }}",
+    "{{ '{a}-{b}'.format(**params.row) }}",
+    "{{ '{b}'.format_map(params.row) }}",
 ]
 
 
@@ -101,6 +112,13 @@ def test_what_would_be_sent_as_the_text_none_is_refused_with_its_name(template: 
         ("{{ '<a>' | e }}", "&lt;a&gt;"),
         ("{{ 'abcdef' | truncate(4, true, '', 0) }}", "abcd"),
         ("{{ '{}-{n}'.format('a', n=2) }}", "a-2"),
+        ("{{ '{}-{n}'.format(*['a'], **{'n': 2}) }}", "a-2"),
+        ("{{ '{n}'.format_map({'n': 2}) }}", "2"),
+        ("{{ params.row | join('-') }}", "a-b"),
+        ("{{ 'abc' | join('-') }}", "a-b-c"),
+        ("{{ [1, 2] | map('string') | join('-') }}", "1-2"),
+        ("{{ params.rows | select | join('-') }}", "x"),
+        ("{{ params.rows | map('default', '?', true) | join('-') }}", "?-x"),
     ],
 )
 def test_what_none_means_can_be_said_and_everything_else_renders_as_before(template: str, value: str) -> None:

@@ -17,6 +17,7 @@ from airflow_skyvern import operators, sensors
 from airflow_skyvern.assets import runs_uri, skyvern_runs
 from airflow_skyvern.compat.sdk import DAG, BaseOperator, BaseSensorOperator
 from airflow_skyvern.compat.since_3_0 import is_airflow_3
+from airflow_skyvern.decorators import skyvern_task
 from airflow_skyvern.exceptions import SkyvernConfigError
 from airflow_skyvern.operators import (
     SkyvernCloseBrowserSessionOperator,
@@ -51,6 +52,11 @@ NEEDED: dict[type, dict[str, Any]] = {
     SkyvernSyncCredentialsOperator: {"connections": ["portal"]},
 }
 """What makes each argument legal beside others."""
+
+DECORATED = [
+    (SkyvernRunWorkflowOperator, {"workflow_id": "w", "files_to": "/f", "output_to": "/o.json", "upload": {}}),
+    (SkyvernRunPromptOperator, {"prompt": "p", "files_to": "/f", "output_to": "/o.json", "upload": {}}),
+]
 
 INSTEAD = {"workflow_file": "workflow_id", "run_id": "browser_session_id"}
 """The argument in whose place another one is given."""
@@ -209,6 +215,47 @@ def test_a_subclass_renders_what_it_declares_and_keeps_arguments_of_its_own() ->
         Ours.partial(task_id="m", workflow_id="w", timeout=TEMPLATE).expand(query=[TEMPLATE])
         with pytest.raises(SkyvernConfigError, match="overwrite is not templated"):
             Ours(task_id="u", workflow_id="w", query="q", overwrite=TEMPLATE, files_to="/f")
+
+
+@pytest.mark.parametrize(("kind", "needed"), DECORATED, ids=["workflow", "prompt"])
+def test_each_argument_of_a_decorated_function_is_templated_or_refuses_a_late_value(
+    late: dict[str, Any], kind: type[BaseOperator], needed: dict[str, Any]
+) -> None:
+    def called(function: Any) -> None:
+        function()
+
+    def mapped(function: Any) -> None:
+        function.expand(x=[1])
+
+    def mapped_with_kwargs(function: Any) -> None:
+        function.partial(y=1).expand_kwargs([{"x": 1}])
+
+    names = {name for of, name in ARGUMENTS if of is kind} - {"parameters", "workflow_id", "workflow_file", "prompt"}
+    assert len(names) > 3
+    for name in names:
+        for what, value in late.items():
+            for make in (called, mapped, mapped_with_kwargs):
+                given = {**needed, name: value}
+                at_once = tried(lambda *_: make(decorated(**given)), name, value)  # noqa: B023  called right here
+                later = tried(lambda *_: make(decorated(**needed).override(**{name: value})), name, value)  # noqa: B023
+                for complaint in (at_once, later):
+                    is_refused = complaint is not None and f"{name} is not templated" in complaint
+                    assert is_refused == (name not in kind.template_fields), (name, what, make.__name__, complaint)
+
+
+def decorated(**given: Any) -> Any:
+    def function(x: int = 0, y: int = 0) -> dict[str, int]:
+        return {"x": x, "y": y}
+
+    return skyvern_task(function, **given)
+
+
+def test_what_a_dag_gives_all_its_tasks_is_checked_for_mapped_functions_too() -> None:
+    with (
+        DAG("d", schedule=None, default_args={"overwrite": TEMPLATE, "files_to": "/f"}),
+        pytest.raises(SkyvernConfigError, match="overwrite is not templated"),
+    ):
+        decorated(workflow_id="w").expand(x=[1])
 
 
 def test_a_task_that_was_refused_leaves_no_warning_that_it_was_not_mapped(recwarn: pytest.WarningsRecorder) -> None:
