@@ -232,10 +232,22 @@ def parser_of_large(result: Any) -> Callable[[bytes], Any]:
         try:
             value = from_json(body)
         except ValueError:
-            return adapter.validate_json(body)  # says what is wrong, as for every other answer
+            value = _read_otherwise(body)
+            if value is None:
+                return adapter.validate_json(body)  # says what is wrong, as for every other answer
         return adapter.validate_python(value)
 
     return parse
+
+
+def _read_otherwise(body: bytes) -> Any:
+    """Return what an answer says that pydantic cannot read; None if nobody can."""
+    from airflow_skyvern.client.uncommon_json import read
+
+    try:
+        return read(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 def path_segment(part: str) -> str:

@@ -69,6 +69,21 @@ def fitted_for_xcom(value: Any, run_id: str, log: Log) -> Any:
     return value
 
 
+def flattened(value: Any) -> Any:
+    """Write what is nested deeper than Airflow's serializer can follow as JSON text; without recursion."""
+    stack = [(value, 1)]
+    while stack:
+        current, depth = stack.pop()
+        for key, item in _entries(current):
+            if not isinstance(item, dict | list):
+                continue
+            if depth >= DEEPEST:
+                current[key] = _json(item)
+            else:
+                stack.append((item, depth + 1))
+    return value
+
+
 def into_xcom(value: Any, run_id: str, log: Log) -> Any:
     """
     Return the output of a run as it goes into XCom.

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from airflow_skyvern.compat import internals, since_3_1
 from airflow_skyvern.exceptions import shorten
+from airflow_skyvern.results.fitting import flattened
 from airflow_skyvern.results.mask_rules import MaskRules
 from airflow_skyvern.secret_values import MASK, Place, Walk, is_secret, masked_text
 from airflow_skyvern.secret_values.forms import REFERENCE
@@ -83,7 +84,13 @@ class OutputMasker(Walk):
         Lists and mappings are changed in place: a copy of a large output would cost a third of its memory again.
         """
         self.root[0] = value
-        self.root[0] = self.walk(value)
+        try:
+            self.root[0] = self.walk(value)
+        except RecursionError:
+            self._path.clear()
+            self._modes[1:] = []
+            self._container = self.root
+            self.root[0] = self.walk(flattened(value))
         return self.root[0]
 
     def text(self, value: str, name: str, place: Place) -> Any:
