@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -166,6 +166,15 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
         self.workflow_id = find_or_create(self.hook.send, self._shape())
         self._active_run.stop_if_killed()
         return request.model_copy(update={"workflow_id": self.workflow_id})
+
+    def _fetch_of(self, run_id: str) -> Callable[[], Run]:
+        """Return what fetches a run, and warns when its one block nears the limit of steps."""
+        fetch, limits = super()._fetch_of(run_id), self._limits()
+        if limits is None or limits.max_steps is None:
+            return fetch
+        from airflow_skyvern.runs.cost import warning_of_steps
+
+        return warning_of_steps(fetch, limits.max_steps, self.log)
 
     def _parameters_of(self, run: Run) -> Mapping[str, Any]:
         """Return prompt, URL and values; the schema says nothing about the run."""
