@@ -62,9 +62,10 @@ def test_a_published_definition_is_pulled_changed_compared_and_pushed(
     assert workflows("pull", workflow_id, "--to", tmp_path) == 0
     assert file.read_bytes() == pulled  # and nothing was pushed: see the versions below
 
-    changed = COMMENT + pulled.decode().replace(GOAL, "data_extraction_goal: Read")
+    base, rest = pulled.decode().split("\n", 1)
+    changed = COMMENT + rest.replace(GOAL, "data_extraction_goal: Read")
     assert changed.count("data_extraction_goal: Read") == 1
-    file.write_text(changed)
+    file.write_text(f"{base}\n{changed}")
     capsys.readouterr()
     assert workflows("diff", file) == 1
     assert capsys.readouterr().out.count("data_extraction_goal") == 1
@@ -75,4 +76,4 @@ def test_a_published_definition_is_pulled_changed_compared_and_pushed(
     newest, first = goals(server, workflow_id)
     assert newest == first.replace("Extract", "Read", 1) != first
     assert workflows("pull", workflow_id, "--to", tmp_path) == 0
-    assert file.read_text() == changed  # the comment, too
+    assert file.read_text().split("\n", 1)[1] == changed  # the comment, too
