@@ -45,7 +45,7 @@ from tests.faults.catalogue import (
     Way,
     by_gateway,
 )
-from tests.faults.kinds import ITEM_PARAMETER, kind_of, made, waiting, without_browser, write_file
+from tests.faults.kinds import ITEM_PARAMETER, kind_of, made, without_browser, write_file
 from tests.faults.leaks import Leaks
 
 if TYPE_CHECKING:
@@ -325,8 +325,9 @@ class Driver:
         self._marks = {airflow.processes["scheduler"].mark}
 
     def _workflow(self, seconds: int) -> str:
-        title = f"faults {seconds} s"
-        return self.skyvern.create_workflow(title, waiting(title, seconds))
+        block = {"block_type": "wait", "label": "pause", "wait_sec": seconds}
+        definition = {"workflow_definition": {"parameters": [ITEM_PARAMETER], "blocks": [block]}}
+        return self.skyvern.create_workflow(f"faults {seconds} s", definition)
 
     def _echo(self) -> dict[str, Any]:
         """Return the workflow whose output repeats its parameter."""

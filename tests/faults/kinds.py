@@ -50,12 +50,6 @@ def kind_of(number: int, way: Way, fault: Fault) -> Kind:
     return kinds[number % len(kinds)]
 
 
-def waiting(title: str, seconds: int, **more: Any) -> dict[str, Any]:
-    """Return a workflow of one block that waits."""
-    block = {"block_type": "wait", "label": "pause", "wait_sec": seconds}
-    return {"title": title, **more, "workflow_definition": {"parameters": [ITEM_PARAMETER], "blocks": [block]}}
-
-
 def write_file(folder: Path, number: int, fault: Fault, seconds: int) -> Path:
     """Write the file of an execution: one of its own where its workflow has to be created, else a shared one."""
     name = f"own_{number}" if fault.strikes("create") else f"shared_{number % FILES}"
@@ -63,7 +57,10 @@ def write_file(folder: Path, number: int, fault: Fault, seconds: int) -> Path:
     path = folder / f"{content}_{seconds}" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_suffix(f".{number}")
-    written.write_text(yaml.safe_dump(waiting(f"{FILE_TITLE}{name}", seconds, description=f"content {content}")))
+    block = {"block_type": "wait", "label": "pause", "wait_sec": seconds}
+    definition = {"parameters": [ITEM_PARAMETER], "blocks": [block]}
+    about = {"title": f"{FILE_TITLE}{name}", "description": f"content {content}"}
+    written.write_text(yaml.safe_dump({**about, "workflow_definition": definition}))
     return written.replace(path)  # at once: another execution may read it
 
 

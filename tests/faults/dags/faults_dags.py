@@ -187,6 +187,8 @@ def run_of(operator: type[Torments] = Tormented, **options: Any) -> Torments:
         "retries": 4,
         "retry_delay": timedelta(seconds=3),
     }
+    if operator is Tormented and "workflow_file" not in options:
+        given["workflow_id"] = OF_THIS_TRY
     return operator(**{**given, **options})
 
 
@@ -218,11 +220,11 @@ def all_items(*, fails_once: bool) -> dict[str, Any]:
 
 if NAME.startswith("faults_own_"):
     with DAG(NAME, **LIMITS):
-        run_of(workflow_id=OF_THIS_TRY, deferrable=True, retries=1)
+        run_of(deferrable=True, retries=1)
 else:
     for way, deferrable in (("deferred", True), ("worker", False)):
         with DAG(f"faults_{way}", **LIMITS):
-            run_of(workflow_id=OF_THIS_TRY, deferrable=deferrable)
+            run_of(deferrable=deferrable)
 
         with DAG(f"faults_{way}_file", **LIMITS):
             run_of(workflow_file=OF_THIS_TRY, deferrable=deferrable)
@@ -243,7 +245,7 @@ else:
         )
 
     with DAG("faults_timeout", dagrun_timeout=timedelta(seconds=DAGRUN_SECONDS), **LIMITS):
-        run_of(workflow_id=OF_THIS_TRY, deferrable=True, retry_delay=timedelta(minutes=10))
+        run_of(deferrable=True, retry_delay=timedelta(minutes=10))
 
     for name, retries in (("faults_nested", 1), ("faults_nested_0", 0)):
         with DAG(name, **LIMITS):
