@@ -70,7 +70,7 @@ endif
 help:  ## show this list; * marks what a newcomer needs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(NEWEST)/.installed $(SKYVERN_SERVER)  ## * run an example DAG on a real Airflow and a real Skyvern (UI=1 leaves them up)
+demo: $(NEWEST)/.installed $(SKYVERN_SERVER)  ## * run example DAGs on a real Airflow and a real Skyvern (UI=1 leaves them up)
 	@$(NEWEST)/bin/python -m dev.demo
 
 check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, unit tests: after each change (UNIT=0)

@@ -11,14 +11,17 @@ from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 with DAG(
     "skyvern_workflow_in_git",
     schedule=None,
-    params={"month": Param("2026-10", type="string")},
+    params={
+        "month": Param("2026-10", type="string"),
+        "portal": Param("https://portal.example.com/invoices", type="string"),
+    },
     tags=["skyvern", "example"],
     doc_md=__doc__,
 ):
     invoices = SkyvernRunWorkflowOperator(
         task_id="invoices",
         workflow_file="open_invoices.yaml",
-        parameters={"month": "{{ params.month }}"},
+        parameters={"month": "{{ params.month }}", "portal": "{{ params.portal }}"},
         output_from="read_invoices",
         deferrable=True,
     )

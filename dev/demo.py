@@ -1,8 +1,9 @@
-"""`make demo`: run two example DAGs on a real Airflow and a real Skyvern, and print the results.
+"""`make demo`: run example DAGs on a real Airflow and a real Skyvern, and print the results.
 
-In the first, where there is a Chromium, a browser logs in, extracts, and downloads a file into a folder; else the
-workflow is an HTTP request, which needs no browser. The second fetches a file and some rows from each of twenty
-vendors, all at once, and writes one table. Both servers run on loopback in a temporary directory, which is
+Where there is a Chromium, a browser runs one of each: a workflow, in which it logs in, extracts, and downloads a file
+into a folder; a prompt with a schema; and a workflow file. Without one, a workflow runs that is an HTTP request, and
+the demo says what it leaves out. The last example needs no browser: it fetches a file and some rows from each of
+twenty vendors, all at once, and writes one table. Both servers run on loopback in a temporary directory, which is
 removed at the end, also after Ctrl-C. `UI=1` leaves them up until Ctrl-C. With SKYVERN_API_KEY set, Skyvern Cloud (or
 SKYVERN_BASE_URL) is used instead of a local server; SKYVERN_WORKFLOW_ID then names the workflow, which gets the
 parameters `vendor` and `month`, and runs once.
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from dev.airflow_server import RUN_FINAL, AirflowServer
-from dev.browser.chromium import find_chromium
+from dev.browser.chromium import INSTALL_CHROMIUM, find_chromium
 from dev.process import RigError
 from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 
@@ -92,9 +93,10 @@ def skyvern(folder: Path) -> Iterator[Target]:
     if chromium := find_chromium():
         say(f"starting a Skyvern server with a browser, {chromium}, and a scripted language model ...")
         with SkyvernServer(folder, SKYVERN_VENV, browser=True) as server:
-            yield local_target(server, [browser_example(server, folder / "kept"), vendors_example(server, folder)])
+            yield local_target(server, [*browser_examples(server, folder / "kept"), vendors_example(server, folder)])
         return
-    say("starting a Skyvern server without a browser: there is no Chromium here (apt-get install chromium) ...")
+    say(f"left out: logging in, a prompt and a workflow file; they need Chromium ({INSTALL_CHROMIUM})")
+    say("starting a Skyvern server without a browser ...")
     with SkyvernServer(folder, SKYVERN_VENV) as server:
         first = Example({"workflow_id": server.workflow("invoices"), **VENDOR}, RUN_SECONDS)
         yield local_target(server, [first, vendors_example(server, folder)])
@@ -105,10 +107,15 @@ def local_target(server: SkyvernServer, examples: list[Example]) -> Target:
     return Target(server.base_url, server.api_key, f"API key {server.api_key}", examples)
 
 
-def browser_example(server: SkyvernServer, folder: Path) -> Example:
-    """Return the example that logs in, extracts, and downloads a file into a folder."""
-    conf = {"workflow_id": server.workflow("month_end"), "invoice": "INV-1003", "folder": str(folder)}
-    return Example(conf, BROWSER_RUN_SECONDS, "skyvern_keep_downloaded_files")
+def browser_examples(server: SkyvernServer, folder: Path) -> list[Example]:
+    """Return a workflow that logs in, extracts, and downloads a file into a folder, a prompt, and a workflow file."""
+    portal = f"{server.site.url}/invoices?open=1"
+    kept = {"workflow_id": server.workflow("month_end"), "invoice": "INV-1003", "folder": str(folder)}
+    return [
+        Example(kept, BROWSER_RUN_SECONDS, "skyvern_keep_downloaded_files"),
+        Example({"url": portal}, BROWSER_RUN_SECONDS, "skyvern_prompt_to_rows", "invoices"),
+        Example({"portal": portal}, BROWSER_RUN_SECONDS, "skyvern_workflow_in_git", "invoices"),
+    ]
 
 
 def vendors_example(server: SkyvernServer, folder: Path) -> Example:

@@ -3,8 +3,9 @@ A proxy between Airflow and Skyvern that injects the faults of the driver.
 
 A small HTTP proxy on loopback with its own event loop. Each request is an :class:`Exchange`, which knows the kind of
 request and its execution: a start names it (``x`` of its ``run_metadata``), everything else follows from the ids and
-keys of the starts. A coroutine of the driver handles each exchange; one that it does not answer is forwarded.
-Connections are closed after each answer, so that no fault affects the next request.
+keys of the starts. A start is of the newest version of a workflow or, at Skyvern's older address, of a certain one. A
+coroutine of the driver handles each exchange; one that it does not answer is forwarded. Connections are closed after
+each answer, so that no fault affects the next request.
 
 A process of a task may name its execution itself, in the header :data:`EXECUTION_HEADER`, which goes no further.
 
@@ -38,12 +39,15 @@ if TYPE_CHECKING:
 
 HTML = b"<html><body><h1>Bad gateway</h1><p>The upstream server is not available.</p></body></html>"
 RUN_PATH = re.compile(r"^/v1/(?:workflows/)?runs/([^/]+)(/cancel)?$")
-SIMPLE_PATHS = {
-    "workflow": re.compile(r"/v1/workflows/[^/]+"),
-    "content": re.compile(r"/v1/artifacts/[^/]+/content"),
-    "credentials": re.compile(r"/v1/credentials"),
-}
-"""Those that name no run, by kind."""
+START_PATH = re.compile(r"^(/v1/run/workflows|/api/v1/workflows/[^/]+/run)$")
+KINDS = (
+    (re.compile(r"^POST /v1/workflows$"), "create"),
+    (re.compile(r"^PUT /api/v1/workflows/[^/]+$"), "update"),
+    (re.compile(r"^\w+ /v1/workflows/[^/]+$"), "workflow"),
+    (re.compile(r"^\w+ /v1/artifacts/[^/]+/content$"), "content"),
+    (re.compile(r"^\w+ /v1/credentials$"), "credentials"),
+)
+"""The kinds of requests that say themselves what they are."""
 
 SESSIONS, SESSION_PATH = "/v1/browser_sessions", re.compile(r"^/v1/browser_sessions/([^/]+)(/close)?")
 KEPT_HEADERS = ("retry-after", "accept-ranges", "content-range")
@@ -311,7 +315,8 @@ class FaultProxy:
         if exchange.kind != "start" or exchange.execution is None:
             return
         document = answer.document
-        run_id = document.get("run_id") if isinstance(document, dict) and answer.status < 300 else None
+        document = document if isinstance(document, dict) and answer.status < 300 else {}
+        run_id = document.get("run_id") or document.get("workflow_run_id")
         self.starts.append((time.time(), exchange.execution, run_id))
         if run_id is not None:
             self.run_owner[run_id] = exchange.execution
@@ -333,11 +338,9 @@ class FaultProxy:
             exchange.run_id = found[1]
             exchange.kind = "cancel" if found[2] else "get"
             exchange.execution = self.run_owner.get(found[1])
-        elif simple := [kind for kind, path in SIMPLE_PATHS.items() if path.fullmatch(url.path)]:
-            [exchange.kind] = simple
         elif url.path.startswith(SESSIONS):
             self._classify_session(exchange, url.path)
-        elif url.path == "/v1/run/workflows":
+        elif START_PATH.match(url.path):
             self._classify_start(exchange)
         elif url.path == "/v1/runs" and "tags" in query:
             exchange.kind = "find"
@@ -347,6 +350,9 @@ class FaultProxy:
         elif url.path == "/v1/run-tags":
             exchange.kind = "tags"
             exchange.execution = self._first(self.run_owner, query.get("workflow_run_ids", [""])[0].split(","))
+        else:
+            said = f"{exchange.method} {url.path}"
+            exchange.kind = next((kind for pattern, kind in KINDS if pattern.match(said)), exchange.kind)
         self.requests[exchange.kind] += 1
         exchange.execution = exchange.headers.get(EXECUTION_HEADER) or exchange.execution
         if exchange.execution is not None:

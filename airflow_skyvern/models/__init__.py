@@ -195,6 +195,7 @@ class RunSnapshot(RunBase):
 
     failure_reason: str | None = None
     created_at: UtcDatetime | None = None
+    started_at: UtcDatetime | None = None
     finished_at: UtcDatetime | None = None
     app_url: str | None = None
 
@@ -220,7 +221,6 @@ class Run(RunSnapshot):
     attempts: Annotated[list[RunAttempt], NULL_AS_LIST] = []
     modified_at: UtcDatetime | None = None
     queued_at: UtcDatetime | None = None
-    started_at: UtcDatetime | None = None
     browser_session_id: str | None = None
     browser_profile_id: str | None = None
     retried_from: str | None = Field(default=None, validation_alias="retried_from_workflow_run_id")

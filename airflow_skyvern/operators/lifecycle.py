@@ -452,6 +452,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
                 pause_known=pause_known,
                 log_blocks=self.log_blocks,
                 run_known=True,
+                max_elapsed_time_minutes=self._minutes_allowed,
             ),
             method_name="execute_complete",
             kwargs={"deadline": deadline, "try_number": task_try.number, NOTE: note},
@@ -498,6 +499,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
             end_known=reason == "ended",
             run_known=True,
             longest_refusal=patience_after(reason, self.confirmation),
+            minutes_allowed=self._minutes_allowed,
         )
 
     def _poll(self, task_try: TaskTry, wait: Wait[Run]) -> Run | None:
@@ -600,6 +602,12 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         from airflow_skyvern.runs.cost import RunLimits
 
         return RunLimits.of(self._rarer_options())
+
+    @property
+    def _minutes_allowed(self) -> int | None:
+        """The limit of time that this task has set for its run."""
+        limits = self._limits()
+        return limits.max_elapsed_time_minutes if limits else None
 
     def _note_cost(self, run: Run) -> Cost:
         """Count a run that has ended and what it has cost, and warn if it nearly reached a limit."""

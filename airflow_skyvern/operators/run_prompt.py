@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,6 +31,11 @@ OWN_NAMES = frozenset({"prompt", "url", "schema", "values", BLOCK})
 
 ENGINES = ("skyvern-1.0", "skyvern-3.0", "openai-cua", "anthropic-cua", "ui-tars", "yutori-navigator")
 """What a block of a workflow can run with. ``skyvern-2.0`` makes a workflow of its own and takes no schema."""
+
+NO_WEB_ADDRESS = re.compile(
+    r"\s*(?!https?://)([a-z][a-z0-9+.-]*://|(javascript|data|mailto|file|blob):)", re.IGNORECASE
+)
+TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 NOT_OF_PROMPTS = ("workflow_id", "workflow_file", "output_from", "check_parameters", "code")
 """Arguments of the operator that runs a workflow of the author's, which mean nothing here."""
@@ -109,12 +115,14 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
         check_json_schema(self.task_id, output_schema)
         try:
             self._check()
+            _check_names((prompt, url), self.parameters)
         except SkyvernConfigError as error:
             raise SkyvernConfigError(f"Task {self.task_id!r}: {error}") from None
 
     def _check(self) -> None:
         _check_text("prompt", self.prompt, required=True)
         _check_text("url", self.url)
+        _check_address(self.url)
         if not is_dynamic(self.engine) and self.engine not in (None, "", *ENGINES):
             raise SkyvernConfigError(f"engine: {self.engine!r} cannot run a prompt here; use {', '.join(ENGINES)}.")
         _check_codes(self.error_code_mapping)
@@ -167,6 +175,15 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
         self._active_run.stop_if_killed()
         return request.model_copy(update={"workflow_id": self.workflow_id})
 
+    def _fetch_of(self, run_id: str) -> Callable[[], Run]:
+        """Return what fetches a run, and warns when its one block nears the limit of steps."""
+        fetch, limits = super()._fetch_of(run_id), self._limits()
+        if limits is None or limits.max_steps is None:
+            return fetch
+        from airflow_skyvern.runs.cost import warning_of_steps
+
+        return warning_of_steps(fetch, limits.max_steps, self.log)
+
     def _parameters_of(self, run: Run) -> Mapping[str, Any]:
         """Return prompt, URL and values; the schema says nothing about the run."""
         from airflow_skyvern.runs.prompt_workflow import given_to
@@ -183,6 +200,25 @@ def _check_text(name: str, value: Any, *, required: bool = False) -> None:
         return
     if not isinstance(value, str) or (required and not value.strip()):
         raise SkyvernConfigError(f"{name}: must be a text{', and not empty' if required else ''}.")
+
+
+def _check_address(url: Any) -> None:
+    if isinstance(url, str) and not is_dynamic(url) and NO_WEB_ADDRESS.match(url):
+        raise SkyvernConfigError("url: must be an address of the web: https://…")
+
+
+def _check_names(texts: Sequence[Any], parameters: Any) -> None:
+    """Find a ``{name}`` that is probably one of the values, misspelt: it would stay in the text as it is."""
+    if not isinstance(parameters, Mapping) or not all(isinstance(text, str) for text in texts if text is not None):
+        return
+    from airflow_skyvern.client.suggestions import did_you_mean
+    from airflow_skyvern.runs.prompt_workflow import PLACEHOLDER
+
+    named = {name for text in texts if text is not None for name in PLACEHOLDER.findall(TEMPLATE.sub("", text))}
+    unused = [name for name in parameters if name not in named and isinstance(name, str)]
+    for name in sorted(named - set(parameters)):
+        if meant := did_you_mean(name, unused):
+            raise SkyvernConfigError(f"parameters: prompt and url name {{{name}}}, which has no value. {meant}")
 
 
 def _check_codes(codes: Any) -> None:

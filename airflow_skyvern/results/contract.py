@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Protocol, get_args, get_origin, get_type_hints
@@ -29,6 +30,17 @@ MOST_PROBLEMS = 20
 
 SAMPLES: tuple[Any, ...] = (None, True, 0, "", [], {})
 """A value of each type that JSON has."""
+
+ANNOTATIONS = frozenset({
+    "$schema", "$id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$ref", "$dynamicRef", "$recursiveRef",
+    "$defs", "$comment", "$vocabulary", "definitions", "id", "title", "description", "default", "examples",
+    "deprecated", "readOnly", "writeOnly", "format", "contentEncoding", "contentMediaType", "contentSchema", "then",
+    "else", "minContains", "maxContains", "example", "nullable", "discriminator", "optional",
+})  # fmt: skip
+"""Keywords that validate nothing by themselves; the last ones are those of OpenAPI and of older drafts."""
+
+MISSPELT = 0.8
+"""How much alike an unknown word and a keyword are of which it is a misspelling; others are the author's own."""
 
 SAFE_CONTEXT = frozenset({
     "gt", "ge", "lt", "le", "multiple_of", "expected", "expected_tags", "class", "class_name", "min_length",
@@ -247,6 +259,7 @@ class JsonSchemaContract:
             raise SkyvernConfigError(
                 f"output_schema: is not a valid JSON Schema{where}: {shorten(error.message)}"
             ) from None
+        _check_keywords(plain, kind)
         self._validator: Validator = kind(plain, registry=Registry(), format_checker=kind.FORMAT_CHECKER)
         _check_references(plain, kind)
         self.check()
@@ -340,6 +353,30 @@ def _hints_of(kind: type[Any]) -> Mapping[str, Any]:
     with suppress(Exception):  # what annotations that cannot be evaluated yet raise
         return get_type_hints(kind)
     return {}
+
+
+def _check_keywords(schema: Any, kind: Any) -> None:
+    """
+    Find words that JSON Schema ignores without a word: misspelt keywords, and an example in the place of a schema.
+
+    :raises SkyvernConfigError: names the keyword, and what was probably meant.
+    """
+    from referencing.jsonschema import DRAFT202012, specification_with
+
+    known = ANNOTATIONS | set(kind.VALIDATORS)
+    if isinstance(schema, Mapping) and schema and not known & set(schema):
+        names = ", ".join(sorted(schema))
+        raise SkyvernConfigError(
+            f"output_schema: {shorten(names, 200)}: is no keyword of JSON Schema, so any output would fit. An object "
+            'with these keys is {"type": "object", "properties": {…}, "required": […]}.'
+        )
+    pending = [specification_with(kind.META_SCHEMA.get("$schema", ""), default=DRAFT202012).create_resource(schema)]
+    while pending:
+        resource = pending.pop()
+        for name in resource.contents if isinstance(resource.contents, Mapping) else ():
+            if name not in known and (meant := get_close_matches(name, known, n=1, cutoff=MISSPELT)):
+                raise SkyvernConfigError(f"output_schema: {name}: no such keyword. Did you mean {meant[0]}?")
+        pending += resource.subresources()
 
 
 def _check_references(schema: Any, kind: Any) -> None:

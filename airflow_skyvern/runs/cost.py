@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,15 +12,13 @@ from airflow_skyvern.client.run_request import decoded
 from airflow_skyvern.durations import in_words
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.runs.blocks import blocks_of
+from airflow_skyvern.runs.wait import NEAR_LIMIT
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.sender import SkyvernClient
     from airflow_skyvern.client.session import Send
     from airflow_skyvern.models import Run, RunCost
     from airflow_skyvern.runs.wait import Log
-
-NEAR = 0.8
-"""The share of a limit from which on a run that has ended is warned of."""
 
 LONGEST_ANSWER = 4 * 2**20
 """Bytes that are read to know the credits of a run."""
@@ -123,19 +122,39 @@ class RunLimits:
 
     def _about_steps(self, run: Run, send: Send | None) -> list[str]:
         steps = run.step_count or 0
-        if self.max_steps is None or steps < NEAR * self.max_steps:
+        if self.max_steps is None or steps < NEAR_LIMIT * self.max_steps:
             return []
         most = _most_steps_of_a_block(run, send) or steps  # the limit is each block's
-        return [f"took {most} of max_steps={self.max_steps} steps"] if most >= NEAR * self.max_steps else []
+        return [f"took {most} of max_steps={self.max_steps} steps"] if most >= NEAR_LIMIT * self.max_steps else []
 
     def _about_time(self, run: Run) -> list[str]:
         began = run.started_at or run.created_at
         if self.max_elapsed_time_minutes is None or began is None or run.finished_at is None:
             return []
         seconds = (run.finished_at - began).total_seconds()
-        if seconds < NEAR * 60 * self.max_elapsed_time_minutes:
+        if seconds < NEAR_LIMIT * 60 * self.max_elapsed_time_minutes:
             return []
         return [f"took {in_words(seconds)} of max_elapsed_time_minutes={self.max_elapsed_time_minutes}"]
+
+
+def warning_of_steps(fetch: Callable[[], Run], max_steps: int, log: Log) -> Callable[[], Run]:
+    """
+    Return what fetches a run of one block, and warns, once, when it nears its limit of steps.
+
+    Only the run itself says its steps, not the list by which triggers wait; and of a run of several blocks it says
+    the sum, while the limit is each block's.
+    """
+    warned = False
+
+    def fetch_and_warn() -> Run:
+        nonlocal warned
+        run = fetch()
+        if not warned and not run.is_final and (run.step_count or 0) >= NEAR_LIMIT * max_steps:
+            warned = True
+            log.warning("Skyvern run %s: is at step %d of max_steps=%d", run.run_id, run.step_count, max_steps)
+        return run
+
+    return fetch_and_warn
 
 
 def _most_steps_of_a_block(run: Run, send: Send | None) -> int | None:

@@ -34,6 +34,9 @@ POLL_JITTER = 0.02
 LONGEST_REASON = 100
 """Characters of the failure reason in the log line; the task's error has more of it."""
 
+NEAR_LIMIT = 0.8
+"""The share of a limit from which on a run is warned of."""
+
 PAUSED = "paused"
 """The status of a run that waits for a person."""
 
@@ -68,6 +71,7 @@ class Wait(Generic[R]):
     :param end_known: Whether the end of the run is already in the log.
     :param run_known: Whether this task has started or polled the run before: it exists, and the key has worked.
     :param longest_refusal: Seconds for which a refusal that contradicts this is not believed, at the most.
+    :param minutes_allowed: After which Skyvern ends the run, if its task has set that: ``max_elapsed_time_minutes``.
     :param clock: Returns the time in seconds since the epoch.
     """
 
@@ -84,6 +88,7 @@ class Wait(Generic[R]):
         end_known: bool = False,
         run_known: bool = False,
         longest_refusal: float = math.inf,
+        minutes_allowed: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.run_id = run_id
@@ -105,6 +110,8 @@ class Wait(Generic[R]):
         self._paused = pause_known
         self._end_known = end_known
         self._stopped = False
+        self._minutes_allowed = minutes_allowed
+        self._near_limit_at = math.inf
 
     @property
     def is_done(self) -> bool:
@@ -124,7 +131,7 @@ class Wait(Generic[R]):
     @property
     def has_nothing_to_log(self) -> bool:
         """Whether :meth:`unchanged` would change nothing and log nothing."""
-        return not self._failures and not self._is_progress_due()
+        return not self._failures and not self._is_progress_due() and not self._is_near_limit
 
     def stop(self) -> None:
         """End the wait before its time."""
@@ -139,6 +146,8 @@ class Wait(Generic[R]):
             return
         if before is None or _state_of(before) != _state_of(run):
             self._log_news(_description(run))
+        if self._minutes_allowed is not None:
+            self._near_limit_at = _near_limit_at(run, self._minutes_allowed)
         self.unchanged()
         was_paused, self._paused = self._paused, run.status == PAUSED
         if self._paused and not was_paused and self._on_pause:
@@ -151,6 +160,8 @@ class Wait(Generic[R]):
         self._failures, self._requested, self._refused_since = 0, 0.0, None
         if self.run is not None and self._is_progress_due():
             self._log_news(f"still {self.run.status} after {in_words(self._clock() - self._began)}")
+        if self._is_near_limit:
+            self._warn_of_limit()
 
     def connection_down(self, error: SkyvernError) -> None:
         """Note that the run is not polled for the time being, as polling other runs has failed."""
@@ -198,6 +209,21 @@ class Wait(Generic[R]):
     def _is_progress_due(self) -> bool:
         return self._clock() - self._logged_at >= self._log_interval
 
+    @property
+    def _is_near_limit(self) -> bool:
+        return self._clock() >= self._near_limit_at
+
+    def _warn_of_limit(self) -> None:
+        """Warn, once, that Skyvern will end the run before long."""
+        self._log.warning(
+            "Skyvern run %s: has used %d %% of max_elapsed_time_minutes=%d; Skyvern ends it when that is over",
+            self.run_id,
+            100 * NEAR_LIMIT,
+            self._minutes_allowed,
+        )
+        self._minutes_allowed, self._near_limit_at = None, math.inf
+        self._logged_at = self._clock()
+
     def _log_news(self, news: str) -> None:
         self._log.info("Skyvern run %s: %s", self.run_id, news)
         self._logged_at = self._clock()
@@ -220,6 +246,12 @@ def ending(run: RunSnapshot) -> str:
     duration = f" after {in_words(lasted.total_seconds())}" if (lasted := run.duration) else ""
     reason = f": {shorten(masked_text(run.failure_reason), LONGEST_REASON)}" if run.failure_reason else ""
     return f"{run.status}{duration}{reason}"
+
+
+def _near_limit_at(run: RunSnapshot, minutes_allowed: int) -> float:
+    """Return when a run nears its limit, in seconds since the epoch; never, while it has not begun."""
+    began = run.started_at or (run.created_at if run.status == "running" else None)
+    return math.inf if began is None else began.timestamp() + NEAR_LIMIT * 60 * minutes_allowed
 
 
 def _state_of(run: RunSnapshot) -> tuple[object, ...]:

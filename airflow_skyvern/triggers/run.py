@@ -91,6 +91,8 @@ class SkyvernRunTrigger(BaseTrigger):
     :param run_known: Whether the task has started or polled the run before. If so, it exists and the key is valid,
         also for a triggerer that has just begun: a refusal ends the wait only when it is repeated for minutes.
         Default: False.
+    :param max_elapsed_time_minutes: The limit that the task has set for its run, of which 80 % is warned of. Default:
+        None.
     :param newer: What a newer version of this provider has stored beside that. A triggerer that is upgraded after the
         workers ignores it; a task that gives such an argument fails before it is deferred.
     """
@@ -122,6 +124,7 @@ class SkyvernRunTrigger(BaseTrigger):
         pause_known: bool | None = None,
         log_blocks: bool = False,
         run_known: bool = False,
+        max_elapsed_time_minutes: int | None = None,
         **newer: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's class carries no types
@@ -135,6 +138,7 @@ class SkyvernRunTrigger(BaseTrigger):
         self._is_over = False
         self._triggerer: asyncio.Task[Any] | None = None
         self.run_known = run_known
+        self.max_elapsed_time_minutes = max_elapsed_time_minutes
         self._newer = tuple(newer)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -148,7 +152,7 @@ class SkyvernRunTrigger(BaseTrigger):
             "pause_known",
             "run_known",
         )
-        return self.stored({**self.values_of(names), **self._block_option})
+        return self.stored({**self.values_of(names), **self._rarer_options})
 
     def values_of(self, names: Iterable[str]) -> dict[str, Any]:
         """Return the arguments of these names."""
@@ -159,9 +163,10 @@ class SkyvernRunTrigger(BaseTrigger):
         return stored_as(self, kwargs, self._newer)
 
     @property
-    def _block_option(self) -> dict[str, bool]:
-        """The option as it is stored: only if it is set, so that an older triggerer can load all other waits."""
-        return {"log_blocks": True} if self.log_blocks else {}
+    def _rarer_options(self) -> dict[str, Any]:
+        """Those that are stored only if they are set, so that an older triggerer can load all other waits."""
+        options = {"log_blocks": self.log_blocks, "max_elapsed_time_minutes": self.max_elapsed_time_minutes}
+        return {name: value for name, value in options.items() if value}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one :class:`RunEvent`."""
@@ -218,6 +223,7 @@ class SkyvernRunTrigger(BaseTrigger):
             on_pause=None if self.pause_known is None else lambda _: wait.stop(),
             pause_known=bool(self.pause_known),
             run_known=self.run_known,
+            minutes_allowed=self.max_elapsed_time_minutes,
         )
         return wait
 
@@ -314,7 +320,7 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes the same trigger elsewhere; no secret is in it."""
         names = ("run_id", "skyvern_conn_id", "poll_interval", "timeout", "backstop", "end_from_trigger", "soft_fail")
-        return self.stored({**self.values_of(names), **self._block_option})
+        return self.stored({**self.values_of(names), **self._rarer_options})
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one :class:`RunEvent`, or the end of the task."""

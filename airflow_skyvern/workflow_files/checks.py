@@ -58,6 +58,7 @@ def _mappings(raw: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], 
     definition = raw["workflow_definition"]
     yield "", raw, fields.of_root()
     yield "workflow_definition", definition, fields.of_definition()
+    yield from _settings(definition)
     for parameter in definition["parameters"]:
         if (known := fields.of_parameter(str(parameter.get("parameter_type")))) is not None:
             yield f"parameter {parameter.get('key')}", parameter, known
@@ -65,6 +66,17 @@ def _mappings(raw: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], 
         if (known := fields.of_block(str(block.get("block_type")))) is not None:
             yield f"block {block.get('label')}", block, known
             yield from _conditions(f"block {block.get('label')}", block)
+
+
+def _settings(definition: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Fields]]:
+    if isinstance(settings := definition.get("browser_settings"), Mapping):
+        yield "browser_settings", settings, fields.BROWSER_SETTINGS
+    if isinstance(policy := definition.get("retry_policy"), Mapping):
+        yield "retry_policy", policy, fields.RETRY_POLICY
+        rules = policy.get("retry_on")
+        for rule in rules if isinstance(rules, list) else ():
+            if isinstance(rule, Mapping):
+                yield "retry_policy, retry_on", rule, fields.RETRY_RULE
 
 
 def _conditions(where: str, block: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Fields]]:

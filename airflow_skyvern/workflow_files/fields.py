@@ -29,6 +29,10 @@ RETRY_POLICY: Fields = {
     "webhook_on_retry": "final_only",
     "retry_on": REQUIRED,
 }
+RETRY_RULE: Fields = {"status": REQUIRED, "error_codes": None}
+BROWSER_SETTINGS: Fields = {"timezone_id": None}
+"""Within a definition; of what else is within blocks, Skyvern has no table."""
+
 UNKNOWN_BLOCK: Fields = dict.fromkeys(("block_type", "label"), REQUIRED)
 UNKNOWN_PARAMETER: Fields = dict.fromkeys(("parameter_type", "key"), REQUIRED)
 """Of types that this version does not know: their fields stay as they are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,10 +14,16 @@ from airflow_skyvern.workflow_files.form import MASKED
 
 TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 CODE = "code"
-"""The field whose text is Python, where ``password=password`` is no secret."""
+"""The field whose text is Python, where ``password=password`` is no secret, and ``password="…"`` is one."""
+
+SELECTOR = re.compile(r"\s*([#.\[]\w|//|\w+\[)")
+"""How a text begins that finds an element of a page: the field for a password is no password."""
 
 NAMES_OF_SECRETS = re.compile(r"(_parameter_key|_aws_secret_key|^aws_key|^(username|password|totp_secret)_key)$")
 """Fields that name a secret in a vault, or a parameter, and hold none."""
+
+FIELDS_OF_SECRETS = frozenset({"azure_storage_account_key"})
+"""Fields of Skyvern's that hold a secret, though their name alone could be that of data."""
 
 NAMES_OF_THE_AUTHOR = ("error_code_mapping", "column_mapping")
 """Fields that map codes or columns, where a name such as ``BAD_PASSWORD`` says nothing about its value."""
@@ -68,11 +75,47 @@ def _is_secret(name: str, value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and kind_of(name) == "certain"
     text = TEMPLATE.sub("", value)
     if name == CODE:
-        return secret_by_form(text)
+        return secret_by_form(text) or any(_is_named_secret(name, literal) for name, literal in _literals(text))
     if text == value and _stands_under(name) and not REFERENCE.match(value):
         return True
     return masked_text(text) != text
 
 
 def _stands_under(name: str) -> bool:
-    return kind_of(name) == "certain" or is_header_of_secret(name)
+    return name in FIELDS_OF_SECRETS or kind_of(name) == "certain" or is_header_of_secret(name)
+
+
+def _is_named_secret(name: str, literal: str) -> bool:
+    return bool(literal.strip()) and _stands_under(name) and not SELECTOR.match(literal)
+
+
+def _literals(code: str) -> Iterator[tuple[str, str]]:
+    """Yield each text of a program that has a name: assigned, in a mapping, or as an argument."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError):  # Skyvern will say so
+        return
+    for node in ast.walk(tree):
+        for name, value in _named_values(node):
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield name, value.value
+
+
+def _named_values(node: ast.AST) -> Iterator[tuple[str, ast.expr | None]]:
+    if isinstance(node, ast.Assign):
+        yield from ((_name_of(target), node.value) for target in node.targets)
+    elif isinstance(node, ast.AnnAssign):
+        yield _name_of(node.target), node.value
+    elif isinstance(node, ast.keyword):
+        yield node.arg or "", node.value
+    elif isinstance(node, ast.Dict):
+        yield from ((_name_of(key), value) for key, value in zip(node.keys, node.values, strict=True))
+
+
+def _name_of(target: ast.expr | None) -> str:
+    """Return the name that a value gets: of a variable, an attribute or an entry."""
+    if isinstance(target, ast.Subscript):
+        target = target.slice
+    if isinstance(target, ast.Constant):
+        return str(target.value)
+    return str(getattr(target, "attr", getattr(target, "id", "")))

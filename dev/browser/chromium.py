@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+INSTALL_CHROMIUM = "apt-get update && apt-get install --yes --no-install-recommends chromium"
+"""On Debian and Ubuntu."""
+
 MISSING = (
     f"Chromium is missing: none of {', '.join(NAMES)} is on PATH. Install it, on Debian and Ubuntu with\n"
-    "    apt-get update && apt-get install --yes --no-install-recommends chromium"
+    f"    {INSTALL_CHROMIUM}"
 )
 
 # Chromium itself looks up a dozen hosts (updates, leaked passwords, ...): it resolves no name but loopback's.

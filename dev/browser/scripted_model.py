@@ -107,7 +107,18 @@ def check_criterion(prompt: Prompt) -> Json:
 def extract(prompt: Prompt) -> Any:
     """Fill the block's JSON schema: lists of objects from the page's tables, the rest from "its name: value"."""
     schema = prompt.value_after("JSON schema format")
-    return _by_schema(schema, prompt) if schema else {"rows": prompt.page.table()}
+    return _by_schema(_without_references(schema, schema), prompt) if schema else {"rows": prompt.page.table()}
+
+
+def _without_references(part: Any, schema: Json) -> Any:
+    """Put definitions in the place of the references to them: pydantic writes nested models so."""
+    if isinstance(part, list):
+        return [_without_references(one, schema) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        part = schema["$defs"][part["$ref"].rpartition("/")[2]]
+    return {key: _without_references(one, schema) for key, one in part.items() if key != "$defs"}
 
 
 def _by_schema(schema: Json, prompt: Prompt, name: str = "") -> Any:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel
 
 from airflow_skyvern.compat.sdk import DAG
+from airflow_skyvern.compat.since_3_2 import threads_may_ask_airflow
 from airflow_skyvern.exceptions import SkyvernRunFailed
 from airflow_skyvern.hooks import SkyvernHook, _Method
 from airflow_skyvern.testing import completed, failed, terminated
@@ -38,6 +40,12 @@ ALL_TYPES = {
     "file": "file_url",
     "login": "credential_id",
 }
+
+
+@pytest.fixture
+def _journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place for what `durable=True` keeps, which it needs below Airflow 3.3."""
+    monkeypatch.setenv("AIRFLOW__COMMON_AI__DURABLE_CACHE_PATH", f"file://{tmp_path}/journal")
 
 
 def dag_of(*tasks: Callable[[], Any], retries: int = 0) -> Any:
@@ -107,6 +115,7 @@ def test_a_model_that_fills_in_what_it_is_told_gets_an_answer(skyvern: Skyvern, 
     assert [started.parameters for started in skyvern.started()] == [{"vendor": "a"}]
 
 
+@pytest.mark.usefixtures("_journal")
 @pytest.mark.parametrize("durable", [True, False])
 def test_a_task_that_is_retried_starts_no_run_twice(skyvern: Skyvern, durable: bool) -> None:
     skyvern.workflow("wpid_1", lambda given: completed({"of": given["vendor"]}), parameters={"vendor": "string"})
@@ -130,6 +139,7 @@ def test_a_task_that_is_retried_starts_no_run_twice(skyvern: Skyvern, durable: b
     assert sorted(started.parameters["vendor"] for started in skyvern.started()) == ["ACME", "ACME", "Oak"]
 
 
+@pytest.mark.usefixtures("_journal")
 def test_a_failed_run_is_for_the_retry_of_the_task_which_keeps_the_others(skyvern: Skyvern) -> None:
     skyvern.workflow("wpid_1", output={"x": 1}, parameters={})
     skyvern.workflow("wpid_2", failed("the portal is down"), completed({"x": 2}), parameters={})
@@ -140,6 +150,7 @@ def test_a_failed_run_is_for_the_retry_of_the_task_which_keeps_the_others(skyver
     assert [len(skyvern.started(f"wpid_{n}")) for n in (1, 2)] == [1, 2]
 
 
+@pytest.mark.skipif(not threads_may_ask_airflow(), reason="parallel calls run one after another")
 def test_the_failure_of_one_call_ends_the_waits_of_the_others(skyvern: Skyvern) -> None:
     """Without that, the process of a task that has failed would live as long as their runs."""
     skyvern.workflow("wpid_1", completed().after(*["running"] * 20_000), parameters={})

@@ -109,6 +109,12 @@ class TestTheForm:
         schemas = server.request("GET", "/openapi.json")[1]["components"]["schemas"]
         assert set(_fields(schemas, "WorkflowCreateYAMLRequest")) - {"recording_id"} == set(fields.of_root())
         assert set(_fields(schemas, "WorkflowDefinitionYAML")) == set(fields.of_definition())
+        for model, known in (
+            ("WorkflowRetryPolicy", fields.RETRY_POLICY),
+            ("WorkflowRetryRule", fields.RETRY_RULE),
+            ("BrowserSettings", fields.BROWSER_SETTINGS),
+        ):
+            assert set(_fields(schemas, _described_as(schemas, model))) == set(known)
         parts = schemas["WorkflowDefinitionYAML"]["properties"]
         for part, key, of, types in (
             ("blocks", "block_type", fields.of_block, fields.block_types()),
@@ -165,6 +171,11 @@ def _fields(schemas: Mapping[str, Any], name: str) -> dict[str, Any]:
         field: fields.REQUIRED if field in required else about.get("default", _of_list(about))
         for field, about in model["properties"].items()
     }
+
+
+def _described_as(schemas: Mapping[str, Any], model: str) -> str:
+    """Return a model's name in the description, which has one for input where input and output differ."""
+    return f"{model}-Input" if f"{model}-Input" in schemas else model
 
 
 def _of_list(about: Mapping[str, Any]) -> Any:

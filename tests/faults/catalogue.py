@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 Way = Literal[
     "deferred", "worker", "reschedule", "timeout", "own", "nested", "nested_0", "session", "session_timeout", "login"
 ]
+Kind = Literal["workflow", "file", "prompt"]
+"""What is run: a stored workflow, a workflow file, or a prompt."""
+
 UserAction = Literal["clear", "mark_failed", "mark_success", "queue", "remove_file", "delete_dag"]
 
+KINDS: tuple[Kind, ...] = ("workflow", "file", "prompt")
 SHORT, MEDIUM, STEADY, LATE, WAITS, LONG, ITEM = "short", "medium", "steady", "late", "waits", "long", "item"
 FINAL = ("completed", "failed", "terminated", "timed_out", "canceled")
 CLIENT_TIMEOUT = 8.0
@@ -97,6 +101,7 @@ class Fault:
     :param breaks: Whether the task's templates cannot be rendered on a retry, which then does nothing at all.
     :param abandoned: Whether Airflow itself ends or forgets the task: it has no result, but nothing may be left.
     :param namesakes: How many credentials have the name that the task gives; with two, nothing may be started.
+    :param runs: What may be run, where the way is to defer or to wait in the worker; else it is a stored workflow.
     """
 
     name: str
@@ -112,6 +117,11 @@ class Fault:
     abandoned: bool = False
     breaks: bool = False
     namesakes: int = 1
+    runs: tuple[Kind, ...] = KINDS
+
+    def strikes(self, kind: str) -> bool:
+        """Return whether it happens to requests of this kind, or right before one."""
+        return any(hook.kind == kind for hook in self.hooks) or f"send.{kind}" in self.orders
 
     @property
     def line(self) -> str:
@@ -517,6 +527,7 @@ BOTH: tuple[Way, ...] = ("deferred", "worker")
 WORKER: tuple[Way, ...] = ("worker",)
 DEFERRED: tuple[Way, ...] = ("deferred",)
 TWO: tuple[str, ...] = (LONG, SHORT)
+STORED: tuple[Kind, ...] = ("workflow",)
 
 
 def _user_faults(action: UserAction) -> list[Fault]:
@@ -788,10 +799,41 @@ def _login_faults() -> list[Fault]:
 
 def _twin_faults() -> list[Fault]:
     return [
-        Fault("start repeated by a gateway, answered", (Hook("start", repeated(answered=True)),)),
-        Fault("start repeated by a gateway, 502", (Hook("start", repeated(answered=False)),), workflows=(MEDIUM,)),
-        Fault("start arrives after lost_start_timeout", (Hook("start", arrives_beside_the_next),)),
+        Fault("start repeated by a gateway, answered", (Hook("start", repeated(answered=True)),), runs=STORED),
+        Fault(
+            "start repeated by a gateway, 502",
+            (Hook("start", repeated(answered=False)),),
+            workflows=(MEDIUM,),
+            runs=STORED,
+        ),
+        Fault("start arrives after lost_start_timeout", (Hook("start", arrives_beside_the_next),), runs=STORED),
     ]
+
+
+def _making_faults() -> list[Fault]:
+    """What befalls the creation of a workflow, of a file or for prompts, and the update to another version."""
+    gateway = {
+        f"{name}, {did}": by_gateway(given, acted=acted)
+        for name, given in GATEWAY.items()
+        for did, acted in (("acted", True), ("not arrived", False))
+    }
+    kills = {
+        "killed before it arrives": killed_before(arrives_late=True),
+        "killed, unanswered": killed_after(answered=False),
+        "killed, answered": killed_after(answered=True),
+    }
+    made: list[tuple[str, tuple[Kind, ...]]] = [("create", ("file", "prompt")), ("update", ("file",))]
+    faults = [
+        Fault(f"{kind}, {row}: {name}", (Hook(kind, effect),), row=f"{kind}, {row}", runs=runs)
+        for kind, runs in made
+        for row, effects in (("road", ROAD), ("gateway", gateway), ("task killed", kills))
+        for name, effect in effects.items()
+    ]
+    stalls = [
+        Fault(f"stalled before the {kind}", (), BOTH, (MEDIUM,), orders={f"send.{kind}": "stop"}, runs=runs)
+        for kind, runs in made
+    ]
+    return faults + stalls
 
 
 NESTED = [
@@ -809,6 +851,7 @@ FAULTS: list[Fault] = [
     *_twin_faults(),
     *_session_faults(),
     *_login_faults(),
+    *_making_faults(),
     *NESTED,
     *_road_faults(),
     *_cancel_faults(),

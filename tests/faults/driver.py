@@ -40,10 +40,12 @@ from tests.faults.catalogue import (
     Effect,
     Fault,
     Hook,
+    Kind,
     UserAction,
     Way,
     by_gateway,
 )
+from tests.faults.kinds import ITEM_PARAMETER, kind_of, made, without_browser, write_file
 from tests.faults.leaks import Leaks
 
 if TYPE_CHECKING:
@@ -90,12 +92,6 @@ SPOILED_LISTS = 0.3
 STABLE_SECONDS = 3.0
 """Seconds for which a task has to stay as it is before it counts as over."""
 
-ITEM_PARAMETER = {
-    "parameter_type": "workflow",
-    "key": "item",
-    "workflow_parameter_type": "string",
-    "default_value": "",
-}
 LOGIN_PARAMETER = {"parameter_type": "workflow", "key": "login", "workflow_parameter_type": "credential_id"}
 CLOSES_WITHIN = 240.0
 """Seconds in which the last teardowns end: a close is retried for three minutes."""
@@ -133,6 +129,7 @@ class Execution:
     fault: Fault
     rng: Random
     driver: Driver
+    what: Kind = "workflow"
     began: float = 0.0
     row: TaskRow = TaskRow(None, 0, 0)
     since: float = 0.0
@@ -162,7 +159,8 @@ class Execution:
 
     @property
     def dag_id(self) -> str:
-        return f"faults_own_{self.name}" if self.way == "own" else f"faults_{self.way}"
+        kind = "" if self.what == "workflow" else f"_{self.what}"
+        return f"faults_own_{self.name}" if self.way == "own" else f"faults_{self.way}{kind}"
 
     @property
     def run_id(self) -> str:
@@ -357,15 +355,20 @@ class Driver:
 
     @property
     def workflows(self) -> list[str]:
-        return [*self.workflow_ids.values(), *self.login_ids.values()]
+        """The ids of those that the suite has made, and of those that tasks have."""
+        return [
+            *self.workflow_ids.values(),
+            *self.login_ids.values(),
+            *(row["workflow_permanent_id"] for row in made(self.skyvern)),
+        ]
 
     # --- the executions ----------------------------------------------------------------------------------
 
     def plan(self, dealt: list[tuple[Way, Fault]], first: int = 0) -> list[str]:
         """Make executions of what was dealt, numbered from the first, and return their names."""
         new = [
-            Execution(name_of(first + index), way, fault, Random(self.rng.random()), self)
-            for index, (way, fault) in enumerate(dealt)
+            Execution(name_of(number), way, fault, Random(self.rng.random()), self, kind_of(number, way, fault))
+            for number, (way, fault) in enumerate(dealt, first)
         ]
         self.executions |= {execution.name: execution for execution in new}
         return [execution.name for execution in new]
@@ -405,8 +408,7 @@ class Driver:
 
     def _start(self, execution: Execution) -> None:
         execution.began = execution.since = time.time()
-        known = self.login_ids if execution.way == "login" else self.workflow_ids
-        workflows = [known[name] for name in execution.fault.workflows]
+        workflows = [self._run_by(execution, name) for name in execution.fault.workflows]
         conf = {"x": execution.name, "workflows": workflows, "breaks": execution.fault.breaks}
         execution.order()
         try:
@@ -417,6 +419,15 @@ class Driver:
             self.airflow.trigger(execution.dag_id, conf, run_id=execution.run_id)
         except (RigError, OSError) as error:
             execution.note(f"not started: {error}")
+
+    def _run_by(self, execution: Execution, length: str) -> str:
+        """Return what a run of this length is of: a workflow's id, a file, or the page that a prompt opens."""
+        if execution.what == "workflow":
+            return (self.login_ids if execution.way == "login" else self.workflow_ids)[length]
+        seconds = RUN_SECONDS[length]
+        if execution.what == "prompt":
+            return f"{self.skyvern.peer_url}/slow?s={seconds}"
+        return str(write_file(self.airflow.home / "files", int(execution.name), execution.fault, seconds))
 
     def _start_for_sensor(self, execution: Execution, workflow: str) -> str:
         metadata = {"x": execution.name, "group": "4"}
@@ -534,6 +545,8 @@ class Driver:
 
     async def on_request(self, exchange: Exchange) -> None:
         """Hand a request to its execution; spoil some of the lists, which are of all that wait."""
+        if exchange.kind == "create":
+            exchange.body = without_browser(exchange.body)
         instead = self.instead_of_starts if exchange.kind == "start" else self.instead
         if instead is not None:
             await instead(exchange, self.lists)
@@ -543,7 +556,7 @@ class Driver:
             await self.lists.rng.choice(SPOILERS)(exchange, self.lists)
         execution = self.executions.get(exchange.execution or "")
         if execution is not None:
-            if exchange.kind in ("start", "cancel", "find"):
+            if exchange.kind in ("start", "cancel", "find", "create", "update"):
                 execution.note(f"{exchange.kind} {exchange.number} {exchange.run_id or ''} arrives")
             await execution.on_request(exchange)
 

@@ -9,6 +9,8 @@ is printed. The exit status is 1 when anything of it is not as it has to be:
 
 - every column between `runs` and `gave up` is 0, except for what may be left where Airflow lets nobody know of a
   task's end (:class:`Limits`);
+- one workflow was made of each file and each shape of prompts, one version of each content
+  (:mod:`tests.faults.kinds`);
 - no API key was found by :mod:`tests.faults.leaks`, and none was sent where a gateway redirects to;
 - `airflow-skyvern runs orphans` (:mod:`tests.faults.witness`) finds a run that is not left, or not one that is; or
   one of them is still active after `--cancel`;
@@ -51,6 +53,7 @@ from tests.faults.driver import (
     name_of,
     say,
 )
+from tests.faults.kinds import report_made
 from tests.faults.verdict import Counts, Finding, ServerRun, cancel_delays, judge, server_runs, table
 
 if TYPE_CHECKING:
@@ -273,10 +276,11 @@ def report(driver: Driver, *, durable: bool, deadline: float = OPERATOR_TIMEOUT)
         f"{leaks.decrypted} decrypted values and all logs: found in {len(leaks.found)} places; "
         f"redirects followed with a key: {len(driver.proxy.followed)}"
     )
+    twice = report_made(driver.skyvern)
     if not durable:
         return int(total.duplicates == 0)
     untrue = second_witness(driver, runs)
-    return int(bool(wrong or strays or leaks.found or driver.proxy.followed or untrue))
+    return int(bool(wrong or strays or leaks.found or driver.proxy.followed or untrue or twice))
 
 
 @contextlib.contextmanager

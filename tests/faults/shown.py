@@ -27,7 +27,7 @@ import time
 from random import Random
 
 from tests.faults import run
-from tests.faults.catalogue import WAITS, Fault
+from tests.faults.catalogue import STORED, WAITS, Fault
 from tests.faults.driver import Driver, gateway, name_of, say
 
 KINDS = {
@@ -65,7 +65,7 @@ def answer_when_all_wait(driver: Driver, names: list[str]) -> None:
 def many_waits(version: str, times: int, waits: int, seed: int) -> int:
     """Run rounds of deferred tasks beside the answers of a gateway."""
     rng = Random(seed)
-    fault = Fault("wait", workflows=(WAITS,), ways=("deferred",))
+    fault = Fault("wait", workflows=(WAITS,), ways=("deferred",), runs=STORED)
     with run.suite(version, rng, waits, durable=True, own=[], timeout=TIMEOUT) as driver:
         with driver.leaks:
             for number in range(times):

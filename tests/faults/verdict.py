@@ -278,6 +278,8 @@ def _lost(one: Execution, completed: list[ServerRun], xcom: Any) -> int:
         return len(wrong) + len({*ITEMS} - {run.item for run in completed})
     if one.way == "reschedule":  # pushes no run id of its own
         return int(value not in [run.output for run in completed])
+    if one.what == "prompt":  # its value is what its one block returns
+        completed = [replace(run, output=(run.output or {}).get("task_output")) for run in completed]
     found = [run.run_id for run in completed if run.output == value]
     return int(not found or (run_id or found[0]) not in found)
 
@@ -324,19 +326,22 @@ def _was_active(other: ServerRun, run: ServerRun) -> bool:
 
 
 def table(findings: Iterable[Finding]) -> str:
-    """Write the one table: a line per fault, and the sum."""
+    """Write the one table: a line per fault, and the sum, of all and of each kind of run."""
     lines: dict[str, Counts] = defaultdict(Counts)
+    kinds: dict[str, Counts] = defaultdict(Counts)
     for finding in findings:
         lines[finding.execution.fault.line] += finding.counts
+        kinds[f"total, {finding.execution.what}"] += finding.counts
     total = Counts()
     for counts in lines.values():
         total += counts
     names = [f.name.replace("_", " ") for f in fields(Counts)]
-    width = max(map(len, [*lines, "total"]))
+    width = max(map(len, [*lines, *kinds, "total"]))
     rule = "-" * (width + sum(len(name) + 2 for name in names))
     body = [_line(name, counts, width, names) for name, counts in sorted(lines.items())]
     head = " " * width + "".join(f"  {name}" for name in names)
-    return "\n".join([head, rule, *body, rule, _line("total", total, width, names)])
+    sums = [_line(name, counts, width, names) for name, counts in sorted(kinds.items())]
+    return "\n".join([head, rule, *body, rule, *sums, _line("total", total, width, names)])
 
 
 def _line(name: str, counts: Counts, width: int, names: list[str]) -> str:

@@ -188,7 +188,7 @@ def test_workflow_in_git(skyvern: Skyvern, dag_of: DagOf) -> None:
     run = dag_of(EXAMPLES / "workflow_in_git.py").test(run_conf={"month": "2026-09"})
     assert value(run, "total") == 13.5
     (started,) = skyvern.started()
-    assert started.parameters == {"month": "2026-09"}
+    assert started.parameters == {"month": "2026-09", "portal": "https://portal.example.com/invoices"}
     (made,) = [one for one in skyvern.fake.workflows.values() if one.workflow_id == started.workflow_id]
     assert (made.title, made.version, made.tags["airflow_file"]) == ("Open invoices", 1, "open_invoices.yaml")
 

@@ -15,12 +15,12 @@ import signal
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from airflow_skyvern.compat.sdk import DAG, Param, get_current_context, task
-from airflow_skyvern.operators import SkyvernRunWorkflowOperator, skyvern_browser_session
+from airflow_skyvern.compat.sdk import DAG, BaseOperator, Param, get_current_context, task
+from airflow_skyvern.operators import SkyvernRunPromptOperator, SkyvernRunWorkflowOperator, skyvern_browser_session
 from airflow_skyvern.sensors import SkyvernRunSensor
 
 try:
@@ -49,7 +49,9 @@ SETTLE = 3.0
 """Seconds in which a signal to the supervisor reaches its task."""
 
 KINDS = {
-    "start": ("POST", re.compile(r"/v1/run/workflows$")),
+    "start": ("POST", re.compile(r"(/v1/run/workflows$|/api/v1/workflows/[^/]+/run\?)")),
+    "create": ("POST", re.compile(r"/v1/workflows(\?|$)")),
+    "update": ("PUT", re.compile(r"/api/v1/workflows/")),
     "find": ("GET", re.compile(r"/v1/runs\?.*tags=")),
     "tags": ("GET", re.compile(r"/v1/run-tags")),
     "workflow": ("GET", re.compile(r"/v1/workflows/[^/]+$")),
@@ -132,8 +134,8 @@ def is_resumed(ti: Any) -> bool:
     return bool(getattr(getattr(ti, "_ti_context_from_server", None) or ti, "next_method", None))
 
 
-class Tormented(SkyvernRunWorkflowOperator):
-    """The operator, with points before each retry and each resumption, and a trigger that may be ordered to fail."""
+class Torments(BaseOperator if TYPE_CHECKING else object):  # else its metaclass would put an __init__ in the way
+    """Points before each retry and each resumption of an operator, and a trigger that may be ordered to fail."""
 
     def pre_execute(self, context: Any) -> None:
         super().pre_execute(context)
@@ -155,12 +157,29 @@ class Tormented(SkyvernRunWorkflowOperator):
         return super().resume_execution(next_method, next_kwargs, context)
 
 
-def run_of(**options: Any) -> Tormented:
+class Tormented(Torments, SkyvernRunWorkflowOperator):
+    """Runs a workflow, stored or of a file."""
+
+
+class TormentedPrompt(Torments, SkyvernRunPromptOperator):
+    """Runs a prompt."""
+
+
+# The first try's workflow, file or page, then the next ones': the last stands for all that follow.
+OF_THIS_TRY = "{{ (params.workflows[ti.try_number - 1:] or params.workflows[-1:])[0] }}"
+
+
+def prompt_of(**options: Any) -> Torments:
+    """Make the task of a prompt; each engine is another shape."""
+    engine = None if options["deferrable"] else "skyvern-1.0"
+    more = {"prompt": "Open the page of {item}.", "url": OF_THIS_TRY, "output_schema": {"type": "object"}}
+    return run_of(TormentedPrompt, **more, engine=engine, **options)
+
+
+def run_of(operator: type[Torments] = Tormented, **options: Any) -> Torments:
     """Make the task that most executions have."""
     given = {
         "task_id": "run",
-        # The first try's workflow, then the next ones': the last stands for all that follow.
-        "workflow_id": "{{ (params.workflows[ti.try_number - 1:] or params.workflows[-1:])[0] }}",
         "parameters": {"item": "{{ params.x if not params.breaks or ti.try_number == 1 else 1 // 0 }}"},
         # By which the suite, not the operator, knows whose run it is.
         "run_options": {"run_metadata": {"x": "{{ params.x }}", "group": "{{ ti.max_tries }}"}},
@@ -171,7 +190,9 @@ def run_of(**options: Any) -> Tormented:
         "retries": 4,
         "retry_delay": timedelta(seconds=3),
     }
-    return Tormented(**{**given, **options})
+    if operator is Tormented and "workflow_file" not in options:
+        given["workflow_id"] = OF_THIS_TRY
+    return operator(**{**given, **options})
 
 
 def result_of(item: str) -> Any:
@@ -204,11 +225,15 @@ if NAME.startswith("faults_own_"):
     with DAG(NAME, **LIMITS):
         run_of(deferrable=True, retries=1)
 else:
-    with DAG("faults_deferred", **LIMITS):
-        run_of(deferrable=True)
+    for way, deferrable in (("deferred", True), ("worker", False)):
+        with DAG(f"faults_{way}", **LIMITS):
+            run_of(deferrable=deferrable)
 
-    with DAG("faults_worker", **LIMITS):
-        run_of(deferrable=False)
+        with DAG(f"faults_{way}_file", **LIMITS):
+            run_of(workflow_file=OF_THIS_TRY, deferrable=deferrable)
+
+        with DAG(f"faults_{way}_prompt", **LIMITS):
+            prompt_of(deferrable=deferrable)
 
     with DAG("faults_reschedule", **LIMITS):
         SkyvernRunSensor(

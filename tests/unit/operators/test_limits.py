@@ -226,3 +226,47 @@ def test_a_prompt_has_the_same_limits(skyvern: FakeSkyvern) -> None:
             lambda: SkyvernRunPromptOperator(**given, max_steps=3, max_elapsed_time_minutes=4), FakeTaskInstance()
         )
     assert skyvern.sent("POST", START)[0].json["max_elapsed_time_minutes"] == 4
+
+
+def times(text: str, log: str) -> float:
+    """How often something was logged; Airflow 2's log is read from two places, with the one line of the end."""
+    return log.count(text) / log.count(": completed after")
+
+
+LONG_AGO = {"status": "running", "started_at": "2026-11-22T20:00:00"}
+
+
+def test_a_run_that_has_used_most_of_its_time_is_warned_of_while_it_goes_on(
+    skyvern: FakeSkyvern, task_log: TaskLog, *, deferrable: bool
+) -> None:
+    workflow = skyvern.workflow(plan=(LONG_AGO, LONG_AGO, LONG_AGO, "completed"))
+    run_task(lambda: make(workflow, deferrable=deferrable, max_elapsed_time_minutes=60))
+    warning = "has used 80 % of max_elapsed_time_minutes=60; Skyvern ends it when that is over"
+    assert times(warning, task_log()) == 1
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_steps": 5}])
+def test_without_a_limit_of_time_there_is_no_such_warning(
+    skyvern: FakeSkyvern, task_log: TaskLog, limits: dict[str, Any], *, deferrable: bool
+) -> None:
+    run_task(lambda: make(skyvern.workflow(plan=(LONG_AGO, "completed")), deferrable=deferrable, **limits))
+    assert "has used 80 %" not in task_log()
+
+
+@pytest.mark.parametrize(("steps", "warnings"), [(8, 1), (7, 0)])
+def test_a_prompt_that_waits_in_its_worker_is_warned_of_its_steps(
+    skyvern: FakeSkyvern, task_log: TaskLog, steps: int, warnings: int
+) -> None:
+    going = {"status": "running", "step_count": steps}
+    read = {"task_id": "tsk_1", "status": "completed", "extracted_information": "three"}
+    skyvern.created_output = {"task_output": read}
+    skyvern.created_plan = (going, going, {"status": "completed", "step_count": steps})
+    given: dict[str, Any] = {"task_id": "t", "prompt": "read", "poll_interval": 0.01, "timeout": 20}
+    run_task(lambda: SkyvernRunPromptOperator(**given, max_steps=10, deferrable=False), FakeTaskInstance())
+    assert times(f": is at step {steps} of max_steps=10", task_log()) == warnings
+
+
+def test_the_sum_of_several_blocks_is_no_reason_to_warn(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
+    going = {"status": "running", "step_count": 30}
+    run_task(lambda: make(skyvern.workflow(plan=(going, "completed")), deferrable=False, max_steps=10))
+    assert "is at step" not in task_log()

@@ -409,6 +409,16 @@ def test_lineage_knows_the_workflow_of_a_run_that_another_process_has_started(sk
         ({"prompt": " "}, "Task 't': prompt: must be a text, and not empty"),
         ({"prompt": None}, "Task 't': prompt: must be a text"),
         ({"url": 5}, "Task 't': url: must be a text"),
+        ({"url": "ftp://shop.example.com"}, "Task 't': url: must be an address of the web"),
+        ({"url": "javascript:alert(1)"}, "Task 't': url: must be an address of the web"),
+        (
+            {"prompt": "read {invoice}", "parameters": {"invoce": 1}},
+            r"Task 't': parameters: prompt and url name {invoice}, which has no value. Did you mean invoce\?",
+        ),
+        (
+            {"url": "https://example.com/{moth}", "parameters": {"month": "{{ ds }}"}},
+            r"prompt and url name {moth}, which has no value. Did you mean month\?",
+        ),
         ({"engine": "skyvern-2.0"}, "Task 't': engine: 'skyvern-2.0' cannot run a prompt here; use skyvern-1.0"),
         ({"error_code_mapping": {"A": 1}}, "Task 't': error_code_mapping: must map codes"),
         ({"error_code_mapping": "no json"}, "Task 't': error_code_mapping: must be a mapping"),
@@ -425,6 +435,24 @@ def test_lineage_knows_the_workflow_of_a_run_that_another_process_has_started(sk
 def test_a_mistake_is_found_when_the_dag_is_parsed(arguments: dict[str, Any], complaint: str) -> None:
     with pytest.raises(SkyvernConfigError, match=complaint):
         make(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"url": "shop.example.com"},
+        {"url": "localhost:8080/shop"},
+        {"url": "HTTP://127.0.0.1"},
+        {"url": "about:blank"},
+        {"url": "{{ params.url }}", "prompt": "as {json}", "parameters": {"month": 1}},
+        {"prompt": "{{ params.mont }} of {month}", "parameters": {"month": 1, "mont": 2}},
+        {"prompt": "for {month}", "parameters": "{{ params.p }}"},
+        {"prompt": "for {month} and {mont}", "parameters": {"month": 1}},
+    ],
+    ids=str,
+)
+def test_what_may_be_meant_so_is_no_mistake(arguments: dict[str, Any]) -> None:
+    make(**arguments)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import Any, cast
 
 import pytest
 
+from airflow_skyvern.runs.prompt_workflow import Shape
+from airflow_skyvern.workflow_files.checks import check
+from airflow_skyvern.workflow_files.text import read
 from dev.fault_proxy import Answer, Exchange, FaultProxy
 from tests.faults.catalogue import FAULTS, GATEWAY, Fault, Hook
 from tests.faults.driver import Driver, Execution, TaskRow
+from tests.faults.kinds import kind_of, made_twice, without_browser, write_file
 from tests.faults.run import Limits, is_left, named, plan, plan_of_each
 from tests.faults.verdict import Counts, ServerRun, judge
 from tests.faults.witness import Statement
@@ -193,6 +198,55 @@ def test_items_of_one_task_have_a_run_and_a_result_each() -> None:
 
 def test_a_task_that_refuses_to_run_items_has_no_run() -> None:
     assert counts(execution(Fault("nested", ways=("nested",)), "failed")).bad == 0
+
+
+def test_what_was_made_twice_is_seen() -> None:
+    once = [("faults file a", ["1", "2"]), ("faults file b", ["1"]), ("Airflow prompt", ["None"])]
+    assert made_twice(once) == []
+    assert made_twice([*once, ("Airflow prompt", ["None"])]) == ["2 workflows 'Airflow prompt'"]
+    assert made_twice([("faults file a", ["1", "2", "1"])]) == ["2 versions '1' of 'faults file a'"]
+
+
+def test_the_value_of_a_prompt_is_what_its_block_returns() -> None:
+    run = replace(RUN, output={"task_output": {"n": 1}, "extracted_information": []})
+    assert counts(execution(what="prompt"), run).bad == 0
+    assert counts(execution(what="prompt"), run, value={"n": 2}).lost == 1
+    assert counts(execution(what="file"), run).lost == 1
+
+
+def test_kinds_are_dealt_in_turn_and_only_where_a_fault_and_a_way_know_them() -> None:
+    update = next(fault for fault in FAULTS if fault.line == "update, road")
+    assert [kind_of(number, "worker", Fault("none")) for number in range(4)] == [
+        "workflow",
+        "file",
+        "prompt",
+        "workflow",
+    ]
+    assert {kind_of(number, "deferred", update) for number in range(4)} == {"file"}
+    assert kind_of(1, "own", Fault("none")) == "workflow"
+
+
+def test_files_are_shared_with_the_same_content_or_another_one(tmp_path: Path) -> None:
+    plain, create, update = (
+        next(fault for fault in FAULTS if fault.line == line) for line in ("none", "create, road", "update, road")
+    )
+    given = [(0, plain), (2, plain), (4, update), (6, plain), (1, plain), (3, create)]
+    files = [read(write_file(tmp_path, number, fault, 10)) for number, fault in given]
+    assert [file.name for file in files] == ["shared_0.yaml"] * 4 + ["shared_1.yaml", "own_3.yaml"]
+    assert [check(file, keys=True) for file in files] == [[]] * 6
+    assert files[0].digest == files[1].digest
+    assert len({file.digest for file in files[1:4]}) == 3
+
+
+def test_a_prompt_keeps_all_but_its_browser() -> None:
+    definition = Shape().definition
+    request = {"json_definition": definition}
+    made = json.loads(without_browser(json.dumps(request).encode()))["json_definition"]
+    (block,) = made["workflow_definition"].pop("blocks")
+    assert (block["block_type"], block["label"], block["url"]) == ("http_request", "task", "{{ url }}")
+    assert made["workflow_definition"]["parameters"] == definition["workflow_definition"].pop("parameters")
+    other = json.dumps({"json_definition": {"title": "faults file a"}}).encode()
+    assert without_browser(other) == other
 
 
 def test_every_line_of_the_table_comes_before_one_comes_again() -> None:

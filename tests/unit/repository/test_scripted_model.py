@@ -58,6 +58,9 @@ def test_a_schema_is_filled_from_table_and_text() -> None:
     name, filled = answer(asked)
     assert name == "extract-information"
     assert filled == {"total_open": 4480.49, "invoices": [{"invoice": "INV-1", "amount": 1250.0}]}
+    as_of_pydantic = {"type": "array", "items": {"$ref": "#/$defs/Row"}, "$defs": {"Row": row}}
+    asked = f"{text}JSON schema format:\n```\n{json.dumps(as_of_pydantic)}\n```\n"
+    assert answer(asked)[1] == [{"invoice": "INV-1", "amount": 1250.0}]
 
 
 def test_the_model_speaks_the_protocol_of_chat_completions() -> None:

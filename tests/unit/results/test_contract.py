@@ -212,12 +212,34 @@ def test_a_file_that_holds_no_schema_is_an_error(text: str, complaint: str) -> N
     [
         (5, "must be a pydantic model class, a JSON Schema as a mapping, or the path of a JSON Schema file, not int"),
         ({"type": "objct"}, "is not a valid JSON Schema at type: 'objct'"),
+        (
+            {"invoice": "string", "amount": 0},
+            "amount, invoice: is no keyword of JSON Schema, so any output would fit",
+        ),
+        ({"type": "object", "propertes": {}}, r"propertes: no such keyword. Did you mean properties\?"),
+        ({"items": {"type": "object", "requierd": ["a"]}}, r"requierd: no such keyword. Did you mean required\?"),
+        ({"$defs": {"A": {"enums": [1]}}, "$ref": "#/$defs/A"}, r"enums: no such keyword. Did you mean enum\?"),
         (NoModel, "pydantic cannot validate .*NoModel"),
     ],
 )
 def test_a_schema_that_is_none_is_found_when_the_dag_is_parsed(schema: Any, complaint: str) -> None:
     with pytest.raises(SkyvernConfigError, match=f"^Task 't': output_schema: {complaint}"):
         SkyvernRunWorkflowOperator(task_id="t", workflow_id="wpid_1", output_schema=schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"properties": {"requierd": {"x-unit": "EUR"}}, "examples": [{"tpye": 1}], "default": {"itmes": 1}},
+        {"type": "object", "order": ["a"], "ui": {"tpye": "x"}, "example": {}, "nullable": True},
+        {"$schema": "http://json-schema.org/draft-04/schema#", "id": "a", "definitions": {}, "dependencies": {}},
+        {"enum": [{"propertes": 1}], "const": {"requierd": 1}},
+    ],
+    ids=str,
+)
+def test_own_words_in_a_schema_and_names_of_data_are_no_misspelt_keywords(schema: dict[str, Any]) -> None:
+    SkyvernRunWorkflowOperator(task_id="t", workflow_id="wpid_1", output_schema=schema)
 
 
 def test_a_schema_for_a_task_that_gets_no_output_is_found_when_the_dag_is_parsed() -> None:

@@ -102,6 +102,50 @@ def test_a_wait_ends_at_the_deadline_after_one_last_look(wait: Wait[Run], clock:
     assert wait.run.status == "running"
 
 
+class TestTheLimitOfTime:
+    def limited(self, clock: Clock, lines: LogLines) -> Wait[Run]:
+        return Wait("wr_1", poll_interval=10, deadline=DEADLINE, log=lines, clock=clock, minutes_allowed=10)
+
+    def warned(self, lines: LogLines) -> int:
+        return sum("has used 80 % of max_elapsed_time_minutes=10" in line for line in lines.lines)
+
+    def would_log(self, wait: Wait[Run]) -> bool:
+        return not wait.has_nothing_to_log
+
+    def test_it_is_warned_of_once_when_most_of_it_is_used(self, clock: Clock, lines: LogLines) -> None:
+        wait = self.limited(clock, lines)
+        wait.update(run("running", started_at="1970-01-01T00:00:00"))
+        clock.now = 479
+        wait.unchanged()
+        assert self.warned(lines) == 0
+        clock.now = 480
+        assert self.would_log(wait)  # or a row of the list that is as the last one would be passed over
+        wait.unchanged()
+        assert self.warned(lines) == 1
+        assert not self.would_log(wait)
+        clock.now = 590
+        wait.update(run("paused", started_at="1970-01-01T00:00:00"))
+        wait.unchanged()
+        assert self.warned(lines) == 1
+
+    def test_it_does_not_run_while_the_run_is_queued(self, clock: Clock, lines: LogLines) -> None:
+        wait = self.limited(clock, lines)
+        clock.now = 3000
+        wait.update(run("queued", created_at="1970-01-01T00:00:00"))
+        assert self.warned(lines) == 0
+        wait.update(run("running", created_at="1970-01-01T00:00:00", started_at="1970-01-01T00:50:00"))
+        assert self.warned(lines) == 0
+        clock.now = 3480
+        wait.unchanged()
+        assert self.warned(lines) == 1
+
+    def test_a_run_that_has_ended_is_not_warned_of(self, clock: Clock, lines: LogLines) -> None:
+        wait = self.limited(clock, lines)
+        clock.now = 3000
+        wait.update(run("completed", started_at="1970-01-01T00:00:00"))
+        assert self.warned(lines) == 0
+
+
 def test_a_deadline_that_is_past_still_gives_one_look(clock: Clock, lines: LogLines) -> None:
     wait: Wait[Run] = Wait("wr_1", poll_interval=10, deadline=-1, log=lines, clock=clock)
     assert wait_for_end(wait, looks(run("completed")), clock.sleep) is not None

@@ -44,6 +44,13 @@ def test_a_trigger_survives_the_database_and_takes_no_secret_there(skyvern: Fake
     assert rebuilt(original).serialize() == original.serialize()
 
 
+def test_rare_options_are_stored_only_if_they_are_set() -> None:
+    original = SkyvernRunTrigger("wr_1", "skyvern_default", 10.0, 1.0, log_blocks=True, max_elapsed_time_minutes=30)
+    _, kwargs = original.serialize()
+    assert (kwargs["log_blocks"], kwargs["max_elapsed_time_minutes"]) == (True, 30)
+    assert rebuilt(original).serialize() == original.serialize()
+
+
 @pytest.mark.parametrize("status", ["completed", "failed", "terminated", "timed_out", "canceled"])
 async def test_the_event_says_that_the_run_is_over_and_how(skyvern: FakeSkyvern, status: str) -> None:
     run_id = skyvern.run(plan=("queued", "running", status), output={"secret": "in the output"})

@@ -42,6 +42,19 @@ HTTP = {"block_type": "http_request", "label": "call", "url": "https://example.c
             ),
             r"block c, criteria: expresion: no such key. Did you mean expression\?",
         ),
+        (
+            file(PAUSE, definition={"retry_policy": {"max_retires": 2, "retry_on": [{"status": "failed"}]}}),
+            r"retry_policy: max_retires: no such key. Did you mean max_retries\?",
+        ),
+        (
+            file(PAUSE, definition={"retry_policy": {"retry_on": [{"status": "failed", "error_code": ["X"]}]}}),
+            r"retry_policy, retry_on: error_code: no such key. Did you mean error_codes\?",
+        ),
+        (file(PAUSE, definition={"retry_policy": {"max_retries": 2}}), r"retry_policy: retry_on: is missing"),
+        (
+            file(PAUSE, definition={"browser_settings": {"timezone": "UTC"}}),
+            r"browser_settings: timezone: no such key. Did you mean timezone_id\?",
+        ),
         (file({"block_type": "goto_url", "label": "g"}), r"block g: url: is missing"),
         (file({"label": "g"}), r"block 1: block_type: is missing"),
         (file({"block_type": "wait", "wait_sec": 1}), r"block 1: label: is missing"),
@@ -104,6 +117,21 @@ SECRET = "hunter2-s3cr3t-W4rd"
         ),
         (file({"block_type": "code", "label": "c", "code": f"key = 'sk-live-{SECRET}'"}), "block c.code"),
         (file({**HTTP, "headers": {"Authorization": "Bearer " + SECRET + "{{ x }}"}}), "headers.Authorization"),
+        (
+            file({"block_type": "file_upload", "label": "up", "azure_storage_account_key": SECRET}),
+            "block up.azure_storage_account_key",
+        ),
+        *(
+            (file({"block_type": "code", "label": "c", "code": code.format(SECRET)}), "block c.code")
+            for code in (
+                "password = '{}'",
+                "api_key: str = '{}'",
+                "return {{'password': '{}'}}",
+                "await portal.login('me', password='{}')",
+                "headers['X-Api-Key'] = '{}'",
+                "self.client_secret = '{}'",
+            )
+        ),
     ],
 )
 def test_a_secret_is_refused_with_the_way_that_works(made: WorkflowFile, where: str) -> None:
@@ -138,6 +166,10 @@ def test_a_secret_is_refused_with_the_way_that_works(made: WorkflowFile, where: 
             ],
         ),
         file({"block_type": "code", "label": "c", "code": "login(password=password, token=token)"}),
+        file({"block_type": "code", "label": "c", "code": "password = '{{ password }}'\nreturn 1"}),
+        file({"block_type": "code", "label": "c", "code": "password = '#password'; api_key = ''"}),
+        file({"block_type": "code", "label": "c", "code": "password = 'not Python"}),
+        file(PAUSE, definition={"retry_policy": {"retry_on": [{"status": "failed", "error_codes": ["X"]}]}}),
         file({**HTTP, "block_type": "task", "error_code_mapping": {"BAD_PASSWORD": "the password is refused"}}),
         file({**HTTP, "block_type": "task", "data_schema": {"properties": {"token": {"type": "string"}}}}),
     ],
