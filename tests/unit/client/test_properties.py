@@ -230,4 +230,7 @@ def test_an_address_or_number_that_cannot_work_is_a_mistake_in_the_connection(fi
 @given(JSON | st.fixed_dictionaries({"run_id": st.text(), "reason": st.sampled_from(["ended", "won", None])}))
 def test_any_event_is_valid_or_an_error_of_ours(value: Any) -> None:
     error = error_of(SkyvernError, lambda: event_of(value))
-    assert (error is None) == (isinstance(value, dict) and value.get("reason") in get_args(Reason))
+    named = value if isinstance(value, dict) else {}
+    assert (error is None) == all(isinstance(named.get(name), str) for name in ("run_id", "reason"))
+    if error is None:
+        assert event_of(value)["reason"] in get_args(Reason)
