@@ -18,7 +18,11 @@ from dev.skyvern_server import SKYVERN_VENV
 if TYPE_CHECKING:
     from dev.skyvern_server import SkyvernServer
 
-PUBLISHED = sorted(SKYVERN_VENV.glob("lib/python*/site-packages/skyvern/cli/skills/skyvern/examples/*.json"))
+ALL = sorted(SKYVERN_VENV.glob("lib/python*/site-packages/skyvern/cli/skills/skyvern/examples/*.json"))
+LOOPED = "conditional-retry"
+"""An example that Skyvern 1.0.56 itself refuses: its blocks lead back to the first one."""
+
+PUBLISHED = [path for path in ALL if path.stem != LOOPED]
 GOAL = "data_extraction_goal: Extract"
 COMMENT = "# Finance reads this every Monday.\n"
 
@@ -77,3 +81,17 @@ def test_a_published_definition_is_pulled_changed_compared_and_pushed(
     assert newest == first.replace("Extract", "Read", 1) != first
     assert workflows("pull", workflow_id, "--to", tmp_path) == 0
     assert file.read_text().split("\n", 1)[1] == changed  # the comment, too
+
+
+@pytest.mark.skipif(LOOPED not in [path.stem for path in ALL], reason="this Skyvern has no such example")
+def test_a_published_definition_that_skyvern_refuses_is_refused_in_its_words(
+    server: SkyvernServer, tmp_path: Path, capsys: Capture
+) -> None:
+    (published,) = (path for path in ALL if path.stem == LOOPED)
+    file = tmp_path / published.name
+    file.write_bytes(published.read_bytes())
+    before = server.request("GET", "/v1/workflows?page_size=100")[1]
+    assert workflows("push", "--yes", file) == 1
+    said = capsys.readouterr()
+    assert "Circular reference detected" in said.out + said.err
+    assert server.request("GET", "/v1/workflows?page_size=100")[1] == before
