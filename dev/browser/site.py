@@ -126,7 +126,12 @@ def size_in_bytes(size: str) -> int:
     return int(found[1]) * _UNITS[found[2]]
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    logins = 0
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
+    server: _Server
     protocol_version = "HTTP/1.1"
 
     def _send(self, body: bytes, *, status: int = 200, kind: str = "text/html; charset=utf-8", **more: str) -> None:
@@ -202,6 +207,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _sign_in(self, form: dict[str, str]) -> None:
         if (form.get("username"), form.get("password")) == (DEMO_USER, DEMO_PASSWORD):
+            self.server.logins += 1
             self._send(b"", status=303, location="/invoices", set_cookie=f"{COOKIE}; Path=/; HttpOnly")
         else:
             self._send(page("Sign in", _error("Wrong user name or password.") + _LOGIN))
@@ -222,8 +228,13 @@ class Site:
     """The portal, in threads of this process."""
 
     def __init__(self) -> None:
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def logins(self) -> int:
+        """How often somebody has logged in at /login."""
+        return self._server.logins
 
     def start(self) -> Self:
         serve_in_thread(self._server)

@@ -72,6 +72,8 @@ def browser_workflows(site: str) -> dict[str, dict[str, Any]]:
     bad_login = {"error_code_mapping": {"BAD_LOGIN": "the portal refuses user name or password"}}
     return {
         "month_end": _workflow(login, extract, download, parameters=(*user, _text("invoice", "INV-1003"))),
+        "login": _workflow(login, parameters=user),
+        "private": _workflow({**extract, "url": f"{site}/invoices"}),
         "login_credential": _workflow(
             {**login, "parameter_keys": ["portal"]}, parameters=(_parameter("portal", "credential_id"),)
         ),
