@@ -48,7 +48,7 @@ class OverdueRun(TypedDict):
     """Whether it was canceled now."""
 
 
-async def overdue_runs(context: Mapping[str, Any], *, cancel: bool = False) -> list[OverdueRun]:
+async def overdue_runs(context: Mapping[str, Any], *, cancel: bool = False) -> str:
     """
     Name the Skyvern runs of a DAG run that has missed its deadline, and cancel them if wanted; Airflow 3.1 and newer.
 
@@ -61,7 +61,7 @@ async def overdue_runs(context: Mapping[str, Any], *, cancel: bool = False) -> l
         )
 
     Airflow calls it in the triggerer. It logs a line for each run there. A callback of your own that tells somebody
-    can await it: ``for run in await overdue_runs(context): …``.
+    awaits :func:`find_overdue_runs` instead.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/cancel-run
 
@@ -69,6 +69,23 @@ async def overdue_runs(context: Mapping[str, Any], *, cancel: bool = False) -> l
     :param cancel: Whether to cancel the runs that have not ended and that end with their task, as with a mark; those
         of ``cancel_on_kill=False`` and ``wait_for_completion=False`` continue. The task fails then, and a retry that
         it has left starts another run. Default: False.
+    :return: A line for each run, which Airflow keeps with the deadline. Nothing that Skyvern or Airflow fails to
+        answer is raised.
+    :raises SkyvernConfigError: the context is not that of a deadline.
+    """
+    found = await find_overdue_runs(context, cancel=cancel)
+    return "\n".join(f"{run['task_id']}: {_in_words(run)}" for run in found) or "The DAG run has no Skyvern runs."
+
+
+async def find_overdue_runs(context: Mapping[str, Any], *, cancel: bool = False) -> list[OverdueRun]:
+    """
+    Return what :func:`overdue_runs` names, for a callback of your own.
+
+    The callback itself has to return a text or None: a triggerer of Airflow 3.3.2 ends when it has to store a list or
+    an object, and with it all waits in it until another triggerer takes over.
+
+    :param context: What Airflow gives to the callback.
+    :param cancel: As for :func:`overdue_runs`. Default: False.
     :return: The runs, in the order of their tasks. Nothing that Skyvern or Airflow fails to answer is raised.
     :raises SkyvernConfigError: the context is not that of a deadline.
     """
@@ -82,16 +99,18 @@ async def overdue_runs(context: Mapping[str, Any], *, cancel: bool = False) -> l
         run = await _described(place, known, cancel=cancel)
         found[run["run_id"]] = run
         log.warning(
-            "DAG %s: run %s has missed its deadline; task %s has Skyvern run %s (%s%s), see %s",
+            "DAG %s: run %s has missed its deadline; task %s has Skyvern run %s",
             place.dag_id,
             place.run_id,
             place.task_id,
-            run["run_id"],
-            run["status"] or "status unknown",
-            ", now canceled" if run["canceled"] else "",
-            run["app_url"] or run["page_url"],
+            _in_words(run),
         )
     return list(found.values())
+
+
+def _in_words(run: OverdueRun) -> str:
+    status = "canceled now" if run["canceled"] else run["status"] or "status unknown"
+    return f"{run['run_id']} ({status}), see {run['app_url'] or run['page_url']}"
 
 
 async def _known_runs(dag_id: str, run_id: str) -> AsyncIterator[tuple[TaskInstanceKey, KnownRun]]:

@@ -21,5 +21,5 @@ def test_an_overdue_run_is_named_and_canceled(rig: Rig) -> None:
     run_id = rig.airflow.xcom("overdue", dag_run, "run", "run_id")
     rig.wait_run_status(run_id, "canceled", PATIENCE)
     assert rig.airflow.wait_run("overdue", dag_run, timeout=PATIENCE) == "failed"
-    said = f"DAG overdue: run {dag_run} has missed its deadline; task run has Skyvern run {run_id} (canceled, now"
+    said = f"DAG overdue: run {dag_run} has missed its deadline; task run has Skyvern run {run_id} (canceled now)"
     assert said in (rig.airflow.home / "triggerer.log").read_text(errors="replace")

@@ -14,7 +14,7 @@ pytest.importorskip("airflow.sdk.definitions.deadline", reason="deadlines came w
 
 from airflow_skyvern.compat.sdk import XCom
 from airflow_skyvern.exceptions import SkyvernConfigError
-from airflow_skyvern.overdue import OverdueRun, overdue_runs
+from airflow_skyvern.overdue import OverdueRun, find_overdue_runs, overdue_runs
 
 if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
@@ -58,7 +58,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
 
 
 def overdue(**more: Any) -> list[OverdueRun]:
-    return asyncio.run(overdue_runs(context=CONTEXT, **more))
+    return asyncio.run(find_overdue_runs(context=CONTEXT, **more))
 
 
 def test_an_active_run_is_named_with_its_links(skyvern: FakeSkyvern, airflow: Airflow, task_log: TaskLog) -> None:
@@ -71,6 +71,19 @@ def test_an_active_run_is_named_with_its_links(skyvern: FakeSkyvern, airflow: Ai
     assert "/dags/d/runs/manual__1/tasks/pay" in run["page_url"]
     assert skyvern.sent("POST", CANCEL) == []
     assert f"DAG d: run manual__1 has missed its deadline; task pay has Skyvern run {run_id} (running)" in task_log()
+
+
+def test_airflow_gets_a_text_to_store(skyvern: FakeSkyvern, airflow: Airflow) -> None:
+    """A triggerer of 3.3.2 ends when a callback has returned anything else."""
+    assert asyncio.run(overdue_runs(context=CONTEXT)) == "The DAG run has no Skyvern runs."
+    runs = [skyvern.run(plan=("running",)) for _ in range(2)]
+    for number, run_id in enumerate(runs):
+        airflow.task(f"pay_{number}", run_id=run_id, connection_and_run_key=ANNOUNCED)
+    said = asyncio.run(overdue_runs(context=CONTEXT, cancel=True))
+    assert said.splitlines() == [
+        f"pay_{number}: {run_id} (canceled now), see http://localhost:8080/runs/{run_id}"
+        for number, run_id in enumerate(runs)
+    ]
 
 
 def test_only_active_runs_that_end_with_their_task_are_canceled(skyvern: FakeSkyvern, airflow: Airflow) -> None:

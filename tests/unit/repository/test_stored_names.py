@@ -28,7 +28,7 @@ PUBLIC = {
     "airflow_skyvern.operators": "SkyvernDownloadFilesOperator SkyvernRunWorkflowOperator "
     "SkyvernOpenBrowserSessionOperator SkyvernCloseBrowserSessionOperator SkyvernCreateBrowserProfileOperator "
     "skyvern_browser_session",
-    "airflow_skyvern.overdue": "OverdueRun overdue_runs",
+    "airflow_skyvern.overdue": "OverdueRun find_overdue_runs overdue_runs",
     "airflow_skyvern.schedules.guard": "SkyvernScheduleGuard",
     "airflow_skyvern.sensors": "SkyvernRunSensor",
     "airflow_skyvern.triggers": "SkyvernApprovalTrigger SkyvernRunTrigger SkyvernSensorTrigger",
