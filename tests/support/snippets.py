@@ -35,6 +35,7 @@ BLOCKS = dict(_code_blocks())
 
 AI = internals.module_exists("airflow.providers.common.ai.managed_agents")
 RETRY_POLICIES = not AIRFLOW_2 and find_spec("airflow.sdk.definitions.retry_policy") is not None
+DEADLINES = not AIRFLOW_2 and hasattr(import_module("airflow.sdk"), "DeadlineAlert")
 PARTITIONS = not AIRFLOW_2 and hasattr(import_module("airflow.sdk"), "PartitionedAssetTimetable")
 
 
@@ -45,17 +46,15 @@ def as_this_airflow_has_it(code: str) -> str:
 
 def why_not_here(code: str) -> str | None:
     """Return what this Airflow lacks for a block."""
-    if "airflow_skyvern.retries" in code and not RETRY_POLICIES:
-        return "retry policies came with Airflow 3.3"
-    if asks_a_person(code) and not since_3_1.has_required_actions():
-        return "Required Actions came with Airflow 3.1"
-    if needs_ai(code) and not AI:
-        return "Airflow's AI provider is not installed here"
-    if AIRFLOW_2 and not runs_on_airflow_2(code):
-        return "watchers and webhooks came with Airflow 3"
-    if "PartitionedAssetTimetable" in code and not PARTITIONS:
-        return "partitions by key came with Airflow 3.3"
-    return None
+    lacks = {
+        "retry policies came with Airflow 3.3": "airflow_skyvern.retries" in code and not RETRY_POLICIES,
+        "Required Actions came with Airflow 3.1": asks_a_person(code) and not since_3_1.has_required_actions(),
+        "Airflow's AI provider is not installed here": needs_ai(code) and not AI,
+        "watchers and webhooks came with Airflow 3": AIRFLOW_2 and not runs_on_airflow_2(code),
+        "airflow.sdk has no deadlines here": "DeadlineAlert" in code and not DEADLINES,
+        "partitions by key came with Airflow 3.3": "PartitionedAssetTimetable" in code and not PARTITIONS,
+    }
+    return next((reason for reason, it_does in lacks.items() if it_does), None)
 
 
 def example_bag(example: Path, folder: Path) -> Any:
