@@ -312,7 +312,7 @@ def test_a_deferred_task_that_a_user_marks_cancels_its_run(rig: Rig, state: str)
     if not rig.airflow.is_3:  # there the trigger is the only one that notices
         rig.wait_for_trigger("ends_deferred", rig.started[name])
     rig.airflow.mark("ends_deferred", rig.started[name], "run", state)
-    rig.wait_run_status(run_id, "canceled", timeout=10 if rig.airflow.is_3 else 30)
+    rig.wait_run_status(run_id, "canceled", timeout=30)
 
 
 def test_a_dag_run_marked_failed_cancels_what_it_waits_for_also_without_a_triggerer(rig: Rig) -> None:
@@ -334,7 +334,7 @@ def test_a_deferred_task_that_airflow_ends_with_its_dag_run_cancels_its_run(rig:
     rig.wait_for_trigger(how, rig.started[how])
     assert rig.airflow.wait_run(how, rig.started[how], timeout=SLOW) == "failed"
     assert ended(rig, how, how)["state"] == "skipped"
-    rig.wait_run_status(run_id, "canceled", timeout=10 if rig.airflow.is_3 else 30)
+    rig.wait_run_status(run_id, "canceled", timeout=30)
 
 
 def canceled_or_continues(rig: Rig, run_id: str, *, canceled: bool) -> None:

@@ -219,9 +219,9 @@ def test_a_missing_or_malformed_event_fails_loudly(skyvern: FakeSkyvern, event: 
         resumed(make(run_id), deferred, event, context_of(FakeTaskInstance()))
 
 
-def failed_trigger(sensor: SkyvernRunSensor, ti: FakeTaskInstance | None = None) -> Any:
-    """Resume a sensor whose trigger has failed."""
-    sensor.trigger_failed_wait = 0.03  # type: ignore[misc]  # of this object only
+def failed_trigger(sensor: SkyvernRunSensor, ti: FakeTaskInstance | None = None, seconds: float = 0.03) -> Any:
+    """Resume a sensor whose trigger has failed, and which polls for these seconds."""
+    sensor.trigger_failed_wait = seconds  # type: ignore[misc]  # of this object only
     return sensor.resume_execution("__fail__", {"error": "Trigger failure"}, context_of(ti or FakeTaskInstance()))
 
 
@@ -236,7 +236,7 @@ def test_a_trigger_that_failed_is_replaced_by_another(skyvern: FakeSkyvern) -> N
 
 def test_a_worker_finishes_what_a_failed_trigger_did_not(skyvern: FakeSkyvern) -> None:
     run_id = skyvern.run(plan=("running", "completed"), output={"sum": 1})
-    assert failed_trigger(make(run_id, deferrable=True)) == {"sum": 1}
+    assert failed_trigger(make(run_id, deferrable=True), seconds=20.0) == {"sum": 1}
 
 
 def test_a_failed_trigger_does_not_make_the_time_longer(skyvern: FakeSkyvern) -> None:
