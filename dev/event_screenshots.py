@@ -36,9 +36,8 @@ def servers(home: Path) -> Iterator[tuple[AirflowServer, SkyvernServer, str]]:
         for name in ("watch_finished_runs.py", "one_dag_run_per_webhook.py"):
             text = (REPO / "dags" / name).read_text().replace("wpid_123", workflow_id)
             (dags / name).write_text(text.replace("watch=True", "watch=True, poll_interval=3"))
-        connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
         env = {
-            "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection),
+            "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(skyvern.connection),
             "AIRFLOW__SKYVERN__WEBHOOK_CONNECTIONS": "skyvern_default",
         }
         with AirflowServer(home / "airflow", dags, env, python_bin=AIRFLOW) as airflow:

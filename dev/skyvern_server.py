@@ -302,6 +302,11 @@ class SkyvernServer:
             raise RigError(f"the Skyvern server wrote no API key; see {self.log_path}")
         return found.group(1)
 
+    @property
+    def connection(self) -> dict[str, Any]:
+        """The Airflow connection to this server, as JSON has it."""
+        return {"conn_type": "skyvern", "host": self.base_url, "password": self.api_key}
+
     def request(self, method: str, path: str, json: Any = None) -> tuple[int, Any]:
         """Send a request to the server directly; return (status, decoded body or text)."""
         response = self._client.request(method, path, json=json, headers={"x-api-key": self.api_key})

@@ -141,7 +141,10 @@ class Lease:
                 return False
             if (there := now) != seen:
                 since, seen = self._clock(), there
-        return there == self._there() and self._took_over(there)
+        if there != self._there():
+            return False
+        self._take_over(there)
+        return True
 
     def _say_for_whom(self, there: Content) -> None:
         if not self._is_of_this_run(there):
@@ -152,7 +155,7 @@ class Lease:
                 self._store.address(self._name),
             )
 
-    def _took_over(self, seen: Content) -> bool:
+    def _take_over(self, seen: Content) -> None:
         self._log.warning(
             "Skyvern run %s: taking the place of a task that no longer stores what run %s left (%s)",
             self._run_id,
@@ -160,7 +163,6 @@ class Lease:
             self._store.address(self._name),
         )
         self._write(overwrite=True)
-        return True
 
     def _renew(self) -> None:
         while not self._released.wait(RENEW_SECONDS):

@@ -105,7 +105,7 @@ class Walk:
             place = "headers"
         entry = _entry(keys, value)
         table = _table(keys, value)
-        inner = {key: place_of for key, place_of in _special_places(keys, value).items() if place == ""}
+        inner = _special_places(keys, value) if place == "" else {}
         for key, item in list(value.items()):
             if entry is not None and key == entry[1]:
                 in_jar = place == "cookies" or bool(COOKIE_KEYS & keys.keys()) or last_word(name) in COOKIES_OF

@@ -28,9 +28,8 @@ def skyvern(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SkyvernServer]
 
 @pytest.fixture(scope="module")
 def airflow(skyvern: SkyvernServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]:
-    connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
     env = {
-        "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection),
+        "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(skyvern.connection),
         "AIRFLOW__SKYVERN__INSTALLATION": "agents",
         "AGENTS_WORKFLOW": skyvern.workflow("vendor"),
         "AGENTS_LONG_WORKFLOW": skyvern.workflow("long_wait"),

@@ -43,8 +43,7 @@ class Rig:
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     home = tmp_path_factory.mktemp("approvals")
     with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern:
-        good = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
-        env = {"AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(good)}
+        env = {"AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(skyvern.connection)}
         with AirflowServer(home / "airflow", DAGS, env, postgres=postgres) as airflow:
             yield Rig(airflow, skyvern)
 

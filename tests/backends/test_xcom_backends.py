@@ -34,9 +34,8 @@ def airflow(
 ) -> Iterator[AirflowServer]:
     home = tmp_path_factory.mktemp("backend")
     (values := home / "values").mkdir()
-    connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
     env = {
-        "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection),
+        "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(skyvern.connection),
         "AIRFLOW__CORE__XCOM_BACKEND": f"{request.param.__module__}.{request.param.__name__}",
         "PYTHONPATH": str(ROOT),
         "XCOM_FOLDER": str(values),

@@ -104,9 +104,8 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     require_chromium()
     home = tmp_path_factory.mktemp("browser")
     with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV, browser=True) as skyvern:
-        skyvern_default = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
         env = {
-            "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(skyvern_default),
+            "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(skyvern.connection),
             "AIRFLOW_CONN_PORTAL": json.dumps(STRANGER),
             "AIRFLOW_CONN_MAIL": json.dumps(mail_connection(skyvern)),
         }

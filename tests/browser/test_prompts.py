@@ -51,8 +51,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     require_chromium()
     home = tmp_path_factory.mktemp("prompts")
     with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV, browser=True) as skyvern:
-        given = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
-        env = {"AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(given)}
+        env = {"AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(skyvern.connection)}
         dags = [Path(__file__).parent / "dags" / "prompt_dags.py"]
         with AirflowServer(home / "airflow", dags, env, postgres=postgres) as airflow:
             yield Ran(airflow, skyvern, home / "kept")

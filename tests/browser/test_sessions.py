@@ -48,8 +48,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     require_chromium()
     home = tmp_path_factory.mktemp("sessions")
     with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV, browser=True) as skyvern:
-        connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
-        env = {"AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection)}
+        env = {"AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(skyvern.connection)}
         with AirflowServer(home / "airflow", DAGS, env, postgres=postgres) as airflow:
             yield Rig(airflow, skyvern)
 

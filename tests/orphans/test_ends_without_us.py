@@ -73,9 +73,8 @@ class Rig:
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     home = tmp_path_factory.mktemp("orphans")
     with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern:
-        connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
         env = {
-            "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection),
+            "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(skyvern.connection),
             "AIRFLOW__SKYVERN__INSTALLATION": "orphans",
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "30",

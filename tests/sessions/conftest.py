@@ -46,9 +46,8 @@ class Rig:
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     home = tmp_path_factory.mktemp("sessions")
     with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern:
-        connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
         env = {
-            "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection),
+            "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(skyvern.connection),
             **{f"AIRFLOW__{name}": value for name, value in SETTINGS.items()},
         }
         with AirflowServer(home / "airflow", DAGS, env, postgres=postgres) as airflow:

@@ -76,9 +76,8 @@ class Rig:
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     home, folder = tmp_path_factory.mktemp("stalls"), tmp_path_factory.mktemp("stopped")
     with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern:
-        connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
         env = {f"AIRFLOW__{name}": value for name, value in SETTINGS.items()}
-        env["AIRFLOW_CONN_SKYVERN_DEFAULT"] = json.dumps(connection)
+        env["AIRFLOW_CONN_SKYVERN_DEFAULT"] = json.dumps(skyvern.connection)
         python_bin = os.environ.get("STALLS_PYTHON_BIN")
         chosen = Path(python_bin) if python_bin else None
         with AirflowServer(home / "airflow", DAGS, env, chosen, postgres=postgres) as airflow:

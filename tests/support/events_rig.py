@@ -137,8 +137,7 @@ def events_rig(home: Path, skyvern_venv: Path, *, postgres: bool = False) -> Ite
         PostgresServer() if postgres else nullcontext() as database,
     ):
         made = make_workflows(skyvern)
-        connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
-        env = {"AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection)}
+        env = {"AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(skyvern.connection)}
         airflow = AirflowServer(home / "airflow", [DAGS], env, postgres=database)
         prepare(airflow, made)
         with airflow:

@@ -81,7 +81,7 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     browser = any(test.get_closest_marker("snippets") for test in request.session.items)
     home = tmp_path_factory.mktemp("system")
     with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV, browser=browser) as skyvern:
-        good = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
+        good = skyvern.connection
         connections = {
             "SKYVERN_DEFAULT": good,
             "SKYVERN_WRONG_KEY": {**good, "password": "not-the-key"},
@@ -110,6 +110,6 @@ def unstarted(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> AirflowServ
     """An Airflow with a database, a connection in it, and no process."""
     airflow = AirflowServer(tmp_path_factory.mktemp("unstarted"), [SYSTEM_DAGS])
     airflow.cli("db", "migrate", timeout=400)
-    connection = {"conn_type": "skyvern", "host": rig.skyvern.base_url, "password": rig.skyvern.api_key}
+    connection = rig.skyvern.connection
     airflow.cli("connections", "add", "skyvern_default", "--conn-json", json.dumps(connection))
     return airflow

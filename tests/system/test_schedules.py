@@ -149,7 +149,7 @@ def test_what_cannot_be_done_says_why(rig: Rig) -> None:
 
 def test_a_connection_in_airflows_database_serves(rig: Rig) -> None:
     skyvern = rig.skyvern
-    fields = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
+    fields = skyvern.connection
     rig.airflow.create_connection({"connection_id": "stored", **fields})
     mine = Schedules(rig, "stored_connection")
     status, output, errors_text = mine.call("list", "--conn-id", "stored")

@@ -114,9 +114,8 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def rig(versions: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     home = tmp_path_factory.mktemp("upgrade")
     with PostgresServer() as postgres, SkyvernServer(home / "skyvern", SKYVERN_VENV) as skyvern:
-        connection = {"conn_type": "skyvern", "host": skyvern.base_url, "password": skyvern.api_key}
         env = {
-            "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(connection),
+            "AIRFLOW_CONN_SKYVERN_DEFAULT": json.dumps(skyvern.connection),
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         }
         airflow = AirflowServer(home / "airflow", DAGS, env, python_bin=versions["older"], postgres=postgres)

@@ -141,14 +141,19 @@ def test_while_a_partition_is_replaced_it_has_no_manifest_and_the_retry_complete
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["manifest.json"]
 
 
+def half_stored(skyvern: FakeSkyvern, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a partition of which a second run has replaced one file of two, and then failed."""
+    monkeypatch.setattr(run_files, "WHOLE_ATTEMPTS", 1)
+    run(skyvern, artifacts=OLD, **partition(folder))
+    skyvern.next("GET", "/v1/artifacts/.*/content", lambda: None, httpx.Response(200, content=b"cut"))
+    with pytest.raises(SkyvernTransferError):
+        run(skyvern, artifacts={"x.pdf": b"x", "y.pdf": b"y"}, **partition(folder, if_exists="replace"))
+
+
 def test_a_third_run_removes_what_the_second_has_half_stored(
     skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_files, "WHOLE_ATTEMPTS", 1)
-    run(skyvern, artifacts=OLD, **partition(tmp_path))
-    skyvern.next("GET", "/v1/artifacts/.*/content", lambda: None, httpx.Response(200, content=b"cut"))
-    with pytest.raises(SkyvernTransferError):
-        run(skyvern, artifacts={"x.pdf": b"x", "y.pdf": b"y"}, **partition(tmp_path, if_exists="replace"))
+    half_stored(skyvern, tmp_path, monkeypatch)
     [half] = {*there(tmp_path / "in")} - {*OLD}
     assert half in ("x.pdf", "y.pdf")
     run(skyvern, artifacts=NEW, **partition(tmp_path, if_exists="replace"))
@@ -233,11 +238,7 @@ def test_tasks_that_replace_one_partition_at_once_leave_it_whole(tmp_path: Path)
 def test_a_run_that_may_not_replace_adds_nothing_to_what_another_has_half_stored(
     skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_files, "WHOLE_ATTEMPTS", 1)
-    run(skyvern, artifacts=OLD, **partition(tmp_path))
-    skyvern.next("GET", "/v1/artifacts/.*/content", lambda: None, httpx.Response(200, content=b"cut"))
-    with pytest.raises(SkyvernTransferError):
-        run(skyvern, artifacts={"x.pdf": b"x", "y.pdf": b"y"}, **partition(tmp_path, if_exists="replace"))
+    half_stored(skyvern, tmp_path, monkeypatch)
     before = there(tmp_path / "in")
     with pytest.raises(AirflowFailException, match="if_exists='replace'"):
         run(skyvern, artifacts={"z.pdf": b"z"}, **partition(tmp_path))
