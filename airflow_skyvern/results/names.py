@@ -30,6 +30,7 @@ RUN_ID = "{skyvern_run_id}"
 """What stands for Skyvern's id of the run in names and addresses; ``{{ run_id }}`` is Airflow's id of the DAG run."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_LIKE_RUN_ID = re.compile(r"\{\s*(?:skyvern\w*|run_?id)\s*\}", re.IGNORECASE)
 _AMBIGUOUS = re.compile(r'[?#*:"<>|%\[\]]')
 _INVISIBLE = frozenset({"Cc", "Cs", "Cn", "Co", "Zl", "Zp"})
 _BIDI = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
@@ -62,6 +63,11 @@ def split_extension(name: str) -> tuple[str, str]:
 def with_run_id(template: str, run_id: str) -> str:
     """Return an address or a name with Skyvern's id of the run in it."""
     return template.replace(RUN_ID, run_id)
+
+
+def misspelt_run_id(address: str) -> str | None:
+    """Return what was meant as the id of the run, and would be the name of one folder for all runs."""
+    return next((found for found in _LIKE_RUN_ID.findall(address) if found != RUN_ID), None)
 
 
 def before_run_id(address: str) -> str:

@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from airflow_skyvern.exceptions import SkyvernConfigError
+from airflow_skyvern.results.names import RUN_ID, misspelt_run_id
 
 Protocol = Literal["folder", "objects", "sftp"]
 """How a file is written there: see :mod:`airflow_skyvern.results.stores`."""
@@ -145,6 +146,8 @@ class Address:
 
         :raises SkyvernConfigError: it names no store of the table, or no place in it; says what would be right.
         """
+        if misspelt := misspelt_run_id(text):
+            raise SkyvernConfigError(f"{text!r}: {misspelt} is no placeholder; use {RUN_ID}.")
         if text.startswith("/"):
             if complaint := _no_path(text, BY_SCHEME["file"]):
                 raise SkyvernConfigError(f"{text!r}: {complaint}")
@@ -165,7 +168,7 @@ class Address:
             )
         if kind.protocol == "folder":
             return cls(kind, scheme, text.rstrip("/"), _local_path(text, rest).rstrip("/"))
-        if not rest.rpartition("@")[2].strip("/"):
+        if rest.startswith("/") or not rest.rpartition("@")[2].strip("/"):
             raise SkyvernConfigError(f"{text!r} names no place: a bucket, container or host comes after {scheme}://.")
         return cls(kind, scheme, text.rstrip("/"), "")
 
