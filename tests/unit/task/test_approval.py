@@ -19,6 +19,7 @@ from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.runs import question
 from airflow_skyvern.testing.fake.skyvern import LOST, FakeSkyvern
 from airflow_skyvern.triggers.approval import SkyvernApprovalTrigger
+from tests.support.log_lines import LogLines
 from tests.support.required_actions import AS_AIRFLOW_3_3, DeferredTask, RequiredActions, Task
 from tests.support.tasks import context_of, first_event
 
@@ -411,6 +412,20 @@ async def test_two_triggerers_may_watch_the_same_request(skyvern: FakeSkyvern, a
     skyvern_continues(skyvern)
     assert {(await event)["reason"] for event in both} <= {"resumed", "ended"}
     assert actions.open == []
+
+
+async def test_a_request_that_another_triggerer_closed_first_is_not_reported_as_open(
+    skyvern: FakeSkyvern, actions: RequiredActions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogLines()
+    monkeypatch.setattr(SkyvernApprovalTrigger, "log", log)
+    monkeypatch.setattr(SkyvernApprovalTrigger, "slow_answer_interval", 60)
+    monkeypatch.setattr(SkyvernApprovalTrigger, "answer_interval", 60)
+    open_request()
+    actions.choose("Approve")
+    run_id = skyvern.run(plan=("completed",), blocks=[ASK])
+    assert (await first_event(approval_trigger(run_id)))["reason"] == "ended"
+    assert "was not closed" not in log.text
 
 
 async def test_a_request_that_is_gone_does_not_end_the_wait(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
