@@ -27,6 +27,11 @@ HOW_NAMES_ARE_FOUND = (
     "known: with check_parameters=True."
 )
 
+NOT_LOOKED_UP = (
+    "Nothing was done. It may be the name of a credential, which was not looked up, as the definition of the "
+    "workflow could not be read. A retry does both."
+)
+
 CREDENTIAL_ID = "cred_"
 """How the ids of Skyvern's credentials begin; any other text is the name of one."""
 
@@ -105,18 +110,33 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and not value.startswith(CREDENTIAL_ID)
 
 
-def name_refused(error: SkyvernRequestError, given: Mapping[str, Any]) -> SkyvernRequestError:
-    """Return the error with the name of the parameter that Skyvern refused: it says only the type and the value."""
+def name_refused(
+    error: SkyvernRequestError, given: Mapping[str, Any], *, unread: bool = False
+) -> SkyvernRequestError:
+    """
+    Return the error with the name of the parameter that Skyvern refused: it says only the type and the value.
+
+    :param unread: Whether the definition was wanted and could not be read. Then names of credentials were not looked
+        up, and a later try may start the run.
+    """
     begin = next((words for words in (REFUSED, REFUSED_CREDENTIAL) if error.detail.startswith(words)), None)
     if begin is None:
         return error
     sign = "Value: {}." if begin == REFUSED else f"{begin}{{}}."
-    names = [f"parameters.{name}" for name, value in given.items() if sign.format(_as_quoted(value)) in error.detail]
-    if not names:
+    refused = {name: value for name, value in given.items() if sign.format(_as_quoted(value)) in error.detail}
+    if not refused:
         return error
-    message = str(error).replace(begin, f"{' or '.join(names)}: {begin}")
-    message += HOW_NAMES_ARE_FOUND if begin == REFUSED_CREDENTIAL else ""
-    return type(error)(message, status_code=error.status_code, detail=error.detail, retry_after=error.retry_after)
+    message = str(error).replace(begin, f"{' or '.join(f'parameters.{name}' for name in refused)}: {begin}")
+    helps = begin == REFUSED_CREDENTIAL and unread and all(map(_is_name, refused.values()))
+    if begin == REFUSED_CREDENTIAL:
+        message = message.removesuffix(error.advice) + NOT_LOOKED_UP if helps else message + HOW_NAMES_ARE_FOUND
+    return type(error)(
+        message,
+        status_code=error.status_code,
+        detail=error.detail,
+        retry_after=error.retry_after,
+        transient=True if helps else None,
+    )
 
 
 def _as_quoted(value: Any) -> str:

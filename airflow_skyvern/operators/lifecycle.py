@@ -196,7 +196,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         if self.durable:
             self._started_in = task_try.started_in(self.task_id, self._started_in)
         task_try.ensure_current()  # a try that was overtaken must not publish over the other one, either
-        with refused_parameter_named(request), self._deletion_is_transient():
+        with refused_parameter_named(request, self._definition_is_unread), self._deletion_is_transient():
             run = self._start_once(task_try, request) if self.durable else self._start_anew(task_try, request)
         self._active_run.is_running(task_try, run.run_id)
         if self.workflow_file is not None:
@@ -209,6 +209,10 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         )
         self._active_run.stop_if_killed()
         return run
+
+    def _definition_is_unread(self) -> bool:
+        """Say whether the definition was wanted and is not known, so that names of credentials were not looked up."""
+        return self.check_parameters and self._definition is None
 
     @contextmanager
     def _deletion_is_transient(self) -> Iterator[None]:
@@ -241,12 +245,19 @@ class RunLifecycle(ChecksArguments, UsesConnection):
 
     def _start_anew(self, task_try: TaskTry, request: RunRequest) -> Run:
         from airflow_skyvern.client.api import start_run
+        from airflow_skyvern.client.retry import did_nothing
         from airflow_skyvern.client.session import checked
 
         self._before_start(request)
         self._announce(task_try, None)
         send = checked(self.hook.send, task_try.ensure_current)
-        run: Run = send(start_run(self._with_uploads(task_try, request)))
+        call = start_run(self._with_uploads(task_try, request))
+        try:
+            run: Run = send(call)
+        except SkyvernError as error:
+            if did_nothing(error):
+                self._active_run.was_not_started()
+            raise
         metrics.run_started(self.skyvern_conn_id, resumed=False)
         return run
 
@@ -306,7 +317,12 @@ class RunLifecycle(ChecksArguments, UsesConnection):
             cancel_predecessor=self.cancel_on_kill,
             seconds_left=self._deadline(task_try) - time.time(),
         )
-        run = submission.start(attempt)
+        try:
+            run = submission.start(attempt)
+        except SkyvernError:
+            if submission.was_refused:
+                self._active_run.was_not_started()
+            raise
         metrics.run_started(self.skyvern_conn_id, resumed=submission.resumed)
         if submission.resumed or submission.was_unanswered:
             self._cancel_twins(run)

@@ -134,9 +134,13 @@ def _is_readable(workflow: Workflow) -> bool:
 
 
 @contextmanager
-def refused_parameter_named(request: RunRequest) -> Iterator[None]:
-    """Add the name of the parameter to a refusal of Skyvern that gives only its type and its value."""
+def refused_parameter_named(request: RunRequest, is_unread: Callable[[], bool]) -> Iterator[None]:
+    """
+    Add the name of the parameter to a refusal of Skyvern that gives only its type and its value.
+
+    :param is_unread: Whether the definition could not be read before the start, asked when it was refused.
+    """
     try:
         yield
     except SkyvernRequestError as error:
-        raise name_refused(error, request.parameters or {}) from error
+        raise name_refused(error, request.parameters or {}, unread=is_unread()) from error

@@ -134,6 +134,7 @@ class Submission:
         self.resumed = False
         """Whether :meth:`start` has returned a run of an earlier try."""
         self.was_unanswered = False
+        self.was_refused = False
         """Whether the start of the run that :meth:`start` has returned was not answered."""
         self._known: set[str] = set()
         self._deadline = math.inf
@@ -164,6 +165,7 @@ class Submission:
         except SkyvernError as error:
             if not may_have_started(error):
                 self._store.not_started()
+                self.was_refused = True
                 raise
             self.was_unanswered = True
             return self._run_of_lost_start(error)

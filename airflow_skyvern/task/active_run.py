@@ -139,6 +139,10 @@ class ActiveRun:
         self.stop_if_killed()
         self._try, self._run_id, self._start_sent = task_try, None, True
 
+    def was_not_started(self) -> None:
+        """Note that the start certainly did nothing: it never left, or Skyvern itself refused it."""
+        self._start_sent = False
+
     def is_running(self, task_try: TaskTry, run_id: str) -> None:
         """Note that the run is active."""
         self._try, self._run_id, self._over = task_try, run_id, False

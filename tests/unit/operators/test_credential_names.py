@@ -198,3 +198,28 @@ def test_the_refusal_of_a_name_that_was_not_looked_up_says_so(skyvern: FakeSkyve
     assert "with check_parameters=True" in str(caught.value)
     other = SkyvernRequestError("no", detail="Invalid credential ID: <redacted>. Failed.")
     assert name_refused(other, {"login": "portal"}) is other
+
+
+@pytest.mark.parametrize(
+    "answer", [httpx.Response(200, text="<html>Sign in</html>"), httpx.Response(200, json={"status": "ok"})]
+)
+def test_a_name_that_trouble_kept_from_being_looked_up_is_for_a_retry(
+    skyvern: FakeSkyvern, logs_in: str, answer: httpx.Response
+) -> None:
+    credential_id = credential("portal")
+    skyvern.next("GET", f"/v1/workflows/{logs_in}", *[answer] * 9)
+    with pytest.raises(SkyvernRequestError, match=r"parameters\.login: Invalid credential ID: portal") as caught:
+        execute(make(logs_in, parameters={"login": "portal"}))
+    assert "A retry does both." in str(caught.value)
+    assert "Correct the request" not in str(caught.value)
+    assert skyvern.runs == {}
+    skyvern._scripts.clear()
+    execute(make(logs_in, parameters={"login": "portal"}, lost_start_timeout=0.01), try_number(2))
+    assert started_with(skyvern)[-1] == {"login": credential_id}
+
+
+def test_a_wrong_id_is_not_for_a_retry_whatever_was_not_read(skyvern: FakeSkyvern, logs_in: str) -> None:
+    skyvern.next("GET", f"/v1/workflows/{logs_in}", *[httpx.Response(200, text="<html>Sign in</html>")] * 9)
+    with pytest.raises(AirflowFailException, match=r"parameters\.login: Invalid credential ID: cred_7"):
+        execute(make(logs_in, parameters={"login": "cred_7"}))
+    skyvern._scripts.clear()

@@ -24,7 +24,7 @@ from airflow_skyvern.exceptions import (
 from airflow_skyvern.hooks import SkyvernHook
 from airflow_skyvern.runs.key import ENDS_WITH_TASK_TAG
 from airflow_skyvern.testing.fake.skyvern import LOST, FakeSkyvern
-from tests.support.run_workflow_tasks import CANCEL, LOOK, START, execute, make
+from tests.support.run_workflow_tasks import CANCEL, LOOK, START, execute, make, try_number
 from tests.support.tasks import FakeTaskInstance, run_task
 
 if TYPE_CHECKING:
@@ -227,3 +227,35 @@ def test_without_durable_a_lost_answer_is_an_error_and_nothing_is_tagged(skyvern
         execute(make(skyvern.workflow(), durable=False))
     [start] = skyvern.requests
     assert "run_metadata" not in start.json
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize(
+    ("status", "detail"),
+    [
+        (400, "Invalid credential ID: x. Failed to resolve to a valid credential."),
+        (403, "Could not validate credentials"),
+        (422, [{"type": "missing", "loc": ["body", "workflow_id"], "msg": "Field required", "input": {}}]),
+    ],
+)
+def test_a_start_that_skyvern_refused_leaves_nothing_to_look_for(
+    skyvern: FakeSkyvern, task_log: TaskLog, status: int, detail: Any, number: int, *, durable: bool
+) -> None:
+    """A person who is woken by "may still be running" has to find something."""
+    workflow = skyvern.workflow()
+    skyvern.next("POST", START, httpx.Response(status, json={"detail": detail}))
+    operator = make(workflow, durable=durable, lost_start_timeout=0.01)
+    with pytest.raises((AirflowFailException, SkyvernError)):
+        execute(operator, try_number(number))
+    assert skyvern.runs == {}
+    assert "may still be running" not in task_log()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_start_that_may_have_been_done_is_named(skyvern: FakeSkyvern, task_log: TaskLog, *, durable: bool) -> None:
+    workflow = skyvern.workflow()
+    skyvern.next("POST", START, httpx.Response(502, text="<html>Bad gateway</html>"))
+    with pytest.raises((AirflowFailException, SkyvernError)):
+        execute(make(workflow, durable=durable, lost_start_timeout=0.01), try_number(3))
+    assert "A Skyvern run of this task may still be running" in task_log()
