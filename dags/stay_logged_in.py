@@ -31,18 +31,15 @@ with DAG(
 ):
     read = SkyvernRunPromptOperator(task_id="read", **READ)
 
-    @task.short_circuit(trigger_rule="all_done")
-    def was_logged_out(ti: Any) -> bool:
-        """Say whether to log in; a run that failed otherwise fails the DAG run."""
-        if ti.xcom_pull(task_ids="read") is not None:
-            return False
-        run_id = ti.xcom_pull(task_ids="read", key="run_id")
+    @task(trigger_rule="all_failed")
+    def was_logged_out(ti: Any) -> None:
+        """Let the login follow; where it would not help, fail the DAG run."""
+        run_id = ti.xcom_pull(task_ids="read", key="run_id")  # it was pushed before the run ended
         if run_id is None:  # nothing was started, as there is no profile yet
-            return True
-        run = SkyvernHook().get_run(run_id)  # its id was pushed before it ended
-        if "LOGGED_OUT" in run.error_codes:
-            return True
-        raise RuntimeError(f"Logging in does not help: {run.failure_reason}")
+            return
+        run = SkyvernHook().get_run(run_id)
+        if "LOGGED_OUT" not in run.error_codes:
+            raise RuntimeError(f"Logging in does not help: {run.failure_reason}")
 
     with skyvern_browser_session() as session:
         log_in = SkyvernRunWorkflowOperator(

@@ -88,6 +88,13 @@ RULES = (
             (r"Receipt file", (choose_file("Receipt file", "{receipt}"), click("Send receipt"))),
         ),
     ),
+    Rule(
+        r"return the number",
+        (
+            (r"Password", (give_up("The page asks to sign in.", "AUTH_FAILURE"),)),
+            (r".", (done("The number can be read."),)),
+        ),
+    ),
     Rule(r"keep trying", ((r".", (press("Tab"),)),)),
     Rule(
         r"extract|read|list|open",

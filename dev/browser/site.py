@@ -128,6 +128,12 @@ def size_in_bytes(size: str) -> int:
 
 class _Server(http.server.ThreadingHTTPServer):
     logins = 0
+    logouts = 0
+
+    @property
+    def cookie(self) -> str:
+        """What a browser has that logged in since everybody was logged out."""
+        return f"{COOKIE}-{self.logouts}"
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -162,7 +168,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pages.get(url.path, self._miss)(query)
 
     def _show_invoices(self, query: dict[str, str]) -> None:
-        if "open" in query or COOKIE in self.headers.get("cookie", ""):
+        if "open" in query or self.server.cookie in self.headers.get("cookie", ""):
             self._send(_invoices(query.get("size")))
         else:
             self._send(b"", status=303, location="/login")
@@ -201,14 +207,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _check_code(self, form: dict[str, str]) -> None:
         if form.get("code") == RIGHT_CODE:
-            self._send(b"", status=303, location="/invoices", set_cookie=f"{COOKIE}; Path=/; HttpOnly")
+            self._send(b"", status=303, location="/invoices", set_cookie=f"{self.server.cookie}; Path=/; HttpOnly")
         else:
             self._send(page("Second step", _error("Wrong code.") + _CODE))
 
     def _sign_in(self, form: dict[str, str]) -> None:
         if (form.get("username"), form.get("password")) == (DEMO_USER, DEMO_PASSWORD):
             self.server.logins += 1
-            self._send(b"", status=303, location="/invoices", set_cookie=f"{COOKIE}; Path=/; HttpOnly")
+            self._send(b"", status=303, location="/invoices", set_cookie=f"{self.server.cookie}; Path=/; HttpOnly")
         else:
             self._send(page("Sign in", _error("Wrong user name or password.") + _LOGIN))
 
@@ -235,6 +241,10 @@ class Site:
     def logins(self) -> int:
         """How often somebody has logged in at /login."""
         return self._server.logins
+
+    def log_everybody_out(self) -> None:
+        """Let no cookie be valid any more, as portals do after some weeks."""
+        self._server.logouts += 1
 
     def start(self) -> Self:
         serve_in_thread(self._server)

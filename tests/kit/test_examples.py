@@ -257,10 +257,11 @@ def test_ask_for_a_code_of_a_portal_that_wants_none(skyvern: Skyvern, dag_of: Da
     assert skyvern.fake.totp_codes == []
 
 
-def test_stay_logged_in_with_the_login_of_the_month(skyvern: Skyvern, dag_of: DagOf) -> None:
+@pytest.mark.parametrize("output", [{"answer": "seven"}, {}])
+def test_stay_logged_in_with_the_login_of_the_month(skyvern: Skyvern, dag_of: DagOf, output: Any) -> None:
     profile = skyvern.fake.profile("portal")
     skyvern.workflow("wpid_123", output={})
-    skyvern.prompts(output={"answer": "seven"})
+    skyvern.prompts(output=output)
     run = dag_of(EXAMPLES / "stay_logged_in.py").test()
     assert run.state == "success"
     [started] = skyvern.fake.started
@@ -284,13 +285,10 @@ def test_stay_logged_in_logs_in_again_by_itself(skyvern: Skyvern, dag_of: DagOf,
     assert skyvern.fake.open_sessions == []
 
 
-@pytest.mark.parametrize("ending", [failed("the portal is down"), completed({"no": "text"})])
-def test_stay_logged_in_fails_when_another_login_does_not_help(
-    skyvern: Skyvern, dag_of: DagOf, ending: Ending
-) -> None:
+def test_stay_logged_in_fails_when_another_login_does_not_help(skyvern: Skyvern, dag_of: DagOf) -> None:
     skyvern.fake.profile("portal")
     skyvern.workflow("wpid_123", output={})
-    skyvern.prompts(ending)
+    skyvern.prompts(failed("the portal is down"))
     run = dag_of(EXAMPLES / "stay_logged_in.py").test()
     assert run.state == "failed"
     assert skyvern.fake.sessions == {}
