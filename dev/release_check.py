@@ -53,7 +53,7 @@ def steps() -> Iterator[str]:
     for suite in ("pages", "approvals"):
         for airflow in WITH_A_RUN_PAGE:
             yield f"test SUITE={suite} AIRFLOW={airflow}"
-    for suite in ("browser", "events", "ticks", "orphans", "backends", "sessions", "upgrade"):
+    for suite in ("browser", "events", "ticks", "orphans", "backends", "sessions", "two_airflows", "upgrade"):
         for airflow in ("3.3", "2.11"):
             yield f"test SUITE={suite} AIRFLOW={airflow}"
     yield "test SUITE=agents"
