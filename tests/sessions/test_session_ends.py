@@ -47,8 +47,21 @@ class End:
     def wait_run(self) -> str:
         return self.rig.airflow.wait_run(self.dag_id, self.dag_run, timeout=PATIENCE)
 
-    def clear(self) -> None:
-        self.rig.airflow.clear(self.dag_id, self.dag_run, "work")
+    def clear(self, task_id: str = "work") -> None:
+        self.rig.airflow.clear(self.dag_id, self.dag_run, task_id)
+
+    def clear_under_way(self) -> dict[str, int]:
+        """
+        Clear a task that runs, or one that is deferred, and return the runs that the first task has at the end.
+
+        On Airflow 2.11.2 the rig's clear of a running task has no effect, whatever the operator: it runs on.
+        """
+        if self.rig.airflow.is_3:
+            self.clear()
+            return {"canceled": 1, "completed": 1}
+        self.rig.airflow.wait_task(self.dag_id, self.dag_run, "more", "deferred", timeout=PATIENCE)
+        self.clear("more")
+        return {"completed": 1}
 
     def delete_dag_run(self) -> list[str]:
         """Delete the running DAG run, which Airflow 3 refuses, and return the session that nobody knows any more."""
@@ -82,7 +95,7 @@ def test_no_end_of_a_dag_run_leaves_its_session_open(rig: Rig, number: int) -> N
     )
 
     before = cleared.session()
-    cleared.clear()
+    runs_of_cleared = cleared.clear_under_way()
     marked.session()
     rig.airflow.mark(ENDS, marked.dag_run, "work", "failed")
     run_marked.session()
@@ -98,7 +111,8 @@ def test_no_end_of_a_dag_run_leaves_its_session_open(rig: Rig, number: int) -> N
     open_fails.has("failed")
     assert rig.airflow.task_states("times_out", times_out.dag_run)[CLOSE, -1] != "success"
     rig.closes(left, before)
-    cleared.has("success", canceled=1, completed=1)
+    cleared.has("success", **runs_of_cleared)
+    assert cleared.session() != before
     succeeds.has("success", completed=2)  # its task was cleared when it had ended
     assert succeeds.session() != first
     if not unknown:
