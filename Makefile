@@ -23,8 +23,9 @@ SKYVERN_SERVER := $(SKYVERN_VENV)/.installed
 export UV SKYVERN_VENV
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles all tests anew
 
-# Of unit tests, two processes per processor: they wait half of the time.
-WORKERS := $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+# Of unit tests, a process more than processors: some wait. Each collects all tests, so more cost more than they save.
+# Each takes a row of tests, whose modules' fixtures it makes once, and then some of those that another has left.
+WORKERS := $(shell echo $$((1 + $$(getconf _NPROCESSORS_ONLN)))) --dist worksteal
 AIRFLOW ?= 3.3
 VENV := $(if $(filter stores,$(SUITE)),.venvs/stores,$(if $(filter agents,$(SUITE)),.venvs/ai,.venvs/airflow-$(AIRFLOW)$(OTHER)))
 
@@ -80,7 +81,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 	$(NEWEST)/bin/mypy
 	$(NEWEST)/bin/deptry --no-ansi airflow_skyvern
 ifneq ($(UNIT),0)
-	$(NEWEST)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" tests/unit
+	$(NEWEST)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" --hypothesis-profile=check tests/unit
 endif
 
 # AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: what differs between versions: unit tests that know Airflow, some of the system tests.

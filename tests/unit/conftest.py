@@ -18,6 +18,7 @@ from tests.support.layers import needs_airflow
 from tests.support.masker import forget_secrets
 
 settings.register_profile("unit", deadline=None)  # a busy machine is no error
+settings.register_profile("check", deadline=None, max_examples=10)  # make check: --hypothesis-profile
 settings.load_profile("unit")
 
 Connect = Callable[..., None]

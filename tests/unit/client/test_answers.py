@@ -47,6 +47,7 @@ from airflow_skyvern.runs.wait import Wait, wait_for_end
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from tests.support.log_lines import LogLines
 
+EXAMPLES = settings.default.max_examples  # type: ignore[union-attr]  # conftest.py has loaded one
 Answer = Callable[[], httpx.Response]
 
 REQUEST = RunRequest.of({"workflow_id": "wpid_1"})
@@ -425,7 +426,7 @@ class Store:
         self.kept[key] = value
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=2 * EXAMPLES)
 @given(st.lists(FOREIGN_ANSWERS, max_size=8))
 def test_no_foreign_answer_ends_a_wait(answers: list[tuple[int, bytes]]) -> None:
     world = World([], acts=False)
@@ -436,7 +437,7 @@ def test_no_foreign_answer_ends_a_wait(answers: list[tuple[int, bytes]]) -> None
     assert (run.run_id, run.status, world.answers) == (run_id, "completed", [])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=2 * EXAMPLES)
 @given(FOREIGN_ANSWERS, st.booleans())
 def test_no_foreign_answer_to_a_start_is_recorded_as_not_started(
     answer: tuple[int, bytes],
@@ -455,7 +456,7 @@ def test_no_foreign_answer_to_a_start_is_recorded_as_not_started(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=EXAMPLES)
 @given(st.lists(FOREIGN_ANSWERS, max_size=6))
 def test_no_foreign_answer_to_a_retrys_search_starts_a_second_run(answers: list[tuple[int, bytes]]) -> None:
     world = World([])
@@ -465,7 +466,7 @@ def test_no_foreign_answer_to_a_retrys_search_starts_a_second_run(answers: list[
     assert len(world.fake.runs) == 1
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=EXAMPLES)
 @given(st.lists(FOREIGN_ANSWERS, max_size=6))
 def test_no_foreign_answer_to_a_cancel_is_taken_for_one(answers: list[tuple[int, bytes]]) -> None:
     world = World([], acts=False)

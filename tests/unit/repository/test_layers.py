@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,16 @@ from tests.support.layers import RANK, WITHOUT_AIRFLOW
 PACKAGE = Path(__file__).parents[3] / "airflow_skyvern"
 
 MODULES = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in sorted(PACKAGE.rglob("*.py"))}
+PARTS = frozenset(MODULES.values())
 
 
-def imports_of(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+@cache
+def imports_of(path: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The modules that a file imports, and the names it takes from each."""
+    return tuple(_imports_of(path))
+
+
+def _imports_of(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0
@@ -33,7 +40,7 @@ def our_imports_of(path: Path) -> Iterator[tuple[tuple[str, ...], str]]:
             continue
         parts = tuple(module.split(".")[1:])
         for name in names or ("",):
-            if (*parts, name) in MODULES.values() or (*parts, name, "__init__") in MODULES.values():
+            if (*parts, name) in PARTS or (*parts, name, "__init__") in PARTS:
                 yield (*parts, name), ""
             else:
                 yield parts, name
@@ -66,11 +73,7 @@ def test_the_lower_layers_do_without_airflow(path: Path) -> None:
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
     arrows = {
-        parts: {
-            target if target in MODULES.values() else (*target, "__init__")
-            for target, _ in our_imports_of(path)
-            if target
-        }
+        parts: {target if target in PARTS else (*target, "__init__") for target, _ in our_imports_of(path) if target}
         for path, parts in MODULES.items()
         if parts[-1] != "__init__"
     }

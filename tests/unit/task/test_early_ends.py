@@ -180,6 +180,8 @@ USERS = ("marked", "cleared", "deleted")
 def current(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     contexts: list[Any] = []
     monkeypatch.setattr("airflow_skyvern.compat.internals.current_context", lambda: contexts[0] if contexts else None)
+    monkeypatch.setattr("airflow_skyvern.task.task_try.CONFIRMATION", 0.001)  # a third of these tests wait for it
+    monkeypatch.setattr("airflow_skyvern.client.retry.PACE", 0.01)
     return contexts
 
 
