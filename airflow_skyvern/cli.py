@@ -338,7 +338,7 @@ def print_orphans(found: Sequence[FoundRun | FoundSession], problems: list[str],
     print_rows([one.as_row() for one in found], output)
     if found and not since_3_0.installation():
         problems.append(
-            "This Airflow has no name by which its runs can be told from those of others, so nothing was compared: "
+            "This Airflow has no name that distinguishes its runs from those of others, so nothing was compared: "
             "set [skyvern] installation, or [api] base_url ([webserver] base_url on Airflow 2)."
         )
     for problem in problems:

@@ -21,7 +21,7 @@ def owner_of(scope: str) -> Owner:
     if not (installation := since_3_0.installation()):
         section, option = since_3_0.base_url_setting()
         raise SkyvernConfigError(
-            "This Airflow has no name by which its credentials can be told from those of others: set [skyvern] "
+            "This Airflow has no name that distinguishes its credentials from those of others: set [skyvern] "
             f"installation, or [{section}] {option}."
         )
     keys = str(conf.get("core", "fernet_key", fallback="") or "")

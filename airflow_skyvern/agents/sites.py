@@ -92,7 +92,7 @@ class Site:
         host = _host_of(parts) if parts is not None else ""
         subdomains, host = host.startswith("*."), host.removeprefix("*.")
         if parts is None or not re.fullmatch(r"[\w-]+(\.[\w-]+)*|\[[0-9a-f:]+\]", host):
-            raise SkyvernConfigError(f"sites: {text!r} is no host name and no address of http or https.")
+            raise SkyvernConfigError(f"sites: {text!r} is neither a host name nor an http or https address.")
         start = parts.geturl().replace("*.", "", 1)
         return cls(host, subdomains, parts.scheme if has_scheme else None, parts.port, start)
 
@@ -115,7 +115,7 @@ class Sites:
     The sites that prompts may be about.
 
     :param given: As an author gives them.
-    :raises SkyvernConfigError: there is none, or one is none.
+    :raises SkyvernConfigError: there are none, or one of them is not a site.
     """
 
     def __init__(self, given: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "airflow-provider-skyvern"
 
-EVERYWHERE = "Install it beside scheduler, workers, triggerer, DAG processor and API server, and restart them"
+EVERYWHERE = "Install it where scheduler, workers, triggerer, DAG processor and API server run, and restart them"
 
 STORE_OF = {
     "aws": "S3",
@@ -96,7 +96,7 @@ def base_url(configured: str, setting: str, installation: str) -> Finding:
 
     :param configured: The address; empty if none is set.
     :param setting: Where it is set.
-    :param installation: The name by which its runs are told from those of others, if it has one.
+    :param installation: The name that distinguishes its runs from those of others, if it has one.
     """
     if configured and not is_loopback(configured):
         return Finding("base_url", "ok", f"{setting} is {configured}.")
@@ -132,7 +132,7 @@ def store(conn_id: str, conn_type: str, *, has_provider: bool) -> Finding:
         "stores",
         "warning" if has_provider else "problem",
         f"{conn_id} ({conn_type}): {missing}{since} is not installed here, so no files can be stored in {kind.name}.",
-        f"Install {kind.install} beside the workers.",
+        f"Install {kind.install} where the workers run.",
     )
 
 

@@ -158,7 +158,7 @@ def clock(theirs: datetime | None, ours: datetime) -> Finding:
     :param theirs: What the server says, to the second.
     """
     if theirs is None:
-        return Finding("clock", "unknown", "The server does not tell the time.")
+        return Finding("clock", "unknown", "The server does not send its time.")
     difference = abs(theirs - ours)
     if difference <= SAME_CLOCK:
         return Finding("clock", "ok", f"The clocks differ by less than {SAME_CLOCK.seconds} s.")
@@ -242,8 +242,8 @@ def page(address: str, base_url: str, error: SkyvernError | None) -> Finding:
 
 
 def no_page(address: str) -> Finding:
-    """Say that what the server gives as the address of a page is none."""
-    return Finding("ui", "problem", f"Links lead to {address!r}, which is no address of a page.", f"{SET_PAGE}.")
+    """Say that what the server gives as the address of a page is not one."""
+    return Finding("ui", "problem", f"Links lead to {address!r}, which is not a page's address.", f"{SET_PAGE}.")
 
 
 def is_address(text: str) -> bool:

@@ -36,7 +36,7 @@ class Feature:
     :param since: The oldest version that has it.
     :param what: What it is, in the plural: "run tags".
     :param routes: The endpoints that came with it, as regular expressions of "METHOD /path".
-    :param proof: A request that shows whether the server has it, whatever version it tells: refused if so.
+    :param proof: A request that shows whether the server has it, whatever version it reports: refused if so.
     """
 
     since: str
@@ -69,7 +69,7 @@ class Call(Generic[T]):
     :param parse: Makes the result from the bytes of the answer.
     :param repeatable: Whether sending it twice does no more than sending it once. When False, it is sent
         again only after a failure that provably did nothing.
-    :param text: A body that is no JSON.
+    :param text: A body that is not JSON.
     :param headers: Headers besides those of every request.
     :param before_sending: Called when there is a connection, right before the request is written to it; what it
         raises ends the call, which has done nothing then.

@@ -1,4 +1,4 @@
-"""What the check of a set-up asks, beside what tasks ask."""
+"""What the check of a set-up asks, besides what tasks ask."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ HUNG_UP = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 NO_ANSWER = (httpx.HTTPError, UnicodeError)  # the latter for a host name that no resolver takes
 
 PLAIN_HTTP = ("WRONG_VERSION_NUMBER", "record layer failure", "http request")
-"""What OpenSSL says when the answer to its greeting is no TLS; newer versions say the second."""
+"""What OpenSSL says when the answer to its greeting is not TLS; newer versions say the second."""
 
 PLAIN_TO_TLS = ("plain HTTP request was sent to HTTPS port", "HTTP request to an HTTPS server")
 """What nginx and Go say when http arrives where they speak https."""

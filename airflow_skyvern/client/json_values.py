@@ -68,7 +68,7 @@ class _Conversion:
 
     def _of_scalar(self, value: Any, path: str) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
-            return self._refuse(path, f"{value} is no JSON; pass null or a number")
+            return self._refuse(path, f"{value} is not valid JSON; pass null or a number")
         return value
 
     def _of_other(self, value: Any, path: str) -> Any:
@@ -83,7 +83,7 @@ class _Conversion:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self.of({field.name: getattr(value, field.name) for field in dataclasses.fields(value)}, path)
         kind = type(value).__name__
-        return self._refuse(path, f"{kind} is no JSON; {ADVICE.get(kind, GENERAL_ADVICE)}")
+        return self._refuse(path, f"{kind} is not valid JSON; {ADVICE.get(kind, GENERAL_ADVICE)}")
 
     def _list(self, values: Iterable[Any], path: str) -> list[Any]:
         return [self.of(item, f"{path}[{index}]") for index, item in enumerate(values)]

@@ -40,7 +40,7 @@ RUN_PAGE = re.compile(r"/(runs|tasks)/.*", re.DOTALL)
 """Where Skyvern's UI shows a run; that of a prompt without a workflow (``tsk_…``) is elsewhere."""
 
 IN_PATHS = ":@!$&'()*+,;=~"
-"""What stands in a path as it is, beside letters and digits."""
+"""What stands in a path unescaped, besides letters and digits."""
 
 
 @dataclass(frozen=True)

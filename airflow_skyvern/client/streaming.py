@@ -27,7 +27,7 @@ class Incoming:
     :param start: The position of its first byte in the file: 0 where the server does not do ranges.
     :param total: The size of the whole file in bytes; None if the server does not say.
     :param chunks: The body in pieces of at most 64 KiB. Raises the errors of httpx.
-    :param sent_at: When the answer was sent, by the clock of the server, to the second; None if it does not tell.
+    :param sent_at: When the answer was sent, by the clock of the server, to the second; None if it does not say.
     """
 
     start: int

@@ -25,7 +25,7 @@ def read(body: bytes) -> Any:
     """
     Return what an answer says, as far as Python can hold it.
 
-    :raises ValueError: it is no JSON.
+    :raises ValueError: it is not JSON.
     """
     text = _ESCAPE.sub(lambda found: found["whole"] or REPLACEMENT, body.decode("utf-8", "replace"))
     return json.loads(_shallow(text), parse_int=_integer)

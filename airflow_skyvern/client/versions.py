@@ -132,13 +132,13 @@ def feature_of(method: str, path: str) -> Feature | None:
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Return a version's numbers; none for what is no version."""
+    """Return a version's numbers; empty for what is not a version."""
     found = re.match(r"v?(\d+(?:\.\d+)+)", text.strip())
     return tuple(int(part) for part in found[1].split(".")) if found else ()
 
 
 def missing_in(version: str) -> list[Feature]:
-    """Return what a version does not have, in the order in which it came; nothing for one that is no number."""
+    """Return what a version does not have, in the order in which it came; nothing for one that is not a number."""
     return [one for one in FEATURES.values() if is_older(version, one.since)]
 
 

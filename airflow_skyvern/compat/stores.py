@@ -61,7 +61,7 @@ def asset(address: str) -> Any:
     """
     Return the asset at an address; 2.11 calls it a dataset.
 
-    What is no ASCII is percent-encoded where this Airflow takes no other addresses. None where it refuses that, too:
+    What is not ASCII is percent-encoded where this Airflow takes no other addresses. None where it refuses that, too:
     what a task has paid for and stored must not fail it.
     """
     home, name = ("airflow.sdk", "Asset") if is_airflow_3() else ("airflow.datasets", "Dataset")

@@ -1,4 +1,4 @@
-"""Run a prompt: tell a browser in words what to do, without a workflow in Skyvern."""
+"""Run a prompt: say in words what a browser is to do, without a workflow in Skyvern."""
 
 from __future__ import annotations
 

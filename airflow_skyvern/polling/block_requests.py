@@ -1,4 +1,4 @@
-"""The timelines of the runs whose blocks are logged, requested one after the other beside the polls."""
+"""The timelines of the runs whose blocks are logged, requested one after the other between the polls."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SHORTEST_SECRET = 4
 """A shorter value of a secret name is not looked for elsewhere: it would be found everywhere."""
 
 KNOWN_STARTS = (b"%PDF-1.7", *MARKS)
-"""How files begin whose kind can be told; a placeholder begins so, too."""
+"""How files of known kinds begin; a placeholder begins so, too."""
 
 
 @dataclass(frozen=True)

@@ -367,7 +367,7 @@ def _check_keywords(schema: Any, kind: Any) -> None:
     if isinstance(schema, Mapping) and schema and not known & set(schema):
         names = ", ".join(sorted(schema))
         raise SkyvernConfigError(
-            f"output_schema: {shorten(names, 200)}: is no keyword of JSON Schema, so any output would fit. An object "
+            f"output_schema: {shorten(names, 200)}: not a JSON Schema keyword, so any output would fit. An object "
             'with these keys is {"type": "object", "properties": {…}, "required": […]}.'
         )
     pending = [specification_with(kind.META_SCHEMA.get("$schema", ""), default=DRAFT202012).create_resource(schema)]

@@ -49,7 +49,7 @@ def evidence_of(
         recordings = [one for one in present if one.artifact_type == RECORDING]
         readable = [one for one in recordings if kinds.is_readable(one)]
         if not recordings:
-            log.info("Skyvern run %s has no recording; that of a browser session is not given out.", run_id)
+            log.info("Skyvern run %s has no recording; the API does not return those of browser sessions.", run_id)
         elif len(readable) < len(recordings):
             log.warning("Skyvern run %s: its recording cannot be read yet, so it is not stored.", run_id)
         found += _named(kinds, run_id, "recording", readable)

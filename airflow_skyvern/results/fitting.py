@@ -186,7 +186,7 @@ class _Fitting:
     def _name(self, key: Any, path: tuple[Any, ...]) -> str:
         if isinstance(key, str):
             return self._text(key, path)
-        self._note((*path, key), "a key that is no text became text")
+        self._note((*path, key), "a key that is not text became text")
         return key if isinstance(key, str) else self._text(_json(key) if _is_plain(key) else str(key), path)
 
     def _as_text(self, value: Any, path: tuple[Any, ...], what: str) -> str:

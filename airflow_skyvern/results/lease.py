@@ -184,7 +184,7 @@ class Lease:
             sink.write(json.dumps(content).encode())
 
     def _there(self) -> Content | None:
-        """Return what the file says; nothing for what is no lease, which becomes stale like one."""
+        """Return what the file says; nothing for what is not a lease, which becomes stale like one."""
         try:
             if self._store.size(self._name) is None:
                 return None

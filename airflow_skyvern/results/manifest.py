@@ -281,7 +281,7 @@ def _read(store: Store, name: str) -> Manifest | None:
     manifest = Manifest.of(_content(store, name))
     if manifest is None:
         raise SkyvernFileConflict(
-            f"{store.address(name)} exists and is no manifest, so it is not replaced. Choose another manifest_to."
+            f"{store.address(name)} exists and is not a manifest, so it is not replaced. Choose another manifest_to."
         )
     return manifest
 

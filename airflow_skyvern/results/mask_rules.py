@@ -117,7 +117,7 @@ def steps_of(text: str) -> Path:
         place = found.end()
     if place < end or not steps:
         raise SkyvernConfigError(
-            f'mask_output: {text!r} is no path. Write names with dots between them, "[]" for each item of a list, '
+            f'mask_output: {text!r} is not a path. Write names with dots between them, "[]" for each item of a list, '
             '"[0]" for one, "*" for any name, ["a.b"] for a name with dots: invoices[].session_id.'
         )
     return tuple(steps)

@@ -157,7 +157,7 @@ def _name(template: Any) -> str | None:
         return None
     if unknown := unknown_placeholders(template):
         known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-        return f"file_name: {{{unknown[0]}}} is no placeholder; use {known}."
+        return f"file_name: {{{unknown[0]}}} is not a placeholder; use {known}."
     if not is_dynamic(template) and ("/" in template or "\\" in template):
         return "file_name is a name, not a path; put folders into files_to."
     return None

@@ -122,6 +122,6 @@ class Source:
             raise SkyvernResponseError(f"Skyvern does not list the file {file.name} of the run any more.")
         if len(here) > 1 and len(alike) != file.alike:
             raise SkyvernResponseError(
-                f"Skyvern lists {len(alike)} files {file.name} of the run, and nothing tells which one is which."
+                f"Skyvern lists {len(alike)} files {file.name} of the run, and nothing says which is which."
             )
         return (here[0] if len(here) == 1 else alike[file.number]).address

@@ -147,7 +147,7 @@ class Address:
         :raises SkyvernConfigError: it names no store of the table, or no place in it; says what would be right.
         """
         if misspelt := misspelt_run_id(text):
-            raise SkyvernConfigError(f"{text!r}: {misspelt} is no placeholder; use {RUN_ID}.")
+            raise SkyvernConfigError(f"{text!r}: {misspelt} is not a placeholder; use {RUN_ID}.")
         if text.startswith("/"):
             if complaint := _no_path(text, BY_SCHEME["file"]):
                 raise SkyvernConfigError(f"{text!r}: {complaint}")
@@ -163,7 +163,7 @@ class Address:
         if kind is None:
             known = ", ".join(f"{name}://" for name in BY_SCHEME)
             raise SkyvernConfigError(
-                f"{scheme}:// is no store of which it is known that a file there is whole and replaces no other one. "
+                f"{scheme}:// is not a store that is known to write files whole and never over another one. "
                 f"Use an absolute path or one of {known}."
             )
         if kind.protocol == "folder":

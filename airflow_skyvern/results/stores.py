@@ -132,7 +132,7 @@ class FolderStore(Store):
             raise PermissionError(errno.EACCES, "No files can be stored in this folder", str(there))
 
     def check_name(self, name: str) -> None:
-        """Check that it is no folder."""
+        """Check that it is not a folder."""
         if (self._folder / name).is_dir():
             raise SkyvernConfigError(f"{self.address(name)} is a folder, so no file can have this name.")
 
@@ -404,7 +404,7 @@ class SftpStore(RemoteStore):
     """A folder of an SFTP server, made when it is missing."""
 
     def check_name(self, name: str) -> None:
-        """Check that it is no folder."""
+        """Check that it is not a folder."""
         if self._fs.isdir(self._path(name)):
             raise SkyvernConfigError(f"{self.address(name)} is a folder, so no file can have this name.")
 
@@ -473,7 +473,7 @@ def store_at(address: str, conn_id: str | None = None) -> Store:
     """
     Return the store for ``files_to``: an absolute path, ``file://``, or the address of another store.
 
-    :raises SkyvernConfigError: it is no address of a store that is known, Airflow's provider for it is not installed,
+    :raises SkyvernConfigError: it is not the address of a known store, Airflow's provider for it is not installed,
         or there is no such connection.
     :raises SkyvernTransferError: the store cannot be reached.
     """

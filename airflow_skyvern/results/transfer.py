@@ -59,8 +59,8 @@ class Transfer:
 
     :param open_: Opens the file from a byte on.
     :param label: What the file is, for messages.
-    :param size: The size in bytes that Skyvern tells, if it does.
-    :param checksum: The sha256 that Skyvern tells, if it does.
+    :param size: The size in bytes, if Skyvern gives it.
+    :param checksum: The sha256, if Skyvern gives it.
     :param check_stop: Called for each piece; raises when the task is to stop.
     :param patience: Seconds without a new byte after which the transfer fails.
     """

@@ -82,7 +82,7 @@ class _Search(Walk):
         self.found: list[str] = []
 
     def text(self, value: str, name: str, place: Place) -> str:
-        """Take what is sent under a secret's name, if it is no word; of other texts, the secrets within."""
+        """Take what is sent under a secret's name, if it is not a word; of other texts, the secrets within."""
         if is_secret(name, value, place) or _is_sent_as_secret(name, value):
             self.found.append(value)
         else:

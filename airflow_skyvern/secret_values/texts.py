@@ -132,7 +132,7 @@ SIGNS = tuple(
 """One of these is in every text that :data:`ALWAYS` matches; to look for them first takes a tenth of the time."""
 
 DATABASE = r"(?i)(?P<before>(?<![\w])(?!https?:)[a-z][a-z0-9+.-]{1,30}://[^/\s:@\"'<>]{0,256}:)(?P<value>(?!\d{1,5}/)[^\s\"'<>@]{1,256}(?:@[^\s\"'<>@/]{1,128})*)(?=@[\w.-]+(?::\d+)?(?:[/,?\s]|$))"
-"""A password with a slash in it, which only addresses that are no web pages can have there."""
+"""A password with a slash in it, which only addresses that are not web pages can have there."""
 
 TOKEN_AS_USER = r"(?<=://)(?P<value>[^/\s:@\"'<>]{16,512})(?=@[\w.-]+\.)"
 ORACLE = r"(?i)(?P<before>jdbc:oracle:\w+:[\w$#]+/)(?P<value>[^@\s\"']{1,256})(?=@)"

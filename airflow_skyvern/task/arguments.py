@@ -33,7 +33,7 @@ def endings_of(name: str, endings: Any) -> frozenset[str]:
     """
     Return bad endings of a run, given as one or as several.
 
-    :raises SkyvernConfigError: one of them is none.
+    :raises SkyvernConfigError: one of them is not a failure status.
     """
     chosen = [endings] if isinstance(endings, str) else endings
     if not isinstance(chosen, list | tuple | AbstractSet):

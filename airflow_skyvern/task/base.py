@@ -139,7 +139,7 @@ def defaults_of(*homes: Any) -> dict[str, Any]:
 
 def check_untemplated(operator: type[BaseOperator], given: Mapping[str, Any]) -> None:
     """
-    Refuse values that are only known when the task runs where nothing would render them, and switches that are none.
+    Refuse late values where nothing would render them, and switches that are neither true nor false.
 
     :param given: The arguments, with those in ``default_args``.
     :raises SkyvernConfigError: names the task, the argument, and what would be right.

@@ -14,7 +14,7 @@ class CallLeavesTheTest(RuntimeError):
     """
     A connection that a test would have made to another machine.
 
-    It is no :class:`OSError`, so nothing takes it for a network that is down and tries again.
+    It is not an :class:`OSError`, so nothing takes it for a network that is down and tries again.
     """
 
 

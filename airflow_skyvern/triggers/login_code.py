@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.models import TimelineItem
 
 LOOK_INTERVAL = 10.0
-"""Seconds between two looks at the timeline of a run."""
+"""Seconds between two polls of the timeline of a run."""
 
 
 class SkyvernLoginTrigger(SkyvernRunTrigger):

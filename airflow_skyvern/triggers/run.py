@@ -93,7 +93,7 @@ class SkyvernRunTrigger(BaseTrigger):
         Default: False.
     :param max_elapsed_time_minutes: The limit that the task has set for its run, of which 80 % is warned of. Default:
         None.
-    :param newer: What a newer version of this provider has stored beside that. A triggerer that is upgraded after the
+    :param newer: What a newer version of this provider has stored in addition. A triggerer that is upgraded after the
         workers ignores it; a task that gives such an argument fails before it is deferred.
     """
 

@@ -51,7 +51,7 @@ async def send_code(reader: RunReader, user: Any, key: TaskKey, code: Any) -> No
     """
     Give Skyvern the code for which the run of a task instance waits, and close the request.
 
-    :raises HTTPException: 422 it is no code, 403 it is for others to send, 409 the run does not wait for it, 502
+    :raises HTTPException: 422 it is not a code, 403 it is for others to send, 409 the run does not wait for it, 502
         Skyvern does not take it. None of them repeats it.
     """
     content = _checked(code)

@@ -114,7 +114,7 @@ def _unknown_types(raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _type(where: str, key: str, kind: str, known: Iterable[str]) -> str:
-    return _named(where, key, f"{kind} is no type that this version of the provider knows. {_hint(kind, known)}")
+    return _named(where, key, f"{kind} is not a type that this version of the provider knows. {_hint(kind, known)}")
 
 
 def _missing(raw: Mapping[str, Any]) -> Iterator[str]:
@@ -134,7 +134,7 @@ def _missing(raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _names(raw: Mapping[str, Any]) -> Iterator[str]:
-    """Yield names that are no identifiers, which Skyvern's templates need, and names that are there twice."""
+    """Yield names that are not identifiers, which Skyvern's templates need, and names that are there twice."""
     labels = [label for block in blocks_of(raw) if isinstance(label := block.get("label"), str)]
     keys = [key for row in raw["workflow_definition"]["parameters"] if isinstance(key := row.get("key"), str)]
     for kind, names in (("block", labels), ("parameter", keys)):

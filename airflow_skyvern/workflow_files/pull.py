@@ -107,7 +107,7 @@ def slug(title: str) -> str:
 
 
 def _own_name(tags: dict[str, Any]) -> str | None:
-    """Return the name of the file that a workflow belongs to; a tag that is no plain name leads nowhere."""
+    """Return the name of the file that a workflow belongs to; a tag that is not a plain name leads nowhere."""
     name = tags.get(FILE_TAG, "")
     is_plain = name.lower().endswith(SUFFIXES) and not re.search(r"[/\\\0]", name) and not name.startswith(".")
     return name if is_plain else None

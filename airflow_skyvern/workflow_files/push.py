@@ -62,7 +62,7 @@ def plan(send: Send, path: Path, *, force: bool = False, unknown_keys: bool = Fa
 
     :param force: Whether to push although the newest version is not the one that the file was pulled from.
     :param unknown_keys: Whether keys that this version does not know are only warned of.
-    :raises SkyvernConfigError: the file cannot be read, or is no definition that Skyvern accepts.
+    :raises SkyvernConfigError: the file cannot be read, or is not a definition that Skyvern accepts.
     """
     file = read(path)
     warnings = check(file, keys=not unknown_keys)
@@ -99,7 +99,7 @@ def _edited(path: Path, owned: Owned) -> str:
 
 def carry_out(send: Send, plan: Plan, *, sleep: Callable[[float], Any] = time.sleep) -> Outcome:
     """
-    Do what a plan says, if nothing has changed since; another push of the same content at the same time is no change.
+    Do what a plan says, if nothing has changed since; a push of the same content at the same time is not a change.
 
     :raises SkyvernRequestError: Skyvern does not accept the definition.
     """

@@ -14,10 +14,10 @@ from airflow_skyvern.workflow_files.form import MASKED
 
 TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 CODE = "code"
-"""The field whose text is Python, where ``password=password`` is no secret, and ``password="…"`` is one."""
+"""The field whose text is Python, where ``password=password`` is not a secret, and ``password="…"`` is one."""
 
 SELECTOR = re.compile(r"\s*([#.\[]\w|//|\w+\[)")
-"""How a text begins that finds an element of a page: the field for a password is no password."""
+"""How a text begins that finds an element of a page: the field for a password is not a password."""
 
 NAMES_OF_SECRETS = re.compile(r"(_parameter_key|_aws_secret_key|^aws_key|^(username|password|totp_secret)_key)$")
 """Fields that name a secret in a vault, or a parameter, and hold none."""

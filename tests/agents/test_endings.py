@@ -142,7 +142,7 @@ def test_a_standby_answers_for_a_run_that_failed(skyvern: Skyvern) -> None:
         ({"workflow_id": "wpid_1", "timeout": -1}, "timeout"),
         ({"sites": "a.example.com"}, "list of sites"),
         ({"sites": ["a b"]}, "must be a host name"),
-        ({"sites": ["ftp://a.example.com"]}, "no host name"),
+        ({"sites": ["ftp://a.example.com"]}, "neither a host name"),
         ({"sites": ["a.example.com"], "url": "https://b.example.com"}, "on none of the sites"),
         ({"sites": ["a.example.com"], "parameters": {"a": 1}}, "parameters belong to a workflow"),
         ({"sites": ["a.example.com"], "output_from": "x"}, "output_from belongs to a workflow"),

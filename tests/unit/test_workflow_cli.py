@@ -170,7 +170,7 @@ def test_pull_writes_files(skyvern: FakeSkyvern, tmp_path: Path, capsys: Capture
 def test_warnings_do_not_stop_a_push(skyvern: FakeSkyvern, invoices: Path, capsys: Capture) -> None:
     invoices.write_text(invoices.read_text().replace("block_type: wait", "block_type: waiting"))
     assert run("push", "-y", invoices) == 0
-    assert "warning: invoices.yaml: block pause: block_type: waiting is no type" in capsys.readouterr().err
+    assert "warning: invoices.yaml: block pause: block_type: waiting is not a type" in capsys.readouterr().err
     invoices.write_text(invoices.read_text() + "a_setting_of_tomorrow: 1\n")
     assert run("push", "-y", "--allow-unknown-keys", invoices) == 0
 

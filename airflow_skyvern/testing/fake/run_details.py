@@ -53,7 +53,7 @@ OF_TASKS = ("code", "totp_identifier", "totp_verification_url", "failure_categor
 
 LOGIN = ({"action_type": "input_text"}, {"action_type": "input_text"}, {"action_type": "click"})
 CODE = ({"action_type": "input_text", "text": "<redacted otp value>"}, {"action_type": "click"})
-"""What a block does to log in, and then with each code; a code itself is not told."""
+"""What a block does to log in, and then with each code; the code itself is not listed."""
 
 
 def task_of_block(run: Run, wanted: str) -> dict[str, Any] | None:

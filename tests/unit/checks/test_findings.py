@@ -161,7 +161,7 @@ def test_addresses_of_airflow(configured: str, installation: str, state: str) ->
 
 def test_stores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert airflow_side.store("sftp_1", "sftp", has_provider=False).fix == (
-        "Install apache-airflow-providers-sftp[sshfs] beside the workers."
+        "Install apache-airflow-providers-sftp[sshfs] where the workers run."
     )
     kind = SimpleNamespace(
         can_create_only=lambda: False, client="s3fs", client_since="2024.12.0", name="S3", install="x"

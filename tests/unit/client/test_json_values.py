@@ -91,14 +91,14 @@ def test_values_of_python_become_json(value: Any, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
-        ({"items": [0, 1, 2, {"when": object()}]}, "parameters.items[3].when: object is no JSON"),
-        ({"wait": timedelta(1)}, "parameters.wait: timedelta is no JSON; pass its total_seconds()"),
-        ({"file": b"x"}, "parameters.file: bytes is no JSON; decode it"),
-        ({"rows": (n for n in range(2))}, "parameters.rows: generator is no JSON; make a list of it"),
-        ({"ratio": float("nan")}, "parameters.ratio: nan is no JSON"),
+        ({"items": [0, 1, 2, {"when": object()}]}, "parameters.items[3].when: object is not valid JSON"),
+        ({"wait": timedelta(1)}, "parameters.wait: timedelta is not valid JSON; pass its total_seconds()"),
+        ({"file": b"x"}, "parameters.file: bytes is not valid JSON; decode it"),
+        ({"rows": (n for n in range(2))}, "parameters.rows: generator is not valid JSON; make a list of it"),
+        ({"ratio": float("nan")}, "parameters.ratio: nan is not valid JSON"),
         ({"a": {1: "x"}}, "parameters.a: names are text in JSON, not int"),
-        ({"kind": Account}, "parameters.kind: type is no JSON"),
-        ({"login": Login(password=SecretStr("s3cr3t"))}, "parameters.login.password: SecretStr is no JSON"),
+        ({"kind": Account}, "parameters.kind: type is not valid JSON"),
+        ({"login": Login(password=SecretStr("s3cr3t"))}, "parameters.login.password: SecretStr is not valid JSON"),
     ],
 )
 def test_what_has_no_form_in_json_is_named_with_its_path_and_type(value: Any, complaint: str) -> None:

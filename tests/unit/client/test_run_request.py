@@ -51,8 +51,12 @@ def test_null_among_the_parameters_is_sent() -> None:
     [
         ({"workflow_id": ""}, None, "workflow_id: String should have at least 1 character"),
         ({"workflow_id": None}, None, "workflow_id: Input should be a valid string"),
-        ({"parameters": {"a": b"x"}}, None, "parameters.a: bytes is no JSON; decode it"),
-        ({"parameters": {"items": [1, {"when": object()}]}}, None, r"parameters.items\[1\].when: object is no JSON"),
+        ({"parameters": {"a": b"x"}}, None, "parameters.a: bytes is not valid JSON; decode it"),
+        (
+            {"parameters": {"items": [1, {"when": object()}]}},
+            None,
+            r"parameters.items\[1\].when: object is not valid JSON",
+        ),
         ({"proxy_location": "MARS"}, None, "proxy_location: no such location. Known names: RESIDENTIAL, "),
         ({"proxy_location": "residential_de"}, None, "no such location. Did you mean RESIDENTIAL_DE?"),
         ({"parameters": ["a"]}, None, "parameters: Input should be a valid dictionary"),

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     ("arguments", "complaint"),
     [
         ({"workflow_id": ""}, "Task 't': workflow_id: String should have at least 1 character"),
-        ({"parameters": {"when": object()}}, "Task 't': parameters.when: object is no JSON"),
-        ({"parameters": {"day": "{{ ds }}", "when": [object()]}}, r"parameters.when\[0\]: object is no JSON"),
+        ({"parameters": {"when": object()}}, "Task 't': parameters.when: object is not valid JSON"),
+        ({"parameters": {"day": "{{ ds }}", "when": [object()]}}, r"parameters.when\[0\]: object is not valid JSON"),
         ({"parameters": {"day": "{{ ds }}"}, "proxy_location": "MARS"}, "Task 't': proxy_location: no such location"),
         ({"parameters": "not json"}, "Task 't': parameters: must be a mapping"),
         ({"run_options": {"ai_fallbck": True}}, "Task 't': run_options.ai_fallbck: no such option. Did you mean"),

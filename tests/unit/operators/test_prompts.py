@@ -429,7 +429,7 @@ def test_lineage_knows_the_workflow_of_a_run_that_another_process_has_started(sk
         ({"output_from": "a"}, "Task 't': output_from: belongs to SkyvernRunWorkflowOperator"),
         ({"output_schema": {"type": "nonsense"}}, "Task 't': output_schema: is not a valid JSON Schema"),
         ({"output_schema": list[type[Any]]}, "Task 't': output_schema: it has no JSON Schema"),
-        ({"parameters": {"when": object()}}, "Task 't': parameters.when: object is no JSON"),
+        ({"parameters": {"when": object()}}, "Task 't': parameters.when: object is not valid JSON"),
     ],
 )
 def test_a_mistake_is_found_when_the_dag_is_parsed(arguments: dict[str, Any], complaint: str) -> None:

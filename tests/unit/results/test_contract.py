@@ -214,7 +214,7 @@ def test_a_file_that_holds_no_schema_is_an_error(text: str, complaint: str) -> N
         ({"type": "objct"}, "is not a valid JSON Schema at type: 'objct'"),
         (
             {"invoice": "string", "amount": 0},
-            "amount, invoice: is no keyword of JSON Schema, so any output would fit",
+            "amount, invoice: not a JSON Schema keyword, so any output would fit",
         ),
         ({"type": "object", "propertes": {}}, r"propertes: no such keyword. Did you mean properties\?"),
         ({"items": {"type": "object", "requierd": ["a"]}}, r"requierd: no such keyword. Did you mean required\?"),

@@ -385,7 +385,10 @@ def sensor(run_id: str, **more: Any) -> SkyvernRunSensor:
         ({"files_to": "https://example.com/x"}, "files_to cannot be an http address"),
         ({"recording": True}, "recording needs files_to"),
         ({"file_name": "x", "overwrite": True}, "file_name and overwrite need files_to"),
-        ({"files_to": "/x", "file_name": "{indx}.pdf"}, "{indx} is no placeholder; use {index}, {name}, {extension}"),
+        (
+            {"files_to": "/x", "file_name": "{indx}.pdf"},
+            "{indx} is not a placeholder; use {index}, {name}, {extension}",
+        ),
         ({"files_to": "/x", "file_name": "a/b"}, "put folders into files_to"),
         ({"expect_files": -1}, "expect_files must not be negative"),
         ({"expect_files": (2, 1)}, "expect_files must be a number"),
@@ -541,5 +544,5 @@ def test_files_that_nothing_tells_apart_are_told_by_their_order_or_not_at_all() 
     source._fetch = lambda: listed("1b", "2b")
     assert [source._current(file)[-2:] for file in listed("1a", "2a")] == ["1b", "2b"]
     source._fetch = lambda: listed("1b", "2b", "3b")
-    with pytest.raises(SkyvernResponseError, match="nothing tells which one is which"):
+    with pytest.raises(SkyvernResponseError, match="nothing says which is which"):
         source._current(listed("1a", "2a")[0])

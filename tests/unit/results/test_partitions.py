@@ -352,7 +352,7 @@ def test_a_hostile_manifest_removes_nothing_elsewhere(skyvern: FakeSkyvern, tmp_
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"skyvern_run_id": 5, "files": []}', '{"files": "x"}', "\0"])
 def test_what_is_no_manifest_is_kept_and_starts_no_run(skyvern: FakeSkyvern, tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(AirflowFailException, match=r"manifest\.json exists and is no manifest"):
+    with pytest.raises(AirflowFailException, match=r"manifest\.json exists and is not a manifest"):
         run(skyvern, artifacts=NEW, **partition(tmp_path, if_exists="replace"))
     assert starts(skyvern) == 0
     assert (tmp_path / "manifest.json").read_text() == content
@@ -371,7 +371,7 @@ def test_what_is_no_manifest_is_kept_and_starts_no_run(skyvern: FakeSkyvern, tmp
         ({"manifest_to": "/x/m.json"}, "manifest_to needs files_to or output_to"),
         ({"manifest_to": "m.json", "files_to": "/x"}, "manifest_to must be the absolute path of a file"),
         ({"manifest_to": "/x/m/", "files_to": "/x"}, "manifest_to must be the absolute path of a file"),
-        ({"manifest_to": "hdfs://x/m", "files_to": "/x"}, "manifest_to: hdfs:// is no store"),
+        ({"manifest_to": "hdfs://x/m", "files_to": "/x"}, "manifest_to: hdfs:// is not a store"),
         ({"manifest_to": "/x/a.json", "output_to": "/x/a.json"}, "manifest_to and output_to are the same file"),
     ],
 )

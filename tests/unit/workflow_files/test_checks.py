@@ -84,7 +84,7 @@ def test_the_output_of_a_block_may_be_given_to_another() -> None:
 def test_types_of_tomorrow_and_keys_of_yesterday_are_warnings() -> None:
     teleport = {"block_type": "http_requests", "label": "t", "target": 1}
     (warning,) = check(file(teleport))
-    assert "block t: block_type: http_requests is no type that this version of the provider knows" in warning
+    assert "block t: block_type: http_requests is not a type that this version of the provider knows" in warning
     assert warning.endswith("Did you mean http_request?")
     assert "does not read this key" in check(file({**HTTP, "cache_actions": True}))[0]
 
