@@ -130,10 +130,9 @@ async def _not_answered(request: Request, error: Exception) -> Response:
     return await _refused(request, StarletteHTTPException(status, sentence_of(error, "")))
 
 
-def made(reader: RunReader) -> FastAPI:
+def made(pages: Routes) -> FastAPI:
     """Make the app, which shows no documentation of itself."""
     app = FastAPI(title="Skyvern", openapi_url=None)
-    pages = Routes(reader)
     html: dict[str, Any] = {"methods": ["GET"], "response_class": HTMLResponse, "response_model": None}
     app.add_api_route(TASK, pages.task, dependencies=READ, **html)
     app.add_api_route(f"{TRY}/pictures/{{artifact_id}}", pages.picture, dependencies=READ, **html)
@@ -153,4 +152,4 @@ def made(reader: RunReader) -> FastAPI:
 @cache
 def app() -> FastAPI:
     """Return the app of this process."""
-    return made(RunReader())
+    return made(Routes(RunReader()))
