@@ -8,6 +8,7 @@ work with the REST API v1 of Airflow 2 and v2 of Airflow 3.
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import os
 import secrets
@@ -17,7 +18,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
 
@@ -77,6 +78,8 @@ with create_session() as session:
 class AirflowServer:
     """Start with `with AirflowServer(home, dags) as airflow:`; `dags` is a folder, or DAG files to copy."""
 
+    start_seconds: ClassVar[float] = START_SECONDS
+
     def __init__(
         self,
         home: Path,
@@ -103,7 +106,7 @@ class AirflowServer:
             (self.home / "webserver_config.py").write_text(_WEBSERVER_CONFIG)
         self.env = {**_inherited(self.bin), **self._settings(), **(env or {})}
         self.processes = {name: self._process(name, command) for name, command in self._commands().items()}
-        self._client = httpx.Client(base_url=self.ui_url, timeout=60, trust_env=False)
+        self.client = httpx.Client(base_url=self.ui_url, timeout=60, trust_env=False)
 
     @property
     def is_3(self) -> bool:
@@ -221,7 +224,7 @@ class AirflowServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._client.close()
+        self.client.close()
 
     def start(self) -> Self:
         """Create the database if it is missing, start the processes, wait until all report healthy."""
@@ -230,7 +233,7 @@ class AirflowServer:
         if not self._migrated:
             self.cli("db", "migrate", timeout=400)
             self._migrated = True
-        start_and_wait(list(self.processes.values()), self._healthy, START_SECONDS)
+        start_and_wait(list(self.processes.values()), self._healthy, self.start_seconds)
         return self
 
     def stop(self) -> None:
@@ -269,15 +272,30 @@ class AirflowServer:
 
     def _healthy(self) -> bool:
         try:
-            answer = self._client.get("/api/v2/monitor/health" if self.is_3 else "/api/v1/health", timeout=5)
+            answer = self.client.get("/api/v2/monitor/health" if self.is_3 else "/api/v1/health", timeout=5)
             if self.is_3 and self.token is None and answer.is_success:
-                self.token = str(self._client.get("/auth/token").raise_for_status().json()["access_token"])
+                self.token = str(self.client.get("/auth/token").raise_for_status().json()["access_token"])
         except httpx.HTTPError:
             return False
         wanted = ["metadatabase", "scheduler", "triggerer", *(["dag_processor"] if self.is_3 else [])]
         return answer.is_success and all(
             (answer.json().get(name) or {}).get("status") == "healthy" for name in wanted
         )
+
+    @property
+    def worker_marks(self) -> set[str]:
+        """What the environment of tasks' processes has: with the LocalExecutor, they are the scheduler's."""
+        return {self.processes["scheduler"].mark}
+
+    def at(self, url: str) -> Self:
+        """Return this server as it is reached at another address."""
+        seen = copy.copy(self)
+        seen.client = httpx.Client(base_url=url, timeout=60, trust_env=False)
+        return seen
+
+    def for_a_user(self) -> AirflowServer:
+        """Return this server as the next user reaches it; several API servers take turns."""
+        return self
 
     # --- REST --------------------------------------------------------------------------------------------
 
@@ -286,7 +304,7 @@ class AirflowServer:
         headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
         headers |= options.pop("headers", {})
         url = f"/api/{'v2' if self.is_3 else 'v1'}{path}"
-        return self._client.request(method, url, json=json, headers=headers, **options)
+        return self.client.request(method, url, json=json, headers=headers, **options)
 
     def _call(self, method: str, path: str, json: Any = None, **options: Any) -> Any:
         response = self.request(method, path, json, **options)

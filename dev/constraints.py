@@ -1,6 +1,7 @@
 """
 Resolve `constraints/*.txt`: one pinned environment per Airflow version, the lowest and the newest versions that the
-package allows, and one environment each for the Skyvern server, the stores, agents, the benchmark and the docs.
+package allows, and one environment each for the Skyvern server, the stores, an Airflow on several machines, agents,
+the benchmark and the docs.
 
 An Airflow is resolved as of the days after its release, so it has the dependencies that its users have: what Airflow
 publishes as its constraint files. One file is for all Pythons; markers say where they differ.
@@ -69,11 +70,10 @@ def compile_lowest(name: str) -> None:
     compile_pins(name, "", *options, "pyproject.toml", "--group", "test")
 
 
-def compile_stores(name: str) -> None:
-    """Resolve what the tests with real stores need beside the newest Airflow, whose environment stays as it is."""
+def compile_beside_newest(name: str, more: tuple[str, ...] = ()) -> None:
+    """Resolve what a suite needs beside the newest Airflow, whose environment stays as it is."""
     as_given = ("--constraint", str(FOLDER / f"airflow-{NEWEST}.txt"))
-    groups = ("--group", "dev", "--group", "stores")
-    compile_pins(name, "", *FOR_TOOLS, *as_given, "pyproject.toml", "--extra", "s3", *groups)
+    compile_pins(name, "", *FOR_TOOLS, *as_given, "pyproject.toml", "--group", "dev", "--group", name, *more)
 
 
 def skyvern_name(version: str) -> str:
@@ -109,7 +109,8 @@ def main(names: list[str]) -> None:
     files["airflow-lowest"] = compile_lowest
     files["airflow-newest"] = lambda name: compile_pins(name, "", *FOR_ALL_PYTHONS, *package, "test")
     files["bench"] = lambda name: compile_pins(name, newest, *FOR_TOOLS, *package, "bench")
-    files["stores"] = compile_stores
+    files["stores"] = partial(compile_beside_newest, more=("--extra", "s3"))
+    files["distributed"] = compile_beside_newest
     files["ai"] = compile_ai
     files["docs"] = lambda name: compile_pins(name, "", *FOR_TOOLS, "--group", "docs")
     files |= {skyvern_name(version): partial(compile_skyvern, version=version) for version in SKYVERN}

