@@ -27,7 +27,8 @@ unexport PYTHONDONTWRITEBYTECODE # or every process compiles all tests anew
 # Each takes a row of tests, whose modules' fixtures it makes once, and then some of those that another has left.
 WORKERS := $(shell echo $$((1 + $$(getconf _NPROCESSORS_ONLN)))) --dist worksteal
 AIRFLOW ?= 3.3
-VENV := $(if $(filter stores,$(SUITE)),.venvs/stores,$(if $(filter agents,$(SUITE)),.venvs/ai,.venvs/airflow-$(AIRFLOW)$(OTHER)))
+OF_SUITE := $(patsubst agents,ai,$(filter stores distributed agents,$(SUITE)))
+VENV := .venvs/$(or $(OF_SUITE),airflow-$(AIRFLOW)$(OTHER))
 
 # What pytest runs for SUITE=. A new suite is a line here, and one in .ci/run or dev/release_check.py.
 # The kit is for pytest in an author's own environment: tried on 2.11, 3.1 and 3.3 (docs/testing.md).
@@ -48,6 +49,7 @@ suite_backends := -v tests/backends
 suite_two_airflows := -v -rP tests/two_airflows
 suite_sessions := -v -rP tests/sessions
 suite_contract := -v -n 1 -rx tests/contract
+suite_distributed := -v -s tests/distributed
 suite_agents := -v tests/agents
 suite_servers := -v -n 2 --dist loadgroup $(if $(CORE),-m core) $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
 SUITES := $(patsubst suite_%,%,$(filter suite_%,$(.VARIABLES)))
@@ -101,6 +103,7 @@ endif
 # SUITE=two_airflows: two Airflows that run one workflow file on one Skyvern, twenty tasks each (AIRFLOW=).
 # SUITE=sessions: every end of a DAG run with a browser session, which sessions are open afterwards, kills (TIMES=5).
 # SUITE=contract: the fake beside a real Skyvern (SKYVERN=1.0.48, or another of constraints/); what it lacks is told by name.
+# SUITE=distributed: Celery, two of every component, under kills, stalls, restarts, repeated messages (SEED=, WAITS=, ONLY=, EVENTS=, DURABLE=0).
 # SUITE=agents: agents of Airflow's AI provider that call Skyvern, without a model; a real Airflow and a real Skyvern.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
 test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN_SERVER)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed) $(if $(filter stores,$(SUITE)),.venvs/azurite/.installed) $(if $(filter pages,$(SUITE)),.venvs/axe/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
@@ -180,6 +183,11 @@ clean:  ## remove environments and caches
 .venvs/stores/.installed: constraints/stores.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(TOOLS_PYTHON) $(@D)
 	$(UV) pip install --quiet --python $(@D) --constraint $< --editable '.[s3]' --group dev --group stores
+	touch $@
+
+.venvs/distributed/.installed: constraints/distributed.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(TOOLS_PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D) --constraint $< --editable . --group dev --group distributed
 	touch $@
 
 .venvs/ai/.installed: constraints/ai.txt pyproject.toml | $(UV)

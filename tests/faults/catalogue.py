@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from random import Random
 
 Way = Literal[
-    "deferred", "worker", "reschedule", "timeout", "own", "nested", "nested_0", "session", "session_timeout", "login"
+    "deferred",
+    "worker",
+    "reschedule",
+    "timeout",
+    "own",
+    "nested",
+    "nested_0",
+    "session",
+    "session_timeout",
+    "login",
+    "queue",
 ]
 Kind = Literal["workflow", "file", "prompt"]
 """What is run: a stored workflow, a workflow file, or a prompt."""

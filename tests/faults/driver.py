@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -336,10 +336,9 @@ class Driver:
         self.workflow_ids[ITEM] = skyvern.create_workflow("faults item", self._echo())
         self.login_ids = {name: self._workflow(RUN_SECONDS[name], LOGIN_PARAMETER) for name in (SHORT, MEDIUM, LONG)}
         assert airflow.postgres is not None
-        self._database = sqlalchemy.create_engine(airflow.postgres.url(DATABASE))
+        self._database = sqlalchemy.create_engine(airflow.postgres.url(DATABASE), pool_pre_ping=True)
         self._background: set[asyncio.Future[None]] = set()
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="driver")
-        self._marks = {airflow.processes["scheduler"].mark}
 
     def _workflow(self, seconds: int, *more: Mapping[str, str]) -> str:
         block = {"block_type": "wait", "label": "pause", "wait_sec": seconds}
@@ -561,10 +560,10 @@ class Driver:
             await execution.on_request(exchange)
 
     def is_worker(self, pid: int) -> bool:
-        """Return whether a process is one of the scheduler's: with its LocalExecutor, that is every task."""
+        """Return whether a process is a task's."""
         with contextlib.suppress(OSError):
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            return any(f"{MARK}={mark}".encode() in variables for mark in self._marks)
+            return any(f"{MARK}={mark}".encode() in variables for mark in self.airflow.worker_marks)
         return False
 
     def in_background(self, work: Awaitable[None]) -> None:
@@ -608,15 +607,19 @@ class Driver:
             patience = time.monotonic() + PATIENCE
             while len(self._in_flight()) < few and time.monotonic() < patience and not stop.wait(0.5):
                 pass
-            hit = self._witnesses(name)
             self.events_begun += 1
-            say(f"event: {name}, in flight: {hit}")
-            try:
-                event(self)
-            except Exception as error:  # noqa: BLE001  the report has to be printed nevertheless
-                say(f"event {name} went wrong: {error}")
-            self._witnesses(f"{name}, over")
-            self.event_log.append((name, hit))
+            self.befall(name, event)
+
+    def befall(self, name: str, event: Event) -> None:
+        """Let an event happen to everything that is in flight."""
+        hit = self._witnesses(name)
+        say(f"event: {name}, in flight: {hit}")
+        try:
+            event(self)
+        except Exception as error:  # noqa: BLE001  the report has to be printed nevertheless
+            say(f"event {name} went wrong: {error}")
+        self._witnesses(f"{name}, over")
+        self.event_log.append((name, hit))
 
     def _witnesses(self, name: str) -> int:
         found = self._in_flight()
@@ -832,8 +835,18 @@ def airflow_of_the_suite(
     :param own: The executions that have a DAG of their own, which they lose.
     :param timeout: The operators' ``timeout``.
     """
+    env = settings_of_the_suite(home, durable=durable, timeout=timeout)
+    files = write_dags(home, own)
+    with AirflowServer(home, files, env, python_bin, postgres=postgres, triggerers=2) as airflow:
+        for file in files:
+            airflow.wait_dag("faults_deferred" if file.parent == DAGS else file.stem, 120)
+        yield airflow
+
+
+def settings_of_the_suite(home: Path, *, durable: bool, timeout: float) -> dict[str, str]:
+    """Return an Airflow's settings, with a copy of the package on its path."""
     shutil.copytree(ROOT / "airflow_skyvern", home / "code" / "airflow_skyvern", dirs_exist_ok=True)
-    env: Mapping[str, Any] = {
+    return {
         **{f"AIRFLOW__{name}": value for name, value in SETTINGS.items()},
         "PYTHONPATH": str(home.resolve() / "code"),
         "FAULTS_DURABLE": str(int(durable)),
@@ -841,11 +854,11 @@ def airflow_of_the_suite(
         "FAULTS_ORDERS": str(home.resolve() / "orders"),
         "FAULTS_LOST_START_TIMEOUT": str(LOST_START_TIMEOUT),
     }
-    files = [*DAGS.glob("*.py"), *_own_dags(home / "own", own)]
-    with AirflowServer(home, files, env, python_bin, postgres=postgres, triggerers=2) as airflow:
-        for file in files:
-            airflow.wait_dag("faults_deferred" if file.parent == DAGS else file.stem, 120)
-        yield airflow
+
+
+def write_dags(home: Path, own: Collection[str]) -> list[Path]:
+    """Return the suite's DAG files, with one of its own for each of these executions."""
+    return [*DAGS.glob("*.py"), *_own_dags(home / "own", own)]
 
 
 def _own_dags(folder: Path, executions: Collection[str]) -> list[Path]:

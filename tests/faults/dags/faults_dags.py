@@ -235,6 +235,9 @@ else:
         with DAG(f"faults_{way}_prompt", **LIMITS):
             prompt_of(deferrable=deferrable)
 
+    with DAG("faults_queue", **LIMITS):
+        run_of(deferrable=True, queue="skyvern")
+
     with DAG("faults_reschedule", **LIMITS):
         SkyvernRunSensor(
             task_id="run",
