@@ -110,7 +110,9 @@ def main(names: list[str]) -> None:
     files["airflow-newest"] = lambda name: compile_pins(name, "", *FOR_ALL_PYTHONS, *package, "test")
     files["bench"] = lambda name: compile_pins(name, newest, *FOR_TOOLS, *package, "bench")
     files["stores"] = partial(compile_beside_newest, more=("--extra", "s3"))
-    files["distributed"] = compile_beside_newest
+    files["distributed"] = partial(
+        compile_beside_newest, more=("--exclude-newer", AIRFLOW[NEWEST][1], *POSTGRES_OF_TODAY)
+    )
     files["ai"] = compile_ai
     files["docs"] = lambda name: compile_pins(name, "", *FOR_TOOLS, "--group", "docs")
     files |= {skyvern_name(version): partial(compile_skyvern, version=version) for version in SKYVERN}
