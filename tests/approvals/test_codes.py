@@ -54,7 +54,7 @@ class Rig:
         """Type a code on the page of the run."""
         token = {"authorization": f"Bearer {self.airflow.token}", "accept": "*/*"}
         url = f"{self.airflow.ui_url}/skyvern/ti/{DAG}/{name}/{TASK}/-1/code"
-        return self.airflow._client.post(url, json={"code": code}, headers={**token, **OUR_PAGE}).status_code
+        return self.airflow.client.post(url, json={"code": code}, headers={**token, **OUR_PAGE}).status_code
 
 
 @pytest.fixture(scope="module")

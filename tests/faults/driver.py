@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -530,17 +530,18 @@ class Driver:
     def airflow_action(self, execution: Execution, action: UserAction) -> None:
         """Do in Airflow what a user does there."""
         dag_id, run_id = execution.dag_id, execution.run_id
+        airflow = self.airflow.for_a_user()
         if action == "clear":
-            self.airflow.clear(dag_id, run_id, TASK)
+            airflow.clear(dag_id, run_id, TASK)
         elif action == "queue":
-            self.airflow.mark_run(dag_id, run_id, "queued")
+            airflow.mark_run(dag_id, run_id, "queued")
         elif action == "remove_file":
             (self.airflow.dags / f"{dag_id}.py").unlink()
         elif action == "delete_dag":
             (self.airflow.dags / f"{dag_id}.py").unlink()
-            self.airflow.delete_dag(dag_id)
+            airflow.delete_dag(dag_id)
         else:
-            self.airflow.mark(dag_id, run_id, TASK, action.removeprefix("mark_"))
+            airflow.mark(dag_id, run_id, TASK, action.removeprefix("mark_"))
 
     async def on_request(self, exchange: Exchange) -> None:
         """Hand a request to its execution; spoil some of the lists, which are of all that wait."""
