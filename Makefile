@@ -103,7 +103,7 @@ endif
 # SUITE=two_airflows: two Airflows that run one workflow file on one Skyvern, twenty tasks each (AIRFLOW=).
 # SUITE=sessions: every end of a DAG run with a browser session, which sessions are open afterwards, kills (TIMES=5).
 # SUITE=contract: the fake beside a real Skyvern (SKYVERN=1.0.48, or another of constraints/); what it lacks is told by name.
-# SUITE=distributed: Celery, two of every component, under kills, stalls, restarts, repeated messages (SEED=, WAITS=, ONLY=, EVENTS=, DURABLE=0).
+# SUITE=distributed: Celery, two of every component, under kills, stalls, restarts, repeated messages (SEED=, WAITS=, ONLY=, EVENTS=).
 # SUITE=agents: agents of Airflow's AI provider that call Skyvern, without a model; a real Airflow and a real Skyvern.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
 test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN_SERVER)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed) $(if $(filter stores,$(SUITE)),.venvs/azurite/.installed) $(if $(filter pages,$(SUITE)),.venvs/axe/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)

@@ -32,8 +32,8 @@ QUEUE = "skyvern"
 """The dedicated queue, which only the last worker has."""
 
 FIRST_HOST = 11
-TIMES = 30
-"""How often a request of the rig's own is sent before it gives up."""
+TIMES = 120
+"""How often a request of the rig's own is sent, once a second, before it gives up: a server may just have died."""
 
 _HOSTNAME = """import os
 

@@ -56,8 +56,7 @@ def steps() -> Iterator[str]:
     for suite in ("browser", "events", "ticks", "orphans", "backends", "sessions", "two_airflows", "upgrade"):
         for airflow in ("3.3", "2.11"):
             yield f"test SUITE={suite} AIRFLOW={airflow}"
-    yield from (f"test SUITE=distributed SEED={seed}" for seed in SEEDS)
-    yield f"test SUITE=distributed SEED={SEEDS[0]} DURABLE=0 WAITS=10"
+    yield "test SUITE=distributed"
     yield "test SUITE=agents"
     yield "test SUITE=snippets"
     yield "test SUITE=site"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tests.distributed.cluster import HEARTBEAT, Cluster
-from tests.faults.catalogue import FAULTS, FINAL, MEDIUM, SHORT, WAITS, Effect, Fault, Hook, Scene, Way
+from tests.faults.catalogue import FAULTS, FINAL, HELD, MEDIUM, SHORT, WAITS, Effect, Fault, Hook, Scene, Way
 from tests.faults.driver import (
     Driver,
     Event,
@@ -124,7 +124,9 @@ def _worker_faults() -> list[Fault]:
     return [*terms, *quits, Fault("worker SIGKILL during a start", (killed_at_start,), BOTH, (MEDIUM,))]
 
 
-WAIT = Fault("wait", workflows=(WAITS,), ways=DEFERRED)
+WAITING = [Fault("wait", workflows=(length,), ways=DEFERRED) for length in (WAITS, HELD)]
+"""Some end while things die, some when all is over."""
+
 EACH: list[Fault] = [
     Fault("dedicated queue", ways=("queue",)),
     Fault("main path", weight=2),

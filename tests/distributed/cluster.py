@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 DAGS = Path(__file__).parent / "dags"
 START_SECONDS = 300.0
 WINDOW = 200
+LONGEST = 1200.0
+"""Seconds for an execution, all tries included."""
+
 TIMEOUT = 600.0
 """The operators' `timeout`: longer than any stall."""
 
@@ -42,11 +45,11 @@ HEARTBEAT = 60
 SETTINGS = {
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(HEARTBEAT),
     "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
-    "SCHEDULER__TASK_QUEUED_TIMEOUT": "120",  # a killed worker has taken messages that it had not begun
+    "SCHEDULER__TASK_QUEUED_TIMEOUT": "180",  # of messages that a killed worker took; a token lasts as long
     "SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
     "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
     "SKYVERN__WEBHOOK_CONNECTIONS": "skyvern_default",
-    "CELERY__OPERATION_TIMEOUT": "20",
+    "CELERY__OPERATION_TIMEOUT": "60",
     "WORKERS__EXECUTION_API_TIMEOUT": "30",
 }
 GRACE = 40.0
@@ -55,6 +58,8 @@ GRACE = 40.0
 
 class Cluster(Driver):
     """Drives executions through an Airflow on several machines."""
+
+    longest = LONGEST
 
     def __init__(
         self, airflow: DistributedAirflow, skyvern: SkyvernServer, proxy: FaultProxy, rng: Random, messages: Messages
@@ -124,7 +129,7 @@ class Cluster(Driver):
 
 
 @contextlib.contextmanager
-def cluster(rng: Random, *, durable: bool, own: Collection[str]) -> Iterator[Cluster]:
+def cluster(rng: Random, own: Collection[str]) -> Iterator[Cluster]:
     """
     Start everything.
 
@@ -144,7 +149,7 @@ def cluster(rng: Random, *, durable: bool, own: Collection[str]) -> Iterator[Clu
         say("Skyvern is up")
         proxy = stack.enter_context(FaultProxy(skyvern.base_url, skyvern.api_key, on_request))
         airflow_home = home / "airflow"
-        env = settings_of_the_suite(airflow_home, durable=durable, timeout=TIMEOUT)
+        env = settings_of_the_suite(airflow_home, durable=True, timeout=TIMEOUT)
         env |= {f"AIRFLOW__{name}": value for name, value in SETTINGS.items()}
         env["DISTRIBUTED_HOOKED"] = skyvern.workflow("ok_http")
         files = [*write_dags(airflow_home, own), *DAGS.glob("*.py")]

@@ -36,7 +36,8 @@ Kind = Literal["workflow", "file", "prompt"]
 UserAction = Literal["clear", "mark_failed", "mark_success", "queue", "remove_file", "delete_dag"]
 
 KINDS: tuple[Kind, ...] = ("workflow", "file", "prompt")
-SHORT, MEDIUM, STEADY, LATE, WAITS, LONG, ITEM = "short", "medium", "steady", "late", "waits", "long", "item"
+SHORT, MEDIUM, STEADY, LATE = "short", "medium", "steady", "late"
+WAITS, HELD, LONG, ITEM = "waits", "held", "long", "item"
 FINAL = ("completed", "failed", "terminated", "timed_out", "canceled")
 CLIENT_TIMEOUT = 8.0
 """Seconds after which the connection's client gives up on an answer."""

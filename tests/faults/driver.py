@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
 import sqlalchemy
@@ -28,6 +28,7 @@ from dev.airflow_server import DATABASE, AirflowServer
 from dev.process import MARK, RigError
 from tests.faults.catalogue import (
     GATEWAY,
+    HELD,
     ITEM,
     LATE,
     LONG,
@@ -64,7 +65,7 @@ PATIENTLY = tenacity.Retrying(
 TASK = "run"
 CONNECTION = "skyvern_default"
 OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
-RUN_SECONDS = {SHORT: 10, MEDIUM: 60, STEADY: 110, LATE: 140, WAITS: 240, LONG: 900}
+RUN_SECONDS = {SHORT: 10, MEDIUM: 60, STEADY: 110, LATE: 140, WAITS: 240, HELD: 400, LONG: 900}
 OPERATOR_TIMEOUT = 80.0
 LOST_START_TIMEOUT = 20.0
 CLIENT_TIMEOUT = 8.0
@@ -313,6 +314,8 @@ Event = Callable[["Driver"], None]
 class Driver:
     """Drives a plan of executions through both servers."""
 
+    longest: ClassVar[float] = LONGEST
+
     def __init__(
         self, airflow: AirflowServer, skyvern: SkyvernServer, proxy: FaultProxy, rng: Random, window: int
     ) -> None:
@@ -332,6 +335,7 @@ class Driver:
         self.orders.mkdir(exist_ok=True)
         self.outages: list[tuple[float, float]] = []
         self.event_log: list[tuple[str, int]] = []
+        self.went_wrong: list[str] = []
         self.workflow_ids = {name: self._workflow(seconds) for name, seconds in RUN_SECONDS.items()}
         self.workflow_ids[ITEM] = skyvern.create_workflow("faults item", self._echo())
         self.login_ids = {name: self._workflow(RUN_SECONDS[name], LOGIN_PARAMETER) for name in (SHORT, MEDIUM, LONG)}
@@ -372,8 +376,8 @@ class Driver:
         self.executions |= {execution.name: execution for execution in new}
         return [execution.name for execution in new]
 
-    def run(self, names: list[str], events: list[tuple[str, Event]], longest: float) -> None:
-        """Run these executions, with the events spread over them."""
+    def run(self, names: list[str], events: list[tuple[str, Event]], longest: float, window: int = 0) -> None:
+        """Run these executions, with the events spread over them; not more at a time than the window, if given."""
         todo = [self.executions[name] for name in names]
         stop = threading.Event()
         eventful = threading.Thread(target=self._happen, args=(events, stop), name="events", daemon=True)
@@ -386,14 +390,14 @@ class Driver:
             spare = len(todo) - len(names) * to_come // (len(events) + 1)
             if len(flying) < WITNESSES:
                 spare = max(spare, len(todo) - FEW * to_come)
-            fresh = todo[: max(0, min(3, spare, self.window - len(flying)))]
+            fresh = todo[: max(0, min(3, spare, (window or self.window) - len(flying)))]
             del todo[: len(fresh)]
             flying += fresh
             list(self._pool.map(self._start, fresh))
             self._look(flying)
             for one in flying:
                 one.look_at_orders()
-            flying = [one for one in flying if not one.over and time.time() - one.began < LONGEST]
+            flying = [one for one in flying if not one.over and time.time() - one.began < self.longest]
             if time.monotonic() - shown > 15:
                 shown = time.monotonic()
                 say(f"{len(todo)} to do; in flight: {dict(Counter(str(one.row.state) for one in flying))}")
@@ -619,6 +623,7 @@ class Driver:
             event(self)
         except Exception as error:  # noqa: BLE001  the report has to be printed nevertheless
             say(f"event {name} went wrong: {error}")
+            self.went_wrong.append(f"{name}: {error}")
         self._witnesses(f"{name}, over")
         self.event_log.append((name, hit))
 
