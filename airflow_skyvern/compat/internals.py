@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1"})  # noqa: S104  nothing listens there for us
 
@@ -104,16 +105,34 @@ def deferral_timed_out(next_kwargs: Mapping[str, Any] | None) -> bool:
     return "timeout" in str((next_kwargs or {}).get("error", "")).lower()
 
 
-async def in_thread(read: Callable[[], T]) -> T:
+async def in_thread(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """
-    Read a connection from an event loop.
+    Ask Airflow from a trigger, or read a connection, and take the answer even if the trigger is canceled meanwhile.
+
+    A question that is canceled leaves its answer in the triggerer's socket. The next question, whoever's it is, takes
+    it for its own, and the whole triggerer ends (seen on 3.1.8): asgiref hands a cancel on to what its thread awaits.
 
     Airflow's own async way is not there on 2.11 and 3.0, blocks other reads before 3.3.2, and finds no connection in
     ``airflow dags test`` of 3.3.2. The blocking way in a thread works on all versions.
     """
+    import asyncio
+
     from asgiref.sync import sync_to_async
 
-    return await sync_to_async(read)()
+    asked: asyncio.Future[T] = asyncio.ensure_future(sync_to_async(ask)(*args, **kwargs))
+    _ASKED.add(asked)
+    asked.add_done_callback(_answered)
+    return await asyncio.shield(asked)
+
+
+def _answered(asked: asyncio.Future[Any]) -> None:
+    """Let go of a question, and take the error of one that nobody waits for any more."""
+    _ASKED.discard(asked)
+    if not asked.cancelled():
+        asked.exception()
+
+
+_ASKED: set[asyncio.Future[Any]] = set()
 
 
 def triggerers_main_task() -> asyncio.Task[Any] | None:
@@ -135,12 +154,10 @@ _TRIGGERERS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Any] | No
 
 async def xcom_of_deferred_task(ti: Any, key: str) -> Any:
     """Return an XCom that a trigger's task has pushed, asked from the triggerer."""
-    from asgiref.sync import sync_to_async
-
     from airflow_skyvern.compat.sdk import XCom
 
-    return await sync_to_async(XCom.get_one)(
-        key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
+    return await in_thread(
+        XCom.get_one, key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
     )
 
 

@@ -167,14 +167,16 @@ async def state_of_deferred_task(ti: Any) -> str | None:
 
     :raises Exception: Airflow does not answer.
     """
-    from asgiref.sync import sync_to_async
-
     if not is_airflow_3():
-        return await sync_to_async(_stored_state)(ti)
+        return await internals.in_thread(_stored_state, ti)
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    states: dict[str, Any] = await sync_to_async(RuntimeTaskInstance.get_task_states)(
-        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+    states: dict[str, Any] = await internals.in_thread(
+        RuntimeTaskInstance.get_task_states,
+        dag_id=ti.dag_id,
+        task_ids=[ti.task_id],
+        run_ids=[ti.run_id],
+        map_index=ti.map_index,
     )
     return _only_state(states, ti.run_id)
 

@@ -102,9 +102,8 @@ async def tasks_of_dag_run(dag_id: str, run_id: str) -> list[str]:
     :raises Exception: Airflow does not answer.
     """
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-    from asgiref.sync import sync_to_async
 
-    states = await sync_to_async(RuntimeTaskInstance.get_task_states)(dag_id=dag_id, run_ids=[run_id])
+    states = await internals.in_thread(RuntimeTaskInstance.get_task_states, dag_id=dag_id, run_ids=[run_id])
     return list(states.get(run_id, {}))
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from airflow.triggers.base import TriggerEvent
-from asgiref.sync import sync_to_async
 
 from airflow_skyvern.client.retry import poll_until_async
 from airflow_skyvern.compat import internals, since_3_0, since_3_1, since_3_3
@@ -87,7 +86,7 @@ class RequestTrigger(SkyvernRunTrigger):
     async def on_kill(self) -> None:
         """Cancel the run when a user has ended the task; Airflow 3.3 also calls this when a person has answered."""
         with contextlib.suppress(Exception):  # after a clear the request no longer exists
-            if await sync_to_async(since_3_1.answer_of_person)(UUID(self.ti_id)) is not None:
+            if await internals.in_thread(since_3_1.answer_of_person, UUID(self.ti_id)) is not None:
                 return
         await super().on_kill()
 
@@ -110,7 +109,7 @@ class RequestTrigger(SkyvernRunTrigger):
 
     async def _response(self) -> Any:
         try:
-            return await sync_to_async(since_3_1.answer_of_person)(UUID(self.ti_id))
+            return await internals.in_thread(since_3_1.answer_of_person, UUID(self.ti_id))
         except Exception as error:  # noqa: BLE001  Airflow may be away; the run is watched nevertheless
             self.log.debug("Skyvern run %s: could not read the person's answer from Airflow. %r", self.run_id, error)
             return None
@@ -130,7 +129,7 @@ class RequestTrigger(SkyvernRunTrigger):
     async def _close(self, reason: str) -> None:
         try:
             answer = {"resumed": self.closed_when_resumed, **CLOSED}[reason]
-            await sync_to_async(since_3_1.close_request)(UUID(self.ti_id), answer)
+            await internals.in_thread(since_3_1.close_request, UUID(self.ti_id), answer)
         except Exception as error:  # noqa: BLE001  nothing depends on it but a line in a list
             if await self._response() is None:  # else a person, or another triggerer, was faster
                 self.log.info("Skyvern run %s: the request in Airflow was not closed. %r", self.run_id, error)
