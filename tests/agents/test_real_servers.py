@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,17 @@ def runs_of(skyvern: SkyvernServer, workflow: str) -> list[dict[str, Any]]:
     return list(skyvern.runs_of(skyvern.workflow(workflow)))
 
 
+def has_page(airflow: AirflowServer) -> bool:
+    return airflow.version >= (3, 1)
+
+
+def noted(airflow: AirflowServer) -> str:
+    """Return what is known of the runs of the task that is marked: by its page, or by its log where there is none."""
+    if has_page(airflow):
+        return page(airflow, "/ti/long_agents/marked/killed/-1")
+    return airflow.log("long_agents", "marked", "killed")
+
+
 def page(airflow: AirflowServer, path: str) -> str:
     headers = {"authorization": f"Bearer {airflow.token}", "accept": "text/html"}
     answer = httpx.get(f"{airflow.ui_url}/skyvern{path}", headers=headers, timeout=60, trust_env=False)
@@ -61,8 +73,9 @@ def test_a_retried_agent_has_one_run_for_each_call(
     after = [run["workflow_run_id"] for run in runs_of(skyvern, "vendor") if run["workflow_run_id"] not in before]
     print("runs of two agents with three calls each, after a retry:", len(after))
     assert len(after) == len(set(after)) == 2 * len(CALLS)
-    shown = page(airflow, "/ti/agents/retried/durable/-1")
-    assert sum(run in shown for run in after) == len(CALLS)
+    if has_page(airflow):
+        shown = page(airflow, "/ti/agents/retried/durable/-1")
+        assert sum(run in shown for run in after) == len(CALLS)
     link = airflow.links("agents", "retried", "durable")["Skyvern run"]
     assert any(run in (link or "") for run in after)
 
@@ -70,7 +83,7 @@ def test_a_retried_agent_has_one_run_for_each_call(
 def test_a_mark_cancels_the_runs_of_all_calls(skyvern: SkyvernServer, airflow: AirflowServer) -> None:
     airflow.trigger("long_agents", {}, run_id="marked", timeout=SLOW)
     wait_until("both runs", lambda: len(runs_of(skyvern, "long_wait")) == 2, SLOW)
-    wait_until("both notes", lambda: page(airflow, "/ti/long_agents/marked/killed/-1").count("wr_") >= 2, SLOW)
+    wait_until("both notes", lambda: len(set(re.findall(r"\bwr_\d+", noted(airflow)))) == 2, SLOW)
     airflow.mark("long_agents", "marked", "killed", "failed")
 
     def canceled() -> bool:
