@@ -35,7 +35,9 @@ def airflow(skyvern: SkyvernServer, tmp_path_factory: pytest.TempPathFactory) ->
         "AGENTS_WORKFLOW": skyvern.workflow("vendor"),
         "AGENTS_LONG_WORKFLOW": skyvern.workflow("long_wait"),
     }
-    with AirflowServer(tmp_path_factory.mktemp("agents") / "airflow", DAGS, env) as server:
+    home = tmp_path_factory.mktemp("agents")
+    env["AIRFLOW__COMMON_AI__DURABLE_CACHE_PATH"] = f"file://{home}/journal"  # below 3.3, `durable` needs a place
+    with AirflowServer(home / "airflow", DAGS, env) as server:
         yield server
 
 
@@ -82,8 +84,9 @@ def test_a_retried_agent_has_one_run_for_each_call(
 
 def test_a_mark_cancels_the_runs_of_all_calls(skyvern: SkyvernServer, airflow: AirflowServer) -> None:
     airflow.trigger("long_agents", {}, run_id="marked", timeout=SLOW)
-    wait_until("both runs", lambda: len(runs_of(skyvern, "long_wait")) == 2, SLOW)
-    wait_until("both notes", lambda: len(set(re.findall(r"\bwr_\d+", noted(airflow)))) == 2, SLOW)
+    at_once = 2 if airflow.version >= (3, 2) else 1  # before, calls of one answer are made one after the other
+    wait_until("the runs", lambda: len(runs_of(skyvern, "long_wait")) == at_once, SLOW)
+    wait_until("the notes", lambda: len(set(re.findall(r"\bwr_\d+", noted(airflow)))) == at_once, SLOW)
     airflow.mark("long_agents", "marked", "killed", "failed")
 
     def canceled() -> bool:
