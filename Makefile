@@ -25,14 +25,14 @@ unexport PYTHONDONTWRITEBYTECODE # or every process compiles all tests anew
 
 # Of unit tests, a process more than processors: some wait. Each collects all tests, so more cost more than they save.
 # Each takes a row of tests, whose modules' fixtures it makes once, and then some of those that another has left.
-WORKERS := $(shell echo $$((1 + $$(getconf _NPROCESSORS_ONLN)))) --dist worksteal
+PROCESSES := -n $(shell echo $$((1 + $$(getconf _NPROCESSORS_ONLN)))) --dist worksteal
 AIRFLOW ?= 3.3
 OF_SUITE := $(patsubst agents,ai,$(filter stores distributed agents,$(SUITE)))
 VENV := .venvs/$(or $(OF_SUITE),airflow-$(AIRFLOW)$(OTHER))
 
 # What pytest runs for SUITE=. A new suite is a line here, and one in .ci/run or dev/release_check.py.
 # The kit is for pytest in an author's own environment: tried on 2.11, 3.1 and 3.3 (docs/testing.md).
-suite_unit := -q -n $(WORKERS) tests/unit $(if $(CORE)$(filter lowest,$(AIRFLOW)),,tests/kit)
+suite_unit := -q $(PROCESSES) tests/unit $(if $(CORE)$(filter lowest,$(AIRFLOW)),,tests/kit)
 suite_installs := -v -n 2 --dist loadgroup tests/installs
 suite_site := -v -rP tests/site
 suite_snippets := -v -m snippets tests/system
@@ -83,7 +83,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 	$(NEWEST)/bin/mypy
 	$(NEWEST)/bin/deptry --no-ansi airflow_skyvern
 ifneq ($(UNIT),0)
-	$(NEWEST)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" --hypothesis-profile=check tests/unit
+	$(NEWEST)/bin/python -m pytest -q $(PROCESSES) -m "not slow" --hypothesis-profile=check tests/unit
 endif
 
 # AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: what differs between versions: unit tests that know Airflow, some of the system tests.

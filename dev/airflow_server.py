@@ -306,6 +306,13 @@ class AirflowServer:
         url = f"/api/{'v2' if self.is_3 else 'v1'}{path}"
         return self.client.request(method, url, json=json, headers=headers, **options)
 
+    def page(self, path: str) -> str:
+        """Return one of the provider's pages, as a browser gets it; Airflow 3.1 or newer."""
+        headers = {"authorization": f"Bearer {self.token}", "accept": "text/html"}
+        answer = self.client.get(f"/skyvern{path}", headers=headers)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return answer.text
+
     def _call(self, method: str, path: str, json: Any = None, **options: Any) -> Any:
         response = self.request(method, path, json, **options)
         if response.is_error:

@@ -8,15 +8,14 @@ Everything listens on loopback.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import tenacity
 
 from dev.airflow_server import DATABASE, AirflowServer
 from dev.balancer import Balancer
@@ -32,8 +31,13 @@ QUEUE = "skyvern"
 """The dedicated queue, which only the last worker has."""
 
 FIRST_HOST = 11
-TIMES = 120
-"""How often a request of the rig's own is sent, once a second, before it gives up: a server may just have died."""
+PATIENTLY = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type(httpx.TransportError),
+    wait=tenacity.wait_fixed(1),
+    stop=tenacity.stop_after_attempt(120),
+    reraise=True,
+)
+"""For a request of the rig's own: a server may just have died."""
 
 _HOSTNAME = """import os
 
@@ -147,11 +151,7 @@ class DistributedAirflow(AirflowServer):
 
     def request(self, method: str, path: str, json: Any = None, **options: Any) -> httpx.Response:
         """Call the REST API, again where a server has died with the connection."""
-        for _ in range(TIMES - 1):
-            with contextlib.suppress(httpx.TransportError):
-                return super().request(method, path, json, **options)
-            time.sleep(1)
-        return super().request(method, path, json, **options)
+        return PATIENTLY(super().request, method, path, json, **options)
 
     # --- one of several ----------------------------------------------------------------------------------
 

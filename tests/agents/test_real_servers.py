@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from dev.airflow_server import AirflowServer
@@ -52,15 +51,8 @@ def has_page(airflow: AirflowServer) -> bool:
 def noted(airflow: AirflowServer) -> str:
     """Return what is known of the runs of the task that is marked: by its page, or by its log where there is none."""
     if has_page(airflow):
-        return page(airflow, "/ti/long_agents/marked/killed/-1")
+        return airflow.page("/ti/long_agents/marked/killed/-1")
     return airflow.log("long_agents", "marked", "killed")
-
-
-def page(airflow: AirflowServer, path: str) -> str:
-    headers = {"authorization": f"Bearer {airflow.token}", "accept": "text/html"}
-    answer = httpx.get(f"{airflow.ui_url}/skyvern{path}", headers=headers, timeout=60, trust_env=False)
-    assert answer.status_code == httpx.codes.OK, answer.text
-    return answer.text
 
 
 def test_a_retried_agent_has_one_run_for_each_call(
@@ -76,7 +68,7 @@ def test_a_retried_agent_has_one_run_for_each_call(
     print("runs of two agents with three calls each, after a retry:", len(after))
     assert len(after) == len(set(after)) == 2 * len(CALLS)
     if has_page(airflow):
-        shown = page(airflow, "/ti/agents/retried/durable/-1")
+        shown = airflow.page("/ti/agents/retried/durable/-1")
         assert sum(run in shown for run in after) == len(CALLS)
     link = airflow.links("agents", "retried", "durable")["Skyvern run"]
     assert any(run in (link or "") for run in after)

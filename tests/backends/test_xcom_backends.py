@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import httpx
 import pytest
 
 from dev.airflow_server import AirflowServer
@@ -51,13 +50,6 @@ def stored_xcom(airflow: AirflowServer, key: str) -> str:
     return str(value)
 
 
-def page(airflow: AirflowServer, path: str) -> str:
-    headers = {"authorization": f"Bearer {airflow.token}", "accept": "text/html"}
-    answer = httpx.get(f"{airflow.ui_url}/skyvern{path}", headers=headers, timeout=60, trust_env=False)
-    assert answer.status_code == httpx.codes.OK, answer.text
-    return answer.text
-
-
 def test_the_run_page_and_a_mark_find_the_run(skyvern: SkyvernServer, airflow: AirflowServer) -> None:
     workflow = skyvern.workflow("long_wait")
     earlier = {run["workflow_run_id"] for run in skyvern.runs_of(workflow)}
@@ -67,7 +59,7 @@ def test_the_run_page_and_a_mark_find_the_run(skyvern: SkyvernServer, airflow: A
     assert run_id not in stored_xcom(airflow, "run_id")
     if airflow.version >= (3, 1):  # which brought the run page
         for path in (f"/ti/{DAG}/{RUN}/{TASK}/-1", f"/dag_run/{DAG}/{RUN}", "/runs"):
-            assert run_id in page(airflow, path)
+            assert run_id in airflow.page(path)
     if airflow.is_3:  # where the API server cancels
         airflow.processes["triggerer"].kill()
     else:

@@ -116,7 +116,7 @@ def test_run_page_mark_and_approval_through_each_api_server(driver: Cluster, api
     waits, asks = user.start("waits", "long_wait"), user.start("asks", "human")
     run_id, asked = user.run_of("waits", waits), user.run_of("asks", asks)
     for path in (f"/ti/waits/{waits}/run/-1", f"/dag_run/waits/{waits}", "/runs"):
-        assert run_id in user.page(path)
+        assert run_id in user.airflow.page(path)
     user.airflow.mark("waits", waits, "run", "failed")
     user.wait_status(run_id, "canceled", 30)
     user.approve("asks", asks)

@@ -24,9 +24,7 @@ class User:
     """Somebody whose requests all reach the same API server."""
 
     def __init__(self, driver: Cluster, api_server: str) -> None:
-        host, port = driver.cluster.api_servers[api_server]
-        self.driver, self.url = driver, f"http://{host}:{port}"
-        self.airflow = driver.cluster.at(self.url)
+        self.driver, self.airflow = driver, driver.cluster.through(api_server)
         self.name = api_server.replace("-", "_")
 
     def start(self, dag_id: str, workflow: str) -> str:
@@ -38,13 +36,6 @@ class User:
 
     def run_of(self, dag_id: str, dag_run: str) -> str:
         return str(self.airflow.xcom(dag_id, dag_run, "run", "run_id"))
-
-    def page(self, path: str) -> str:
-        """Return a page of the provider's."""
-        headers = {"authorization": f"Bearer {self.airflow.token}", "accept": "text/html"}
-        answer = httpx.get(f"{self.url}/skyvern{path}", headers=headers, timeout=60, trust_env=False)
-        assert answer.status_code == httpx.codes.OK, answer.text
-        return answer.text
 
     def status(self, run_id: str) -> str:
         return str(self.driver.skyvern.request("GET", f"/v1/runs/{run_id}")[1]["status"])
@@ -69,7 +60,7 @@ class User:
         raw = json.dumps(run).encode()
         signature = hmac.new(next(iter(self.driver.proxy.keys)).encode(), raw, hashlib.sha256).hexdigest()
         headers = {"x-skyvern-signature": signature, "content-type": "application/json"}
-        answer = httpx.post(f"{self.url}{RECEIVER}", content=raw, headers=headers, timeout=60, trust_env=False)
+        answer = self.airflow.client.post(RECEIVER, content=raw, headers=headers)
         assert answer.is_success, answer.text
         return str(answer.json()["result"])
 
