@@ -1,8 +1,8 @@
 """
 A login that lasts, in a real Chromium: three runs in one browser session, and a later DAG run with its profile.
 
-The portal shows its invoices only to a browser that is logged in, and counts the logins. Examples of docs/logins.md
-run as they stand, but for their addresses and the id of their workflow.
+The portal shows its invoices only to a browser that is logged in, and counts the logins. The examples of
+docs/browser-sessions.md run as they stand, but for their addresses and the id of their workflow.
 """
 
 from __future__ import annotations
