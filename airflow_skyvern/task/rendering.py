@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from functools import wraps
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from jinja2 import Undefined, nodes, pass_context
 
@@ -18,8 +20,15 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from jinja2.compiler import CodeGenerator
 
-MARK = "\ufdd0"
-"""Stands for None in a rendered text: a character that Unicode has reserved for a program's own use."""
+MARK = chr(SystemRandom().randint(0x100000, 0x10FFFD))
+"""
+Stands for None in a rendered text: a character that Unicode leaves to private use, and that no font or program is
+known to use. It is another one in each process, so no text can be written that holds it; and a single one, so that a
+slice of a text does not leave a part of it.
+"""
+
+MARK_FORMS = (MARK, quote(MARK), json.dumps(MARK)[1:-1])
+"""The mark as it is, and as the filters ``urlencode`` and ``tojson`` write it in ASCII."""
 
 TEXT_FILTERS = (
     "capitalize", "center", "e", "escape", "forceescape", "indent", "lower", "pprint", "replace", "safe", "striptags",
@@ -84,7 +93,7 @@ def absent_in(name: str, rendered: Any) -> list[str]:
 
 def _absent(path: str, value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        if MARK in value:
+        if any(form in value for form in MARK_FORMS):
             yield path
     elif isinstance(value, Mapping):
         for key, item in value.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import airflow
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from airflow_skyvern.runs.parameter_check import DEFINITIONS
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
@@ -17,8 +17,9 @@ from airflow_skyvern.testing.loopback import Loopback
 from tests.support.layers import needs_airflow
 from tests.support.masker import forget_secrets
 
-settings.register_profile("unit", deadline=None)  # a busy machine is no error
-settings.register_profile("check", deadline=None, max_examples=10)  # make check: --hypothesis-profile
+BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no error
+settings.register_profile("unit", BUSY, max_examples=25)
+settings.register_profile("check", BUSY, max_examples=10)  # make check: --hypothesis-profile
 settings.load_profile("unit")
 
 Connect = Callable[..., None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_skyvern.client import api
@@ -30,9 +30,6 @@ from airflow_skyvern.runs.wait import Reason, event_of
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.calls import Call
-
-settings.register_profile("fast", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("fast")
 
 SECRET = "s3cr3t-value"
 JSON = st.recursive(

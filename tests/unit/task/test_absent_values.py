@@ -74,6 +74,9 @@ ABSENT = [
     "{{ '{}-{}'.format(*params.rows) }}",
     "{{ '{a}-{b}'.format(**params.row) }}",
     "{{ '{b}'.format_map(params.row) }}",
+    "{{ ('x' ~ params.month) | upper }}",
+    "https://example.com/?m={{ ('x' ~ params.month) | urlencode }}",
+    "month: {{ ('x' ~ params.month) | tojson }}",
 ]
 
 
@@ -98,6 +101,8 @@ def test_what_would_be_sent_as_the_text_none_is_refused_with_its_name(template: 
         ("{{ {'month': params.month} | tojson }}", '{"month": null}'),
         ("None", "None"),
         ("None of the above", "None of the above"),
+        ("\ufdd0 \ufdd1", "\ufdd0 \ufdd1"),
+        ("{{ '\ufdd0' | urlencode }}", "%EF%B7%90"),
         ("{{ params.none }}", "None"),
         ("{{ 'None' }}", "None"),
         ("{{ params.none | lower }}", "none"),
