@@ -150,6 +150,7 @@ segments = st.text(st.characters(codec="utf-8", exclude_characters="/", exclude_
 paths = st.lists(segments.filter(lambda part: part.strip() == part), max_size=3)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(["", "http", "https"]),
     hosts,
@@ -360,6 +361,7 @@ ENDPOINTS: list[tuple[str, tuple[Any, ...], str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("name", "args", "request_line", "body"), ENDPOINTS, ids=[row[0] for row in ENDPOINTS])
 def test_every_endpoint_is_a_method_in_both_modes(
@@ -476,6 +478,7 @@ def test_a_rotated_key_is_picked_up(skyvern: FakeSkyvern, connect: Connect, mode
     assert [seen.headers["x-api-key"] for seen in skyvern.requests] == [API_KEY, API_KEY, "the-next-key"]
 
 
+@pytest.mark.slow
 def test_a_host_that_has_moved_is_noticed_once_a_minute_when_no_answer_comes(
     skyvern: FakeSkyvern, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -512,6 +515,7 @@ def test_a_wrong_key_that_was_not_rotated_is_tried_once(skyvern: FakeSkyvern, co
     assert len(skyvern.requests) == 1
 
 
+@pytest.mark.slow
 def test_threads_that_share_a_hook_all_take_a_rotated_key(skyvern: FakeSkyvern, connect: Connect) -> None:
     run_id = skyvern.run(plan=("running",))
     hook = SkyvernHook()
@@ -542,6 +546,7 @@ def test_a_thread_that_is_reading_is_not_cut_off_when_the_hook_is_closed(skyvern
     assert hook.get_version().version
 
 
+@pytest.mark.slow
 async def test_tasks_that_share_a_hook_all_take_a_rotated_key(skyvern: FakeSkyvern, connect: Connect) -> None:
     run_id = skyvern.run(plan=("running",))
     hook = SkyvernHook()
@@ -565,6 +570,7 @@ def test_a_hook_can_be_used_in_one_event_loop_after_another(skyvern: FakeSkyvern
     assert hook.get_run(run_id).run_id == run_id
 
 
+@pytest.mark.slow
 def test_a_hook_can_be_used_in_several_event_loops_at_once(skyvern: FakeSkyvern) -> None:
     run_id = skyvern.run(plan=("running",))
     hook = SkyvernHook()
@@ -597,6 +603,7 @@ def test_closing_a_hook_that_never_spoke_does_nothing() -> None:
     asyncio.run(hook.aclose())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_look_sees_a_run_whose_workflow_was_deleted(skyvern: FakeSkyvern, mode: str) -> None:
     run_id = skyvern.run(plan=("running", "completed"), output={"sum": 1})

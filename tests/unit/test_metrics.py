@@ -93,6 +93,7 @@ def operator(workflow_id: str, **arguments: Any) -> SkyvernRunWorkflowOperator:
     return SkyvernRunWorkflowOperator(workflow_id=workflow_id, **(defaults | arguments))
 
 
+@pytest.mark.slow
 def test_a_run_is_counted_from_its_start_to_its_end(skyvern: FakeSkyvern, statsd: Statsd) -> None:
     workflow = skyvern.workflow(plan=("running", "completed"))
     run_task(lambda: operator(workflow))
@@ -111,6 +112,7 @@ def test_a_run_is_counted_from_its_start_to_its_end(skyvern: FakeSkyvern, statsd
     assert sum(value for name, _, value in written if name == "skyvern.request.sent") == len(skyvern.requests)
 
 
+@pytest.mark.slow
 def test_the_steps_and_credits_of_a_run_are_counted(skyvern: FakeSkyvern, statsd: Statsd) -> None:
     used = {"status": "failed", "step_count": 9, "credits_used": 30, "cached_credits_used": 4}
     workflow = skyvern.workflow(plan=("running", used))
@@ -120,6 +122,7 @@ def test_the_steps_and_credits_of_a_run_are_counted(skyvern: FakeSkyvern, statsd
     assert (counts["skyvern.run.steps"], counts["skyvern.run.credits"]) == (9, 34)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_counted_as_failed(skyvern: FakeSkyvern, statsd: Statsd) -> None:
     workflow = skyvern.workflow(plan=("running", "failed"))
     with pytest.raises(SkyvernRunFailed):
@@ -127,6 +130,7 @@ def test_a_run_that_fails_is_counted_as_failed(skyvern: FakeSkyvern, statsd: Sta
     assert statsd.counts()["skyvern.run.ended.failed"] == 1
 
 
+@pytest.mark.slow
 def test_a_retry_that_finds_its_run_counts_as_resumed(skyvern: FakeSkyvern, statsd: Statsd) -> None:
     workflow, ti = skyvern.workflow(plan=("running", "completed")), FakeTaskInstance()
     ti.max_tries = 1
@@ -139,6 +143,7 @@ def test_a_retry_that_finds_its_run_counts_as_resumed(skyvern: FakeSkyvern, stat
     assert "skyvern.run.started" not in counts
 
 
+@pytest.mark.slow
 def test_a_start_whose_answer_was_lost_is_a_start(skyvern: FakeSkyvern, statsd: Statsd) -> None:
     workflow = skyvern.workflow(plan=("completed",))
     skyvern.next("POST", "/v1/run/workflows", LOST)
@@ -156,6 +161,7 @@ def test_the_dashboard_shows_metrics_that_there_are() -> None:
     assert shown == known
 
 
+@pytest.mark.slow
 def test_failed_requests_are_counted_each_time(skyvern: FakeSkyvern, statsd: Statsd) -> None:
     run_id = skyvern.run(plan=("completed",))
     skyvern.next("GET", "/v1/runs/.*", httpx.Response(503, json={"error": "busy"}))
@@ -163,6 +169,7 @@ def test_failed_requests_are_counted_each_time(skyvern: FakeSkyvern, statsd: Sta
     assert statsd.counts() == {"skyvern.request.sent": 2, "skyvern.request.failed": 1}
 
 
+@pytest.mark.slow
 def test_an_end_is_noticed_late_by_what_passed_since_it_and_since_the_wait_began(
     skyvern: FakeSkyvern, statsd: Statsd
 ) -> None:
@@ -176,6 +183,7 @@ def test_an_end_is_noticed_late_by_what_passed_since_it_and_since_the_wait_began
     assert not_late < 1000
 
 
+@pytest.mark.slow
 async def test_the_waits_of_a_triggerer_are_a_gauge(
     skyvern: FakeSkyvern, statsd: Statsd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,6 +198,7 @@ def peer(tmp_path: Path) -> Iterator[Peer]:
     server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_slack_notification_names_run_and_block(
     skyvern: FakeSkyvern, peer: Peer, monkeypatch: pytest.MonkeyPatch, form: str

@@ -109,6 +109,7 @@ def test_a_task_whose_option_would_be_dropped_starts_nothing_and_is_not_retried(
     assert skyvern.runs == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["1.0.40", "1.0.45"])
 async def test_a_watcher_gets_the_runs_of_its_workflow_only(skyvern: FakeSkyvern, version: str) -> None:
     skyvern.version = version
@@ -124,6 +125,7 @@ async def test_a_watcher_gets_the_runs_of_its_workflow_only(skyvern: FakeSkyvern
     await hook.aclose()
 
 
+@pytest.mark.slow
 async def test_a_watcher_of_an_idle_workflow_begins_at_its_last_run(skyvern: FakeSkyvern) -> None:
     """On an old server the newest hundred runs may all be foreign; that must not hand over its whole history."""
     skyvern.version = "1.0.45"

@@ -53,6 +53,7 @@ def test_there_are_pages_where_airflow_shows_them() -> None:
     assert not any(view["href"].startswith("/") for view in views)  # they hold under any path prefix
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHOWS_PAGES, reason="pages of plugins came with Airflow 3.1")
 async def test_pages_and_webhooks_share_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__SKYVERN__WEBHOOK_CONNECTIONS", "skyvern_default")
@@ -152,6 +153,7 @@ def test_the_plugin_is_cheap_also_when_it_takes_webhooks() -> None:
     assert not {"fastapi", "httpx", "pydantic", "sqlalchemy"}.intersection(loaded)
 
 
+@pytest.mark.slow
 @on_airflow_3
 async def test_the_app_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__SKYVERN__WEBHOOK_CONNECTIONS", "skyvern_default")

@@ -125,6 +125,7 @@ def test_the_error_of_a_bad_ending_has_the_run_as_its_cause(skyvern: FakeSkyvern
     assert caught.value.__cause__.run.run_id == run_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft_fail", [False, True])
 def test_a_key_that_stops_working_while_the_sensor_is_deferred_fails_it(
     skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, *, soft_fail: bool

@@ -51,6 +51,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.slow
 def test_push_diff_and_list(skyvern: FakeSkyvern, invoices: Path, capsys: Capture) -> None:
     assert run("push", "--yes", invoices) == 0
     (workflow_id,) = skyvern.workflows
@@ -114,6 +115,7 @@ def test_nobody_is_asked_where_nobody_is(
     assert run("push", invoices) == 0  # nothing differs, so nothing is asked
 
 
+@pytest.mark.slow
 def test_many_files_are_counted_and_a_bad_one_does_not_stop_the_others(
     skyvern: FakeSkyvern, invoices: Path, capsys: Capture
 ) -> None:
@@ -137,6 +139,7 @@ def test_the_result_for_a_program(skyvern: FakeSkyvern, invoices: Path, capsys: 
     assert rows(capsys)[0]["differences"] == ["block pause: wait_sec: 5 → 6"]
 
 
+@pytest.mark.slow
 def test_what_was_edited_in_skyvern_needs_force(skyvern: FakeSkyvern, invoices: Path, capsys: Capture) -> None:
     run("push", "-y", invoices)
     (workflow_id,) = skyvern.workflows
@@ -149,6 +152,7 @@ def test_what_was_edited_in_skyvern_needs_force(skyvern: FakeSkyvern, invoices: 
     assert versions(skyvern) == [3]
 
 
+@pytest.mark.slow
 def test_pull_writes_files(skyvern: FakeSkyvern, tmp_path: Path, capsys: Capture) -> None:
     send = SkyvernHook().send
     from airflow_skyvern.client.workflow_api import create_workflow

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.unit.conftest import Connect
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_order")
 def test_each_check_has_a_line_for_each_connection(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_SECOND", json.dumps({"conn_type": "skyvern", "password": "x"}))

@@ -43,6 +43,7 @@ def receiver(key: str) -> Iterator[str]:
     thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_order")
 @pytest.mark.parametrize(
     ("key", "state", "part"),

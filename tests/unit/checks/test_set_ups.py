@@ -206,6 +206,7 @@ def test_nothing_is_wrong_where_everything_is_in_order(in_order: FakeSkyvern, ch
     assert status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_the_only_one_that_is_said(world: World, check: Check, name: str) -> None:
     if name in ONLY_AIRFLOW_3 and not is_airflow_3():

@@ -143,6 +143,7 @@ def sent(call: Call[Any], answer: httpx.Response) -> Any:
         return client.send(call)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "answer"), PAIRS)
 def test_an_answer_that_skyvern_is_not_known_to_give_proves_nothing(call: str, answer: str) -> None:
     with pytest.raises(SkyvernAPIError) as caught:
@@ -426,6 +427,7 @@ class Store:
         self.kept[key] = value
 
 
+@pytest.mark.slow
 @settings(max_examples=2 * EXAMPLES)
 @given(st.lists(FOREIGN_ANSWERS, max_size=8))
 def test_no_foreign_answer_ends_a_wait(answers: list[tuple[int, bytes]]) -> None:
@@ -437,6 +439,7 @@ def test_no_foreign_answer_ends_a_wait(answers: list[tuple[int, bytes]]) -> None
     assert (run.run_id, run.status, world.answers) == (run_id, "completed", [])
 
 
+@pytest.mark.slow
 @settings(max_examples=2 * EXAMPLES)
 @given(FOREIGN_ANSWERS, st.booleans())
 def test_no_foreign_answer_to_a_start_is_recorded_as_not_started(
@@ -466,6 +469,7 @@ def test_no_foreign_answer_to_a_retrys_search_starts_a_second_run(answers: list[
     assert len(world.fake.runs) == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES)
 @given(st.lists(FOREIGN_ANSWERS, max_size=6))
 def test_no_foreign_answer_to_a_cancel_is_taken_for_one(answers: list[tuple[int, bytes]]) -> None:
@@ -534,6 +538,7 @@ def test_a_key_that_is_refused_for_minutes_does_not_fail_the_search_of_a_retry(s
     assert retry_of(world, send).run_id == first.run_id
 
 
+@pytest.mark.slow
 def test_a_key_that_stays_refused_fails_a_retry_after_ten_minutes() -> None:
     world = World([])
     world.submission().start(Attempt())
@@ -543,6 +548,7 @@ def test_a_key_that_stays_refused_fails_a_retry_after_ten_minutes() -> None:
     assert KEY_ROTATION_PATIENCE <= world.now <= KEY_ROTATION_PATIENCE + 10
 
 
+@pytest.mark.slow
 def test_after_a_clear_a_refused_key_fails_at_once_unless_the_store_says_that_it_has_worked() -> None:
     world = World([])
     world.fake.api_key = "another"

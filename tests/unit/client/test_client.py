@@ -448,6 +448,7 @@ class Closable(httpx.MockTransport):
         self.closings.append("closed")
 
 
+@pytest.mark.slow
 async def test_a_client_closes_its_connections_when_nobody_uses_it_any_more(fake: FakeSkyvern) -> None:
     transport, other = Closable(fake), Closable(fake)
     client = SkyvernClient(Settings(API_KEY), transport=transport)

@@ -240,6 +240,7 @@ def subjects(context: ssl.SSLContext) -> list[Any]:
     return [found["subject"] for found in context.get_ca_certs()]
 
 
+@pytest.mark.slow
 def test_certificates_of_the_environment_are_trusted_and_a_new_file_is_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, authority: Path
 ) -> None:

@@ -136,6 +136,7 @@ def test_a_timeout_says_which_limit_is_over_and_how_long_it_is(
     assert words in str(failure("https://example.com", handler, timeout=seconds))
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_runs_into_the_limit_that_is_named() -> None:
     with listening(None) as address:
         message = message_of(f"http://{address}", SkyvernConnectionError, timeout=0.2)

@@ -86,6 +86,7 @@ def answer(call: Call[Any], response: httpx.Response) -> Any:
     return client.send(call)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text().filter(lambda name: name not in Run.model_fields), JSON))
 def test_unknown_fields_survive(more: dict[str, Any]) -> None:
     more.pop("workflow_run_id", None)
@@ -123,6 +124,7 @@ def test_any_error_is_an_error_of_ours_with_a_message_of_reasonable_length(statu
     assert len(str(caught.value)) < MAX_QUOTE + 500
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.fixed_dictionaries({}, optional={"loc": JSON, "msg": JSON, "input": st.just(SECRET), "ctx": JSON}))
 )
@@ -167,6 +169,7 @@ def test_a_huge_output_is_read_as_it_is() -> None:
 FIELDS = ("workflow_id", "parameters", "title", "proxy_location", "webhook_url", "browser_session_id")
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.sampled_from(FIELDS), JSON),
     JSON | st.dictionaries(st.sampled_from(sorted(RunOptions.model_fields)), JSON),

@@ -103,6 +103,7 @@ def test_a_workflow_with_an_idempotency_key_may_be_created_twice() -> None:
     assert not workflow_api.update_workflow("wpid_1", {"title": "t"}).repeatable
 
 
+@pytest.mark.slow
 def test_a_creation_waits_for_another_one_with_its_key(skyvern: FakeSkyvern) -> None:
     words = "Workflow creation with this idempotency key is still in progress."
     skyvern.next("POST", "/v1/workflows", httpx.Response(409, json={"detail": words}))

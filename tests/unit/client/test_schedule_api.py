@@ -117,6 +117,7 @@ async def test_a_schedule_lives_through_the_event_loop(skyvern: FakeSkyvern) -> 
     await hook.aclose()
 
 
+@pytest.mark.slow
 def test_the_list_is_read_to_its_end(skyvern: FakeSkyvern) -> None:
     workflow_id = skyvern.workflow()
     made = [skyvern.schedule(workflow_id).schedule_id for _ in range(230)]

@@ -48,6 +48,7 @@ def test_what_pydantic_does_not_read_is_read(raw: str, value: Any) -> None:
     assert output_of(raw) == value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [90, 101, 197, 205, 1_100, 100_000])
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a": ', "}")])
 def test_an_output_of_any_depth_reaches_xcom_without_its_secret(levels: int, opening: str, closing: str) -> None:

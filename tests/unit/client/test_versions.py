@@ -177,6 +177,7 @@ def test_other_calls_that_a_server_would_carry_out_by_half_are_not_sent(
 # What is ignored.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ALL)
 def test_no_list_of_a_workflow_has_foreign_runs(connected: Connected, version: str) -> None:
     fake, client = connected(version)

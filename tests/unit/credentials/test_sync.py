@@ -417,6 +417,7 @@ def test_while_airflows_key_is_rotated_everything_stays_untouched(airflow: Airfl
     assert airflow.actions(owner=rotating) == {"portal": "unchanged"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [("new",), ()])
 def test_another_key_rotates_once(airflow: Airflow, keys: tuple[str, ...]) -> None:
     airflow.store("portal")

@@ -102,6 +102,7 @@ def dequeue() -> None:
         session.execute(sa.delete(AssetDagRunQueue))
 
 
+@pytest.mark.slow
 def test_a_run_becomes_one_event_that_starts_the_dags() -> None:
     add_dag("one", runs_uri("wpid_1", "c"))
     add_dag("two", runs_uri("wpid_1", "c"))
@@ -147,6 +148,7 @@ def add_watcher(uri: str, redeliver_to: str | None) -> None:
             asset.triggers.append(trigger)
 
 
+@pytest.mark.slow
 def test_an_asset_whose_watcher_makes_events_is_left_to_it() -> None:
     for name in ("watched", "redelivered"):
         add_dag(name, runs_uri("wpid_1", name))
@@ -199,6 +201,7 @@ def test_a_paused_dag_is_not_started() -> None:
     assert queued() == []
 
 
+@pytest.mark.slow
 def test_the_same_run_delivered_many_times_at_once_is_handed_over_once() -> None:
     add_dag("one", runs_uri("wpid_1", "c"))
     with ThreadPoolExecutor(8) as pool:

@@ -106,6 +106,7 @@ def test_it_survives_json() -> None:
     assert Watermark.from_json(Watermark().to_json()) == Watermark(BEGINNING)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), kills=st.booleans())
 def test_no_run_is_lost_and_only_a_kill_repeats(seed: int, kills: bool) -> None:

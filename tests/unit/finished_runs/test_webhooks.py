@@ -288,6 +288,7 @@ async def test_a_body_that_never_ends_is_given_up(client: httpx.AsyncClient, mon
     assert (await client.post("/webhooks/prod", content=slow())).status_code == 408
 
 
+@pytest.mark.slow
 async def test_all_bodies_together_are_bounded(desk: Desk, ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "MAX_BYTES_HELD", 10_000)
     receiver = Receiver(Limits(frozenset({"prod"}), max_bytes=4_000), ring, desk)
@@ -324,6 +325,7 @@ def test_a_bucket_fills_again() -> None:
     assert [bucket.take() for _ in range(3)] == [True, True, False]
 
 
+@pytest.mark.slow
 async def test_many_deliveries_are_handed_over_in_few_batches(client: httpx.AsyncClient, desk: Desk) -> None:
     desk.seconds = 0.1
     answers = await asyncio.gather(*(deliver(client, {**BODY, "run_id": f"wr_{n}"}) for n in range(50)))
@@ -409,6 +411,7 @@ async def test_unsigned_requests_do_not_use_up_the_rate_of_signed_ones(desk: Des
         assert (await deliver(client)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_wrong_signatures_read_a_connection_one_at_a_time(desk: Desk) -> None:
     reading = most = reads = 0
 
@@ -425,6 +428,7 @@ async def test_wrong_signatures_read_a_connection_one_at_a_time(desk: Desk) -> N
     assert (most, reads <= 3) == (1, True)
 
 
+@pytest.mark.slow
 async def test_a_refused_body_is_not_kept_by_its_error(desk: Desk, ring: Ring) -> None:
     receiver = Receiver(Limits(frozenset({"prod"}), max_bytes=9_000_000), ring, desk)
     kept: list[bytearray] = []

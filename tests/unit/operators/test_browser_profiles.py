@@ -170,6 +170,7 @@ STEPS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path", "answer"), STEPS)
 def test_wherever_it_is_interrupted_the_next_try_leaves_one_profile(
     skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, method: str, path: str, answer: Any

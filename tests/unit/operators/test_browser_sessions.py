@@ -177,6 +177,7 @@ def test_a_session_of_another_installation_is_left(skyvern: FakeSkyvern) -> None
     assert skyvern.open_sessions == [first, second]
 
 
+@pytest.mark.slow
 def test_a_predecessor_that_cannot_be_closed_yet_fails_the_try_before_it_opens_another(
     skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +190,7 @@ def test_a_predecessor_that_cannot_be_closed_yet_fails_the_try_before_it_opens_a
     assert skyvern.open_sessions == [first]
 
 
+@pytest.mark.slow
 def test_closing_is_repeated_until_the_session_is_closed(skyvern: FakeSkyvern) -> None:
     session = skyvern.session()
     skyvern.next("POST", CLOSE, *[httpx.Response(502)] * 7)
@@ -196,6 +198,7 @@ def test_closing_is_repeated_until_the_session_is_closed(skyvern: FakeSkyvern) -
     assert skyvern.open_sessions == []
 
 
+@pytest.mark.slow
 def test_a_close_whose_answer_is_late_counts_when_the_session_says_so(skyvern: FakeSkyvern) -> None:
     session = skyvern.session()
     skyvern.next("POST", CLOSE, *[LOST] * 5)

@@ -122,6 +122,7 @@ def test_a_list_that_does_not_come_starts_nothing_and_leaves_the_task_its_retrie
     assert skyvern.runs == {}
 
 
+@pytest.mark.slow
 def test_a_retry_resumes_its_run_though_the_credential_was_renamed(skyvern: FakeSkyvern, logs_in: str) -> None:
     credential_id = credential("portal")
     operator = make(logs_in, parameters={"login": "portal"}, wait_for_completion=False)
@@ -200,6 +201,7 @@ def test_the_refusal_of_a_name_that_was_not_looked_up_says_so(skyvern: FakeSkyve
     assert name_refused(other, {"login": "portal"}) is other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer", [httpx.Response(200, text="<html>Sign in</html>"), httpx.Response(200, json={"status": "ok"})]
 )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_too_long_is_canceled_once(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
     workflow = skyvern.workflow(plan=("running",))
     with pytest.raises(SkyvernWaitTimeout, match="did not end in time; it is canceled now") as caught:

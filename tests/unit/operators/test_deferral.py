@@ -129,6 +129,7 @@ def test_a_trigger_that_gave_up_is_replaced_by_the_worker(skyvern: FakeSkyvern) 
     assert resumed(make(workflow), deferred, event, context_of(FakeTaskInstance())) == {"sum": 1}
 
 
+@pytest.mark.slow
 def test_the_result_of_a_run_that_is_over_is_fetched_with_patience(skyvern: FakeSkyvern) -> None:
     workflow = skyvern.workflow(plan=("completed",), output={"sum": 1})
     deferred = deferral(make(workflow, deferrable=True, timeout=0.001))

@@ -91,6 +91,7 @@ def test_a_stopped_worker_cancels_its_run_only_for_a_user_or_when_no_retry_will_
     assert skyvern.status(run_id) == ("canceled" if canceled else "running")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("retries", "canceled"), [(0, True), (2, False)])
 def test_a_worker_that_gets_no_answer_from_airflow_leaves_the_run_to_a_retry(
     skyvern: FakeSkyvern, retries: int, *, canceled: bool
@@ -212,6 +213,7 @@ def test_killing_a_task_that_is_over_asks_nothing(skyvern: FakeSkyvern) -> None:
     assert len(skyvern.requests) == asked
 
 
+@pytest.mark.slow
 def test_a_cancel_whose_answer_is_lost_is_seen_to_by_looking(skyvern: FakeSkyvern) -> None:
     operator = make(skyvern.workflow(plan=("running",)))
     skyvern.next("GET", LOOK, operator.on_kill)

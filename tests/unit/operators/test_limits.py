@@ -64,6 +64,7 @@ def test_a_run_that_failed_says_it_too(skyvern: FakeSkyvern, task_log: TaskLog, 
     assert ": failed, used 1 step" in last_line(task_log)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_canceled_at_the_deadline_says_it_too(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
     workflow = skyvern.workflow(plan=({"status": "running", "step_count": 4},))
     with pytest.raises(SkyvernWaitTimeout):

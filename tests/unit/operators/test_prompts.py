@@ -176,6 +176,7 @@ def test_a_value_that_holds_braces_is_not_filled_in_again() -> None:
     assert filled("{a}", {"a": "{b}", "b": "x"}) == "{b}"
 
 
+@pytest.mark.slow
 def test_a_thousand_mapped_prompts_have_one_workflow(skyvern: FakeSkyvern) -> None:
     for index in range(12):
         run_task(lambda index=index: make(prompt=f"Bill {index}"), FakeTaskInstance(map_index=index))  # type: ignore[misc]  # a default holds the value
@@ -183,12 +184,14 @@ def test_a_thousand_mapped_prompts_have_one_workflow(skyvern: FakeSkyvern) -> No
     assert {run.parameters["prompt"] for run in skyvern.runs.values()} == {f"Bill {index}" for index in range(12)}
 
 
+@pytest.mark.slow
 def test_twenty_that_need_it_at_once_get_the_same_workflow(skyvern: FakeSkyvern) -> None:
     with ThreadPoolExecutor(20) as pool:
         found = set(pool.map(lambda _: find_or_create(SkyvernHook().send, Shape()), range(20)))
     assert found == {hidden(skyvern).workflow_id}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not is_airflow_3(), reason="Airflow 2 executes tasks in its main thread only")
 def test_twenty_tasks_at_once_have_twenty_runs_of_one_workflow(skyvern: FakeSkyvern) -> None:
     def run(index: int) -> Any:
@@ -200,6 +203,7 @@ def test_twenty_tasks_at_once_have_twenty_runs_of_one_workflow(skyvern: FakeSkyv
     assert hidden(skyvern).version == 1
 
 
+@pytest.mark.slow
 def test_another_creation_that_has_not_ended_yet_is_waited_for(skyvern: FakeSkyvern) -> None:
     words = "Workflow creation with this idempotency key is still in progress."
     skyvern.next("POST", CREATE, httpx.Response(409, json={"detail": words}))
@@ -207,6 +211,7 @@ def test_another_creation_that_has_not_ended_yet_is_waited_for(skyvern: FakeSkyv
     assert len(skyvern.sent("POST", CREATE)) == 2
 
 
+@pytest.mark.slow
 def test_the_lost_answer_of_a_creation_makes_one_workflow(skyvern: FakeSkyvern) -> None:
     skyvern.next("POST", CREATE, LOST)
     assert run_task(make) == "Two invoices are open."
@@ -238,6 +243,7 @@ def deleted(skyvern: FakeSkyvern, workflow: Workflow) -> None:
     workflow.deleted = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [edited, deleted])
 def test_a_workflow_that_a_person_has_changed_is_left_alone_and_replaced(skyvern: FakeSkyvern, change: Any) -> None:
     run_task(make)
@@ -251,6 +257,7 @@ def test_a_workflow_that_a_person_has_changed_is_left_alone_and_replaced(skyvern
     assert first.version == versions
 
 
+@pytest.mark.slow
 def test_workflows_that_are_changed_again_and_again_are_an_error(skyvern: FakeSkyvern) -> None:
     def edit() -> None:
         list(skyvern.workflows.values())[-1].deleted = True
@@ -300,6 +307,7 @@ def test_a_file_is_sent_for_the_run_and_known_by_its_name(skyvern: FakeSkyvern, 
     }
 
 
+@pytest.mark.slow
 def test_the_limit_of_steps_is_sent_with_the_start_and_makes_no_other_workflow(skyvern: FakeSkyvern) -> None:
     run_task(lambda: make(max_steps=7))
     run_task(lambda: make(max_steps="8", run_options={"max_elapsed_time_minutes": 5}), FakeTaskInstance("other"))
@@ -342,6 +350,7 @@ def test_a_bad_ending_may_skip_the_task(skyvern: FakeSkyvern) -> None:
         run_task(lambda: make(skip_on={"terminated"}))
 
 
+@pytest.mark.slow
 def test_a_late_run_is_canceled(skyvern: FakeSkyvern) -> None:
     skyvern.created_plan = ("running",)
     with pytest.raises(SkyvernWaitTimeout):
@@ -361,6 +370,7 @@ def test_a_killed_task_cancels_its_run(skyvern: FakeSkyvern) -> None:
     assert skyvern.status(started(skyvern).run_id) == "canceled"
 
 
+@pytest.mark.slow
 def test_files_that_the_run_downloads_are_stored(skyvern: FakeSkyvern, deferrable: bool, tmp_path: Path) -> None:
     run_task(make, FakeTaskInstance("first"))
     hidden(skyvern).artifacts = {"a.pdf": b"%PDF"}

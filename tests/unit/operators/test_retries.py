@@ -70,6 +70,7 @@ def test_a_retry_after_a_failed_run_starts_another(skyvern: FakeSkyvern) -> None
     assert len(skyvern.runs) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_a_task_waits_for_the_run_that_skyvern_starts_with_a_fallback_credential(
     skyvern: FakeSkyvern, deferrable: bool
@@ -82,6 +83,7 @@ def test_a_task_waits_for_the_run_that_skyvern_starts_with_a_fallback_credential
     assert skyvern.runs[replacement].retried_from == failed
 
 
+@pytest.mark.slow
 def test_a_run_fails_its_task_when_the_fallback_credential_fails_too(
     skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,6 +187,7 @@ def test_a_connection_that_is_wrong_fails_at_once_and_keeps_its_key(connect: Con
     assert "s3cr3t" not in str(caught.value) + task_log()
 
 
+@pytest.mark.slow
 def test_errors_that_may_pass_keep_the_tasks_retries(skyvern: FakeSkyvern) -> None:
     skyvern.next("POST", START, httpx.Response(429))
     operator = make(skyvern.workflow(), lost_start_timeout=0.01)
@@ -196,6 +197,7 @@ def test_errors_that_may_pass_keep_the_tasks_retries(skyvern: FakeSkyvern) -> No
     assert caught.value.transient
 
 
+@pytest.mark.slow
 def test_no_credit_is_an_error_of_its_own_once_no_run_of_the_start_was_found(skyvern: FakeSkyvern) -> None:
     """Only Skyvern Cloud says so, in words that are not known here: so it may be anybody's."""
     skyvern.next("POST", START, httpx.Response(402, json={"detail": "Out of credit"}))
@@ -229,6 +231,7 @@ def test_without_durable_a_lost_answer_is_an_error_and_nothing_is_tagged(skyvern
     assert "run_metadata" not in start.json
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durable", [True, False])
 @pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize(
@@ -252,6 +255,7 @@ def test_a_start_that_skyvern_refused_leaves_nothing_to_look_for(
     assert "may still be running" not in task_log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durable", [True, False])
 def test_a_start_that_may_have_been_done_is_named(skyvern: FakeSkyvern, task_log: TaskLog, *, durable: bool) -> None:
     workflow = skyvern.workflow()

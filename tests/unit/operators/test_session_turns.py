@@ -68,6 +68,7 @@ def test_a_prompt_waits_too(skyvern: FakeSkyvern) -> None:
     assert run_task(prompt) == "Two."
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_turn_is_no_failure(skyvern: FakeSkyvern, deferrable: bool) -> None:
     """Two tasks start a run at the same moment: none of them has seen the other's."""
     session, workflow = skyvern.session(), skyvern.workflow(output={"sum": 1})
@@ -78,6 +79,7 @@ def test_a_run_that_lost_its_turn_is_no_failure(skyvern: FakeSkyvern, deferrable
     assert [bool(run.occupied_by) for run in skyvern.runs.values()] == [False, True, False]
 
 
+@pytest.mark.slow
 def test_a_session_that_is_released_late_costs_a_few_runs_that_did_nothing(
     skyvern: FakeSkyvern, deferrable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +100,7 @@ def test_a_server_that_lists_no_runs_of_a_session_says_it_by_a_run_that_fails(sk
     assert run_task(lambda: make(workflow, browser_session_id=session)) == {"sum": 1}
 
 
+@pytest.mark.slow
 def test_a_start_that_is_refused_as_the_session_is_in_use_is_sent_again_later(skyvern: FakeSkyvern) -> None:
     session, workflow = skyvern.session(), skyvern.workflow(output={"sum": 1})
     other = in_session(skyvern, session)
@@ -127,6 +130,7 @@ def test_what_waits_in_the_triggerer_names_the_other_run_in_no_way_that_would_ca
     assert skyvern.status(other) != "canceled"
 
 
+@pytest.mark.slow
 def test_the_wait_for_the_session_is_part_of_the_tasks_time(skyvern: FakeSkyvern, deferrable: bool) -> None:
     session = skyvern.session()
     other = in_session(skyvern, session, "running")
@@ -146,6 +150,7 @@ def test_a_retry_resumes_its_own_run_and_does_not_wait_for_it(skyvern: FakeSkyve
     assert len(skyvern.sent("POST", START)) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_turn_counts_for_no_try(skyvern: FakeSkyvern) -> None:
     """The first try has left one that did nothing; its second start is unanswered, and must not be sent again."""
     session, workflow = skyvern.session(), skyvern.workflow(output={"n": 1})
@@ -206,6 +211,7 @@ def test_a_run_that_failed_otherwise_in_a_session_fails_its_task(skyvern: FakeSk
     assert len(skyvern.sent("POST", START)) == 1
 
 
+@pytest.mark.slow
 def test_a_resumption_for_another_try_starts_over(skyvern: FakeSkyvern) -> None:
     session, ti = skyvern.session(), try_number(1)
     other = in_session(skyvern, session, "running", "completed")

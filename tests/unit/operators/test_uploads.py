@@ -95,6 +95,7 @@ def test_a_retry_that_resumes_a_run_sends_no_file(
     assert len(skyvern.sent("POST", UPLOAD)) == len(skyvern.sent("POST", START)) == 1
 
 
+@pytest.mark.slow
 def test_the_run_of_a_lost_start_is_found_although_the_file_has_another_id_each_time(
     skyvern: FakeSkyvern, workflow: str, statement: Path, ti: FakeTaskInstance
 ) -> None:

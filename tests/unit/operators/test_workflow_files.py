@@ -79,6 +79,7 @@ def test_the_version_that_the_file_says_is_run_and_published(
     assert made.tags["airflow_file"] == "invoices.yaml"
 
 
+@pytest.mark.slow
 def test_each_run_is_of_what_its_file_says_then(skyvern: FakeSkyvern, invoices: Path) -> None:
     for index, seconds in enumerate((5, 6, 5, 6)):
         edit(invoices, seconds)
@@ -100,6 +101,7 @@ def test_what_somebody_has_edited_in_skyvern_is_not_run(skyvern: FakeSkyvern, in
     assert (run.workflow.version, run.workflow_version) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_workflow_that_is_deleted_right_before_the_start_is_made_again_by_a_retry(
     skyvern: FakeSkyvern, invoices: Path
 ) -> None:
@@ -149,6 +151,7 @@ def test_a_start_whose_answer_is_lost_is_found(skyvern: FakeSkyvern, invoices: P
     assert len(skyvern.runs) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not is_airflow_3(), reason="Airflow 2.11 itself executes no operator in a thread")
 def test_twenty_mapped_tasks_make_one_workflow_and_one_version(skyvern: FakeSkyvern, invoices: Path) -> None:
     def run(index: int) -> Any:

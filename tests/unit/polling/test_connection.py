@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 
+@pytest.mark.slow
 def test_a_rotated_key_is_picked_up_once_for_all(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         runs = [w.running() for _ in range(120)]
@@ -46,6 +47,7 @@ def test_a_key_that_stays_refused_ends_the_waits_after_ten_minutes_with_the_reas
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_a_key_that_skyvern_rotates_before_airflow_ends_no_wait(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         runs = [w.running() for _ in range(120)]
@@ -79,6 +81,7 @@ def test_a_host_that_is_edited_while_the_old_one_is_away_is_used_within_a_minute
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_a_wait_that_joins_after_the_connection_was_edited_uses_the_new_one(fake: FakeSkyvern) -> None:
     """It noticed its end nine hours late: both servers answered, and the old one knew nothing of its run."""
 

@@ -92,6 +92,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.slow
 async def test_hundreds_of_triggers_leave_no_task_and_no_socket_behind(skyvern: FakeSkyvern) -> None:
     before = open_files()
     for _ in range(3):

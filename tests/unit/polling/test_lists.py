@@ -45,6 +45,7 @@ def test_one_wait_asks_directly_and_many_list(fake: FakeSkyvern) -> None:
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_waits_that_begin_at_any_time_share_the_lists(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         for _ in range(300):
@@ -57,6 +58,7 @@ def test_waits_that_begin_at_any_time_share_the_lists(fake: FakeSkyvern) -> None
     play(fake, scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 30])
 def test_an_end_is_noticed_within_the_interval_and_its_jitter(fake: FakeSkyvern, count: int) -> None:
     async def scenario(w: PollerRig) -> None:
@@ -74,6 +76,7 @@ def test_an_end_is_noticed_within_the_interval_and_its_jitter(fake: FakeSkyvern,
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_missing_from_the_list_is_never_taken_for_finished(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         runs = [w.running() for _ in range(20)]
@@ -109,6 +112,7 @@ def test_a_run_that_the_list_does_not_hold_is_asked_for_at_its_interval(fake: Fa
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_a_list_that_calls_an_ended_run_active_delays_its_end_by_an_hour_at_most(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         runs = [w.running() for _ in range(40)]
@@ -131,6 +135,7 @@ def test_a_list_that_calls_an_ended_run_active_delays_its_end_by_an_hour_at_most
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_pages_that_shift_while_they_are_read_are_harmless(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         runs = [w.running() for _ in range(350)]
@@ -155,6 +160,7 @@ def test_pages_that_shift_while_they_are_read_are_harmless(fake: FakeSkyvern) ->
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_many_foreign_runs_make_listing_too_dear(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         waits = [w.start(w.running()) for _ in range(5)]
@@ -170,6 +176,7 @@ def test_many_foreign_runs_make_listing_too_dear(fake: FakeSkyvern) -> None:
     play(fake, scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 403, 404, 422, 500, 501])
 def test_where_the_list_is_refused_the_runs_are_asked_for(fake: FakeSkyvern, status: int) -> None:
     async def scenario(w: PollerRig) -> None:
@@ -189,6 +196,7 @@ def test_where_the_list_is_refused_the_runs_are_asked_for(fake: FakeSkyvern, sta
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_a_list_that_works_again_is_used_again(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         w.instead = refused(404)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_for_more_often_than_its_interval(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         intervals = [5.0, 7.0, 30.0, 60.0, 300.0] * 4

@@ -23,6 +23,7 @@ TROUBLE: dict[str, httpx.Response | Exception] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", TROUBLE)
 @pytest.mark.parametrize("count", [1, 300])
 def test_a_failing_server_is_probed_by_one_request_and_nothing_is_lost(
@@ -57,6 +58,7 @@ def test_a_server_that_is_away_for_days_is_still_probed_once_a_minute() -> None:
     assert 5000 * 60 * 0.99 <= now <= 5000 * 66
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["60", "100000"])
 def test_a_server_that_asks_to_be_left_alone_is_left_alone_by_all(fake: FakeSkyvern, asked: str) -> None:
     async def scenario(w: PollerRig) -> None:
@@ -75,6 +77,7 @@ def test_a_server_that_asks_to_be_left_alone_is_left_alone_by_all(fake: FakeSkyv
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_a_run_that_alone_cannot_be_read_does_not_hold_up_the_others(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         runs = [w.running() for _ in range(30)]
@@ -135,6 +138,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", FOREIGN)
 def test_a_4xx_that_is_not_skyverns_ends_no_wait(fake: FakeSkyvern, answer: str) -> None:
     """An ingress answers 404 for 12 s during a deployment: 300 of 300 waits had ended."""

@@ -113,6 +113,7 @@ def test_without_runs_there_is_nothing_to_do(
     assert skyvern.sent("POST", ".*") == []
 
 
+@pytest.mark.slow
 def test_the_run_of_a_task_that_is_over_is_listed_and_canceled_only_if_asked(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, orphans: Orphans
 ) -> None:
@@ -161,6 +162,7 @@ def test_a_task_that_is_not_over_keeps_its_run(
     assert skyvern.status(run_id) == "running"
 
 
+@pytest.mark.slow
 def test_mapped_tasks_are_told_apart(skyvern: FakeSkyvern, airflow: MetadataDatabase, orphans: Orphans) -> None:
     places = [Place("d", "r", "t", index) for index in range(3)]
     runs = [started(skyvern, place, group=f"g{place.map_index}") for place in places]
@@ -311,6 +313,7 @@ def test_a_least_age_that_is_none_is_refused(min_age: str, capsys: pytest.Captur
     assert "write 90s, 10m, 2h or 1d" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_more_than_a_page_of_runs_takes_few_requests_and_statements(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, orphans: Orphans
 ) -> None:
@@ -385,6 +388,7 @@ def test_xcoms_are_read_by_their_backend(
     assert orphans("--cancel")[1][run_id]["action"] == "canceled"
 
 
+@pytest.mark.slow
 def test_an_xcom_that_its_backend_cannot_read_leaves_the_decision_to_the_audit_log(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, orphans: Orphans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +400,7 @@ def test_an_xcom_that_its_backend_cannot_read_leaves_the_decision_to_the_audit_l
     assert orphans("--cancel")[1][run_id]["action"] == "canceled"
 
 
+@pytest.mark.slow
 def test_every_connection_is_read_and_a_run_is_listed_once(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, orphans: Orphans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -480,6 +485,7 @@ def just_ended(dag_id: str = "d", run_id: str = "r") -> EndedDagRun:
     return EndedDagRun(0.0, dag_id, run_id, datetime.now(timezone.utc))
 
 
+@pytest.mark.slow
 def test_a_dag_run_that_ended_takes_the_runs_of_its_tasks_with_it(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -52,6 +52,7 @@ def strings(path: Path) -> Iterator[str]:
             yield node.value
 
 
+@pytest.mark.slow
 def test_no_message_leads_to_a_path_of_the_repository() -> None:
     assert CALLS
     found = [text for path in (ROOT / "airflow_skyvern").rglob("*.py") for text in strings(path)]

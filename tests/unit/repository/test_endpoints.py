@@ -29,6 +29,7 @@ def test_no_reason_is_given_for_what_has_a_method_or_is_not_there() -> None:
     assert needless == []
 
 
+@pytest.mark.slow
 def test_every_method_is_in_the_table_with_what_else_sends_it() -> None:
     rows = {row.split("`")[1]: row for row in endpoints.rows()}
     assert rows["cancel_run"].endswith("| `overdue_runs`, deferred tasks, operators |")

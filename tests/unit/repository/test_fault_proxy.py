@@ -53,6 +53,7 @@ def world() -> Iterator[World]:
                 yield World(server.fake, client, proxy, kinds)
 
 
+@pytest.mark.slow
 def test_a_workflow_file_is_created_updated_and_started(world: World, tmp_path: Path) -> None:
     fault = Fault("none")
     first = ensure_version(world.client.send, read(write_file(tmp_path, 0, fault, 10)), log)
@@ -66,6 +67,7 @@ def test_a_workflow_file_is_created_updated_and_started(world: World, tmp_path: 
     assert world.kinds[-1] == "get"
 
 
+@pytest.mark.slow
 def test_the_workflow_of_prompts_is_created_without_a_browser_and_started(world: World) -> None:
     workflow_id = find_or_create(world.client.send, Shape())
     assert [kind for kind in world.kinds if kind != "other"] == ["create", "workflow"]

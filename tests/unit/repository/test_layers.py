@@ -50,6 +50,7 @@ def test_every_module_has_its_layer() -> None:
     assert {parts[0] for parts in MODULES.values()} - {"__init__"} == set(RANK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: ".".join(MODULES[path]))
 def test_imports_point_down(path: Path) -> None:
     mine = MODULES[path][0]

@@ -29,6 +29,7 @@ def test_every_picture_has_something_that_it_shows() -> None:
     assert [path.name for path in pictures.pictures() if not sources_of(path.name)] == []
 
 
+@pytest.mark.slow
 def test_a_template_that_changes_makes_its_pictures_stale_and_no_others(tmp_path: Path) -> None:
     for name in ("airflow_skyvern", "dags"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -81,6 +81,7 @@ def portal() -> Iterator[httpx.Client]:
     site.stop()
 
 
+@pytest.mark.slow
 def test_the_invoices_need_a_login(portal: httpx.Client) -> None:
     assert portal.get("/invoices").headers["location"] == "/login"
     refused = portal.post("/login", data={"username": DEMO_USER, "password": "wrong"})
@@ -89,6 +90,7 @@ def test_the_invoices_need_a_login(portal: httpx.Client) -> None:
     assert "Signed in as demo" in portal.get("/invoices").text
 
 
+@pytest.mark.slow
 def test_the_portal_hands_out_files_and_takes_one(portal: httpx.Client) -> None:
     file = portal.get("/invoices/INV-1001.pdf?size=50KB")
     assert (len(file.content), file.content[:5]) == (50 * 1024, b"%PDF-")

@@ -125,6 +125,7 @@ def test_every_method_that_the_hook_makes_of_an_endpoint_is_found() -> None:
     assert names == {name for name, value in vars(SkyvernHook).items() if hasattr(value, "endpoint")}
 
 
+@pytest.mark.slow
 def test_the_table_of_endpoints_says_what_is_sent() -> None:
     table = endpoints.table()
     assert (
@@ -152,6 +153,7 @@ def all_texts() -> list[str]:
     return list(texts())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", QUOTED)
 def test_every_message_that_is_explained_is_one_of_the_package(message: str, all_texts: list[str]) -> None:
     """A message may consist of several texts: what the request was, and the advice of its error."""
@@ -167,6 +169,7 @@ def test_messages_are_explained_in_rows_of_three() -> None:
     assert len(rows) == len(QUOTED) >= 40
 
 
+@pytest.mark.slow
 def test_the_table_of_messages_has_what_is_raised_and_logged() -> None:
     found = {message.text: message.kind for message in messages()}
     assert found["the API key is missing; put it into the password field."] == "SkyvernConfigError"

@@ -102,12 +102,14 @@ def test_a_template_that_became_no_file_starts_no_run(skyvern: FakeSkyvern) -> N
     assert skyvern.runs == {}
 
 
+@pytest.mark.slow
 def test_a_large_output_in_xcom_is_pushed_with_a_warning(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
     workflow_id = skyvern.workflow(output=LARGE)
     assert run_task(lambda: make(workflow_id)) == LARGE
     assert "the output has 2.0 MB, and Airflow stores it in its database. output_to=" in task_log()
 
 
+@pytest.mark.slow
 def test_an_output_of_usual_size_needs_no_warning(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
     workflow_id = skyvern.workflow(output={"page_output": "x" * 1_000_000})
     run_task(lambda: make(workflow_id))

@@ -164,6 +164,7 @@ def test_a_run_that_is_not_over_has_no_files_yet(skyvern: FakeSkyvern, tmp_path:
         download(skyvern.run(plan=("running",)), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_retry_after_a_transfer_that_failed_takes_the_same_run(
     skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +228,7 @@ def test_recording_and_screenshots_are_stored_by_what_they_are(
     assert {entry["filename"] for entry in ti.xcoms["evidence"]} == set(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_a_run_that_takes_too_long_leaves_its_evidence(
@@ -241,6 +243,7 @@ def test_a_run_that_takes_too_long_leaves_its_evidence(
     assert [entry["filename"] for entry in ti.xcoms["evidence"]] == names
 
 
+@pytest.mark.slow
 def test_a_recording_that_skyvern_is_replacing_is_waited_for(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     """Its new name is known before its bytes are there: first it is missing, then empty."""
     workflow_id = skyvern.workflow(plan=("running", "completed"), media=PICTURES[-1:])
@@ -340,6 +343,7 @@ def test_a_file_on_a_foreign_host_of_this_network_is_refused_and_nobody_gets_the
         assert foreign.requests == []
 
 
+@pytest.mark.slow
 def test_a_redirect_of_the_content_is_not_followed(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     run_id = ended(skyvern, artifacts={"a.pdf": PDF})
     with FileServer({"/x": PDF}) as foreign:
@@ -350,6 +354,7 @@ def test_a_redirect_of_the_content_is_not_followed(skyvern: FakeSkyvern, tmp_pat
     assert stored(tmp_path) == {"a.pdf": PDF}
 
 
+@pytest.mark.slow
 def test_a_kill_during_a_transfer_stops_it_and_cancels_nothing(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     workflow_id = workflow(skyvern)
     operator = make(workflow_id, files_to=str(tmp_path))

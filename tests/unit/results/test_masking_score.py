@@ -24,11 +24,13 @@ def masked(value: Any) -> Any:
     return OutputMasker().masked(deepcopy(value))
 
 
+@pytest.mark.slow
 def test_data_survives() -> None:
     lost = {json.dumps(case.value): masked(case.value) for case in data() if masked(case.value) != case.value}
     assert lost == {}, f"{len(data()) - len(lost)} of {len(data())} survive"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_secrets_go_and_what_stands_beside_them_stays(seed: int) -> None:
     cases = secrets(seed)
@@ -40,6 +42,7 @@ def test_each_case_of_secrets_holds_one() -> None:
     assert [case.value for case in secrets(0) if not case.made] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", [data(), secrets(0)])
 def test_masking_again_changes_nothing(cases: Any) -> None:
     once = [masked(case.value) for case in cases]

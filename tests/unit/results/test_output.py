@@ -153,6 +153,7 @@ def improve(skyvern: FakeSkyvern, run_id: str) -> None:
     run.workflow = replace(run.workflow, output=GOOD)
 
 
+@pytest.mark.slow
 def test_each_retry_starts_one_run_until_the_output_fits(
     skyvern: FakeSkyvern, ti: FakeTaskInstance, *, deferrable: bool
 ) -> None:
@@ -201,6 +202,7 @@ def test_a_second_run_whose_start_was_not_answered_is_found_in_the_same_try(
     assert len(skyvern.runs) == 2
 
 
+@pytest.mark.slow
 def test_a_second_run_whose_start_was_lost_is_found_by_the_third_try(
     skyvern: FakeSkyvern, ti: FakeTaskInstance
 ) -> None:

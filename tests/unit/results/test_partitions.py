@@ -99,6 +99,7 @@ def test_an_output_alone_may_have_a_manifest_and_so_may_other_tasks(skyvern: Fak
     assert manifest(tmp_path / "manifest.json")["skyvern_run_id"] == run_id
 
 
+@pytest.mark.slow
 def test_a_partition_is_replaced_as_a_whole(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     run(skyvern, artifacts=OLD, **partition(tmp_path))
     (tmp_path / "in" / "of somebody else.pdf").write_bytes(b"kept")
@@ -109,6 +110,7 @@ def test_a_partition_is_replaced_as_a_whole(skyvern: FakeSkyvern, tmp_path: Path
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["manifest.json"]
 
 
+@pytest.mark.slow
 def test_what_was_changed_since_is_not_removed(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     run(skyvern, artifacts=OLD, **partition(tmp_path))
     (tmp_path / "in" / "b.pdf").write_bytes(b"by hand")
@@ -116,6 +118,7 @@ def test_what_was_changed_since_is_not_removed(skyvern: FakeSkyvern, tmp_path: P
     assert there(tmp_path / "in") == {**NEW, "b.pdf": b"by hand"}
 
 
+@pytest.mark.slow
 def test_while_a_partition_is_replaced_it_has_no_manifest_and_the_retry_completes_it(
     skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +153,7 @@ def half_stored(skyvern: FakeSkyvern, folder: Path, monkeypatch: pytest.MonkeyPa
         run(skyvern, artifacts={"x.pdf": b"x", "y.pdf": b"y"}, **partition(folder, if_exists="replace"))
 
 
+@pytest.mark.slow
 def test_a_third_run_removes_what_the_second_has_half_stored(
     skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +187,7 @@ def test_a_run_that_is_refused_leaves_the_partition_as_it_was(skyvern: FakeSkyve
         assert (there(tmp_path), there(tmp_path / "in")) == before
 
 
+@pytest.mark.slow
 def test_a_task_waits_until_another_one_has_replaced_its_partition(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     run(skyvern, artifacts=OLD, **partition(tmp_path))
     name = hashlib.sha256(b"manifest.json").hexdigest()[:16]
@@ -202,6 +207,7 @@ def test_a_task_waits_until_another_one_has_replaced_its_partition(skyvern: Fake
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["manifest.json"]
 
 
+@pytest.mark.slow
 def test_tasks_that_replace_one_partition_at_once_leave_it_whole(tmp_path: Path) -> None:
     place = tmp_path / "in"
     options = FileOptions(files_to=str(place), manifest_to=f"{tmp_path}/manifest.json", if_exists="replace")
@@ -235,6 +241,7 @@ def test_tasks_that_replace_one_partition_at_once_leave_it_whole(tmp_path: Path)
         assert files == dict.fromkeys(["a", "b", run_id], run_id.encode())
 
 
+@pytest.mark.slow
 def test_a_run_that_may_not_replace_adds_nothing_to_what_another_has_half_stored(
     skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +252,7 @@ def test_a_run_that_may_not_replace_adds_nothing_to_what_another_has_half_stored
     assert there(tmp_path / "in") == before
 
 
+@pytest.mark.slow
 def test_a_task_that_stood_still_too_long_stores_nothing_more(
     skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +266,7 @@ def test_a_task_that_stood_still_too_long_stores_nothing_more(
     assert there(tmp_path / "in") == NEW
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [None, "skip_same"])
 def test_another_run_does_not_mix_its_files_into_a_partition(
     skyvern: FakeSkyvern, tmp_path: Path, how: str | None

@@ -107,6 +107,7 @@ def add(w: PollerRig) -> str:
     return run_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [0, 40])
 def test_a_timeline_is_requested_once_a_minute_and_at_the_end(fake: FakeSkyvern, others: int) -> None:
     async def scenario(w: PollerRig) -> None:
@@ -159,6 +160,7 @@ def test_nothing_is_requested_for_a_run_that_has_not_begun(fake: FakeSkyvern) ->
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_the_number_of_blocks_is_requested_once(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         w.start(add(w), log_blocks=True)
@@ -168,6 +170,7 @@ def test_the_number_of_blocks_is_requested_once(fake: FakeSkyvern) -> None:
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_hundreds_of_waits_turn_the_timelines_off_until_there_are_fewer(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         run_id = add(w)
@@ -187,6 +190,7 @@ def test_hundreds_of_waits_turn_the_timelines_off_until_there_are_fewer(fake: Fa
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_a_triggerer_that_starts_spreads_the_timelines_of_all_its_waits(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         for _ in range(200):
@@ -284,6 +288,7 @@ def test_a_task_that_waits_on_its_worker_has_the_blocks_in_its_log(skyvern: Fake
     assert len(skyvern.sent("GET", "/v1/runs/.*/timeline")) == 1
 
 
+@pytest.mark.slow
 def test_a_task_that_waits_on_its_worker_does_not_need_the_timeline(skyvern: FakeSkyvern) -> None:
     workflow_id = skyvern.workflow(plan=("running", "completed"), output={"a": 1})
     skyvern.next("GET", "/v1/runs/.*/timeline", httpx.Response(404, json={"detail": "no"}))

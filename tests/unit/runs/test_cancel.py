@@ -56,6 +56,7 @@ def test_a_run_whose_start_is_under_way_is_found_by_its_key(
     assert (fake.status(ours), fake.status(stranger)) == ("canceled", "created")
 
 
+@pytest.mark.slow
 def test_a_run_that_appears_a_moment_later_is_found(fake: FakeSkyvern, client: SkyvernClient, ours: str) -> None:
     fake.next("GET", "/v1/runs", httpx.Response(200, json=[]))
     cancel_within_budget(client.send, None, KEY.group, LogLines())
@@ -73,6 +74,7 @@ def test_a_run_with_another_key_is_not_canceled_though_the_server_shows_it(
     assert (fake.status(ours), fake.status(stranger)) == ("canceled", "created")
 
 
+@pytest.mark.slow
 def test_a_cancel_is_tried_again_within_the_seconds_there_are(
     fake: FakeSkyvern, client: SkyvernClient, ours: str
 ) -> None:
@@ -82,6 +84,7 @@ def test_a_cancel_is_tried_again_within_the_seconds_there_are(
     assert len(fake.sent("POST", ".*/cancel")) == 2
 
 
+@pytest.mark.slow
 def test_a_cancel_whose_answer_is_lost_is_not_sent_again(fake: FakeSkyvern, client: SkyvernClient, ours: str) -> None:
     fake.next("POST", ".*/cancel", LOST)
     log = LogLines()
@@ -117,6 +120,7 @@ def test_a_run_that_cannot_be_fetched_is_canceled_nevertheless(
     assert fake.status(ours) == "canceled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [httpx.Response(502), httpx.Response(403), LOST, httpx.ConnectError("refused")])
 def test_a_run_that_ends_while_it_cannot_be_fetched_is_not_canceled(
     fake: FakeSkyvern, client: SkyvernClient, answer: Scripted
@@ -130,6 +134,7 @@ def test_a_run_that_ends_while_it_cannot_be_fetched_is_not_canceled(
     assert fake.sent("POST", ".*/cancel") == []
 
 
+@pytest.mark.slow
 def test_a_run_that_stays_unreadable_is_canceled_within_the_patience(
     fake: FakeSkyvern, client: SkyvernClient, ours: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,6 +200,7 @@ def test_without_tags_a_start_that_was_not_answered_is_for_a_person(fake: FakeSk
     assert starts(fake) == 1
 
 
+@pytest.mark.slow
 def test_a_key_that_is_refused_is_not_taken_for_missing_tags(fake: FakeSkyvern, task: Tries) -> None:
     task.first()
     fake.api_key = "another"

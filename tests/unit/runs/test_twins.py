@@ -60,6 +60,7 @@ def test_a_start_that_a_gateway_sent_twice_leaves_one_run(
     assert taken in task_log()
 
 
+@pytest.mark.slow
 def test_two_runs_of_an_unanswered_start_are_one_before_the_wait_begins(skyvern: FakeSkyvern) -> None:
     skyvern.next("POST", START, LOST)
     skyvern.next("GET", "/v1/runs", lambda: copied(skyvern))

@@ -32,6 +32,7 @@ def utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", [*ZONES, "UTC"])
 @pytest.mark.parametrize("expression", CRONS)
 def test_fifty_run_times_are_the_same_where_no_clock_is_changed(expression: str, zone: str) -> None:
@@ -44,6 +45,7 @@ def test_fifty_run_times_are_the_same_where_no_clock_is_changed(expression: str,
         assert expression == "30 1 * * 0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("zone", "expression", "difference"),
     [
@@ -81,6 +83,7 @@ def test_where_they_do_not_differ_nothing_is_said(zone: str, expression: str) ->
     assert differences(expression, zone, NOW) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("expression", "zone", "now", "first"),
     [
@@ -104,6 +107,7 @@ def test_airflow_skips_no_run_after_a_takeover_near_a_clock_change(
     assert all(moment >= utc(first) for moment in promised)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize("expression", [*CRONS, "30 1 7 11 *", "45 1 4 4 *"])
 def test_the_start_date_is_in_the_future_and_skips_no_run_of_both(expression: str, zone: str) -> None:

@@ -85,6 +85,7 @@ def user(skyvern: FakeSkyvern, tmp_path: Path) -> User:
     return User(skyvern, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after_tick", [1, 30, 100, 200, 285, 299])
 def test_a_takeover_at_any_time_serves_every_tick_once(skyvern: FakeSkyvern, tmp_path: Path, after_tick: int) -> None:
     user = User(skyvern, tmp_path, after_tick)
@@ -96,6 +97,7 @@ def test_a_takeover_at_any_time_serves_every_tick_once(skyvern: FakeSkyvern, tmp
     assert served == sorted(served, reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after_tick", [1, 30, 200, 299])
 def test_a_release_at_any_time_serves_every_tick_once(skyvern: FakeSkyvern, tmp_path: Path, after_tick: int) -> None:
     user = User(skyvern, tmp_path)
@@ -149,6 +151,7 @@ def test_a_release_that_is_killed_anywhere_loses_no_tick_and_is_mended(skyvern: 
     assert steps >= 6
 
 
+@pytest.mark.slow
 def test_taking_over_again_after_a_release_serves_every_tick_once(user: User) -> None:
     for _ in range(2):
         user.takeover()
@@ -165,6 +168,7 @@ def test_an_export_changes_nothing_else_and_its_dag_leaves_the_ticks_to_skyvern(
     assert set(user.check_every_tick_was_served_once()) == {"Skyvern"}
 
 
+@pytest.mark.slow
 def test_everything_may_be_repeated(user: User) -> None:
     user.export()
     text = user.file.read_text()
@@ -181,6 +185,7 @@ def test_everything_may_be_repeated(user: User) -> None:
     assert user.lines[-1] == f"{user.schedule_id}: is enabled in Skyvern"
 
 
+@pytest.mark.slow
 def test_a_dry_run_does_nothing(user: User) -> None:
     before = user.listed()
     user.export(dry_run=True)
@@ -203,6 +208,7 @@ def test_the_file_follows_the_schedule_but_keeps_id_and_start(user: User) -> Non
     assert "as DAG skyvern_every_five from 2026-11-24T12:05:00Z" in text
 
 
+@pytest.mark.slow
 def test_a_file_changed_by_hand_is_left_alone_and_can_be_taken_over(user: User) -> None:
     user.export()
     user.file.write_text(changed := user.file.read_text().replace("max_active_runs=1", "max_active_runs=2"))
@@ -225,6 +231,7 @@ def test_names_that_skyvern_ignores_are_ignored_by_the_dag_too(
     assert ("check_parameters=False," in user.file.read_text()) is unchecked
 
 
+@pytest.mark.slow
 def test_secrets_must_be_set_before_a_takeover(user: User) -> None:
     user.schedule.parameters = {"password": "hunter2"}
     with pytest.raises(SkyvernConfigError, match="airflow variables set skyvern_every_five_password '<value>'"):
@@ -236,6 +243,7 @@ def test_secrets_must_be_set_before_a_takeover(user: User) -> None:
     assert not user.schedule.enabled
 
 
+@pytest.mark.slow
 def test_what_is_disabled_is_not_taken_over(user: User) -> None:
     user.schedule.enabled = False
     with pytest.raises(SkyvernConfigError, match="is disabled in Skyvern and no DAG fires it: nothing fires"):
@@ -248,6 +256,7 @@ def test_what_is_disabled_is_not_taken_over(user: User) -> None:
     assert "is_paused_upon_creation=False" in user.file.read_text()
 
 
+@pytest.mark.slow
 def test_a_paused_dag_goes_on_when_it_takes_over(user: User) -> None:
     user.takeover()
     user.release()
@@ -267,6 +276,7 @@ def test_a_schedule_that_is_no_cron_stays_where_it_is(user: User) -> None:
     assert list(user.world.folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_airflow_that_does_not_read_the_file_gets_no_schedule(user: User) -> None:
     user.world.airflow_reads = False
     with pytest.raises(SkyvernError, match=f"Skyvern still fires {user.schedule_id}.*Then run this command again"):
@@ -274,6 +284,7 @@ def test_airflow_that_does_not_read_the_file_gets_no_schedule(user: User) -> Non
     assert user.schedule.enabled
 
 
+@pytest.mark.slow
 def test_a_schedule_that_a_user_changes_meanwhile_is_not_taken(user: User) -> None:
     listed = user.listed()
     SkyvernHook().update_schedule(listed.workflow_permanent_id, user.schedule_id, "0 * * * *", enabled=True)
@@ -305,6 +316,7 @@ def slow_disable(monkeypatch: pytest.MonkeyPatch, user: User, before: float, aft
     monkeypatch.setattr(SkyvernHook, "disable_schedule", slow)
 
 
+@pytest.mark.slow
 def test_a_tick_that_a_slow_disable_request_loses_is_reported(
     skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +330,7 @@ def test_a_tick_that_a_slow_disable_request_loses_is_reported(
     assert not user.schedule.enabled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("delays", "served"), [((100, 0), "Skyvern"), ((0, 100), "Airflow")])
 def test_a_tick_that_one_side_fires_during_a_slow_disable_request_is_not_reported(
     skyvern: FakeSkyvern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delays: tuple[int, int], served: str
@@ -337,6 +350,7 @@ def test_two_dags_of_one_schedule_are_refused(user: User) -> None:
         user.takeover()
 
 
+@pytest.mark.slow
 def test_clock_changes_are_told(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     user = User(skyvern, tmp_path, zone="Europe/Berlin")
     user.takeover(dry_run=True)

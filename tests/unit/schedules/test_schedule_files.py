@@ -182,6 +182,7 @@ def test_every_value_is_written_so_that_python_reads_the_same(value: Any) -> Non
     assert ast.literal_eval(literal(value)) == value
 
 
+@pytest.mark.slow
 @given(st.text(), st.dictionaries(st.text(max_size=8), JSON, max_size=3), st.text())
 def test_whatever_a_schedule_says_its_file_is_python_and_can_be_read_back(
     name: str, parameters: dict[str, Any], description: str
@@ -272,6 +273,7 @@ def test_a_value_goes_through_airflows_rendering_unchanged(value: str) -> None:
     assert rendered(value) == value
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.text(st.sampled_from("{}%#-+ \r\n\\'\"aendrw") | st.characters(), max_size=30))
 def test_any_value_goes_through_airflows_rendering_unchanged(value: str) -> None:

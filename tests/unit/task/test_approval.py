@@ -128,6 +128,7 @@ def test_what_a_block_asks_is_shown_in_its_words_and_as_text_only(
     assert "[Run in Skyvern](http://localhost:8080/runs/wr_" in request.body
 
 
+@pytest.mark.slow
 def test_an_approval_continues_the_run_and_names_who_gave_it(
     skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
 ) -> None:
@@ -148,6 +149,7 @@ def test_an_approval_continues_the_run_and_names_who_gave_it(
     assert len(skyvern.runs) == 1
 
 
+@pytest.mark.slow
 def test_the_answer_as_airflow_3_3_sends_it_is_the_same(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     task = started(asking(skyvern)).until_asked()
     actions.choose("Approve")
@@ -157,6 +159,7 @@ def test_the_answer_as_airflow_3_3_sends_it_is_the_same(skyvern: FakeSkyvern, ac
     assert len(skyvern.sent("POST", CONTINUE)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("on_reject", "error"), [("fail", AirflowFailException), ("skip", AirflowSkipException), ("return", None)]
 )
@@ -177,6 +180,7 @@ def test_a_rejection_cancels_the_run_and_ends_the_task_as_its_author_chose(
     assert skyvern.sent("POST", CONTINUE) == []
 
 
+@pytest.mark.slow
 def test_an_answer_in_skyvern_closes_the_request_in_airflow(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     plan = ("running", "paused", *["running"] * 9, "completed")
     task = started(asking(skyvern, plan=plan, output={"paid": True})).until_asked()
@@ -233,6 +237,7 @@ def test_an_answer_that_comes_after_a_cancel_notes_no_answer(skyvern: FakeSkyver
     assert "approval" not in task.ti.xcoms
 
 
+@pytest.mark.slow
 def test_an_answer_reaches_only_the_block_that_asked(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     """The run has been approved in Skyvern and asks its second question; the answer to the first approves nothing."""
     blocks = [{**ASK, "label": "first"}, {**ASK, "label": "second"}]
@@ -250,6 +255,7 @@ def test_an_answer_reaches_only_the_block_that_asked(skyvern: FakeSkyvern, actio
     assert len(skyvern.sent("POST", CONTINUE)) == 1
 
 
+@pytest.mark.slow
 def test_a_run_may_ask_several_times(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     blocks = [{**ASK_IN_WORDS, "label": "first"}, {**ASK_IN_WORDS, "label": "second"}]
     plan = ({"status": "paused", "blocks": 1}, {"status": "paused", "blocks": 2}, "completed")
@@ -264,6 +270,7 @@ def test_a_run_may_ask_several_times(skyvern: FakeSkyvern, actions: RequiredActi
     assert len(skyvern.sent("POST", CONTINUE)) == 2
 
 
+@pytest.mark.slow
 def test_a_lost_answer_of_skyvern_is_not_followed_by_a_second_approval(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
@@ -279,6 +286,7 @@ def test_a_lost_answer_of_skyvern_is_not_followed_by_a_second_approval(
     assert actions.open == [task.ti.id]
 
 
+@pytest.mark.slow
 def test_an_approval_survives_a_skyvern_that_is_away(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     task = started(asking(skyvern)).until_asked()
     busy = [httpx.Response(503, json={"detail": "away"})] * 2
@@ -288,6 +296,7 @@ def test_an_approval_survives_a_skyvern_that_is_away(skyvern: FakeSkyvern, actio
     assert len(skyvern.sent("POST", CONTINUE)) == 3
 
 
+@pytest.mark.slow
 def test_the_deadline_closes_the_request_and_cancels_the_run(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     task = started(asking(skyvern), timeout=1.5).until_asked()
     with pytest.raises(SkyvernWaitTimeout):
@@ -306,6 +315,7 @@ def test_a_deferral_that_ends_without_an_event_cancels_the_run(
     assert skyvern.status(next(iter(skyvern.runs))) == "canceled"
 
 
+@pytest.mark.slow
 def test_the_answer_to_an_earlier_try_is_not_carried_out(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     task = started(asking(skyvern)).until_asked()
     actions.choose("Reject")
@@ -316,6 +326,7 @@ def test_the_answer_to_an_earlier_try_is_not_carried_out(skyvern: FakeSkyvern, a
     assert skyvern.status(first) != "completed"
 
 
+@pytest.mark.slow
 def test_an_answer_to_what_a_cleared_try_has_asked_is_ignored(
     skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
 ) -> None:
@@ -385,6 +396,7 @@ async def test_a_user_who_ends_the_task_cancels_the_run_and_closes_the_request(
     assert actions.open == []
 
 
+@pytest.mark.slow
 async def test_a_triggerer_that_stops_leaves_the_request_to_the_next(
     skyvern: FakeSkyvern, actions: RequiredActions, state: list[str]
 ) -> None:
@@ -428,6 +440,7 @@ async def test_a_request_that_another_triggerer_closed_first_is_not_reported_as_
     assert "was not closed" not in log.text
 
 
+@pytest.mark.slow
 async def test_a_request_that_is_gone_does_not_end_the_wait(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     run_id = paused(skyvern)
     waiting = asyncio.create_task(first_event(approval_trigger(run_id)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -22,26 +23,30 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    home = tmp_path_factory.mktemp("dag_test")
+    """What became of the DAGs; walking them takes a minute, so the first process of pytest-xdist does it for all."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "dag_test"
+    found = home / "results.json"
+    with home.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not home.exists():
+            _walk(home)
+    assert found.exists(), (home / "log").read_text()[-15000:]
+    results: dict[str, Any] = json.loads(found.read_text())
+    return results
+
+
+def _walk(home: Path) -> None:
+    home.mkdir()
     env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
         "PYTHONPATH": str(ROOT),
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.dag_test_world"],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    found = home / "results.json"
-    assert found.exists(), done.stdout[-5000:] + done.stderr[-10000:]
-    results: dict[str, Any] = json.loads(found.read_text())
-    return results
+    command = [sys.executable, "-m", "tests.support.dag_test_world"]
+    with (home / "log").open("w") as log:
+        subprocess.run(command, cwd=ROOT, env=env, stdout=log, stderr=log, timeout=900, check=False)
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -222,6 +222,7 @@ def check(it: Situation, moment: Callable[[Situation], None], *, canceled: bool)
     assert len(it.skyvern.sent("POST", START)) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retry", [True, False], ids=["retry", "no retry"])
 @pytest.mark.parametrize("reason", REASONS)
 @pytest.mark.parametrize("moment", OF_A_RETRY, ids=lambda moment: moment.__name__)
@@ -233,6 +234,7 @@ def test_a_retry_that_ends_early_cancels_the_run_for_a_user_for_a_timeout_or_whe
     check(it, moment, canceled=canceled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durable", [True, False], ids=["durable", "not durable"])
 @pytest.mark.parametrize("retry", [True, False], ids=["retry", "no retry"])
 @pytest.mark.parametrize("reason", REASONS)
@@ -413,6 +415,7 @@ def answers(standing: Standing | None) -> Callable[[Any], Standing]:
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 1], ids=["no retry left", "a retry left"])
 @pytest.mark.parametrize("key", ["run_id", "connection_and_run_key"])
 def test_a_try_that_learns_by_itself_that_a_user_has_ended_its_task_cancels_the_run(
@@ -569,6 +572,7 @@ def test_a_lost_start_is_searched_for_after_an_execution_timeout_as_long_as_it_m
     assert skyvern.status(run_id) == "canceled"
 
 
+@pytest.mark.slow
 def test_a_lost_start_of_the_last_try_is_searched_for_as_long_as_airflow_lets_it(
     skyvern: FakeSkyvern, current: list[Any], task_log: TaskLog
 ) -> None:

@@ -113,6 +113,7 @@ def test_the_walk_finds_the_arguments() -> None:
     assert ("SkyvernRunSensor", "soft_fail") in names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), ARGUMENTS, ids=lambda part: getattr(part, "__name__", part))
 def test_an_argument_is_templated_or_refuses_a_late_value_by_its_name(
     late: dict[str, Any], kind: type[BaseOperator], name: str
@@ -217,6 +218,7 @@ def test_a_subclass_renders_what_it_declares_and_keeps_arguments_of_its_own() ->
             Ours(task_id="u", workflow_id="w", query="q", overwrite=TEMPLATE, files_to="/f")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "needed"), DECORATED, ids=["workflow", "prompt"])
 def test_each_argument_of_a_decorated_function_is_templated_or_refuses_a_late_value(
     late: dict[str, Any], kind: type[BaseOperator], needed: dict[str, Any]

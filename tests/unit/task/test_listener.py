@@ -98,6 +98,7 @@ def test_a_marked_task_cancels_its_run_and_no_other(
     assert skyvern.status(ours["run_id"]) == "canceled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notify", [listener.on_dag_run_failed, listener.on_dag_run_success])
 def test_a_marked_dag_run_cancels_the_runs_of_its_ended_tasks(
     skyvern: FakeSkyvern, tasks: Tasks, notify: Callable[..., None]

@@ -115,6 +115,7 @@ def test_a_prompt_takes_no_code() -> None:
         SkyvernRunPromptOperator(task_id="t", prompt="say hello", code="airflow", deferrable=True)
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_for_a_code_is_said_in_required_actions(
     skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_run_that_waits_for_a_code_is_said_in_required_actions(
     assert "waits for a code at block sign_in" in task_log()
 
 
+@pytest.mark.slow
 def test_a_code_that_was_sent_lets_the_run_complete(
     skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
 ) -> None:
@@ -142,6 +144,7 @@ def test_a_code_that_was_sent_lets_the_run_complete(
     assert "approval" not in task.ti.xcoms
 
 
+@pytest.mark.slow
 def test_the_answer_as_airflow_3_3_sends_it_is_the_same(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     task = asked(logging_in(skyvern))
     send(skyvern, CODE)
@@ -149,6 +152,7 @@ def test_the_answer_as_airflow_3_3_sends_it_is_the_same(skyvern: FakeSkyvern, ac
     assert task.resume(SENT_AS_AIRFLOW_3_3).finish() == {"invoices": 3}
 
 
+@pytest.mark.slow
 def test_a_wrong_code_is_asked_for_again_and_typed_in_once(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     task = asked(logging_in(skyvern))
     send(skyvern, "000000")
@@ -161,6 +165,7 @@ def test_a_wrong_code_is_asked_for_again_and_typed_in_once(skyvern: FakeSkyvern,
     assert task.finish() == {"invoices": 3}
 
 
+@pytest.mark.slow
 def test_a_code_that_skyvern_has_not_used_is_asked_for_again(
     skyvern: FakeSkyvern, actions: RequiredActions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +177,7 @@ def test_a_code_that_skyvern_has_not_used_is_asked_for_again(
     assert actions.open == [task.ti.id]
 
 
+@pytest.mark.slow
 def test_the_step_that_was_answered_is_not_asked_about_at_once(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
@@ -183,6 +189,7 @@ def test_the_step_that_was_answered_is_not_asked_about_at_once(
     assert actions.open == []
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_by_itself_closes_the_request(
     skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
 ) -> None:
@@ -206,6 +213,7 @@ def test_a_run_that_has_gone_on_before_a_worker_was_free_asks_nobody(
     assert task.deferral.method_name == "execute_complete"
 
 
+@pytest.mark.slow
 def test_a_timeout_in_skyvern_closes_the_request_and_fails_the_task(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
@@ -217,6 +225,7 @@ def test_a_timeout_in_skyvern_closes_the_request_and_fails_the_task(
     assert actions.responses[task.ti.id]["chosen_options"][0] in ("The run has gone on", "The run has ended")
 
 
+@pytest.mark.slow
 def test_a_cancel_in_skyvern_closes_the_request(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     task = asked(logging_in(skyvern))
     only_run(skyvern).canceled = True
@@ -225,6 +234,7 @@ def test_a_cancel_in_skyvern_closes_the_request(skyvern: FakeSkyvern, actions: R
     assert actions.open == []
 
 
+@pytest.mark.slow
 def test_the_deadline_closes_the_request_and_cancels_the_run(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     task = asked(logging_in(skyvern), timeout=1.5)
     with pytest.raises(SkyvernWaitTimeout):
@@ -233,6 +243,7 @@ def test_the_deadline_closes_the_request_and_cancels_the_run(skyvern: FakeSkyver
     assert skyvern.status(only_run(skyvern).run_id) == "canceled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", ["before it asks", "after it has asked"])
 def test_a_worker_that_is_killed_around_its_request_leaves_it_to_the_next_try(
     skyvern: FakeSkyvern, actions: RequiredActions, kills: Any
@@ -252,6 +263,7 @@ def test_a_worker_that_is_killed_around_its_request_leaves_it_to_the_next_try(
     assert skyvern.sent("POST", CANCEL) == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_when_the_code_was_sent_lets_the_run_complete(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
@@ -264,6 +276,7 @@ def test_a_worker_that_is_killed_when_the_code_was_sent_lets_the_run_complete(
     assert actions.open == []
 
 
+@pytest.mark.slow
 def test_two_triggerers_may_notice_the_same_wait_and_one_request_is_made(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
@@ -277,6 +290,7 @@ def test_two_triggerers_may_notice_the_same_wait_and_one_request_is_made(
     assert actions.open == [task.ti.id]
 
 
+@pytest.mark.slow
 def test_an_answer_to_an_earlier_try_starts_again_and_sends_nothing(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
@@ -289,6 +303,7 @@ def test_an_answer_to_an_earlier_try_starts_again_and_sends_nothing(
     assert task.deferral.method_name == "execute_complete"
 
 
+@pytest.mark.slow
 def test_an_answer_to_what_a_cleared_try_has_asked_is_ignored(
     skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
 ) -> None:
@@ -300,6 +315,7 @@ def test_an_answer_to_what_a_cleared_try_has_asked_is_ignored(
     assert actions.open == [task.ti.id]
 
 
+@pytest.mark.slow
 def test_a_task_may_ask_for_a_code_and_for_an_approval(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     """Airflow has one request for both, whose text and answers are those of the first."""
     plan = ("running", {"status": "paused", "blocks": 2}, "completed")
@@ -314,6 +330,7 @@ def test_a_task_may_ask_for_a_code_and_for_an_approval(skyvern: FakeSkyvern, act
     assert task.ti.xcoms["approval"]["block"] == "ask"
 
 
+@pytest.mark.slow
 def test_a_task_that_asks_for_an_approval_first_may_ask_for_a_code_later(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
@@ -328,6 +345,7 @@ def test_a_task_that_asks_for_an_approval_first_may_ask_for_a_code_later(
     assert task.finish() == {"paid": 1}
 
 
+@pytest.mark.slow
 def test_a_rejection_of_a_code_cancels_the_run_where_it_can_be_chosen(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
@@ -338,6 +356,7 @@ def test_a_rejection_of_a_code_cancels_the_run_where_it_can_be_chosen(
     assert skyvern.status(only_run(skyvern).run_id) == "canceled"
 
 
+@pytest.mark.slow
 def test_a_rejection_that_comes_after_the_code_cancels_nothing(
     skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
 ) -> None:
@@ -349,6 +368,7 @@ def test_a_rejection_that_comes_after_the_code_cancels_nothing(
     assert skyvern.sent("POST", CANCEL) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "block",
     [
@@ -368,6 +388,7 @@ def test_what_does_not_look_like_a_wait_for_a_code_asks_nobody(
     assert actions.requests == {}
 
 
+@pytest.mark.slow
 def test_a_timeline_that_cannot_be_read_ends_no_wait(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     bad: list[Any] = [httpx.Response(503), httpx.Response(200, json={"what": "else"}), httpx.ReadTimeout("lost")]
     skyvern.next("GET", "/v1/runs/[^/]+/timeline", *bad)
@@ -376,6 +397,7 @@ def test_a_timeline_that_cannot_be_read_ends_no_wait(skyvern: FakeSkyvern, actio
     assert skyvern.unused == []
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_say_what_blocks_wait_for_is_noted_once(
     skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str]
 ) -> None:
@@ -431,6 +453,7 @@ async def test_a_user_who_ends_the_task_cancels_the_run_and_closes_the_request(
     assert actions.open == []
 
 
+@pytest.mark.slow
 async def test_a_triggerer_that_stops_leaves_the_request_to_the_next(
     skyvern: FakeSkyvern, actions: RequiredActions, state: list[str]
 ) -> None:
@@ -507,6 +530,7 @@ def test_what_a_block_takes_codes_for(asked_of_task: Any, expected: str | None) 
     assert identifier_of({"request": asked_of_task}) == expected
 
 
+@pytest.mark.slow
 def test_a_deferral_that_ends_without_an_event_cancels_the_run(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:

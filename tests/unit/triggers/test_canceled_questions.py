@@ -13,6 +13,7 @@ import airflow_skyvern
 from airflow_skyvern.compat import internals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_question_is_asked_to_its_end_though_its_trigger_is_canceled(fails: bool) -> None:
     """The supervisor's answer is read by the event loop, for a thread: as Airflow 3.0 and 3.1 do it."""
@@ -48,6 +49,7 @@ async def test_an_answer_and_an_error_reach_the_trigger() -> None:
         await internals.in_thread(divmod, 7, 0)
 
 
+@pytest.mark.slow
 def test_no_other_way_leads_from_an_event_loop_to_a_blocking_question() -> None:
     root = Path(airflow_skyvern.__file__).parent
     using = {

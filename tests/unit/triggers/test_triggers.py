@@ -69,6 +69,7 @@ async def test_the_wait_goes_on_through_statuses_nobody_knows(skyvern: FakeSkyve
     assert (await first_event(trigger(run_id)))["status"] == "completed"
 
 
+@pytest.mark.slow
 async def test_the_deadline_ends_the_wait_but_not_the_run(skyvern: FakeSkyvern) -> None:
     run_id = skyvern.run(plan=("running",))
     event = await first_event(trigger(run_id, seconds=0.1))
@@ -81,6 +82,7 @@ async def test_a_deadline_that_passed_during_a_restart_still_gives_one_look(skyv
     assert (await first_event(trigger(skyvern.run(plan=("running",)), seconds=-5)))["reason"] == "deadline"
 
 
+@pytest.mark.slow
 async def test_errors_that_may_pass_do_not_end_the_wait(skyvern: FakeSkyvern) -> None:
     run_id = skyvern.run(plan=("running", "completed"))
     skyvern.next("GET", "/v1/runs/.*", httpx.Response(503, json={"error": "Database temporarily unavailable"}))
@@ -102,6 +104,7 @@ async def test_a_key_that_never_worked_ends_the_wait_with_the_reason(skyvern: Fa
     assert API_KEY not in event["message"]
 
 
+@pytest.mark.slow
 async def test_a_key_that_stops_working_may_be_one_that_is_being_replaced(skyvern: FakeSkyvern) -> None:
     run_id = skyvern.run(plan=("running",))
     skyvern.next("GET", LOOK, lambda: setattr(skyvern, "api_key", "another"))
@@ -211,6 +214,7 @@ class AirflowsAnswers:
         return self.run_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("states", "published", "canceled"),
     [
@@ -281,6 +285,7 @@ async def test_a_stalled_triggerer_that_wakes_up_after_its_run_does_not_repeat_t
     assert skyvern.sent("POST", ".*") == []
 
 
+@pytest.mark.slow
 async def test_a_run_that_cannot_be_fetched_is_canceled_for_a_user_nevertheless(
     skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +402,7 @@ async def test_a_new_pause_is_news_if_that_is_wanted(
     assert event["message"] == (f"http://localhost:8080/runs/{run_id}" if reason == "paused" else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run_known", "reason"), [(True, "deadline"), (False, "error")])
 async def test_a_triggerer_that_begins_while_the_key_is_refused_gives_up_only_a_run_that_is_not_known(
     skyvern: FakeSkyvern, *, run_known: bool, reason: str

@@ -117,6 +117,7 @@ def end(skyvern: FakeSkyvern, run_id: str) -> str:
     return run_id
 
 
+@pytest.mark.slow
 async def test_runs_that_end_are_handed_over_with_status_and_link(skyvern: FakeSkyvern, store: Store) -> None:
     workflow = skyvern.workflow(plan=("running", "failed"))
     old = end(skyvern, start(skyvern, workflow))
@@ -133,6 +134,7 @@ async def test_runs_that_end_are_handed_over_with_status_and_link(skyvern: FakeS
     assert run["finished_at"].endswith("+00:00")
 
 
+@pytest.mark.slow
 async def test_one_poll_makes_one_event_of_all_runs(skyvern: FakeSkyvern, store: Store) -> None:
     workflow = skyvern.workflow()
     runs = [start(skyvern, workflow) for _ in range(5)]
@@ -147,6 +149,7 @@ async def test_one_poll_makes_one_event_of_all_runs(skyvern: FakeSkyvern, store:
     assert sorted(watcher.runs) == runs
 
 
+@pytest.mark.slow
 async def test_only_chosen_statuses_of_the_workflow_are_handed_over(skyvern: FakeSkyvern, store: Store) -> None:
     good, bad, other = (skyvern.workflow(plan=("running", status)) for status in ("completed", "failed", "completed"))
     async with watching(trigger(good, store, statuses="failed"), trigger(bad, Store(), statuses="failed")) as at_work:
@@ -158,6 +161,7 @@ async def test_only_chosen_statuses_of_the_workflow_are_handed_over(skyvern: Fak
     assert [len(watcher.runs) for watcher in at_work] == [0, 1]
 
 
+@pytest.mark.slow
 async def test_a_run_that_skyvern_retries_is_handed_over_at_its_real_end(skyvern: FakeSkyvern, store: Store) -> None:
     pending = {"status": "failed", "retry_pending": True}
     workflow = skyvern.workflow(plan=("running", pending, "running", "completed"))
@@ -173,6 +177,7 @@ async def test_a_run_that_skyvern_retries_is_handed_over_at_its_real_end(skyvern
     assert [run["status"] for run in watcher.events[0]["runs"]] == ["completed"]
 
 
+@pytest.mark.slow
 async def test_a_run_created_long_ago_is_handed_over_when_it_ends(skyvern: FakeSkyvern, store: Store) -> None:
     workflow = skyvern.workflow()
     slow = start(skyvern, workflow)
@@ -189,6 +194,7 @@ async def test_a_run_created_long_ago_is_handed_over_when_it_ends(skyvern: FakeS
     assert watcher.runs == [slow]
 
 
+@pytest.mark.slow
 async def test_a_run_that_is_gone_from_skyvern_for_minutes_is_not_asked_for_again(
     skyvern: FakeSkyvern, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +228,7 @@ async def test_a_run_that_skyvern_denies_once_is_handed_over_when_it_has_ended(
     assert watcher.runs == [denied]
 
 
+@pytest.mark.slow
 async def test_a_restart_goes_on_where_the_watcher_was_stopped(skyvern: FakeSkyvern, store: Store) -> None:
     workflow = skyvern.workflow()
     async with watching(trigger(workflow, store)) as [first]:
@@ -236,6 +243,7 @@ async def test_a_restart_goes_on_where_the_watcher_was_stopped(skyvern: FakeSkyv
     assert (first.runs, second.runs) == ([one], [two])
 
 
+@pytest.mark.slow
 async def test_a_watcher_that_is_killed_after_an_event_repeats_it(
     skyvern: FakeSkyvern, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +259,7 @@ async def test_a_watcher_that_is_killed_after_an_event_repeats_it(
     assert first.runs == second.runs == [one]
 
 
+@pytest.mark.slow
 async def test_a_run_that_ends_right_after_an_event_waits_for_the_next(
     skyvern: FakeSkyvern, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +282,7 @@ async def test_a_run_that_ends_right_after_an_event_waits_for_the_next(
     assert [[run["run_id"] for run in event["runs"]] for event in watcher.events] == [[one], later]
 
 
+@pytest.mark.slow
 async def test_a_watcher_that_ends_while_a_run_waits_for_the_next_event_loses_none(
     skyvern: FakeSkyvern, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +320,7 @@ async def test_without_a_store_a_restart_looks_back(skyvern: FakeSkyvern) -> Non
     assert watcher.runs == [run_id]
 
 
+@pytest.mark.slow
 async def test_a_store_that_fails_does_not_end_the_watch(
     skyvern: FakeSkyvern, store: Store, task_log: TaskLog
 ) -> None:
@@ -323,6 +334,7 @@ async def test_a_store_that_fails_does_not_end_the_watch(
     assert "a restart would repeat the last runs" in task_log()
 
 
+@pytest.mark.slow
 async def test_many_watchers_of_a_connection_share_each_poll(skyvern: FakeSkyvern) -> None:
     workflows = [skyvern.workflow() for _ in range(20)]
     async with watching(*(trigger(workflow, Store(), poll_interval=0.2) for workflow in workflows)) as at_work:
@@ -338,6 +350,7 @@ async def test_many_watchers_of_a_connection_share_each_poll(skyvern: FakeSkyver
     assert len(skyvern.sent("GET", "/v1/runs/[^/]+")) == 1  # for the address of the pages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer", [httpx.Response(503), httpx.Response(403), httpx.Response(200, json={"no": "list"})]
 )
@@ -355,6 +368,7 @@ async def test_errors_do_not_end_the_watch(
     assert len(watcher.runs) == 1
 
 
+@pytest.mark.slow
 async def test_a_missing_connection_is_waited_for(skyvern: FakeSkyvern, task_log: TaskLog) -> None:
     async with watching(trigger("wpid_1", skyvern_conn_id="nowhere")) as [watcher]:
         await asyncio.sleep(0.3)
@@ -374,6 +388,7 @@ async def test_a_key_that_is_rotated_is_picked_up(skyvern: FakeSkyvern, store: S
         await until(lambda: watcher.events)
 
 
+@pytest.mark.slow
 async def test_a_redelivering_watcher_makes_no_events_but_lets_skyvern_send_each_webhook(
     skyvern: FakeSkyvern, store: Store
 ) -> None:
@@ -388,6 +403,7 @@ async def test_a_redelivering_watcher_makes_no_events_but_lets_skyvern_send_each
     assert {seen.json["webhook_url"] for seen in skyvern.sent("POST", ".*/retry_webhook")} == {REDELIVER}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "refusal",
     [httpx.Response(500), httpx.Response(200, json={"run_id": "wr_1", "status_code": 503}), httpx.Response(409)],
@@ -405,6 +421,7 @@ async def test_a_webhook_that_is_not_accepted_is_sent_again(
     assert skyvern.replays == [run_id]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 413])
 async def test_a_webhook_that_will_always_be_refused_is_given_up(
     skyvern: FakeSkyvern, store: Store, status: int

@@ -63,6 +63,7 @@ def started(
     return skyvern_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 async def test_all_pages_read_xcoms_through_the_configured_backend(
     ui: Ui, skyvern: FakeSkyvern, backend: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -124,6 +125,7 @@ async def test_a_dag_run_lists_every_skyvern_task_with_its_state(ui: Ui, skyvern
     assert "bash" not in page
 
 
+@pytest.mark.slow
 async def test_a_subclass_that_failed_before_anything_is_listed(ui: Ui, skyvern: FakeSkyvern) -> None:
     """Its class has another name, and its templates were not rendered; but Airflow knows its arguments."""
     add_task(task_id="invoices", state="failed", operator="InvoiceOperator", conn_id=None)

@@ -146,6 +146,7 @@ async def test_a_run_of_another_airflow_is_shown_only_where_airflow_itself_names
     assert (await ui.get(PAGE)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_the_connection_is_that_of_the_rendered_task_whatever_an_xcom_says(
     ui: Ui, skyvern: FakeSkyvern
 ) -> None:
@@ -218,6 +219,7 @@ async def test_what_only_calls_itself_a_picture_is_a_broken_picture(
     assert (await ui.get(f"{PAGE}/tries/1/recording")).status_code == 404
 
 
+@pytest.mark.slow
 async def test_a_picture_is_fetched_once_for_all_viewers(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(skyvern, media=[Media("screenshot_final", PNG)])
     add_task(xcoms={"run_id": run_id})
@@ -265,6 +267,7 @@ NOT_THERE = (
 )
 
 
+@pytest.mark.slow
 async def test_a_recording_that_skyvern_is_replacing_is_waited_for(
     ui: Ui, skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -486,6 +489,7 @@ async def test_the_page_of_a_run_whose_cost_is_not_told_has_all_else(ui: Ui, sky
     assert "Credits" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "output",
     [
@@ -587,6 +591,7 @@ async def test_a_page_says_what_is_wrong_with_skyvern(ui: Ui, skyvern: FakeSkyve
     assert "Skyvern does not answer at the moment. This page tries again." in (await Ui().get(PAGE)).text
 
 
+@pytest.mark.slow
 async def test_a_key_that_was_rotated_is_read_again(ui: Ui, skyvern: FakeSkyvern, connect: Connect) -> None:
     run_id = started(skyvern)
     add_task(xcoms={"run_id": run_id})
@@ -647,6 +652,7 @@ async def test_an_earlier_try_is_found_in_whatever_airflow_has_left_of_it(
     assert run_id in (await ui.get(f"{PAGE}?try_number=1")).text
 
 
+@pytest.mark.slow
 async def test_an_earlier_try_that_airflow_has_forgotten_is_found_by_its_tag(ui: Ui, skyvern: FakeSkyvern) -> None:
     tag = {"airflow_task_key": task_tag(DAG, RUN, TASK, -1, "")}
     first, second = started(skyvern, tags={**TAGS, **tag}), started(skyvern, tags={**TAGS, **tag})
@@ -673,6 +679,7 @@ async def test_an_active_run_is_refreshed_and_shows_its_newest_picture(ui: Ui, s
     assert page.count(f"/tries/1/pictures/a_{run_id[3:]}0") == 2
 
 
+@pytest.mark.slow
 async def test_fifty_viewers_cost_as_much_as_one(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(skyvern, plan=("running",))
     add_task(state="deferred", xcoms={"run_id": run_id})
@@ -923,6 +930,7 @@ async def test_the_name_of_a_connection_is_for_those_who_may_read_it(ui: Ui, sky
     assert f"<dt>Connection</dt><dd>{CONN}</dd>" in (await ui.get(PAGE, role="op")).text
 
 
+@pytest.mark.slow
 async def test_each_run_of_an_agents_tool_calls_has_its_page(ui: Ui, skyvern: FakeSkyvern) -> None:
     runs = [started(skyvern, title=f"Call {number}", media=[Media("screenshot_final", PNG)]) for number in (0, 1)]
     calls = [{"skyvern_conn_id": CONN, "group": "g", "run_id": run_id, "agent": "wpid_1"} for run_id in runs]

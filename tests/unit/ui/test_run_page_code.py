@@ -101,6 +101,7 @@ async def post(ui: Ui, code: Any, user: str | None = "eve", role: str = "user", 
     return (await answer_to(ui, code, user, role, **headers)).status_code
 
 
+@pytest.mark.slow
 async def test_a_code_goes_to_skyvern_for_this_run_and_expires_soon(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = waits(skyvern)
     assert await post(ui, "482 913") == 200
@@ -116,6 +117,7 @@ async def test_a_code_goes_to_skyvern_for_this_run_and_expires_soon(ui: Ui, skyv
     assert skyvern.runs[run_id].typed == [("sign_in", CODE)]
 
 
+@pytest.mark.slow
 async def test_the_code_is_nowhere_in_airflow(
     ui: Ui, skyvern: FakeSkyvern, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,6 +280,7 @@ async def test_a_task_of_no_run_takes_no_code(ui: Ui, skyvern: FakeSkyvern) -> N
     assert await post(ui, CODE) == 409
 
 
+@pytest.mark.slow
 async def test_hostile_labels_and_identifiers_are_texts(ui: Ui, skyvern: FakeSkyvern) -> None:
     evil = '"><script>alert(1)</script>'
     waits(skyvern, block={**LOGIN, "label": evil, "totp_identifier": evil})

@@ -66,6 +66,7 @@ async def test_who_may_act_on_the_task_gets_the_buttons_as_the_block_names_them(
     assert "data-answer" not in (await ui.get(PAGE, username="eve")).text  # who may look only
 
 
+@pytest.mark.slow
 async def test_only_the_approvers_get_the_buttons_and_may_answer(ui: Ui, skyvern: FakeSkyvern) -> None:
     asks(skyvern, approvers=("alice", EVIL))
     for name, has_buttons in (("alice", True), ("eve", False)):
@@ -120,6 +121,7 @@ async def test_who_may_not_answer_requests_gets_no_buttons(ui: Ui, skyvern: Fake
     assert await post(ui, "Pay", "nohitl") == 403
 
 
+@pytest.mark.slow
 async def test_the_page_says_what_was_answered(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = skyvern.run(plan=("completed",))
     skyvern.runs[run_id].tags.update(TAGS)

@@ -228,6 +228,7 @@ def test_what_this_version_stores_is_recorded() -> None:
     assert __version__ in RELEASED, "RECORD=1 pytest tests/unit/upgrades -k test_record, on Airflow 3.3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", RELEASED)
 def test_a_wait_that_an_older_version_has_stored_is_continued(run: Run, scenario: str, version: str) -> None:
     waits = _recorded(version)[scenario]["waits"]
@@ -241,6 +242,7 @@ def test_a_wait_that_an_older_version_has_stored_is_continued(run: Run, scenario
     run(scenario, older)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", RELEASED)
 def test_an_older_version_finds_all_that_it_reads(run: Run, scenario: str, version: str) -> None:
     """It ignores what it does not know; so nothing may be renamed, left out, or become something else."""
@@ -248,6 +250,7 @@ def test_an_older_version_finds_all_that_it_reads(run: Run, scenario: str, versi
     assert [*_missing(then, now)] == []
 
 
+@pytest.mark.slow
 def test_what_a_newer_version_has_stored_beside_is_ignored(run: Run, scenario: str) -> None:
     def newer(_: int, wait: StoredWait) -> StoredWait:
         return replace(
@@ -260,6 +263,7 @@ def test_what_a_newer_version_has_stored_beside_is_ignored(run: Run, scenario: s
     run(scenario, newer)
 
 
+@pytest.mark.slow
 def test_a_wait_that_a_newer_version_resumes_in_another_way_is_continued(run: Run, scenario: str) -> None:
     """The first one: the task is deferred again, in the way that this version knows."""
     task = run(scenario, lambda number, wait: replace(wait, next_method="of_a_later_version") if not number else wait)

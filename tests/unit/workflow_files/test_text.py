@@ -34,6 +34,7 @@ def test_long_texts_are_blocks_of_lines() -> None:
     assert "\\n" not in text
 
 
+@pytest.mark.slow
 @example("\x85", None)
 @example("a\r\nb", "\u2028")
 @given(
