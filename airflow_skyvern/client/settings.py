@@ -80,6 +80,11 @@ class Settings:
         return url.scheme == "http" and url.hostname not in {"localhost", "127.0.0.1", "::1"}
 
     @property
+    def account(self) -> tuple[str, str, str | None]:
+        """What decides which runs Skyvern lists: the server, the way to it, and the key."""
+        return self.base_url, self.api_key, self.proxy
+
+    @property
     def fingerprint(self) -> tuple[Settings, Trust]:
         """What identifies these settings, including the version of the certificates file."""
         return self, trust_of(self.verify)

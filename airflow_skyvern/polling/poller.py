@@ -40,6 +40,12 @@ log = logging.getLogger(__name__)
 
 MAX_CONCURRENT_FETCHES = 8
 
+LIST_DELAY = 1.0
+"""Seconds after which runs are due again while the poller of another connection reads the same list."""
+
+LIST_PATIENCE = 5.0
+"""Seconds for which that list is waited for: the way to the server, or Airflow's log, may be slow there only."""
+
 YIELD_INTERVAL = 0.01
 """Seconds after which the reading of a page yields the event loop to other triggers."""
 
@@ -65,11 +71,12 @@ class RunPoller:
     ) -> None:
         self._on_idle = on_idle
         self._loop = asyncio.get_running_loop()
-        self._session = PollSession(connect, make_client)
+        self.session = PollSession(connect, make_client)
         self._queue = PollQueue(self._loop.time)
         self._breaker = CircuitBreaker()
         self._block_requests: BlockRequests | None = None
         self._list_policy = ListPolicy()
+        self._listing_until = -math.inf
         self._to_fetch: deque[QueueEntry] = deque()
         self._fetches: set[asyncio.Task[None]] = set()
         self._refresh: asyncio.Task[bool] | None = None
@@ -90,8 +97,8 @@ class RunPoller:
         self._queue.add(entry)
         if self._task is None:  # in a context of its own: a trigger's would send its log lines into that task's log
             self._task = contextvars.Context().run(self._loop.create_task, self._run())
-        elif self._refresh is None and self._session.is_old:  # a user may have edited the connection before this task
-            self._refresh = contextvars.Context().run(self._loop.create_task, self._session.refresh())
+        elif self._refresh is None and self.session.is_old:  # a user may have edited the connection before this task
+            self._refresh = contextvars.Context().run(self._loop.create_task, self.session.refresh())
             self._refresh.add_done_callback(self._refreshed)
         self._wake_up.set()
         try:
@@ -101,7 +108,7 @@ class RunPoller:
 
     async def _run(self) -> None:
         try:
-            await self._session.open()
+            await self.session.open()
             while self._queue:
                 self._wake_up.clear()
                 if due := self._queue.pop_due():
@@ -117,7 +124,7 @@ class RunPoller:
     async def _close(self) -> None:
         """End everything; the state is replaced first, so that a wait that is added now makes a new one."""
         task, self._task = self._task, None
-        session, self._session = self._session, self._session.unopened_copy()
+        session, self.session = self.session, self.session.unopened_copy()
         fetches, self._fetches = self._fetches, set()
         refresh, self._refresh = self._refresh, None
         self._to_fetch.clear()
@@ -139,7 +146,7 @@ class RunPoller:
     async def _sleep(self) -> None:
         """Sleep until the next poll is due, a wait is added, the last one leaves, or a request finishes."""
         if not self._fetches:
-            await self._session.close_retired()
+            await self.session.close_retired()
         due = self._queue.next_due()
         delay = None if due is None else max(0.0, due - self._loop.time())
         with contextlib.suppress(asyncio.TimeoutError, TimeoutError):  # one class only from Python 3.11 on
@@ -176,7 +183,7 @@ class RunPoller:
             by_list = [entry for entry in due if entry.state is State.POPPED]
             interval = min((entry.wait.poll_interval for entry in by_list), default=math.inf)
             if by_list and self._should_list(by_list, interval):
-                await self._list(interval)
+                await self._list(by_list, interval)
         left = [entry for entry in due if entry.state is State.POPPED]
         if self._breaker.is_open(self._loop.time()):
             self._postpone(left)
@@ -222,7 +229,7 @@ class RunPoller:
         try:
             try:
                 run, entry.workflow_deleted = await afetch_snapshot(
-                    self._session.send, entry.wait.run_id, workflow_deleted=entry.workflow_deleted
+                    self.session.send, entry.wait.run_id, workflow_deleted=entry.workflow_deleted
                 )
             except SkyvernError as error:
                 self._fetch_failed(entry, error)
@@ -272,17 +279,30 @@ class RunPoller:
         if self._list_policy.forget_old_cost(now):
             self._queue.expect_all_in_list()
         expected = sum(entry.in_list is not InList.NEVER for entry in due)
-        near = self._queue.count_within(2 * interval)
+        near = sum(poller.count_within(2 * interval) for poller in self._sharing())
         return self._list_policy.is_worth_it(now, due=expected, near=near, interval=interval)
 
-    async def _list(self, interval: float) -> None:
+    def _sharing(self) -> list[RunPoller]:
+        """Return the pollers to which a list is of use: those of all connections with the same server and key."""
+        others = [poller for poller in _POLLERS.get(self._loop, {}).values() if poller is not self]
+        return [self, *(poller for poller in others if poller.session.lists_as(self.session))]
+
+    async def _list(self, due: list[QueueEntry], interval: float) -> None:
         """Poll as many runs as possible by listing the active ones; runs missing from the list are fetched."""
-        rechecks = math.ceil(1.4 * len(self._queue) * interval / RECHECK_INTERVAL)
+        now, sharing = self._loop.time(), self._sharing()
+        if any(poller.is_listing for poller in sharing):
+            for entry in due:
+                self._queue.requeue(entry, now + LIST_DELAY)
+            return
+        waits = sum(poller.waits for poller in sharing)
         list_pass = ListPass(
-            started_at=self._loop.time(), expected=self._queue.runs_expected_in_list(), rechecks=rechecks
+            started_at=now,
+            expected=set().union(*(poller.runs_expected_in_list() for poller in sharing)),
+            rechecks=math.ceil(1.4 * waits * interval / RECHECK_INTERVAL),
         )
+        self._listing_until = now + LIST_PATIENCE
         try:
-            await self._read_pages(list_pass)
+            await self._read_pages(list_pass, sharing)
         except SkyvernError as error:
             if error.transient:
                 self._breaker.failed(error, self._loop.time())
@@ -291,28 +311,52 @@ class RunPoller:
                     "Skyvern's list of active runs fails: runs are fetched one by one for some minutes. %s", error
                 )
             return
-        unseen = 0 if list_pass.is_complete else len(list_pass.unseen)
-        self._list_policy.succeeded(self._loop.time(), pages=list_pass.pages, unseen=unseen)
-        for run_id in list_pass.unseen:
-            for entry in self._queue.entries_of(run_id):
-                self._queue.missing_from_list(entry)
-                if list_pass.is_complete and entry.may_fetch(list_pass.started_at):
-                    self._fetch_soon(entry)
+        finally:
+            self._listing_until = -math.inf
+        for poller in sharing:
+            poller.take_list(list_pass)
 
-    async def _read_pages(self, list_pass: ListPass) -> None:
+    async def _read_pages(self, list_pass: ListPass, sharing: list[RunPoller]) -> None:
         while list_pass.needs_more(self._list_policy.pages):
             pages = list_pass.next_pages(self._list_policy.pages)
             answers = await asyncio.gather(
-                *(self._session.send(api.list_active_runs(page)) for page in pages), return_exceptions=True
+                *(self.session.send(api.list_active_runs(page)) for page in pages), return_exceptions=True
             )
             for rows in answers:
                 if isinstance(rows, BaseException):
                     raise rows
                 self._breaker.succeeded()
                 list_pass.page_read(rows)
-                await self._read_rows(rows, list_pass)
+                for poller in sharing:
+                    await poller.take_rows(rows, list_pass)
 
-    async def _read_rows(self, rows: list[ListedRun], list_pass: ListPass) -> None:
+    @property
+    def is_listing(self) -> bool:
+        """Whether this poller is reading the list, and has not been at it for too long."""
+        return self._listing_until > self._loop.time()
+
+    def count_within(self, interval: float) -> int:
+        """Return how many of the waits for runs in the list are polled as often as this, or more often."""
+        return self._queue.count_within(interval)
+
+    def runs_expected_in_list(self) -> set[str]:
+        """Return the runs that the list can be expected to hold."""
+        return self._queue.runs_expected_in_list()
+
+    def take_list(self, list_pass: ListPass) -> None:
+        """Take a reading of the list that has ended: its cost, and that it did not hold some runs."""
+        missing = {run_id: entries for run_id in list_pass.unseen if (entries := self._queue.entries_of(run_id))}
+        unseen = 0 if list_pass.is_complete else len(missing)
+        self._list_policy.succeeded(self._loop.time(), pages=list_pass.pages, unseen=unseen)
+        for entries in missing.values():
+            for entry in entries:
+                self._queue.missing_from_list(entry)
+                if list_pass.is_complete and entry.may_fetch(list_pass.started_at):
+                    self._fetch_soon(entry)
+        self._wake_up.set()
+
+    async def take_rows(self, rows: list[ListedRun], list_pass: ListPass) -> None:
+        """Take the rows of a page, each for the waits for its run."""
         began = self._loop.time()
         for row in rows:
             run_id = row["run_id"]
@@ -357,7 +401,7 @@ class RunPoller:
 
     async def send(self, call: Call[T]) -> T:
         """Send a call for one who waits here, with the client that all waits share."""
-        return await self._session.send(call)
+        return await self.session.send(call)
 
     def _call(self, entry: QueueEntry, method: Callable[..., T], *args: Any) -> T | None:
         """Call a method of a wait; one that fails, as its log cannot be written, must not end the others."""

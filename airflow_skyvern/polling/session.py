@@ -66,6 +66,11 @@ class PollSession(AsyncSession):
         """Whether the connection may have been edited since it was read."""
         return self._client is not None and self._age >= MAX_AGE
 
+    def lists_as(self, other: PollSession) -> bool:
+        """Return whether both get the same list: they are open, and reach the same server with the same key."""
+        ours, theirs = self._client, other._client
+        return ours is not None and theirs is not None and ours.settings.account == theirs.settings.account
+
     async def open(self) -> None:
         """
         Read the connection and make the client.

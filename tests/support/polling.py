@@ -12,7 +12,7 @@ import httpx
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient
 from airflow_skyvern.client.settings import Settings
-from airflow_skyvern.polling.poller import RunPoller
+from airflow_skyvern.polling.poller import _POLLERS, RunPoller
 from airflow_skyvern.runs.block_log import BlockLog
 from airflow_skyvern.runs.wait import Wait
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
@@ -28,20 +28,25 @@ class PollerRig:
     Waits for runs of a fake; use it within a virtual loop.
 
     ``instead``: answers a request instead of the fake if it returns something.
+
+    :param conn_id: This connection's poller, which other rigs of the event loop know; without it, nobody does.
     """
 
-    def __init__(self, fake: FakeSkyvern, *, latency: float = 0.02) -> None:
+    def __init__(self, fake: FakeSkyvern, *, latency: float = 0.02, conn_id: str | None = None) -> None:
         self.fake = fake
         self.latency = latency
         self.loop = asyncio.get_running_loop()
         self.key = API_KEY
         self.base_url = "http://127.0.0.1:1"
+        self.proxy: str | None = None
         self.connected = 0
         self.clients: list[AsyncSkyvernClient] = []
         self.sent: list[tuple[float, str]] = []
         self.lines = LogLines()
         self.instead: Callable[[httpx.Request], httpx.Response | None] = lambda request: None
         self.poller = RunPoller(self._connect, make_client=self._client)
+        if conn_id is not None:
+            _POLLERS.setdefault(self.loop, {})[conn_id] = self.poller
 
     def running(self) -> str:
         """Add a run that is active until :meth:`end`."""
@@ -98,7 +103,7 @@ class PollerRig:
     async def _connect(self) -> Settings:
         self.connected += 1
         await asyncio.sleep(self.latency)
-        return Settings(self.key, self.base_url)
+        return Settings(self.key, self.base_url, proxy=self.proxy)
 
     def _client(self, settings: Settings) -> AsyncSkyvernClient:
         client = AsyncSkyvernClient(

@@ -113,7 +113,7 @@ def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(fake: FakeSky
     """Airflow says "not found" also of a secrets backend that is away."""
 
     async def scenario(w: PollerRig) -> None:
-        connect, failures = w.poller._session._connect, 4
+        connect, failures = w.poller.session._connect, 4
 
         async def flaky() -> Settings:
             nonlocal failures
@@ -122,8 +122,8 @@ def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(fake: FakeSky
                 raise LookupError("no such connection")
             return await connect()
 
-        w.poller._session._connect = flaky
-        w.poller._session.connect_patience = 30.0  # type: ignore[misc]  # of this object only
+        w.poller.session._connect = flaky
+        w.poller.session.connect_patience = 30.0  # type: ignore[misc]  # of this object only
         run_id = w.running()
         w.loop.call_later(5, w.end, run_id)
         assert await w.wait(run_id) is not None
@@ -136,7 +136,7 @@ def test_a_connection_that_cannot_be_read_is_logged_to_all(fake: FakeSkyvern) ->
         async def nowhere() -> Settings:
             raise SkyvernError("no such connection")
 
-        w.poller._session._connect = nowhere
+        w.poller.session._connect = nowhere
         ends = await asyncio.gather(*(w.wait(w.running()) for _ in range(3)), return_exceptions=True)
         assert [str(end) for end in ends] == ["no such connection"] * 3
 

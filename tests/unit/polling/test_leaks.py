@@ -67,10 +67,10 @@ async def test_triggers_of_one_connection_share_and_others_do_not(skyvern: FakeS
         mine = _POLLERS[asyncio.get_running_loop()]
         assert set(mine) == {"skyvern_default", "other"}
         for _ in range(500):
-            if all(poller._session._client for poller in mine.values()):
+            if all(poller.session._client for poller in mine.values()):
                 break
             await asyncio.sleep(0.01)
-        assert len({id(mine[name]._session._client) for name in mine}) == 2
+        assert len({id(mine[name].session._client) for name in mine}) == 2
         elsewhere = asyncio.to_thread(asyncio.run, _poller_of_another_loop())
         assert await elsewhere is not mine["skyvern_default"]
         for task in tasks:

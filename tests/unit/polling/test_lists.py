@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from airflow_skyvern.polling.listing import OFF_SECONDS
+from airflow_skyvern.polling.poller import LIST_DELAY, LIST_PATIENCE
 from airflow_skyvern.polling.queue import RECHECK_INTERVAL
+from airflow_skyvern.polling.session import MAX_AGE
 from tests.support.polling import PollerRig, play, refused
 
 if TYPE_CHECKING:
+    from airflow_skyvern.models import RunSnapshot
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 
@@ -210,3 +214,129 @@ def test_a_list_that_works_again_is_used_again(fake: FakeSkyvern) -> None:
         assert len(w.sent) <= 12
 
     play(fake, scenario)
+
+
+class Connections:
+    """
+    Waits at three connections of one server and key, thirty runs each, in one event loop.
+
+    :param change: Changes the rig of the second one before its waits begin.
+    """
+
+    def __init__(self, w: PollerRig, change: Callable[[PollerRig], object] = lambda _: None) -> None:
+        self.rigs = [w, *(PollerRig(w.fake, conn_id=conn_id) for conn_id in ("second", "third"))]
+        w.clients = self.clients = [client for rig in self.rigs for client in rig.clients]
+        for rig in self.rigs:
+            rig.clients = w.clients
+        change(self.rigs[1])
+        self.runs = [(rig, rig.running()) for rig in self.rigs for _ in range(30)]
+        self.waits = [rig.start(run_id) for rig, run_id in self.runs]
+
+    async def lists(self, seconds: float = 60.0) -> list[int]:
+        """Return how many pages each connection asks for in this time, in which no wait ends."""
+        for rig in self.rigs:
+            rig.sent.clear()
+        await asyncio.sleep(seconds)
+        assert not any(task.done() for task in self.waits)
+        return [len(rig.lists) for rig in self.rigs]
+
+    async def end(self) -> list[float]:
+        """End each run; return how long each wait took to notice."""
+        began = asyncio.get_running_loop().time()
+
+        async def noticed(wait: asyncio.Task[RunSnapshot | None]) -> float:
+            run = await wait
+            assert run is not None
+            assert run.is_final
+            return asyncio.get_running_loop().time() - began
+
+        for rig, run_id in self.runs:
+            rig.end(run_id)
+        return await asyncio.gather(*map(noticed, self.waits))
+
+
+def test_connections_with_the_same_server_and_key_share_each_list(fake: FakeSkyvern) -> None:
+    async def scenario(w: PollerRig) -> None:
+        three = Connections(w)
+        await asyncio.sleep(10)
+        assert 11 <= sum(await three.lists()) <= 14
+        assert max(await three.end()) <= 5.1 + 15 * w.latency
+
+    play(fake, scenario, conn_id="first")
+
+
+@pytest.mark.parametrize(("name", "value"), [("base_url", "http://127.0.0.1:2"), ("proxy", "http://127.0.0.1:3")])
+def test_a_connection_that_reaches_another_server_lists_for_itself(fake: FakeSkyvern, name: str, value: str) -> None:
+    async def scenario(w: PollerRig) -> None:
+        three = Connections(w, lambda rig: setattr(rig, name, value))
+        await asyncio.sleep(10)
+        first, second, third = await three.lists()
+        assert 11 <= second <= 13
+        assert 11 <= first + third <= 13
+
+    play(fake, scenario, conn_id="first")
+
+
+def test_a_connection_that_changes_keeps_its_waits_and_the_others_theirs(fake: FakeSkyvern) -> None:
+    async def scenario(w: PollerRig) -> None:
+        three = Connections(w)
+        await asyncio.sleep(10)
+        three.rigs[1].base_url = "http://127.0.0.1:2"
+        await asyncio.sleep(MAX_AGE)
+        three.rigs[1].start(three.rigs[1].running())
+        await asyncio.sleep(10)
+        first, second, third = await three.lists()
+        assert 11 <= second <= 13
+        assert 11 <= first + third <= 13
+        await three.end()
+
+    play(fake, scenario, conn_id="first")
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_a_connection_whose_list_fails_costs_the_others_nothing(fake: FakeSkyvern, status: int) -> None:
+    async def scenario(w: PollerRig) -> None:
+        three = Connections(w, lambda rig: setattr(rig, "instead", refused(status)))
+        await asyncio.sleep(10)
+        assert sum(await three.lists()) <= 16
+        assert max(await three.end()) <= 5.1 + 15 * w.latency
+
+    play(fake, scenario, conn_id="first")
+
+
+def test_a_connection_whose_list_never_comes_holds_nobody_up(fake: FakeSkyvern) -> None:
+    async def scenario(w: PollerRig) -> None:
+        three = Connections(w)
+        slow = three.rigs[1]
+        more = [slow.start(slow.running(), 1.0) for _ in range(30)]  # so it is the one that lists
+        await asyncio.sleep(10)
+        slow.latency = 3000.0
+        await asyncio.sleep(30)
+        first_and_third = [number for number, (rig, _) in enumerate(three.runs) if rig is not slow]
+        for rig, run_id in three.runs:
+            rig.end(run_id)
+        began = w.loop.time()
+        await asyncio.wait([three.waits[number] for number in first_and_third])
+        assert w.loop.time() - began <= 5.1 + LIST_PATIENCE + 2 * LIST_DELAY
+        for wait in (*three.waits, *more):
+            wait.cancel()
+
+    play(fake, scenario, conn_id="first")
+
+
+def test_waits_that_alone_would_be_fetched_are_listed_together(fake: FakeSkyvern) -> None:
+    """Three waits of 250 runs in each connection: a list of three pages costs less than nine requests."""
+
+    async def scenario(w: PollerRig) -> None:
+        rigs = [w, *(PollerRig(fake, conn_id=f"c{number}") for number in range(5))]
+        for rig in rigs:
+            rig.clients = w.clients
+        waits = [rig.start(rig.running()) for rig in rigs for _ in range(3)]
+        await asyncio.sleep(30)
+        for rig in rigs:
+            rig.sent.clear()
+        await asyncio.sleep(60)
+        assert sum(len(rig.sent) for rig in rigs) <= 20
+        assert not any(task.done() for task in waits)
+
+    play(fake, scenario, conn_id="first")
