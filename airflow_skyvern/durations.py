@@ -72,3 +72,12 @@ def in_words(seconds: float, *, tenths: bool = False) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def as_argument(age: timedelta) -> str:
+    """Write a duration as the command line takes it: ``90s``, ``5m``, ``2h``, ``1d``."""
+    seconds = int(age.total_seconds())
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % length == 0:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"

@@ -163,6 +163,22 @@ class RunBase(Answer):
         return self.is_final and self.status == RunStatus.COMPLETED.value
 
 
+class RunOverview(RunBase):
+    """What Skyvern's own views of a run also contain: why it failed, and its times."""
+
+    failure_reason: str | None = None
+    created_at: UtcDatetime | None = None
+    started_at: UtcDatetime | None = None
+    finished_at: UtcDatetime | None = None
+
+    @property
+    def duration(self) -> timedelta | None:
+        """From the request to the end, or None while the run is not over."""
+        if self.created_at is None or self.finished_at is None:
+            return None
+        return self.finished_at - self.created_at
+
+
 class RunAttempt(Answer):
     """One attempt of a run whose workflow has a retry policy."""
 
@@ -188,23 +204,12 @@ class DownloadedFile(Answer):
     artifact_id: str | None = None
 
 
-class RunSnapshot(RunBase):
+class RunSnapshot(RunOverview):
     """What a wait needs of a run: all but its output and its files, which may be large."""
 
     model_config = ConfigDict(extra="ignore")
 
-    failure_reason: str | None = None
-    created_at: UtcDatetime | None = None
-    started_at: UtcDatetime | None = None
-    finished_at: UtcDatetime | None = None
     app_url: str | None = None
-
-    @property
-    def duration(self) -> timedelta | None:
-        """From the request to the end, or None while the run is not over."""
-        if self.created_at is None or self.finished_at is None:
-            return None
-        return self.finished_at - self.created_at
 
 
 class Run(RunSnapshot):
@@ -255,7 +260,7 @@ class Run(RunSnapshot):
         return None
 
 
-class RunSummary(RunBase):
+class RunSummary(RunOverview):
     """One row of a list of runs: no output, but light."""
 
     title: str | None = Field(default=None, validation_alias=AliasChoices("title", "workflow_title"))
@@ -264,10 +269,6 @@ class RunSummary(RunBase):
     trigger_type: str | None = None
     created_by: str | None = None
     workflow_schedule_id: str | None = None
-    failure_reason: str | None = None
-    created_at: UtcDatetime | None = None
-    started_at: UtcDatetime | None = None
-    finished_at: UtcDatetime | None = None
 
 
 class ListedRun(TypedDict):

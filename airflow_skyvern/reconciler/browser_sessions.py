@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from airflow_skyvern.client import api, browser_api
 from airflow_skyvern.compat import internals, since_3_0
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
+from airflow_skyvern.durations import as_argument
 from airflow_skyvern.exceptions import SkyvernError
 from airflow_skyvern.hooks import ServerHook
 from airflow_skyvern.reconciler.airflow_tasks import AirflowTasks
 from airflow_skyvern.runs.browser_sessions import close_session
 from airflow_skyvern.runs.key import TASK_TAG, task_tag
-from airflow_skyvern.runs.orphans import UNKNOWN_TIME, Place, StartedRun, in_words
+from airflow_skyvern.runs.orphans import UNKNOWN_TIME, Place, StartedRun
 from airflow_skyvern.task import xcom
 from airflow_skyvern.task.pushed import Pushed, of_changed_tasks, pushed_xcoms
 
@@ -191,11 +192,11 @@ class SessionSweep:
         elif not note.is_over:
             orphan, reason = False, f"its DAG run is {note.dag_run_state}"
         elif self._clock() - note.changed < self._min_age:
-            orphan, reason = False, f"its DAG run has ended less than {in_words(self._min_age)} ago"
+            orphan, reason = False, f"its DAG run has ended less than {as_argument(self._min_age)} ago"
         else:
             orphan, reason = True, f"its DAG run is {note.dag_run_state or 'deleted'}"
         if orphan and age < self._min_age:
-            orphan, reason = False, f"it was created less than {in_words(self._min_age)} ago"
+            orphan, reason = False, f"it was created less than {as_argument(self._min_age)} ago"
         return FoundSession(session, conn_id, orphan, reason, note.place if note else None)
 
     def _by_its_runs(self, send: Send, session: BrowserSession) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
+from airflow_skyvern.durations import as_argument
 from airflow_skyvern.runs.key import (
     ENDS_WITH_TASK_TAG,
     GROUP_TAG,
@@ -181,9 +182,9 @@ def _not_ours(seen: Evidence, rule: Rule) -> str | None:
 
 def _too_young(seen: Evidence, rule: Rule) -> str | None:
     if rule.now - seen.run.created < rule.min_age:
-        return f"it was created less than {in_words(rule.min_age)} ago"
+        return f"it was created less than {as_argument(rule.min_age)} ago"
     if seen.row is not None and seen.row.state in FINISHED and rule.now - seen.row.changed < rule.min_age:
-        return f"its task is {seen.row.state} since less than {in_words(rule.min_age)}"
+        return f"its task is {seen.row.state} since less than {as_argument(rule.min_age)}"
     return None
 
 
@@ -263,12 +264,3 @@ def _why_nobody_waits(seen: Evidence) -> str:
     if _waits_for_another(seen):
         return f"the same start was carried out twice: its task waits for {row.run_id}"
     return f"its DAG is gone, so its task stays {row.state or 'unscheduled'}"
-
-
-def in_words(age: timedelta) -> str:
-    """Write a duration as the command line takes it."""
-    seconds = int(age.total_seconds())
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds and seconds % length == 0:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"

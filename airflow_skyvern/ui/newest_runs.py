@@ -292,9 +292,6 @@ def _existing(session: Session, runs: Iterable[tuple[str, str]]) -> set[tuple[st
 
 def _row(found: Found, reason: str, try_number: int | None) -> ShownRun:
     run, origin, key = found.run, found.origin, found.origin.key
-    seconds = -1.0  # while it is active
-    if run.created_at is not None and run.finished_at is not None:
-        seconds = (run.finished_at - run.created_at).total_seconds()
     return ShownRun(
         run_id=run.run_id,
         status=run.status,
@@ -307,5 +304,5 @@ def _row(found: Found, reason: str, try_number: int | None) -> ShownRun:
         workflow_id=run.workflow_permanent_id or "",
         created_at=run.created_at,
         duration=duration_of(run),
-        seconds=seconds,
+        seconds=-1.0 if run.duration is None else run.duration.total_seconds(),  # while it is active
     )

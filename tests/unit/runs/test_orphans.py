@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from airflow_skyvern.durations import as_argument
 from airflow_skyvern.runs.key import ENDS_WITH_TASK, GROUP_TAG, READABLE_TAGS, TASK_TAG, tag_value, task_tag
-from airflow_skyvern.runs.orphans import Evidence, Place, Rule, StartedRun, TaskRow, in_words, judge
+from airflow_skyvern.runs.orphans import Evidence, Place, Rule, StartedRun, TaskRow, judge
 from airflow_skyvern.runs.twins import surplus
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
@@ -240,7 +241,7 @@ def test_ids_that_do_not_fit_into_tags_are_nobodys(place: Place) -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(600, "10m"), (90, "90s"), (3600, "1h"), (172800, "2d"), (0, "0s")])
 def test_a_duration_is_written_as_the_command_line_takes_it(seconds: int, text: str) -> None:
-    assert in_words(timedelta(seconds=seconds)) == text
+    assert as_argument(timedelta(seconds=seconds)) == text
 
 
 K = run("wr_taken", age=HOUR)
