@@ -23,9 +23,11 @@ SKYVERN_SERVER := $(SKYVERN_VENV)/.installed
 export UV SKYVERN_VENV
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles all tests anew
 
-# Of unit tests, a process more than processors: some wait. Each collects all tests, so more cost more than they save.
-# Each takes a row of tests, whose modules' fixtures it makes once, and then some of those that another has left.
-PROCESSES := -n $(shell echo $$((1 + $$(getconf _NPROCESSORS_ONLN)))) --dist worksteal
+# Each process collects all unit tests, so more of them cost more than they save; a process more than processors where
+# some tests wait, as the slow ones do. Each takes a row of tests, whose modules' fixtures it makes once, and then some
+# of those that another has left.
+CPUS := $(shell getconf _NPROCESSORS_ONLN)
+PROCESSES := -n $(shell echo $$(($(CPUS) + 1))) --dist worksteal
 AIRFLOW ?= 3.3
 OF_SUITE := $(patsubst agents,ai,$(filter stores distributed agents,$(SUITE)))
 VENV := .venvs/$(or $(OF_SUITE),airflow-$(AIRFLOW)$(OTHER))
@@ -63,9 +65,10 @@ NEEDS_SKYVERN := $(filter-out unit installs site,$(WANTED))
 rig_airflow := benchmarks.airflow_runs
 rig_pages := benchmarks.run_page
 rig_files := benchmarks.files
+rig_simulation := benchmarks.simulation
 ifneq ($(RIG),)
 ifeq ($(rig_$(RIG)),)
-$(error RIG=$(RIG): airflow, pages or files)
+$(error RIG=$(RIG): airflow, pages, files or simulation)
 endif
 endif
 
@@ -83,7 +86,7 @@ check: $(NEWEST)/.installed  ## * formatting, lint, types, declared imports, uni
 	$(NEWEST)/bin/mypy
 	$(NEWEST)/bin/deptry --no-ansi airflow_skyvern
 ifneq ($(UNIT),0)
-	$(NEWEST)/bin/python -m pytest -q $(PROCESSES) -m "not slow" --hypothesis-profile=check tests/unit
+	$(NEWEST)/bin/python -m pytest -q -n $(CPUS) --dist worksteal -m "not slow" --hypothesis-profile=check tests/unit
 endif
 
 # AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: what differs between versions: unit tests that know Airflow, some of the system tests.
@@ -115,8 +118,9 @@ faults: $(VENV)/.installed $(SKYVERN_SERVER)  ## runs under faults and kills (AI
 # RIG=airflow: deferred runs on real servers, worker seconds and every request (RUNS=, RUN_SECONDS=, BLIP=).
 # RIG=files: storing the files of a run in a folder, beside curl (ROUNDS=).
 # RIG=pages: fifty viewers of one running run on a real API server, and the latency of Airflow's own API meanwhile.
+# RIG=simulation: up to 100,000 waits over ten triggerers in virtual time, an hour (PLANS="10000:4:30": waits, triggerers, interval).
 BENCH := $(if $(RIG),$(NEWEST),.venvs/bench)
-bench: $(BENCH)/.installed $(if $(filter airflow,$(RIG)),$(SKYVERN_SERVER))  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, BLOCKS=1, SMOKE=1, RIG=airflow|pages|files)
+bench: $(BENCH)/.installed $(if $(filter airflow,$(RIG)),$(SKYVERN_SERVER))  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, BLOCKS=1, SMOKE=1, RIG=airflow|pages|files|simulation)
 	@$(BENCH)/bin/python -m $(or $(rig_$(RIG)),benchmarks.run $(if $(SMOKE),--smoke))
 
 # Resumable: what passed on this commit is not run again (STEPS=, LIST=1; dev/release_check.py says what runs).

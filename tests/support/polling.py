@@ -16,8 +16,8 @@ from airflow_skyvern.polling.poller import _POLLERS, RunPoller
 from airflow_skyvern.runs.block_log import BlockLog
 from airflow_skyvern.runs.wait import Wait
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
+from dev.virtual_time import run_virtually
 from tests.support.log_lines import LogLines
-from tests.support.virtual_time import run_virtually
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import RunSnapshot

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from airflow_skyvern.models import FINAL_STATUSES
 from airflow_skyvern.polling.listing import OFF_SECONDS
 from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
+from dev.virtual_time import run_virtually
 from tests.support.polling import PollerRig
-from tests.support.virtual_time import run_virtually
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import RunSnapshot

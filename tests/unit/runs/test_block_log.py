@@ -17,10 +17,10 @@ from airflow_skyvern.polling.block_requests import LAST_SECONDS, MOST_WAITS
 from airflow_skyvern.runs.block_log import INTERVAL, BlockLog
 from airflow_skyvern.sensors import SkyvernRunSensor
 from airflow_skyvern.triggers.run import SkyvernRunTrigger, SkyvernSensorTrigger
+from dev.virtual_time import run_virtually
 from tests.support.log_lines import LogLines
 from tests.support.polling import PollerRig, play
 from tests.support.tasks import deferral, first_event, rebuilt, run_task
-from tests.support.virtual_time import run_virtually
 
 if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
@@ -138,6 +138,7 @@ def test_a_timeline_is_requested_once_a_minute_and_at_the_end(fake: FakeSkyvern,
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_nothing_is_requested_for_waits_that_did_not_ask(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         run_id = add(w)
@@ -150,6 +151,7 @@ def test_nothing_is_requested_for_waits_that_did_not_ask(fake: FakeSkyvern) -> N
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_nothing_is_requested_for_a_run_that_has_not_begun(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         run_id = fake.run(plan=("queued",))
@@ -203,6 +205,7 @@ def test_a_triggerer_that_starts_spreads_the_timelines_of_all_its_waits(fake: Fa
     play(fake, scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer", [httpx.Response(500), httpx.Response(404, json={"detail": "no"}), httpx.Response(200, text="<html>")]
 )
