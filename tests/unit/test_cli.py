@@ -106,6 +106,7 @@ def test_an_export_goes_through_and_tells(
     assert [path.name for path in tmp_path.iterdir()] == ["skyvern_nightly.py"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_the_files_that_are_written_then(
     skyvern: FakeSkyvern, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,7 @@ def run(*arguments: str) -> int:
     return main(["credentials", *arguments])
 
 
+@pytest.mark.slow
 def test_sync_then_unchanged_then_rotated_then_deleted(
     skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -67,6 +68,7 @@ def test_sync_then_unchanged_then_rotated_then_deleted(
     assert [*skyvern.credentials] == [portal]
 
 
+@pytest.mark.slow
 def test_list_says_whose_each_one_is(skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     SkyvernHook().create_credential("theirs", "secret", {"secret_value": PASSWORD})
     assert run("sync", "portal") == 0

@@ -214,6 +214,7 @@ def test_a_slack_notification_names_run_and_block(
     assert f"{failed.run_id} in pay" in request["body"].replace("+", " ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_mail_names_run_and_block(
     skyvern: FakeSkyvern, peer: Peer, monkeypatch: pytest.MonkeyPatch, form: str

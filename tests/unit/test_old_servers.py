@@ -152,6 +152,7 @@ def test_no_tick_is_lost_to_a_run_of_the_day_before(skyvern: FakeSkyvern, versio
     guard.execute({"dag_run": SimpleNamespace(run_type="scheduled"), **times})  # type: ignore[typeddict-item]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [*OLD, "1.0.48"])
 def test_waits_go_on_over_a_pause_and_share_the_list(fake: FakeSkyvern, version: str) -> None:
     fake.version = version

@@ -168,6 +168,7 @@ def test_a_key_that_is_refused_for_a_while_does_not_fail_a_rescheduled_sensor(sk
     assert make(run_id, mode="reschedule").poke(again)
 
 
+@pytest.mark.slow
 def test_one_404_at_resumption_does_not_fail_a_sensor(skyvern: FakeSkyvern) -> None:
     run_id = skyvern.run(plan=("running", "completed"), output={"sum": 1})
     deferred = deferral(make(run_id, deferrable=True))
@@ -374,6 +375,7 @@ ENDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "status", "kind"), ENDS)
 async def test_how_the_trigger_of_such_a_sensor_ends(
     skyvern: FakeSkyvern, *, more: dict[str, bool], status: str, kind: str

@@ -128,6 +128,7 @@ def test_webhooks_of_a_teams_connection_are_taken() -> None:
     assert read_api_key("of_all") == b"key-of-all"
 
 
+@pytest.mark.slow
 def test_a_mark_cancels_the_run_of_a_teams_connection_only_for_its_own_dags(skyvern: FakeSkyvern) -> None:
     given = ServerHook("skyvern_default").get_conn().settings.base_url
     with create_session() as session:
@@ -152,16 +153,19 @@ def queued() -> list[str]:
         return sorted(session.scalars(sa.select(AssetDagRunQueue.target_dag_id)))
 
 
+@pytest.mark.slow
 def test_runs_of_a_teams_connection_start_that_teams_dags_only() -> None:
     assert register([delivered("of_a")], max_age=86400.0) == ["event created"]
     assert queued() == ["dag_a"]
 
 
+@pytest.mark.slow
 def test_runs_of_a_connection_of_all_start_all() -> None:
     assert register([delivered("of_all")], max_age=86400.0) == ["event created"]
     assert queued() == ["dag_a", "dag_b", "dag_none"]
 
 
+@pytest.mark.slow
 def test_events_that_airflow_has_passed_over_start_that_teams_dags_only() -> None:
     register([delivered("of_a")], max_age=86400.0)
     with create_session() as session:

@@ -104,6 +104,7 @@ def test_a_person_is_asked_first(
     assert len(skyvern.workflows) == made
 
 
+@pytest.mark.slow
 def test_nobody_is_asked_where_nobody_is(
     skyvern: FakeSkyvern, invoices: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -130,6 +131,7 @@ def test_many_files_are_counted_and_a_bad_one_does_not_stop_the_others(
     assert run("diff", invoices.parent) == 2
 
 
+@pytest.mark.slow
 def test_the_result_for_a_program(skyvern: FakeSkyvern, invoices: Path, capsys: Capture) -> None:
     assert run("push", "-y", "-o", "json", invoices) == 0
     (row,) = rows(capsys)
@@ -171,6 +173,7 @@ def test_pull_writes_files(skyvern: FakeSkyvern, tmp_path: Path, capsys: Capture
     assert "Pass the ids of workflows, or --all" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_warnings_do_not_stop_a_push(skyvern: FakeSkyvern, invoices: Path, capsys: Capture) -> None:
     invoices.write_text(invoices.read_text().replace("block_type: wait", "block_type: waiting"))
     assert run("push", "-y", invoices) == 0

@@ -58,6 +58,7 @@ def test_what_a_wanted_check_fails_on_is_said(in_order: FakeSkyvern, check: Chec
     assert status == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_order")
 def test_warnings_count_where_the_check_is_strict(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(BASE_URL)
@@ -77,6 +78,7 @@ def test_without_a_database_the_environment_is_checked(check: Check, monkeypatch
     assert status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["plain", "yaml"])
 @pytest.mark.usefixtures("in_order")
 def test_rows_come_in_airflows_other_forms_too(capsys: pytest.CaptureFixture[str], output: str) -> None:

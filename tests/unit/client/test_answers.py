@@ -526,6 +526,7 @@ def test_a_recorded_run_that_is_denied_once_is_resumed() -> None:
     assert len(world.fake.runs) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [30, KEY_ROTATION_PATIENCE - 10])
 def test_a_key_that_is_refused_for_minutes_does_not_fail_the_search_of_a_retry(seconds: float) -> None:
     world = World([])

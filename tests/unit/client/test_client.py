@@ -483,6 +483,7 @@ def test_an_unreadable_proxy_is_named_without_any_part_of_its_password(mark: str
     assert "more" not in str(caught.value).replace("no more", "")
 
 
+@pytest.mark.slow
 def test_an_answer_is_bounded_after_decompression_and_not_asked_for_again(fake: FakeSkyvern) -> None:
     bomb = gzip.compress(b'{"run_id": "wr_1", "status": "' + b"x" * 5_000_000 + b'"}')
     assert len(bomb) < 10_000

@@ -263,6 +263,7 @@ def test_the_folder_of_certificates_may_be_one_of_several(monkeypatch: pytest.Mo
     assert tls_context(Settings(API_KEY)).verify_mode is ssl.CERT_REQUIRED
 
 
+@pytest.mark.slow
 def test_a_key_log_is_written_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
     assert tls_context(Settings(API_KEY)).keylog_filename == str(tmp_path / "keys")

@@ -89,6 +89,7 @@ def test_a_right_cadence_is_sent(cron_expression: str) -> None:
     assert body["cron_expression"] == cron_expression
 
 
+@pytest.mark.slow
 def test_a_schedule_lives_through_the_hook(skyvern: FakeSkyvern) -> None:
     hook, workflow_id = SkyvernHook(), skyvern.workflow()
     schedule_id = hook.create_schedule(workflow_id, "30 2 * * *", name="n").schedule.workflow_schedule_id
@@ -104,6 +105,7 @@ def test_a_schedule_lives_through_the_hook(skyvern: FakeSkyvern) -> None:
     assert hook.list_all_schedules() == []
 
 
+@pytest.mark.slow
 async def test_a_schedule_lives_through_the_event_loop(skyvern: FakeSkyvern) -> None:
     hook, workflow_id = SkyvernHook(), skyvern.workflow()
     schedule_id = (await hook.acreate_schedule(workflow_id, "30 2 * * *")).schedule.workflow_schedule_id

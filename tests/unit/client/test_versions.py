@@ -278,6 +278,7 @@ def test_another_failure_is_not_hidden_by_the_other_way(connected: Connected) ->
         client.send(api.get_run(run_id))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["1.0.40", "1.0.45", "1.0.48", "1.0.56"])
 @pytest.mark.parametrize("enabled", [True, False])
 def test_a_schedule_that_is_replaced_is_as_was_said(connected: Connected, version: str, *, enabled: bool) -> None:

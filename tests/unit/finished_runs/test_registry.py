@@ -186,6 +186,7 @@ def test_a_run_that_nobody_listens_to_makes_no_event() -> None:
     assert events() == []
 
 
+@pytest.mark.slow
 def test_an_asset_with_statuses_gets_those_only() -> None:
     add_dag("all", runs_uri("wpid_1", "c"))
     add_dag("bad", runs_uri("wpid_1", "c", ["failed", "timed_out"]))
@@ -210,6 +211,7 @@ def test_the_same_run_delivered_many_times_at_once_is_handed_over_once() -> None
     assert events() == [["wr_1"]]
 
 
+@pytest.mark.slow
 def test_each_event_moves_the_queue_on_so_that_the_dag_sees_it() -> None:
     """Airflow starts a DAG for the events up to the time at which it was queued, and that is the first one's."""
     add_dag("one", runs_uri("wpid_1", "c"))

@@ -84,6 +84,7 @@ def test_what_ended_lately_can_be_left_to_be_taken() -> None:
     assert taken(mark, row("old", 0), row("lately", 5)) == ["lately"]
 
 
+@pytest.mark.slow
 def test_the_size_is_bounded_however_many_runs_there_are() -> None:
     ended, mark = Watermark().take([row(f"wr_{n:018}", n / 1000) for n in range(5 * MOST_DONE)])
     assert len(ended) == 5 * MOST_DONE

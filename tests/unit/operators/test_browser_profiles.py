@@ -146,6 +146,7 @@ def test_a_retry_after_a_lost_answer_makes_no_second_one(skyvern: FakeSkyvern) -
     assert len(skyvern.sent("POST", PROFILES)) == 1
 
 
+@pytest.mark.slow
 def test_a_profile_that_is_not_stored_yet_is_waited_for(skyvern: FakeSkyvern) -> None:
     words = "Browser session does not have a persisted profile archive. Close the session and wait for upload before"
     skyvern.next("POST", PROFILES, *[httpx.Response(400, json={"detail": words})] * 3)

@@ -26,6 +26,7 @@ def test_a_run_that_takes_too_long_is_canceled_once(skyvern: FakeSkyvern, *, def
     assert str(caught.value.run.app_url) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_run_that_completes_while_it_is_being_canceled_is_a_success(skyvern: FakeSkyvern) -> None:
     plan = (*["running"] * 1000, "completed")
 
@@ -37,6 +38,7 @@ def test_a_run_that_completes_while_it_is_being_canceled_is_a_success(skyvern: F
     assert execute(make(skyvern.workflow(plan=plan, output={"sum": 1}), timeout=0.05)) == {"sum": 1}
 
 
+@pytest.mark.slow
 def test_a_cancel_that_stays_refused_says_that_the_run_may_still_run(
     skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
 ) -> None:

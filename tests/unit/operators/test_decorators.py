@@ -73,6 +73,7 @@ def test_airflow_knows_the_decorator() -> None:
     assert made.operator.operator_name == "@task.skyvern"
 
 
+@pytest.mark.slow
 def test_what_the_function_returns_is_what_the_run_is_started_with(
     skyvern: FakeSkyvern, workflow: str, deferrable: bool
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_prompt_is_filled_in_with_what_the_function_returns(skyvern: FakeSkyve
     assert given["values"] == {"vendor": "ACME", "month": "2026-10"}
 
 
+@pytest.mark.slow
 def test_the_function_gets_the_context_that_it_names(skyvern: FakeSkyvern, workflow: str) -> None:
     def of_context(vendor: str, ti: Any = None) -> dict[str, Any]:
         return {"vendor": vendor, "month": ti.run_id}
@@ -110,6 +112,7 @@ def test_the_function_gets_the_context_that_it_names(skyvern: FakeSkyvern, workf
     assert sent(skyvern) == [{"vendor": "ACME", "month": "manual__1"}]
 
 
+@pytest.mark.slow
 def test_arguments_are_templates_and_what_the_function_returns_is_none(skyvern: FakeSkyvern, workflow: str) -> None:
     def with_braces(vendor: str) -> dict[str, Any]:
         return {"vendor": vendor, "month": "{{ broken"}
@@ -122,6 +125,7 @@ def test_arguments_are_templates_and_what_the_function_returns_is_none(skyvern: 
     assert sent(skyvern) == [{"vendor": "ACME", "month": "{{ broken"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("map_index", [-1, 0])
 def test_a_retry_finds_the_run_of_a_function_that_never_returns_the_same(
     skyvern: FakeSkyvern, workflow: str, map_index: int
@@ -146,6 +150,7 @@ def test_another_item_at_the_same_index_is_not_resumed(skyvern: FakeSkyvern, wor
     assert [given["vendor"] for given in sent(skyvern)] == ["ACME", "Globex"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("item", [date(2026, 10, 1), {"a": {1, 2}}, object(), [object()]])
 def test_each_kind_of_argument_gives_a_key_that_a_retry_gives_again(
     skyvern: FakeSkyvern, workflow: str, item: Any

@@ -153,6 +153,7 @@ def test_a_deferral_that_airflow_timed_out_cancels_the_run(skyvern: FakeSkyvern,
     assert len(skyvern.sent("POST", CANCEL)) == 1
 
 
+@pytest.mark.slow
 def test_a_trigger_that_failed_leaves_the_run_alone_and_is_replaced_by_another(skyvern: FakeSkyvern) -> None:
     """Its class cannot be loaded during a rolling deployment, for example."""
     workflow = skyvern.workflow(plan=("running",))

@@ -237,6 +237,7 @@ def times(text: str, log: str) -> float:
 LONG_AGO = {"status": "running", "started_at": "2026-11-22T20:00:00"}
 
 
+@pytest.mark.slow
 def test_a_run_that_has_used_most_of_its_time_is_warned_of_while_it_goes_on(
     skyvern: FakeSkyvern, task_log: TaskLog, *, deferrable: bool
 ) -> None:
@@ -254,6 +255,7 @@ def test_without_a_limit_of_time_there_is_no_such_warning(
     assert "has used 80 %" not in task_log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "warnings"), [(8, 1), (7, 0)])
 def test_a_prompt_that_waits_in_its_worker_is_warned_of_its_steps(
     skyvern: FakeSkyvern, task_log: TaskLog, steps: int, warnings: int

@@ -153,6 +153,7 @@ def test_a_model_that_answers_no_text_fails(skyvern: FakeSkyvern, data: Any) -> 
         run_task(make)
 
 
+@pytest.mark.slow
 def test_data_that_does_not_fit_is_worth_another_run_where_that_is_wanted(skyvern: FakeSkyvern) -> None:
     skyvern.created_output = lambda _: extracted(ROWS[0] if len(skyvern.runs) > 1 else [])
     given: dict[str, Any] = {"output_schema": Invoice, "rerun_on_invalid_output": True, "retries": 2}
@@ -268,6 +269,7 @@ def test_workflows_that_are_changed_again_and_again_are_an_error(skyvern: FakeSk
     assert skyvern.runs == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -318,6 +320,7 @@ def test_the_limit_of_steps_is_sent_with_the_start_and_makes_no_other_workflow(s
     assert len(skyvern.workflows) == 1
 
 
+@pytest.mark.slow
 def test_a_retry_resumes_the_run_of_the_try_before_and_makes_nothing(skyvern: FakeSkyvern) -> None:
     skyvern.created_plan = ("running", "running", "running", "completed")
     deferral(make(retries=2, deferrable=True), attempt(1))
@@ -327,6 +330,7 @@ def test_a_retry_resumes_the_run_of_the_try_before_and_makes_nothing(skyvern: Fa
     assert len(skyvern.sent("POST", CREATE)) == created
 
 
+@pytest.mark.slow
 def test_a_retry_of_a_mapped_prompt_resumes_its_run(skyvern: FakeSkyvern) -> None:
     skyvern.created_plan = ("running", "running", "running", "completed")
     deferral(make(retries=2, deferrable=True), attempt(1, map_index=3))
@@ -391,6 +395,7 @@ def test_the_whole_run_says_what_it_was_for(skyvern: FakeSkyvern, deferrable: bo
     assert value["parameters"] == {"vendor": "ACME", "prompt": "Bills of ACME", "url": url}
 
 
+@pytest.mark.slow
 def test_without_tags_in_use_each_try_starts_a_run_of_its_own(skyvern: FakeSkyvern) -> None:
     run_task(lambda: make(durable=False))
     run_task(lambda: make(durable=False), attempt(2))

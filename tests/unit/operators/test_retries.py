@@ -53,6 +53,7 @@ def test_a_first_try_that_airflow_executes_again_resumes_its_run(
     assert len(skyvern.runs) == 1
 
 
+@pytest.mark.slow
 def test_a_retry_takes_the_output_of_a_run_that_completed_meanwhile(skyvern: FakeSkyvern) -> None:
     workflow = skyvern.workflow(plan=("completed",), output={"sum": 1})
     deferral(make(workflow, retries=2, deferrable=True), try_number(1))
@@ -62,6 +63,7 @@ def test_a_retry_takes_the_output_of_a_run_that_completed_meanwhile(skyvern: Fak
     assert len(skyvern.runs) == 1
 
 
+@pytest.mark.slow
 def test_a_retry_after_a_failed_run_starts_another(skyvern: FakeSkyvern) -> None:
     workflow = skyvern.workflow(plan=("failed",))
     for number in (1, 2):

@@ -62,6 +62,7 @@ def test_a_run_that_ends_badly_fails_the_task_with_the_run_in_the_error(
     assert skyvern.sent("POST", CANCEL) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_skyvern_runs_again_is_waited_for(skyvern: FakeSkyvern, *, deferrable: bool) -> None:
     pending = {"status": "failed", "retry_pending": True}
     workflow = skyvern.workflow(plan=("running", pending, {"status": "running", "attempt": 2}, "completed"))

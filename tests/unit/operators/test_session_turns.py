@@ -44,6 +44,7 @@ def test_a_free_session_takes_one_more_request(skyvern: FakeSkyvern, deferrable:
     assert run.request["browser_session_id"] == session
 
 
+@pytest.mark.slow
 def test_a_task_waits_for_the_run_that_is_in_its_session(skyvern: FakeSkyvern, deferrable: bool) -> None:
     session, workflow = skyvern.session(), skyvern.workflow(output={"sum": 1})
     other = in_session(skyvern, session)
@@ -53,6 +54,7 @@ def test_a_task_waits_for_the_run_that_is_in_its_session(skyvern: FakeSkyvern, d
     assert [run.occupied_by for run in skyvern.runs.values()] == [None, None]
 
 
+@pytest.mark.slow
 def test_a_prompt_waits_too(skyvern: FakeSkyvern) -> None:
     skyvern.created_output = {
         "task_output": {"task_id": "tsk_1", "status": "completed", "extracted_information": {"answer": "Two."}}
@@ -93,6 +95,7 @@ def test_a_session_that_is_released_late_costs_a_few_runs_that_did_nothing(
     assert [bool(run.occupied_by) for run in skyvern.runs.values()] == [False, True, True, False]
 
 
+@pytest.mark.slow
 def test_a_server_that_lists_no_runs_of_a_session_says_it_by_a_run_that_fails(skyvern: FakeSkyvern) -> None:
     session, workflow = skyvern.session(), skyvern.workflow(output={"sum": 1})
     in_session(skyvern, session)
@@ -142,6 +145,7 @@ def test_the_wait_for_the_session_is_part_of_the_tasks_time(skyvern: FakeSkyvern
     assert skyvern.sent("POST", CANCEL) == []
 
 
+@pytest.mark.slow
 def test_a_retry_resumes_its_own_run_and_does_not_wait_for_it(skyvern: FakeSkyvern) -> None:
     session, workflow = skyvern.session(), skyvern.workflow(plan=("running", "running", "completed"), output={"n": 1})
     operator = make(workflow, browser_session_id=session, wait_for_completion=False)

@@ -108,6 +108,7 @@ def test_the_run_of_a_lost_start_is_found_although_the_file_has_another_id_each_
     assert len(skyvern.sent("POST", UPLOAD)) == len(skyvern.sent("POST", START)) == len(skyvern.runs) == 1
 
 
+@pytest.mark.slow
 def test_another_file_at_the_same_index_is_another_input(
     skyvern: FakeSkyvern, workflow: str, statement: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_another_file_at_the_same_index_is_another_input(
     assert len(keys) == 2
 
 
+@pytest.mark.slow
 def test_a_retry_after_a_failed_run_sends_the_file_again_as_skyvern_has_deleted_it(
     skyvern: FakeSkyvern, statement: Path, ti: FakeTaskInstance
 ) -> None:

@@ -324,6 +324,7 @@ def test_the_decorator_takes_a_file(invoices: Path) -> None:
             skyvern_task(parameters, workflow_file="gone.yaml")()
 
 
+@pytest.mark.slow
 def test_a_workflow_that_was_pulled_is_the_one_that_is_run(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     from airflow_skyvern.workflow_files.pull import Pull
 

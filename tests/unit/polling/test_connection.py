@@ -99,6 +99,7 @@ def test_a_wait_that_joins_after_the_connection_was_edited_uses_the_new_one(fake
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_renewed_certificates_make_a_new_client(fake: FakeSkyvern, tmp_path: Path) -> None:
     certificates = tmp_path / "ca.pem"
     certificates.write_bytes(Path(certifi.where()).read_bytes())

@@ -94,6 +94,7 @@ def test_a_run_that_is_missing_from_the_list_is_never_taken_for_finished(fake: F
     play(fake, scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["failed", "thinking"])
 def test_a_run_that_the_list_does_not_hold_is_asked_for_at_its_interval(fake: FakeSkyvern, status: str) -> None:
     async def scenario(w: PollerRig) -> None:

@@ -30,6 +30,7 @@ def test_nothing_is_asked_for_more_often_than_its_interval(fake: FakeSkyvern) ->
     play(fake, scenario)
 
 
+@pytest.mark.slow
 def test_the_first_look_comes_when_it_is_wanted_whatever_the_others_do(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         for _ in range(30):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.testing.fake.skyvern import FakeSkyvern
 
 
+@pytest.mark.slow
 def test_a_pause_ends_a_wait_once_and_is_asked_for_once(fake: FakeSkyvern) -> None:
     async def scenario(w: PollerRig) -> None:
         runs = [w.running() for _ in range(10)]

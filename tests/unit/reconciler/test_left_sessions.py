@@ -124,6 +124,7 @@ def test_a_close_that_fails_is_tried_again_later(skyvern: FakeSkyvern, airflow: 
     assert skyvern.open_sessions == []
 
 
+@pytest.mark.slow
 def test_the_command_lists_what_nobody_closes_and_closes_it_only_if_asked(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -174,6 +174,7 @@ def test_mapped_tasks_are_told_apart(skyvern: FakeSkyvern, airflow: MetadataData
     assert [skyvern.status(run_id) for run_id in runs] == ["canceled", "running", "canceled"]
 
 
+@pytest.mark.slow
 def test_a_deleted_task_is_known_by_the_audit_log(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, orphans: Orphans
 ) -> None:
@@ -199,6 +200,7 @@ def test_a_task_that_this_database_never_saw_is_not_ours(
     assert "its task instance does not exist" in rows[run_id]["reason"]
 
 
+@pytest.mark.slow
 def test_a_dag_whose_file_is_gone_abandons_its_tasks(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, orphans: Orphans
 ) -> None:
@@ -331,6 +333,7 @@ def test_more_than_a_page_of_runs_takes_few_requests_and_statements(
     assert len(skyvern.requests) < 12
 
 
+@pytest.mark.slow
 def test_a_start_that_comes_while_this_reads_is_not_taken_for_an_orphan(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, orphans: Orphans
 ) -> None:
@@ -348,6 +351,7 @@ def test_a_start_that_comes_while_this_reads_is_not_taken_for_an_orphan(
     assert skyvern.status(run_id) == "running"
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_meanwhile_is_not_canceled(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, orphans: Orphans
 ) -> None:
@@ -357,6 +361,7 @@ def test_a_run_that_ends_meanwhile_is_not_canceled(
     assert skyvern.sent("POST", ".*/cancel") == []
 
 
+@pytest.mark.slow
 def test_what_cannot_be_canceled_is_told_of(
     skyvern: FakeSkyvern, airflow: MetadataDatabase, orphans: Orphans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,6 +376,7 @@ def test_what_cannot_be_canceled_is_told_of(
     assert f"Skyvern run {second} may still be running" in orphans.errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_xcoms_are_read_by_their_backend(
     skyvern: FakeSkyvern,
@@ -503,6 +509,7 @@ def test_a_dag_run_that_ended_takes_the_runs_of_its_tasks_with_it(
     assert f"{runs['skipped_between_tries']}: canceled, as r of d has ended and its task is skipped" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_is_found_although_a_retry_that_came_to_nothing_has_deleted_the_xcoms(
     skyvern: FakeSkyvern, airflow: MetadataDatabase
 ) -> None:
@@ -515,6 +522,7 @@ def test_a_run_is_found_although_a_retry_that_came_to_nothing_has_deleted_the_xc
     assert skyvern.status(run_id) == "canceled"
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_for_its_own_next_attempt_is_found_too(
     skyvern: FakeSkyvern, airflow: MetadataDatabase
 ) -> None:
@@ -539,6 +547,7 @@ def test_a_dag_run_without_anything_to_cancel_costs_no_request(
     assert skyvern.requests == []
 
 
+@pytest.mark.slow
 def test_a_look_that_fails_says_so(skyvern: FakeSkyvern, airflow: MetadataDatabase) -> None:
     run_id = started(skyvern)
     airflow.task("skipped", changed=datetime.now(timezone.utc), **pushed(run_id))

@@ -49,6 +49,7 @@ def test_the_report_names_what_failed_and_what_has_not_run(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.slow
 def test_a_change_that_is_not_committed_is_another_state(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         subprocess.run(

@@ -82,6 +82,7 @@ def switched(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_switch_is_turned_once(switched: Path) -> None:
     assert publish(switched, "acme") == []
 

@@ -171,6 +171,7 @@ def test_the_address_of_an_object_is_not_decoded(address: str) -> None:
     assert (folder.text, name) == (address, "x y%20.pdf")
 
 
+@pytest.mark.slow
 def test_the_id_of_the_run_stands_in_folders_and_names(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     run_id = skyvern.run(plan=("completed",), artifacts={"a.pdf": b"%PDF"})
     more: dict[str, Any] = {

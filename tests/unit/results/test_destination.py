@@ -66,6 +66,7 @@ def test_output_to_is_a_template() -> None:
         assert {"output_to", "output_conn_id"} <= set(kind.template_fields)
 
 
+@pytest.mark.slow
 def test_a_failure_to_write_keeps_the_run_for_the_retry(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     def take_the_place() -> None:
         (tmp_path / "folder").write_text("a file where a folder is needed")
@@ -134,6 +135,7 @@ def test_an_output_that_is_too_large_for_xcom_is_an_error_and_the_retry_takes_th
     assert len(skyvern.runs) == 1
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_too_large_to_read_fails_at_once(
     skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch
 ) -> None:

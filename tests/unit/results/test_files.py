@@ -203,6 +203,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_files, "STABLE_SECONDS", 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("ending", ["completed", "failed"])
 def test_recording_and_screenshots_are_stored_by_what_they_are(

@@ -81,6 +81,7 @@ def test_an_output_is_pushed_as_airflow_takes_it_and_the_log_names_what_was_chan
     assert "page_output.n.1: an integer beyond 64 bits became text" in task_log()
 
 
+@pytest.mark.slow
 def test_what_a_contract_lets_pass_is_fitted_after_it(skyvern: FakeSkyvern) -> None:
     workflow_id = skyvern.workflow(output={"page_output": ["nan", "inf", 1]})
     assert run_task(lambda: make(workflow_id, output_from="page", output_schema=list[float])) == [None, None, 1.0]

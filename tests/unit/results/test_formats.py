@@ -65,6 +65,7 @@ def test_rows_may_carry_the_run_and_the_time(skyvern: FakeSkyvern, tmp_path: Pat
     assert rows == ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("output", "rows"), [(5, [{"value": 5}]), ({"a": 1}, [{"a": 1}]), ([], []), (None, [{"value": None}])]
 )
@@ -76,6 +77,7 @@ def test_an_output_that_is_no_list_of_objects_is_written_too(
     assert [json.loads(line) for line in content(tmp_path / "a.jsonl").splitlines()] == rows
 
 
+@pytest.mark.slow
 def test_the_same_output_is_not_written_again(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     first = write(skyvern, f"{tmp_path}/a.json.gz")
     inode = (tmp_path / "a.json.gz").stat().st_ino

@@ -210,6 +210,7 @@ def shape(value: Any) -> Any:
     return [shape(item) for item in value] if isinstance(value, list) else None
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_the_structure_of_any_output_stays_and_masking_it_again_changes_nothing(value: Any) -> None:
     once = masked(value)

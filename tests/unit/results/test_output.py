@@ -76,6 +76,7 @@ def test_the_validated_output_is_pushed(skyvern: FakeSkyvern, *, deferrable: boo
     assert run_task(lambda: make(workflow_id, **given)) == [{"total": 1.0}, {"total": 2.0}]
 
 
+@pytest.mark.slow
 def test_an_output_that_does_not_fit_fails_without_a_retry_and_without_its_values(
     skyvern: FakeSkyvern, task_log: TaskLog, *, deferrable: bool
 ) -> None:
@@ -111,6 +112,7 @@ def test_the_sensor_fails_without_a_retry_too(skyvern: FakeSkyvern, *, deferrabl
     assert failed.value.__cause__.run is not None
 
 
+@pytest.mark.slow
 def test_a_schema_is_read_beside_the_dag(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     (tmp_path / "schemas").mkdir()
     (tmp_path / "schemas" / "total.json").write_text('{"properties": {"total": {"type": "number"}}}')
@@ -177,6 +179,7 @@ def test_without_that_option_a_retry_takes_the_completed_run(skyvern: FakeSkyver
     assert len(skyvern.runs) == 1
 
 
+@pytest.mark.slow
 def test_a_retry_takes_a_completed_run_whose_output_fits(skyvern: FakeSkyvern, ti: FakeTaskInstance) -> None:
     workflow_id = skyvern.workflow(output=BAD)
     with pytest.raises(SkyvernOutputError):
@@ -186,6 +189,7 @@ def test_a_retry_takes_a_completed_run_whose_output_fits(skyvern: FakeSkyvern, t
     assert len(skyvern.runs) == 1
 
 
+@pytest.mark.slow
 def test_a_second_run_whose_start_was_not_answered_is_found_in_the_same_try(
     skyvern: FakeSkyvern, ti: FakeTaskInstance
 ) -> None:

@@ -86,6 +86,7 @@ def test_the_manifest_says_what_was_stored(skyvern: FakeSkyvern, tmp_path: Path)
     assert ti.xcoms["manifest"] == {"path": path, "size": len(content), "checksum": sha256(content)}
 
 
+@pytest.mark.slow
 def test_an_output_alone_may_have_a_manifest_and_so_may_other_tasks(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     reference = run(
         skyvern, output={"x": 1}, output_to=f"{tmp_path}/a.csv", manifest_to=f"{tmp_path}/{{skyvern_run_id}}.json"
@@ -164,6 +165,7 @@ def test_a_third_run_removes_what_the_second_has_half_stored(
     assert there(tmp_path / "in") == NEW
 
 
+@pytest.mark.slow
 def test_with_a_folder_per_run_the_manifest_is_there_at_every_moment(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     given: dict[str, Any] = {"files_to": f"{tmp_path}/{{skyvern_run_id}}", "manifest_to": f"{tmp_path}/manifest.json"}
     run(skyvern, artifacts=OLD, **given)
@@ -282,6 +284,7 @@ def test_another_run_does_not_mix_its_files_into_a_partition(
     assert (there(tmp_path), there(tmp_path / "in")) == before
 
 
+@pytest.mark.slow
 def test_fail_starts_no_run_for_a_place_that_is_taken(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     run(skyvern, artifacts=OLD, **partition(tmp_path, if_exists="fail"))
     (tmp_path / "out.json").write_text("{}")
@@ -291,6 +294,7 @@ def test_fail_starts_no_run_for_a_place_that_is_taken(skyvern: FakeSkyvern, tmp_
     assert starts(skyvern) == 1
 
 
+@pytest.mark.slow
 def test_fail_lets_a_retry_take_the_run_of_its_own(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     workflow_id, ti = skyvern.workflow(artifacts=OLD, output=[{"x": 1}]), FakeTaskInstance()
     ti.max_tries = 1

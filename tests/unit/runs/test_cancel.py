@@ -210,6 +210,7 @@ def test_what_a_task_left_is_canceled_also_if_it_appears_late(skyvern: FakeSkyve
     assert (left.run_id, skyvern.status(run_id)) == (run_id, "canceled")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [None, "nobody's"])
 def test_a_task_that_left_nothing_cancels_nothing(
     skyvern: FakeSkyvern, hook: SkyvernHook, monkeypatch: pytest.MonkeyPatch, group: str | None

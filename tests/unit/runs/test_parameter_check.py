@@ -119,6 +119,7 @@ def check(fake: FakeSkyvern, request: RunRequest, definitions: Definitions, serv
         check_before_start(client.send, request, server, log, definitions)
 
 
+@pytest.mark.slow
 def test_many_starts_of_one_workflow_take_one_request(fake: FakeSkyvern) -> None:
     workflow, definitions = fake.workflow(parameters={"vendor": "string"}), Definitions()
     for number in range(300):

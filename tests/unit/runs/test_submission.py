@@ -300,6 +300,7 @@ def test_a_retry_after_a_bad_ending_starts_anew(fake: FakeSkyvern, state: str) -
     assert starts(fake) == 2
 
 
+@pytest.mark.slow
 def test_a_retry_whose_start_was_lost_does_not_take_the_run_that_failed_before(fake: FakeSkyvern) -> None:
     task = Tries(fake, fake.workflow(plan=("failed",)))
     run = task.first()
@@ -391,6 +392,7 @@ def test_a_retry_knows_that_each_try_before_has_left_its_run(fake: FakeSkyvern) 
     assert (starts(fake), task.now) == (3, 0)
 
 
+@pytest.mark.slow
 def test_retries_that_were_lowered_between_two_tries_do_not_start_twice(fake: FakeSkyvern, task: Tries) -> None:
     """They make a retry look like the first try after a clear."""
     fake.next("POST", START, httpx.ReadTimeout("lost on its way"))
@@ -449,6 +451,7 @@ def test_a_retry_resumes_the_run_of_a_workflow_that_was_deleted(fake: FakeSkyver
     assert starts(fake) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_tries", [0, 1])
 def test_without_tags_a_recorded_run_that_is_gone_does_not_fail_the_task_for_ever(
     fake: FakeSkyvern, task: Tries, max_tries: int

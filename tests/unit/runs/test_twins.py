@@ -44,6 +44,7 @@ def statuses(skyvern: FakeSkyvern) -> list[str]:
     return [skyvern.status(run_id) for run_id in skyvern.runs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "on the worker"])
 @pytest.mark.parametrize("ending", ["completed", "failed"])
 def test_a_start_that_a_gateway_sent_twice_leaves_one_run(

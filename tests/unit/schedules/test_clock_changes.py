@@ -75,6 +75,7 @@ def test_where_they_differ_it_is_said_when_and_how(zone: str, expression: str, d
     assert [str(found) for found in differences(expression, zone, NOW)] == [difference]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("zone", "expression"),
     [("UTC", "30 2 * * *"), ("Asia/Kolkata", "*/5 * * * *"), ("Europe/Berlin", "0 9 * * 1-5"), ("UTC", "0 0 1 1 *")],

@@ -293,6 +293,7 @@ def test_a_schedule_that_a_user_changes_meanwhile_is_not_taken(user: User) -> No
     assert user.schedule.enabled
 
 
+@pytest.mark.slow
 def test_a_dag_that_vanishes_at_the_last_moment_gives_the_schedule_back(user: User, skyvern: FakeSkyvern) -> None:
     disable = f"/v1/workflows/.*/schedules/{user.schedule_id}/disable"
     skyvern.next("POST", disable, lambda: user.world.paused.update({"skyvern_every_five": True}))
@@ -341,6 +342,7 @@ def test_a_tick_that_one_side_fires_during_a_slow_disable_request_is_not_reporte
     assert user.world.served[TICK + timedelta(minutes=5)] == [served]
 
 
+@pytest.mark.slow
 def test_two_dags_of_one_schedule_are_refused(user: User) -> None:
     user.takeover()
     copy = user.file.read_text().replace("skyvern_every_five", "skyvern_copy")

@@ -81,6 +81,7 @@ def test_approvers_of_no_approval_are_refused_at_parse() -> None:
         make("wpid_1", approval=None, approvers=["alice"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("approvers", "users"),
     [
@@ -192,6 +193,7 @@ def test_an_answer_in_skyvern_closes_the_request_in_airflow(skyvern: FakeSkyvern
     assert skyvern.sent("POST", CONTINUE) == []
 
 
+@pytest.mark.slow
 def test_an_answer_in_skyvern_after_which_the_run_completes_at_once_is_noted_too(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
@@ -202,6 +204,7 @@ def test_an_answer_in_skyvern_after_which_the_run_completes_at_once_is_noted_too
     assert task.ti.xcoms["approval"]["answered_in"] == "skyvern"
 
 
+@pytest.mark.slow
 def test_a_cancel_in_skyvern_closes_the_request_and_fails_the_task(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
@@ -213,6 +216,7 @@ def test_a_cancel_in_skyvern_closes_the_request_and_fails_the_task(
     assert skyvern.sent("POST", CANCEL) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", ["Approve", "Reject"])
 def test_an_answer_that_comes_after_one_in_skyvern_does_nothing(
     skyvern: FakeSkyvern, actions: RequiredActions, task_log: Callable[[], str], chosen: str
@@ -228,6 +232,7 @@ def test_an_answer_that_comes_after_one_in_skyvern_does_nothing(
     assert (note["approved"], note["answer"], note["answered_in"]) == (True, "", "skyvern")
 
 
+@pytest.mark.slow
 def test_an_answer_that_comes_after_a_cancel_notes_no_answer(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     task = started(asking(skyvern)).until_asked()
     actions.choose("Approve")
@@ -305,6 +310,7 @@ def test_the_deadline_closes_the_request_and_cancels_the_run(skyvern: FakeSkyver
     assert skyvern.status(next(iter(skyvern.runs))) == "canceled"
 
 
+@pytest.mark.slow
 def test_a_deferral_that_ends_without_an_event_cancels_the_run(
     skyvern: FakeSkyvern, actions: RequiredActions
 ) -> None:
@@ -416,6 +422,7 @@ async def test_a_triggerer_that_stops_leaves_the_request_to_the_next(
     assert (await again)["reason"] == "answered"
 
 
+@pytest.mark.slow
 async def test_two_triggerers_may_watch_the_same_request(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     run_id = paused(skyvern)
     open_request()

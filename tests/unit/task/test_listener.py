@@ -76,6 +76,7 @@ def cancels(skyvern: FakeSkyvern) -> list[str]:
     return sorted(seen.path.split("/")[-2] for seen in skyvern.sent("POST", ".*/cancel"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("state", "notify"),
     [

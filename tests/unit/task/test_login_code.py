@@ -471,6 +471,7 @@ async def test_a_triggerer_that_stops_leaves_the_request_to_the_next(
     assert (await again)["reason"] == "answered"
 
 
+@pytest.mark.slow
 async def test_two_triggerers_may_watch_the_same_request(skyvern: FakeSkyvern, actions: RequiredActions) -> None:
     run_id, _ = waiting(skyvern)
     both = [asyncio.create_task(first_event(code_trigger(skyvern, run_id))) for _ in range(2)]

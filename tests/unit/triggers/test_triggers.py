@@ -58,6 +58,7 @@ async def test_the_event_says_that_the_run_is_over_and_how(skyvern: FakeSkyvern,
     assert await first_event(trigger(run_id)) == expected
 
 
+@pytest.mark.slow
 async def test_the_wait_goes_on_while_a_retry_is_pending(skyvern: FakeSkyvern) -> None:
     pending = {"status": "failed", "retry_pending": True, "attempt": 1}
     run_id = skyvern.run(plan=("running", pending, "running", "completed"))
@@ -150,6 +151,7 @@ async def test_a_trigger_that_is_stopped_leaves_the_run_alone(skyvern: FakeSkyve
     assert skyvern.status(run_id) == "running"
 
 
+@pytest.mark.slow
 async def test_triggers_share_a_client_and_do_not_hold_each_other_up(skyvern: FakeSkyvern) -> None:
     runs = [skyvern.run(plan=("completed",)) for _ in range(8)]
     together = threading.Barrier(8, timeout=10)
@@ -359,6 +361,7 @@ async def stop_and_clean_up(trigger: SkyvernRunTrigger, waiting: asyncio.Task[An
     assert [error for error in begun if isinstance(error, Exception)] == []  # what the wait had begun is canceled
 
 
+@pytest.mark.slow
 async def test_a_cancellation_that_is_interrupted_is_finished_nevertheless(skyvern: FakeSkyvern) -> None:
     run_id = skyvern.run(plan=("running",))
     killed = SkyvernRunTrigger(run_id, "skyvern_default", 0.01, time.time() + 10, cancel_on_kill=True)

@@ -212,6 +212,7 @@ async def test_a_run_that_is_gone_from_skyvern_for_minutes_is_not_asked_for_agai
     assert len(skyvern.sent("GET", f"/v1/runs/{gone}")) == 1
 
 
+@pytest.mark.slow
 async def test_a_run_that_skyvern_denies_once_is_handed_over_when_it_has_ended(
     skyvern: FakeSkyvern, store: Store
 ) -> None:
@@ -378,6 +379,7 @@ async def test_a_missing_connection_is_waited_for(skyvern: FakeSkyvern, task_log
     assert "nowhere" in log
 
 
+@pytest.mark.slow
 async def test_a_key_that_is_rotated_is_picked_up(skyvern: FakeSkyvern, store: Store, connect: Connect) -> None:
     workflow = skyvern.workflow()
     async with watching(trigger(workflow, store)) as [watcher]:

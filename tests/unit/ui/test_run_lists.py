@@ -88,6 +88,7 @@ async def test_a_backend_that_cannot_read_here_leaves_a_page_without_the_run(
     assert "Could not read XCom" in caplog.text
 
 
+@pytest.mark.slow
 async def test_a_dag_run_shows_the_runs_of_its_tasks_with_one_request_for_all(ui: Ui, skyvern: FakeSkyvern) -> None:
     runs = {"fetch": started(skyvern), "fail": started(skyvern, "fail", plan="terminated")}
     for task_id, run_id in runs.items():
@@ -106,6 +107,7 @@ async def test_a_dag_run_shows_the_runs_of_its_tasks_with_one_request_for_all(ui
     assert all(runs["fail"] in path for path in paths[2:])  # why it failed
 
 
+@pytest.mark.slow
 async def test_a_dag_run_lists_every_skyvern_task_with_its_state(ui: Ui, skyvern: FakeSkyvern) -> None:
     add_task(task_id="good", xcoms={"run_id": started(skyvern, "good")})
     add_task(task_id="wrong_key", state="failed")
@@ -139,6 +141,7 @@ async def test_a_subclass_that_failed_before_anything_is_listed(ui: Ui, skyvern:
     assert "has run nothing in Skyvern" not in (await ui.get(PAGE.replace(TASK, "invoices"))).text
 
 
+@pytest.mark.slow
 async def test_while_skyvern_is_away_a_dag_run_shows_what_is_known(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(skyvern, plan="paused")
     add_task(state="deferred", xcoms={"run_id": run_id, "app_url": "https://skyvern.test/runs/1"})
@@ -187,6 +190,7 @@ async def test_a_server_that_ignores_the_filter_tells_nothing_more(ui: Ui, skyve
     assert "failed" not in (await ui.get(DAG_RUN)).text
 
 
+@pytest.mark.slow
 async def test_a_dag_run_shows_the_runs_that_sensors_wait_for(ui: Ui, skyvern: FakeSkyvern) -> None:
     waited_for = started(skyvern, run_id="another run", plan="terminated")
     add_task(xcoms={"run_id": waited_for}, operator="SkyvernRunSensor")
@@ -213,6 +217,7 @@ async def test_a_dag_run_is_for_readers_of_its_dag(ui: Ui, skyvern: FakeSkyvern)
     assert skyvern.requests == []
 
 
+@pytest.mark.slow
 async def test_the_menu_shows_the_runs_of_dags_that_the_user_may_read(ui: Ui, skyvern: FakeSkyvern) -> None:
     mine, secret = started(skyvern), started(skyvern, dag_id=SECRET_DAG)
     elsewhere, untagged = started(skyvern, dag_id="of_another_airflow"), skyvern.run()
@@ -224,6 +229,7 @@ async def test_the_menu_shows_the_runs_of_dags_that_the_user_may_read(ui: Ui, sk
     assert (await ui.get(RUNS, username=None)).status_code == 401
 
 
+@pytest.mark.slow
 async def test_the_menu_asks_each_connection_once_for_all_viewers(ui: Ui, skyvern: FakeSkyvern) -> None:
     started(skyvern)
     add_task(xcoms=ANNOUNCED)
@@ -300,6 +306,7 @@ async def test_the_menu_says_why_a_run_failed(ui: Ui, skyvern: FakeSkyvern) -> N
     assert "The portal is closed." in (await ui.get(RUNS)).text
 
 
+@pytest.mark.slow
 async def test_no_run_is_out_of_reach(ui: Ui, skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others' runs fill the organization's newest pages: the search goes on behind them, page by page."""
     monkeypatch.setattr("airflow_skyvern.ui.newest_runs.PAGES_AT_ONCE", 2)
@@ -371,6 +378,7 @@ async def test_only_who_may_mark_a_task_can_change_something(acting: Ui) -> None
             assert (await client.post(f"/acting/act/{dag_id}", headers=OUR_PAGE)).status_code == status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["1.0.40", "1.0.45"])
 async def test_an_old_server_shows_the_page_of_a_paused_run_and_says_why_no_runs_are_listed(
     ui: Ui, skyvern: FakeSkyvern, version: str

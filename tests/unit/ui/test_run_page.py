@@ -89,6 +89,7 @@ async def test_the_page_shows_what_the_run_did(ui: Ui, skyvern: FakeSkyvern) -> 
     assert len(skyvern.sent("GET", f"/v1/runs/{run_id}.*")) == 2
 
 
+@pytest.mark.slow
 async def test_the_page_says_which_version_of_which_file_is_run(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = skyvern.run(plan=("completed",))
     skyvern.runs[run_id].tags.update(TAGS)
@@ -101,6 +102,7 @@ async def test_the_page_says_which_version_of_which_file_is_run(ui: Ui, skyvern:
     assert "Workflow file" not in (await ui.get(PAGE)).text
 
 
+@pytest.mark.slow
 async def test_strangers_and_readers_of_other_dags_see_nothing(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(skyvern, tags={**TAGS, "airflow_dag_id": SECRET_DAG}, media=[Media("screenshot_final", PNG)])
     add_task(dag_id=SECRET_DAG, xcoms={"run_id": run_id})
@@ -127,6 +129,7 @@ async def test_a_run_of_another_dag_is_not_shown_whatever_an_xcom_says(
     assert skyvern.sent("GET", "/v1/artifacts.*") == skyvern.sent("GET", f"/v1/runs/{other}.*") == []
 
 
+@pytest.mark.slow
 async def test_a_sensor_shows_the_run_of_another_dag_to_readers_of_both(ui: Ui, skyvern: FakeSkyvern) -> None:
     other = started(skyvern, tags={**TAGS, "airflow_dag_id": SECRET_DAG})
     add_dag_run(SECRET_DAG)
@@ -135,6 +138,7 @@ async def test_a_sensor_shows_the_run_of_another_dag_to_readers_of_both(ui: Ui, 
     assert other in (await ui.get(PAGE, username="admin")).text
 
 
+@pytest.mark.slow
 async def test_a_run_of_another_airflow_is_shown_only_where_airflow_itself_names_it(
     ui: Ui, skyvern: FakeSkyvern
 ) -> None:
@@ -161,6 +165,7 @@ async def test_the_connection_is_that_of_the_rendered_task_whatever_an_xcom_says
     assert "The connection gone does not exist any more" in (await ui.get(PAGE, role="op")).text
 
 
+@pytest.mark.slow
 async def test_a_run_that_a_schedule_has_started_links_to_it(ui: Ui, skyvern: FakeSkyvern) -> None:
     workflow = skyvern.workflow()
     schedule = skyvern.schedule(workflow).schedule_id
@@ -190,6 +195,7 @@ async def test_a_run_of_another_organization_is_not_found(ui: Ui, skyvern: FakeS
     assert "Skyvern does not know the run wr_404: it was deleted, or belongs to another organization." in answer.text
 
 
+@pytest.mark.slow
 async def test_an_artifact_of_another_run_is_not_found(ui: Ui, skyvern: FakeSkyvern) -> None:
     mine = started(skyvern, media=[Media("screenshot_final", PNG)])
     other = started(skyvern, media=[Media("screenshot_final", PNG)])
@@ -209,6 +215,7 @@ async def test_only_known_kinds_are_given_out(ui: Ui, skyvern: FakeSkyvern, kind
     assert answer.status_code == (200 if (kind, route) == ("download", "files") else 404)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"PK\x03\x04 an archive", b"<svg onload=alert(1)>", b"<html>", b"GIF89a"])
 async def test_what_only_calls_itself_a_picture_is_a_broken_picture(
     ui: Ui, skyvern: FakeSkyvern, content: bytes
@@ -229,6 +236,7 @@ async def test_a_picture_is_fetched_once_for_all_viewers(ui: Ui, skyvern: FakeSk
     assert len(skyvern.sent("GET", "/v1/artifacts/.*")) == 1
 
 
+@pytest.mark.slow
 async def test_a_recording_is_there_as_soon_as_the_run_has_one(ui: Ui, skyvern: FakeSkyvern) -> None:
     """Its list of artifacts is not the one that a picture was found in while the run went on."""
     run_id = skyvern.run(plan=("running", "completed"), media=[Media("recording", WEBM)])
@@ -248,6 +256,7 @@ async def test_the_page_has_a_player_where_there_is_something_to_play(ui: Ui, sk
     assert "browser session" not in page.text
 
 
+@pytest.mark.slow
 async def test_the_recording_of_a_browser_session_has_no_player(ui: Ui, skyvern: FakeSkyvern) -> None:
     """It has an address on Skyvern's disk, and no artifact that the API would give out."""
     of_session = "file:///artifacts/o_1/browser_sessions/pbs_1/videos/wr_1/x.webm"
@@ -282,6 +291,7 @@ async def test_a_recording_that_skyvern_is_replacing_is_waited_for(
     assert (await ui.get(f"{PAGE}/tries/1/recording")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_recording_can_be_sought_in(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(skyvern, media=[Media("recording", WEBM)])
     add_task(xcoms={"run_id": run_id})
@@ -294,6 +304,7 @@ async def test_a_recording_can_be_sought_in(ui: Ui, skyvern: FakeSkyvern) -> Non
     assert (await ui.get(f"{PAGE}/tries/1/recording", range=f"bytes={len(WEBM)}-")).status_code == 416
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["x.svg", "x.html", 'a"b.html', "a\r\nset-cookie: x=1.html", "../../x.html", "é.pdf"]
 )
@@ -317,6 +328,7 @@ def _with_file_name(skyvern: FakeSkyvern, run_id: str, name: str) -> httpx.Respo
     return httpx.Response(200, json=run)
 
 
+@pytest.mark.slow
 async def test_script_in_any_text_of_a_run_is_text(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(
         skyvern,
@@ -365,6 +377,7 @@ def fills(text: str, element: Any = None, intention: str = "", **more: Any) -> d
     return {"action_type": "input_text", "text": text, "intention": intention, **more}
 
 
+@pytest.mark.slow
 async def test_a_reason_names_what_the_run_was_about(ui: Ui, skyvern: FakeSkyvern) -> None:
     """What was typed is masked only where a password was typed, as a whole word, and never in a name."""
     actions = [
@@ -403,6 +416,7 @@ async def test_an_error_that_the_reason_repeats_is_named_by_its_code_only(ui: Ui
     assert "too slow" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "action",
     [
@@ -424,6 +438,7 @@ async def test_what_was_typed_into_a_password_field_is_hidden(ui: Ui, skyvern: F
     assert "geheim" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["email", "search", "date"])
 async def test_what_a_field_of_another_type_got_is_shown(ui: Ui, skyvern: FakeSkyvern, field: str) -> None:
     action = fills("eve@acme.test", {"attributes": {"type": field}}, "First the user, then the password")
@@ -433,6 +448,7 @@ async def test_what_a_field_of_another_type_got_is_shown(ui: Ui, skyvern: FakeSk
     assert "eve@acme.test is not known." in (await ui.get(PAGE)).text
 
 
+@pytest.mark.slow
 async def test_a_long_secret_is_hidden_wherever_and_however_it_stands(ui: Ui, skyvern: FakeSkyvern) -> None:
     secret = 'Tr0ub4dor&"3'
     run_id = started(
@@ -527,6 +543,7 @@ async def test_the_size_of_a_file_is_taken_from_its_artifact_where_the_run_has_n
     assert "4 bytes" in (await ui.get(PAGE)).text
 
 
+@pytest.mark.slow
 async def test_no_character_turns_a_name_around(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(skyvern, title="t\u2066itle", artifacts={"file": b"MZ"})
     skyvern.next("GET", f"/v1/runs/{run_id}", lambda: _with_file_name(skyvern, run_id, "invoice_\u202efdp.exe"))
@@ -580,6 +597,7 @@ async def test_a_page_without_a_run_says_why(ui: Ui, task: dict[str, Any], sente
     assert sentence in answer.text
 
 
+@pytest.mark.slow
 async def test_a_page_says_what_is_wrong_with_skyvern(ui: Ui, skyvern: FakeSkyvern, connect: Connect) -> None:
     add_task(xcoms={"run_id": started(skyvern)})
     skyvern.api_key = "another"
@@ -602,6 +620,7 @@ async def test_a_key_that_was_rotated_is_read_again(ui: Ui, skyvern: FakeSkyvern
     assert "completed" in (await ui.get(PAGE)).text
 
 
+@pytest.mark.slow
 async def test_what_does_not_exist_is_not_found(ui: Ui, skyvern: FakeSkyvern) -> None:
     add_task(xcoms={"run_id": started(skyvern)})
     for path in (
@@ -625,6 +644,7 @@ async def test_what_does_not_exist_is_not_found(ui: Ui, skyvern: FakeSkyvern) ->
         assert (await ui.get(path, username="admin")).status_code == 404, path
 
 
+@pytest.mark.slow
 async def test_an_earlier_try_shows_its_own_run(ui: Ui, skyvern: FakeSkyvern) -> None:
     first, second = started(skyvern, plan=("running", "failed")), started(skyvern)
     add_task(try_number=2, xcoms={"run_id": second})
@@ -758,6 +778,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("page", [PAGE, DAG_RUN])
 async def test_a_red_task_says_why_where_its_run_does_not(ui: Ui, skyvern: FakeSkyvern, way: str, page: str) -> None:
@@ -772,6 +793,7 @@ async def test_a_red_task_says_why_where_its_run_does_not(ui: Ui, skyvern: FakeS
         assert f'data-airflow="dags/{DAG}/runs/{quote(RUN, safe="")}/tasks/{TASK}?try_number=1"' in text
 
 
+@pytest.mark.slow
 async def test_a_run_that_failed_by_itself_is_reason_enough(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(skyvern, plan=("running", "failed"), failure_reason="The portal is closed.")
     add_task(state="failed", xcoms={"run_id": run_id})
@@ -782,6 +804,7 @@ async def test_a_run_that_failed_by_itself_is_reason_enough(ui: Ui, skyvern: Fak
     assert "The portal is closed." in (await ui.get(DAG_RUN)).text
 
 
+@pytest.mark.slow
 async def test_each_try_says_its_own_reason(ui: Ui, skyvern: FakeSkyvern) -> None:
     add_task(state="failed", try_number=2)
     add_earlier_try(1, None)
@@ -791,6 +814,7 @@ async def test_each_try_says_its_own_reason(ui: Ui, skyvern: FakeSkyvern) -> Non
     assert "first reason" in (await ui.get(f"{PAGE}?try_number=1")).text
 
 
+@pytest.mark.slow
 async def test_a_skipped_task_says_why(ui: Ui, skyvern: FakeSkyvern) -> None:
     add_task(state="skipped", xcoms={"run_id": started(skyvern, plan=("running", "canceled"))})
     write_log([{"event": "Skipping task.", "level": "info", "reason": "canceled by eve"}])
@@ -809,6 +833,7 @@ async def test_the_reason_is_for_those_who_may_read_the_log(ui: Ui, skyvern: Fak
     assert LOG in (await ui.get(page)).text
 
 
+@pytest.mark.slow
 async def test_a_reason_from_the_log_is_text_and_masked(ui: Ui, skyvern: FakeSkyvern) -> None:
     actions = [fills("hunter2!", PASSWORD_FIELD)]
     run_id = started(skyvern, plan=("running", "canceled"), blocks=[block("a", actions=actions)])
@@ -857,6 +882,7 @@ def test_what_airflow_calls_the_reason_counts_most() -> None:
     assert task_log.error_in([StructuredLogMessage(event="all is well")]) == ""
 
 
+@pytest.mark.slow
 async def test_while_skyvern_is_away_the_page_shows_what_is_known(
     ui: Ui, skyvern: FakeSkyvern, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -880,6 +906,7 @@ async def test_what_the_trigger_has_reported_last_is_known_without_skyvern(ui: U
     assert "wr_1" in page
 
 
+@pytest.mark.slow
 async def test_the_last_status_of_another_dags_run_is_for_its_readers(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(skyvern, plan=("paused",), tags={**TAGS, "airflow_dag_id": SECRET_DAG})
     add_dag_run(SECRET_DAG)
@@ -913,6 +940,7 @@ async def test_media_that_skyvern_does_not_give_are_no_error_of_airflow(
         )
 
 
+@pytest.mark.slow
 async def test_the_connections_address_leads_to_skyvern(ui: Ui, skyvern: FakeSkyvern, connect: Connect) -> None:
     """Of a self-hosted server, whose own word for it leads nowhere; also where it was set after the run."""
     connect(extra={"app_url": "https://skyvern.acme.test"})
@@ -924,6 +952,7 @@ async def test_the_connections_address_leads_to_skyvern(ui: Ui, skyvern: FakeSky
         assert "localhost:8080" not in text
 
 
+@pytest.mark.slow
 async def test_the_name_of_a_connection_is_for_those_who_may_read_it(ui: Ui, skyvern: FakeSkyvern) -> None:
     add_task(xcoms={"run_id": started(skyvern)})
     assert CONN not in (await ui.get(PAGE)).text

@@ -129,6 +129,7 @@ async def test_the_code_is_nowhere_in_airflow(
     assert CODE not in page + answer.text + later + whole_database() + caplog.text + "".join(capfd.readouterr())
 
 
+@pytest.mark.slow
 async def test_who_may_send_the_code_gets_the_field(ui: Ui, skyvern: FakeSkyvern) -> None:
     waits(skyvern)
     page = (await ui.get(PAGE, role="user")).text
@@ -141,6 +142,7 @@ async def test_who_may_send_the_code_gets_the_field(ui: Ui, skyvern: FakeSkyvern
     assert "Who may edit task instances and answer required actions of this DAG can send it here." in looking
 
 
+@pytest.mark.slow
 async def test_only_the_approvers_get_the_field_and_may_send(ui: Ui, skyvern: FakeSkyvern) -> None:
     waits(skyvern, approvers=("alice",))
     assert "code-typed" not in (await ui.get(PAGE, role="user")).text
@@ -151,6 +153,7 @@ async def test_only_the_approvers_get_the_field_and_may_send(ui: Ui, skyvern: Fa
     assert await post(ui, CODE, "alice") == 200
 
 
+@pytest.mark.slow
 async def test_the_page_says_who_has_sent_it(ui: Ui, skyvern: FakeSkyvern) -> None:
     waits(skyvern)
     await post(ui, CODE)
@@ -159,6 +162,7 @@ async def test_the_page_says_who_has_sent_it(ui: Ui, skyvern: FakeSkyvern) -> No
     assert "code-typed" not in page
 
 
+@pytest.mark.slow
 async def test_twice_is_sent_once(ui: Ui, skyvern: FakeSkyvern) -> None:
     waits(skyvern)
     assert (await post(ui, CODE), await post(ui, "111111")) == (200, 409)
@@ -199,6 +203,7 @@ async def test_a_run_that_is_over_gets_no_code(ui: Ui, skyvern: FakeSkyvern, cha
     assert skyvern.totp_codes == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", [None, "scheduled", "queued", "running", "failed", "success"])
 async def test_a_task_that_was_cleared_or_has_ended_gets_no_code(
     ui: Ui, skyvern: FakeSkyvern, state: str | None
@@ -228,6 +233,7 @@ async def test_a_run_of_another_dag_gets_no_code(ui: Ui, skyvern: FakeSkyvern) -
     assert skyvern.totp_codes == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "answer"),
     [
@@ -258,6 +264,7 @@ async def test_a_forged_request_sends_nothing(ui: Ui, skyvern: FakeSkyvern, head
     assert skyvern.totp_codes == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("user", "role", "status"),
     [(None, "", 401), ("eve", "viewer", 403), ("mallory", "user", 403), ("nohitl", "user", 403)],
@@ -270,6 +277,7 @@ async def test_who_may_not_answer_requests_sends_nothing(
     assert skyvern.totp_codes == []
 
 
+@pytest.mark.slow
 async def test_a_task_that_asks_for_an_approval_takes_no_code(ui: Ui, skyvern: FakeSkyvern) -> None:
     waits(skyvern, next_kwargs={"request": {"run_id": "wr_1", "options": ["Approve", "Reject"]}})
     assert await post(ui, CODE) == 409
@@ -292,6 +300,7 @@ async def test_hostile_labels_and_identifiers_are_texts(ui: Ui, skyvern: FakeSky
 CLICK, TYPED = {"action_type": "click"}, {"action_type": "input_text", "text": "<redacted otp value>"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "typed",
     [TYPED, {"action_type": "verification_code"}, {"action_type": "input_text", "totp_timing_info": {"a": 1}}],
@@ -312,6 +321,7 @@ async def test_no_picture_shows_the_step_of_the_code(ui: Ui, skyvern: FakeSkyver
         assert (await ui.get(f"{PAGE}/tries/1/pictures/{artifact_id(run, number)}")).status_code == 404
 
 
+@pytest.mark.slow
 async def test_no_picture_is_shown_while_a_code_is_awaited(ui: Ui, skyvern: FakeSkyvern) -> None:
     waits(skyvern, block={**LOGIN, "actions": [{**CLICK, "screenshot": 0}]})
     page = (await ui.get(PAGE, role="user")).text

@@ -56,6 +56,7 @@ async def post(ui: Ui, option: Any, user: str | None = "eve", role: str = "user"
     return int(answer.status_code)
 
 
+@pytest.mark.slow
 async def test_who_may_act_on_the_task_gets_the_buttons_as_the_block_names_them(ui: Ui, skyvern: FakeSkyvern) -> None:
     asks(skyvern, ("Pay", EVIL))
     async with ui.client("eve", role="user") as client:
@@ -80,6 +81,7 @@ async def test_only_the_approvers_get_the_buttons_and_may_answer(ui: Ui, skyvern
     assert stored() == (["Pay"], "alice")
 
 
+@pytest.mark.slow
 async def test_an_answer_on_the_page_is_one_in_required_actions(ui: Ui, skyvern: FakeSkyvern) -> None:
     asks(skyvern, next_kwargs={"deadline": time.time() + 3700})
     assert await post(ui, "Pay") == 200
@@ -90,6 +92,7 @@ async def test_an_answer_on_the_page_is_one_in_required_actions(ui: Ui, skyvern:
     assert "<strong>Answered: Pay</strong>, by eve" in page
 
 
+@pytest.mark.slow
 async def test_a_request_that_nobody_has_answered_in_airflow_is_closed(ui: Ui, skyvern: FakeSkyvern) -> None:
     asks(skyvern)
     with create_session() as session:
@@ -115,6 +118,7 @@ async def test_a_question_says_how_much_time_is_left(ui: Ui, skyvern: FakeSkyver
     assert "Who may edit task instances and answer required actions of this DAG can answer here." in page
 
 
+@pytest.mark.slow
 async def test_who_may_not_answer_requests_gets_no_buttons(ui: Ui, skyvern: FakeSkyvern) -> None:
     asks(skyvern)
     assert "data-answer" not in (await ui.get(PAGE, username="nohitl", role="user")).text

@@ -45,6 +45,7 @@ def refused(skyvern: FakeSkyvern, parameters: dict[str, Any] | None = None, **bl
     return started(skyvern, parameters, plan=("terminated",), blocks=[told], failure_reason="Denied.")
 
 
+@pytest.mark.slow
 async def test_session_profile_and_credential_are_shown_by_their_names(ui: Ui, skyvern: FakeSkyvern) -> None:
     login, profile = credential(skyvern, "The <portal>"), skyvern.profile("monthly login")
     run_id = started(skyvern, {"login": login, "month": "2026-11"})
@@ -57,6 +58,7 @@ async def test_session_profile_and_credential_are_shown_by_their_names(ui: Ui, s
     assert PASSWORD not in page
 
 
+@pytest.mark.slow
 async def test_what_skyvern_no_longer_knows_is_shown_by_its_id(ui: Ui, skyvern: FakeSkyvern) -> None:
     run_id = started(skyvern, {"login": "cred_9"})
     skyvern.runs[run_id].request.update(browser_profile_id="bp_9")
@@ -113,6 +115,7 @@ async def test_other_failures_of_logins_read_as_such(
     assert f"Block sign_in: {said}" in (await ui.get(PAGE)).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "block",
     [
@@ -132,6 +135,7 @@ async def test_a_failure_that_is_no_login_s_is_not_called_one(
     assert "<strong>" not in page[page.index('id="failure"') :].split("</section>")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [httpx.Response(404), httpx.Response(500), httpx.Response(200, json=[1])])
 async def test_a_server_that_does_not_say_why_costs_only_the_sentence(
     ui: Ui, skyvern: FakeSkyvern, answer: Any
