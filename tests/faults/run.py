@@ -219,9 +219,16 @@ def print_left(findings: list[Finding], limits: Limits, strays: int) -> None:
 
 
 def is_left(driver: Driver, run: ServerRun) -> bool:
-    """Return whether a run is active that a task has started; those for sensors are the suite's own, without tags."""
+    """
+    Return whether a task has started a run that is active, and nothing waits for it.
+
+    Those for sensors are the suite's own, without tags. The trigger of a task whose DAG file is gone waits until its
+    deadline, which may come after the suite's end.
+    """
     one = driver.executions.get(run.execution)
-    return run.status not in FINAL and (one is None or one.way != "reschedule")
+    if one is not None and (one.way == "reschedule" or (one.marked == "remove_file" and one.row.state == "deferred")):
+        return False
+    return run.status not in FINAL
 
 
 def second_witness(driver: Driver, runs: list[ServerRun]) -> list[str]:

@@ -110,6 +110,18 @@ def test_the_witness_is_asked_for_the_runs_that_tasks_have_started(
 
 
 @pytest.mark.parametrize(
+    ("state", "marked", "left"),
+    [("deferred", "remove_file", False), ("scheduled", "remove_file", True), ("deferred", None, True)],
+)
+def test_a_run_is_not_left_while_a_trigger_waits_for_it_whose_dag_file_was_removed(
+    state: str, marked: str | None, *, left: bool
+) -> None:
+    one = execution(state=state, way="own", marked=marked)
+    driver = cast("Any", SimpleNamespace(executions={"000": one}))
+    assert is_left(driver, replace(RUN, status="running")) is left
+
+
+@pytest.mark.parametrize(
     ("number", "outage", "failures"), [(1, (100.0, 140.0), 0), (1, (102.0, 140.0), 1), (2, (100.0, 140.0), 1)]
 )
 def test_a_sensor_fails_rightly_where_it_has_met_nothing_but_a_refused_key(
