@@ -61,6 +61,7 @@ def wait(run_id: str, ti: FakeTaskInstance | None = None, **more: Any) -> Any:
         return wait(run_id, ti, **more)
 
 
+@pytest.mark.slow
 def test_a_sensor_waits_for_a_run_and_returns_its_output(skyvern: FakeSkyvern, mode: dict[str, Any]) -> None:
     pending = {"status": "failed", "retry_pending": True}
     run_id = skyvern.run(plan=("queued", pending, "paused", "completed"), output={"sum": 1})

@@ -103,6 +103,7 @@ def test_only_known_final_statuses_end_a_wait(status: str, pending: bool | None)
         assert state.status == status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.what)
 @given(body=st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_body_is_a_result_or_an_error_of_ours(call: Call[Any], body: bytes) -> None:

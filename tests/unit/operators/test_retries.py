@@ -29,6 +29,7 @@ def test_a_retry_goes_on_with_the_run_of_the_try_before(skyvern: FakeSkyvern) ->
     assert len(skyvern.runs) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not is_airflow_3(), reason="2.11 reads the number of the try when a process begins")
 @pytest.mark.parametrize("plan", [("running", "running", "completed"), ("completed",)])
 @pytest.mark.parametrize("cleared", [["run_id"], ["connection_and_run_key", "run_id"], ["connection_and_run_key"]])

@@ -266,6 +266,7 @@ def test_connections_with_the_same_server_and_key_share_each_list(fake: FakeSkyv
     play(fake, scenario, conn_id="first")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("base_url", "http://127.0.0.1:2"), ("proxy", "http://127.0.0.1:3")])
 def test_a_connection_that_reaches_another_server_lists_for_itself(fake: FakeSkyvern, name: str, value: str) -> None:
     async def scenario(w: PollerRig) -> None:
@@ -294,6 +295,7 @@ def test_a_connection_that_changes_keeps_its_waits_and_the_others_theirs(fake: F
     play(fake, scenario, conn_id="first")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
 def test_a_connection_whose_list_fails_costs_the_others_nothing(fake: FakeSkyvern, status: int) -> None:
     async def scenario(w: PollerRig) -> None:

@@ -56,6 +56,7 @@ def test_whether_tasks_are_deferred_is_for_airflow_to_say() -> None:
         assert 'deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False)' in source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith(("- ", "  "))]
 )

@@ -86,6 +86,7 @@ def test_there_is_a_readme() -> None:
     assert (ROOT / "README.md").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_code_in_the_documents_is_code(block: str) -> None:
     """Everything compiles; definitions, imports, DAGs and tasks are executed, what would ask a server is not."""
@@ -118,6 +119,7 @@ def test_every_page_is_in_the_navigation(page: str) -> None:
     assert re.search(rf"\b{page}$", navigation, re.MULTILINE), f"add a line for {page} to the nav in mkdocs.yml"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", DAG_FILES, ids=lambda path: path.name)
 def test_every_example_is_a_dag_of_this_airflow(path: Path, tmp_path: Path) -> None:
     assert len(example_bag(path, tmp_path).dags) == 1

@@ -38,6 +38,7 @@ def test_every_method_is_in_the_table_with_what_else_sends_it() -> None:
     assert rows["cancel_runs"].endswith(" |  |")
 
 
+@pytest.mark.slow
 def test_every_module_that_sends_an_endpoint_has_a_name_that_authors_know() -> None:
     found = endpoint_users.modules_by_name(frozenset(endpoints._functions()))
     modules = {module for named in found.values() for module in named}

@@ -58,6 +58,7 @@ def test_imports_point_down(path: Path) -> None:
     assert {name for name in packages if RANK[name] >= RANK.get(mine, -1)} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: ".".join(MODULES[path]))
 def test_no_module_takes_what_another_keeps_for_itself(path: Path) -> None:
     assert {name for _, name in our_imports_of(path) if name.startswith("_") and name != "__version__"} == set()

@@ -10,6 +10,7 @@ from dev.release_check import ROOT, Result, Results, state_of, steps
 PASSED, FAILED = Result(True, 61.0, "12 passed"), Result(False, 5.0, "1 failed | 11 passed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", sorted(set(steps())))
 def test_make_knows_every_step(step: str) -> None:
     planned = subprocess.run(

@@ -393,6 +393,7 @@ def test_a_mistake_is_found_when_the_dag_is_parsed(given: dict[str, Any], compla
         SkyvernRunWorkflowOperator(task_id="t", workflow_id="w", **given)
 
 
+@pytest.mark.slow
 def test_a_manifest_that_cannot_be_written_starts_no_run(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in (f"{tmp_path}/file/m.json", str(tmp_path), "gs://bucket/m.json"):

@@ -80,6 +80,7 @@ ABSENT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("template", ABSENT)
 def test_what_would_be_sent_as_the_text_none_is_refused_with_its_name(template: str, *, native: bool) -> None:

@@ -272,6 +272,7 @@ async def test_a_filter_is_text(ui: Ui, skyvern: FakeSkyvern) -> None:
     assert page.count("<script") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "shown"),
     [

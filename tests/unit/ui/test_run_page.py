@@ -204,6 +204,7 @@ async def test_an_artifact_of_another_run_is_not_found(ui: Ui, skyvern: FakeSkyv
     assert (await ui.get(f"{PAGE}/tries/1/pictures/a_{other[3:]}0")).status_code == 404
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["har", "llm_prompt", "llm_request", "html_scrape", "browser_console_log", "download"]
 )
@@ -919,6 +920,7 @@ async def test_the_last_status_of_another_dags_run_is_for_its_readers(ui: Ui, sk
     assert "paused" not in (await ui.get(PAGE)).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", ["/v1/runs/.*", "/v1/runs/[^/]+/artifacts", "/v1/artifacts/.*", "/v1/run-tags"])
 @pytest.mark.parametrize("path", ["pictures/{}", "recording", "files/{}"])
 async def test_media_that_skyvern_does_not_give_are_no_error_of_airflow(

@@ -178,6 +178,7 @@ async def test_what_is_no_code_is_refused_and_not_repeated(ui: Ui, skyvern: Fake
     assert (skyvern.totp_codes, stored()) == ([], None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["A1b2C3", "1234567890", "123-456", "12 34 56"])
 async def test_codes_as_portals_send_them_are_taken(ui: Ui, skyvern: FakeSkyvern, code: str) -> None:
     waits(skyvern)

@@ -169,6 +169,7 @@ async def test_who_may_only_look_answers_nothing(
     assert stored() is None
 
 
+@pytest.mark.slow
 async def test_a_task_that_asks_nothing_takes_no_answer(ui: Ui, skyvern: FakeSkyvern) -> None:
     add_task(state="deferred", xcoms={"run_id": "wr_1"})
     assert await post(ui, "Pay") == 409
