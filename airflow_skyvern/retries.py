@@ -26,7 +26,7 @@ def skyvern_retry_policy(
     retry_at_limit: bool = False,
 ) -> ExceptionRetryPolicy:
     """
-    Retry only after endings of a run that may succeed next time.
+    Retry only after endings that a new run may avoid.
 
     By default a run that ``failed`` or ``timed_out`` is retried, as often as the task's ``retries`` allow; a run
     that was ``terminated`` (its workflow decided so) or ``canceled`` (a person decided so) is not. Neither is one

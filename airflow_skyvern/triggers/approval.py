@@ -80,7 +80,7 @@ class RequestTrigger(SkyvernRunTrigger):
         yield TriggerEvent(event)
 
     def _without_answer(self) -> Sequence[Coroutine[Any, Any, RunEvent]]:
-        """Return the waits for other ends of the wait, which also close the request."""
+        """Return the coroutines that wait for any other end; such an end closes the request, too."""
         return [self._event()]
 
     async def on_kill(self) -> None:
