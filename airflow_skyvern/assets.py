@@ -73,8 +73,8 @@ def skyvern_runs(
     Return the asset "finished runs of this workflow on this connection", to schedule DAGs on; Airflow 3.
 
     Its events come from a watcher (``watch=True``), from webhooks (``[skyvern] webhook_connections``), or both.
-    :func:`runs_in` reads them. All DAG files that use the asset must make it with the same arguments: Airflow would
-    replace the watcher of one by that of another, again and again. The second file is refused.
+    :func:`runs_in` reads them. All DAG files that use the asset must make it with the same arguments; otherwise
+    Airflow would keep replacing one file's watcher with another's. The second file is refused.
 
     :param workflow_id: The workflow, ``wpid_…``; no template.
     :param skyvern_conn_id: Id of the connection of type ``skyvern``; no template.
@@ -83,8 +83,8 @@ def skyvern_runs(
     :param watch: Whether Airflow's triggerer looks for such runs. Default: False.
     :param poll_interval: Seconds between two polls. Default: 30.
     :param redeliver_to: With ``watch``, and webhooks that may get lost: the address of this Airflow's webhooks,
-        ``https://airflow.example.com/skyvern/webhooks/skyvern_default``. The watcher then makes no events itself
-        but lets Skyvern send the webhook of each run there, and the receiver takes each run once.
+        ``https://airflow.example.com/skyvern/webhooks/skyvern_default``. The watcher then creates no events itself:
+        it asks Skyvern to send each run's webhook there, and the receiver accepts each run once.
     :raises SkyvernConfigError: an argument is wrong, another DAG file has made the asset differently, or this is
         Airflow 2.
     """
@@ -114,9 +114,9 @@ def skyvern_runs(
 
 def runs_in(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[FinishedRun]:
     """
-    Return the finished runs that a DAG run was started for, each once, in the order in which they came.
+    Return the finished runs that started a DAG run, each once, in order of arrival.
 
-    :param triggering_asset_events: What Airflow gives a task of that name.
+    :param triggering_asset_events: The value that Airflow passes to a task argument of that name.
     """
     found: dict[str, FinishedRun] = {}
     for asset in triggering_asset_events:

@@ -38,21 +38,22 @@ def skyvern_task(
         def invoices(vendor: str):
             return {"vendor": vendor, "month": "2026-10"}
 
-    The function is called on the worker, with its arguments rendered and with what it names of the task's context,
-    before the run is started or resumed; what it returns is not rendered. The task's value is the run's output.
-    All else is as with the operator: :class:`~airflow_skyvern.operators.SkyvernRunPromptOperator` for ``prompt``,
-    :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator` for ``workflow_id`` and ``workflow_file``.
+    The function is called on the worker before the run is started or resumed, with rendered arguments and with the
+    context variables that it names; its return value is not rendered. The task's value is the run's output.
+    Everything else works as with the operator: :class:`~airflow_skyvern.operators.SkyvernRunPromptOperator` for
+    ``prompt``, :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator` for ``workflow_id`` and
+    ``workflow_file``.
 
-    A retry resumes the run of its earlier try whatever the function returns then: a run belongs to the task, and in a
-    mapped one to the arguments that the function is called with.
+    A retry resumes the earlier try's run regardless of what the function returns then: a run belongs to the task and,
+    in a mapped task, to the arguments of the function.
 
     :param python_callable: The function; returns a mapping, or None for no parameters.
     :param workflow_id: The workflow to run. (templated)
     :param workflow_file: The file of the workflow to run instead. (templated)
-    :param prompt: The prompt to run instead; ``{name}`` is replaced by what the function returns by that name.
-        (templated)
-    :param multiple_outputs: Whether each entry of the run's output becomes an XCom of its own. Default: False,
-        whatever the function's annotation says, which is about the parameters.
+    :param prompt: The prompt to run instead; ``{name}`` is replaced by the value that the function returns under that
+        name. (templated)
+    :param multiple_outputs: Whether each entry of the run's output becomes its own XCom. Default: False, regardless
+        of the function's return annotation, which describes the parameters.
     :param kwargs: The other arguments of that operator, and of any Airflow task.
     :raises SkyvernConfigError: none or several of ``workflow_id``, ``workflow_file`` and ``prompt``, or
         ``parameters``, are given.
@@ -81,7 +82,7 @@ def skyvern_task(
 
 @cache
 def _checking(kind: Any) -> Any:
-    """Return Airflow's class of decorated functions, checking the arguments of the task when that is mapped."""
+    """Return Airflow's class for decorated functions, extended to check the arguments of a mapped task."""
 
     class Checking(kind):  # type: ignore[misc]  # a class that Airflow keeps to itself
         def _expand(self, *args: Any, **kwargs: Any) -> Any:
@@ -94,7 +95,7 @@ def _checking(kind: Any) -> Any:
 
 
 class _Decorated(DecoratedOperator, SkyvernRunWorkflowOperator):
-    """What both kinds share: the function, which is called when its parameters are needed, once in a try."""
+    """Shared by both kinds: the function, called once per try, when its parameters are needed."""
 
     custom_operator_name = "@task.skyvern"
     _called_with: Context | None = None
@@ -150,7 +151,7 @@ class _Decorated(DecoratedOperator, SkyvernRunWorkflowOperator):
         )
 
     def _request_for_key(self) -> RunRequest:
-        """Build it of what the function is called with: what it returns may hold a time, another in each try."""
+        """Build it from the function's arguments: its return value may contain a time that differs in each try."""
         from airflow_skyvern.client.run_request import RunRequest
 
         arguments = {"args": list(self.op_args), "kwargs": dict(self.op_kwargs)}
@@ -168,7 +169,7 @@ class _SkyvernDecoratedOperator(_Decorated):
     }
 
     def _parameters_of(self, run: Run) -> Mapping[str, Any] | None:
-        """Return what the run says: after a deferral, the function is not called again."""
+        """Return the parameters from the run: after a deferral, the function is not called again."""
         return (run.run_request or {}).get("parameters")
 
 
@@ -184,7 +185,7 @@ class _SkyvernPromptDecoratedOperator(_Decorated, SkyvernRunPromptOperator):
 
 
 def _comparable(value: Any) -> Any:
-    """Return a value as JSON; of one that has no form there, its type, which is the same in each try."""
+    """Return a value as JSON, or the name of its type if it has no JSON form: the type is the same in each try."""
     from airflow_skyvern.client.json_values import json_of
 
     if isinstance(value, dict):

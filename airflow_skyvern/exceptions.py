@@ -173,7 +173,7 @@ class SkyvernAuthError(SkyvernAPIError):
 
 
 class SkyvernNotFoundError(SkyvernAPIError):
-    """What the request names does not exist in the organization of the API key (404), in Skyvern's own words."""
+    """The requested object does not exist in the API key's organization (404); the answer is Skyvern's own."""
 
     advice = (
         "Check the id, and that it belongs to the organization of this API key; workflow ids start with wpid_, "
@@ -183,10 +183,10 @@ class SkyvernNotFoundError(SkyvernAPIError):
     @property
     def workflow_gone(self) -> bool:
         """
-        Whether it is the workflow that is missing, and not the run that was asked for.
+        Whether the workflow is missing, and not the requested run.
 
-        That is what the server says of a run whose workflow was deleted; of a run that never existed it says
-        "Task run not found".
+        The server says so for a run whose workflow was deleted; for a run that never existed it says "Task run not
+        found".
         """
         return self.detail.startswith("Workflow not found. ")
 
@@ -216,8 +216,8 @@ class SkyvernCreditError(SkyvernAPIError):
     """
     The organization has no credit left (402).
 
-    Only Skyvern Cloud says so, in words that are not known; so the run of a start is searched for before this ends a
-    try, and no wait ends with it.
+    Only Skyvern Cloud sends this, in an unknown wording. So a start searches for its run before this error ends the
+    try, and it never ends a wait.
     """
 
     transient: ClassVar[bool] = True
@@ -296,7 +296,7 @@ class SkyvernRunCanceled(SkyvernRunError):
 
 class SkyvernOutputError(SkyvernError):
     """
-    A run completed, and its output is not what ``output_schema`` and ``output_from`` say.
+    A run completed, but its output does not match ``output_schema`` or ``output_from``.
 
     :param run: The run, with its output.
     :param transient: Whether the next try starts another run (``rerun_on_invalid_output``).
@@ -333,7 +333,7 @@ class SkyvernStartUnknown(SkyvernError):
 
 
 class SkyvernStartAmbiguous(SkyvernError):
-    """A run may have been started, and it cannot be found out here; a person has to look into Skyvern."""
+    """A run may have been started, and the task cannot find out; a person has to check in Skyvern."""
 
 
 class SkyvernWaitInterrupted(SkyvernError):
@@ -346,7 +346,7 @@ class SkyvernOvertaken(SkyvernWaitInterrupted):
     """
     Another try of the task has taken over, or Airflow did not say that this one is still the current one.
 
-    What this try was about to do was not done, and nothing is canceled: the run is the other try's.
+    The next action of this try was not carried out, and nothing is canceled: the run belongs to the other try.
     """
 
 
@@ -354,7 +354,7 @@ class SkyvernTaskEnded(SkyvernWaitInterrupted):
     """
     A user has marked, cleared or deleted the task, and Airflow has not stopped this try yet.
 
-    What this try was about to do was not done. The run of the task is canceled, unless ``cancel_on_kill`` is False.
+    The next action of this try was not carried out. The task's run is canceled, unless ``cancel_on_kill`` is False.
     """
 
 
@@ -362,7 +362,7 @@ class SkyvernWaitTimeout(SkyvernError):
     """
     The run did not end within the deadline of the task.
 
-    :param run: The run as it was last seen, if it could be seen.
+    :param run: The run as it was last fetched, if it could be fetched.
     """
 
     def __init__(self, message: str, run: Run | None = None) -> None:
@@ -381,7 +381,7 @@ class SkyvernTransferError(SkyvernFileError):
 
 
 class SkyvernFileConflict(SkyvernFileError):
-    """Another file is there under the name that this one was to get."""
+    """Another file already has the name that this file would get."""
 
 
 class SkyvernAddressRefused(SkyvernFileError):
@@ -419,8 +419,8 @@ def error_of_ending(run: Run, block: str | None = None, limit: str | None = None
     Make the error for a run that ended badly: how, where, why, and where to look.
 
     :param block: The label of the block at which it failed, if it is known.
-    :param limit: Which limit has ended it, if that is known otherwise than from the run.
-    :param login: What it failed at, in a few words, if that is its login.
+    :param limit: The limit that ended it, if it is known from another source than the run.
+    :param login: What failed during the login, in a few words, if the run failed there.
     """
     message = f"Skyvern run {run.run_id} ended as {run.status}" + (f" in block {block}" if block else "")
     reason = "; ".join(part for part in (run.failure_reason, _codes(run)) if part)

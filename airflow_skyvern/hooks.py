@@ -38,8 +38,8 @@ T = TypeVar("T")
 
 AGENTS = "airflow_skyvern.agents.agent"
 """
-The module behind :meth:`SkyvernHook.agent`. What Airflow's AI provider calls on a hook needs the task around it,
-which stands above the hook; so it is named here and loaded when it is called.
+The module behind :meth:`SkyvernHook.agent`. The methods that Airflow's AI provider calls on a hook need the task
+layer, which is above the hook. So the module is only named here, and imported on the first call.
 """
 
 OF_THIS_PROCESS = frozenset({"_session", "_async_sessions", "_making"})
@@ -238,14 +238,14 @@ class SkyvernHook(BaseHook):
         :param workflow_id: The workflow that the agent runs, ``wpid_…``.
         :param sites: Instead of it, the sites that prompts may be about, as ``shop.example.com``, ``*.example.com``
             or ``https://shop.example.com/prices``. A prompt that begins on, or names, another one is refused; the
-            browser's model is told to visit no other.
+            browser's model is instructed to visit no other.
         :param url: The page at which each prompt begins. Default: the first of the sites, unless the calling model
             gives one of them.
         :param parameters: Parameters of the workflow that are fixed: the calling model neither sees nor sets them.
             Logins belong here.
         :param output_from: The label of the block whose output is the answer. Default: the whole output.
-        :param output_schema: What the answer has to look like, as operators take it.
-        :param timeout: Seconds, or a timedelta, for a run. Then it is canceled. Default: an hour.
+        :param output_schema: The required form of the answer, as for the operators.
+        :param timeout: Seconds, or a timedelta, after which a run is canceled. Default: an hour.
         :param options: Other arguments of the operators: ``max_steps``, ``max_elapsed_time_minutes``, ``engine``,
             ``error_code_mapping``, ``proxy_location``, ``browser_profile_id``, ``run_options``, ``title``,
             ``mask_output``, ``poll_interval`` (default: 5 s).
@@ -301,7 +301,7 @@ class SkyvernHook(BaseHook):
         return self._session.stream(call, start)
 
     def _async_session(self) -> AsyncSession:
-        """Return the session of the running event loop; those of loops that have ended are forgotten."""
+        """Return the session of the running event loop; sessions of closed loops are dropped."""
         loop = asyncio.get_running_loop()
         if (known := self._async_sessions.get(loop)) is not None:
             return known
@@ -312,7 +312,7 @@ class SkyvernHook(BaseHook):
         return made
 
     def _new_client(self, settings: Settings) -> SkyvernClient:
-        """Make a client that closes when nobody uses it any more: other threads may, when this hook does not."""
+        """Make a client that closes when nobody uses it any more: other threads may use it longer than this hook."""
         client = SkyvernClient(settings, retry=self.retry, observe=self.observe)
         client.close_when_unused()
         return client
@@ -326,7 +326,7 @@ class SkyvernHook(BaseHook):
         self.log.info("The Skyvern connection %r has changed: trying it as it is now", self.skyvern_conn_id)
 
     def fetch_run(self, run_id: str) -> Run:
-        """Get a run, also when its workflow was deleted while it runs; that is what waits call."""
+        """Get a run, even if its workflow was deleted while it was running; waits call this."""
         return fetch_run(self.send, run_id)
 
     async def afetch_run(self, run_id: str) -> Run:
@@ -343,8 +343,8 @@ class SkyvernHook(BaseHook):
         :param longest_answer: Bytes of the longest answer that is read. Default: the connection's.
 
         The interrupted code may hold a lock of the shared client or be in the middle of a request to Airflow,
-        so neither is touched: the settings are those that the hook already has. None if it has none yet, and
-        so cannot have sent anything.
+        so neither is touched: the client uses the settings that the hook has already read. Returns None if it has not
+        read them yet, and so cannot have sent anything.
         """
         client = self._session.current
         if client is None:
@@ -354,7 +354,7 @@ class SkyvernHook(BaseHook):
         return SkyvernClient(settings, retry=RetryPolicy(attempts=1), observe=observe)
 
     def close(self) -> None:
-        """Let go of the client, if there is one; it closes when no thread is using it."""
+        """Release the client, if any; it closes when no thread is using it."""
         self._session.forget()
 
     async def aclose(self) -> None:
@@ -400,7 +400,8 @@ class SkyvernHook(BaseHook):
         """
         Read the connection from an event loop, as it is now.
 
-        :raises AirflowNotFoundException: there is none, or it is a team's, which no triggerer is given.
+        :raises AirflowNotFoundException: it does not exist, or belongs to a team; triggerers cannot read a team's
+            connections.
         """
         try:
             return self._checked(await internals.in_thread(self._connection))
@@ -422,7 +423,7 @@ class ServerHook(SkyvernHook):
     """
     The hook of Airflow's own processes and of the command line, which also reads the connections of teams.
 
-    :param dag_id: Read the connection as a task of this DAG may. Default: whatever team it belongs to.
+    :param dag_id: Read the connection as a task of this DAG may. Default: regardless of its team.
     """
 
     def __init__(self, skyvern_conn_id: str, *, dag_id: str | None = None) -> None:
@@ -435,7 +436,7 @@ class ServerHook(SkyvernHook):
 
 def settings_of(connection: Connection) -> Settings:
     """
-    Read the settings out of an Airflow connection, however it was written: form, JSON or URI.
+    Read the settings from an Airflow connection in any format: form, JSON or URI.
 
     :raises SkyvernConfigError: a field is missing or wrong; the message names the connection and the field.
     """

@@ -1,5 +1,5 @@
 """
-What a notification can say of a task's run in Skyvern, for the templates of any notifier.
+Details of a task's Skyvern run, for the templates of any notifier.
 
 ``{{ macros.skyvern.skyvern_run().failure_reason }}`` works in every template of a callback. With
 ``user_defined_macros={"skyvern_run": skyvern_run}`` in the DAG it is ``{{ skyvern_run(context).failure_reason }}``.
@@ -40,8 +40,8 @@ class NotifiedRun:
     """
     A run as a notification needs it; what is not known is None, and nothing raises.
 
-    Skyvern is asked when something is read that Airflow does not know, once. While it is away, ``run_id``,
-    ``app_url`` and ``page_url`` are there nevertheless. Secrets in texts are masked.
+    The run is fetched from Skyvern once, when you read a value that Airflow does not have. While Skyvern cannot be
+    reached, ``run_id``, ``app_url`` and ``page_url`` are still available. Secrets in texts are masked.
     """
 
     def __init__(self, context: Any) -> None:
@@ -105,7 +105,7 @@ class NotifiedRun:
 
     @cached_property
     def screenshot_url(self) -> str | None:
-        """The address in Airflow of the failing block's last screenshot; who may see the run's page may see it."""
+        """Address in Airflow of the failing block's last screenshot; anyone who may see the run's page may see it."""
         from airflow_skyvern.runs.blocks import last_screenshot
 
         block = self._block
@@ -151,14 +151,14 @@ class NotifiedRun:
 
     @property
     def _pushed_run_id(self) -> Any:
-        """The run that the task has pushed; of one that runs an agent, that of its newest tool call."""
+        """The run that the task has pushed; for a task that runs an agent, the run of its newest tool call."""
         announced = self._pushed(xcom.CONNECTION_AND_RUN_KEY)
         calls = announced.get("calls") if isinstance(announced, dict) else None
         return calls[-1].get("run_id") if calls else self._pushed(xcom.RUN_ID)
 
     @property
     def _conn_id(self) -> str:
-        """The connection as the task has used it: in the context its argument may be a template still."""
+        """The connection that the task has used: in the context, the argument may still be a template."""
         pushed = self._pushed(xcom.CONNECTION_AND_RUN_KEY)
         if isinstance(pushed, dict) and pushed.get("skyvern_conn_id"):
             return str(pushed["skyvern_conn_id"])

@@ -1,4 +1,4 @@
-"""What Airflow calls when a DAG run has missed its deadline: its Skyvern runs, and an end for them. Airflow 3.1."""
+"""Callbacks for a DAG run that has missed its deadline: name its Skyvern runs, and cancel them. Airflow 3.1."""
 
 from __future__ import annotations
 
@@ -60,18 +60,18 @@ async def overdue_runs(context: Mapping[str, Any], *, cancel: bool = False) -> s
             callback=AsyncCallback(overdue_runs, kwargs={"cancel": True}),
         )
 
-    Airflow calls it in the triggerer. It logs a line for each run there. A callback of your own that tells somebody
+    Airflow calls it in the triggerer. It logs a line for each run there. To notify somebody, write a callback that
     awaits :func:`find_overdue_runs` instead.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/cancel-run
 
-    :param context: What Airflow gives to the callback.
-    :param cancel: Whether to cancel the runs that have not ended and that end with their task, as with a mark; those
-        of ``cancel_on_kill=False`` and ``wait_for_completion=False`` continue. The task fails then, and a retry that
-        it has left starts another run. Default: False.
-    :return: A line for each run, which Airflow keeps with the deadline. Nothing that Skyvern or Airflow fails to
-        answer is raised.
-    :raises SkyvernConfigError: the context is not that of a deadline.
+    :param context: The context that Airflow passes to the callback.
+    :param cancel: Whether to cancel the active runs that end with their task, as when the task is marked; runs with
+        ``cancel_on_kill=False`` or ``wait_for_completion=False`` continue. The task then fails, and a retry, if any
+        is left, starts another run. Default: False.
+    :return: A line for each run, which Airflow keeps with the deadline. Unanswered requests to Skyvern or Airflow
+        raise nothing.
+    :raises SkyvernConfigError: the context does not come from a deadline.
     """
     found = await find_overdue_runs(context, cancel=cancel)
     return "\n".join(f"{run['task_id']}: {_in_words(run)}" for run in found) or "The DAG run has no Skyvern runs."
@@ -84,10 +84,10 @@ async def find_overdue_runs(context: Mapping[str, Any], *, cancel: bool = False)
     The callback itself has to return a text or None: a triggerer of Airflow 3.3.2 ends when it has to store a list or
     an object, and with it all waits in it until another triggerer takes over.
 
-    :param context: What Airflow gives to the callback.
+    :param context: The context that Airflow passes to the callback.
     :param cancel: As for :func:`overdue_runs`. Default: False.
-    :return: The runs, in the order of their tasks. Nothing that Skyvern or Airflow fails to answer is raised.
-    :raises SkyvernConfigError: the context is not that of a deadline.
+    :return: The runs, in the order of their tasks. Unanswered requests to Skyvern or Airflow raise nothing.
+    :raises SkyvernConfigError: the context does not come from a deadline.
     """
     dag_run = context.get("dag_run")
     if not isinstance(dag_run, Mapping) or "dag_run_id" not in dag_run:
@@ -114,7 +114,7 @@ def _in_words(run: OverdueRun) -> str:
 
 
 async def _known_runs(dag_id: str, run_id: str) -> AsyncIterator[tuple[TaskInstanceKey, KnownRun]]:
-    """Yield what the tasks of a DAG run have pushed of their runs; first of those that wait for theirs."""
+    """Yield what the tasks of a DAG run have pushed about their runs, tasks that wait for theirs first."""
     from airflow_skyvern.task.pushed import XCOMS_OF_RUN, KnownRun, Pushed, TaskInstanceKey
 
     later = []

@@ -26,13 +26,13 @@ def skyvern_retry_policy(
     retry_at_limit: bool = False,
 ) -> ExceptionRetryPolicy:
     """
-    Retry after the endings of a run that may go well next time, and not after the others.
+    Retry only after endings that a new run may avoid.
 
     By default a run that ``failed`` or ``timed_out`` is retried, as often as the task's ``retries`` allow; a run
     that was ``terminated`` (its workflow decided so) or ``canceled`` (a person decided so) is not. Neither is one
-    that reached its limit of steps or time (``max_steps``, ``max_elapsed_time_minutes``), whatever ``retry_on`` says:
+    that reached its limit of steps or time (``max_steps``, ``max_elapsed_time_minutes``), regardless of ``retry_on``:
     the next run would have the same limit, and cost as much. Errors that are not the status of a run keep Airflow's
-    rules: what no retry can cure fails at once, the rest is retried.
+    rules: permanent errors fail at once, others are retried.
 
     :param retry_on: Endings to retry, one or several: of ``failed``, ``terminated``, ``timed_out``, ``canceled``.
     :param retry_delay: Pause before such a retry. Default: the task's ``retry_delay``.

@@ -96,13 +96,13 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, UsesConnection, BaseSens
     :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed,
         and the paths to keep or to add; see :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default:
         True.
-    :param files_to: Where the files go that the run has downloaded, ``s3://bucket/folder`` or an absolute path; this
-        and the following as with :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default: they stay
-        in Skyvern. (templated)
+    :param files_to: Where to store the files that the run has downloaded, ``s3://bucket/folder`` or an absolute path;
+        this and the following as with :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. Default: they
+        stay in Skyvern. (templated)
     :param files_conn_id: Id of the Airflow connection for that store. (templated)
     :param file_name: Names for the files. (templated)
-    :param overwrite: Whether a file may take the place of another one of its name. Default: False.
-    :param if_exists: What becomes of files and outputs that are there already; see there. Default: ``"skip_same"``
+    :param overwrite: Whether a file may replace another file of the same name. Default: False.
+    :param if_exists: What happens to files and outputs that already exist; see there. Default: ``"skip_same"``
         for files, ``"replace"`` for the output.
     :param manifest_to: Address of a JSON file that lists what was stored, written last; see there. (templated)
     :param expect_files: How many files a completed run must have downloaded, or name patterns. Default: any.
@@ -111,9 +111,9 @@ class SkyvernRunSensor(StopsTransfers, ChecksArguments, UsesConnection, BaseSens
     :raises SkyvernTransferError: a file could not be stored in full; a retry continues.
     :raises AirflowSensorTimeout: the run did not end in time.
     :raises AirflowFailException: the run ended badly (its cause is a
-        :class:`~airflow_skyvern.exceptions.SkyvernRunError` that carries the run), its output is not what was agreed
-        (:class:`~airflow_skyvern.exceptions.SkyvernOutputError`), or the key or the run id is wrong: a retry could
-        not change that.
+        :class:`~airflow_skyvern.exceptions.SkyvernRunError` that carries the run), its output does not match
+        ``output_schema`` or ``output_from`` (:class:`~airflow_skyvern.exceptions.SkyvernOutputError`), or the key or
+        the run id is wrong: a retry could not change that.
     """
 
     template_fields: Sequence[str] = (

@@ -35,7 +35,7 @@ MOST_AT_ONCE = 100
 """Of how many workflows the tags are fetched with one request."""
 
 DIFFERS, UNCLEAR = 1, 2
-"""Exit statuses of ``diff``, as those of diff(1)."""
+"""Exit statuses of ``diff``, as in diff(1)."""
 
 
 def run_for_workflows(args: argparse.Namespace, print_rows: PrintRows) -> int:

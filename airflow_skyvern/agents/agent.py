@@ -78,7 +78,7 @@ class SkyvernAgent:
         self._check()
 
     def _check(self) -> None:
-        """Check the options when the DAG is parsed: with arguments that stand for those of the model."""
+        """Check the options when the DAG is parsed: with placeholders for the model's arguments."""
         example = {"prompt": "…", "url": "https://example.com"} if self._target.takes_prompts else {}
         try:
             operator_of(
@@ -126,7 +126,7 @@ class SkyvernAgent:
 
     def describe(self) -> tuple[str, dict[str, Any]]:
         """
-        Return what a calling model reads: what it does, and the JSON Schema of its arguments.
+        Return the description and the JSON Schema of the arguments that a calling model reads.
 
         :raises ManagedAgentInvocationError: the workflow does not exist, or the key is refused.
         """
@@ -188,7 +188,7 @@ class Call:
     One call of an agent, which another thread may stop.
 
     :param agent: The agent.
-    :param request: What is asked of it.
+    :param request: The request to the agent.
     """
 
     def __init__(self, agent: SkyvernAgent, request: ManagedAgentRequest) -> None:

@@ -65,7 +65,7 @@ class OfAgent(SkyvernRunWorkflowOperator):
         self._active_run.interrupt()
 
     def get_template_env(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what finds files beside the DAG: a schema may be one."""
+        """Return the loader for files next to the DAG file: a schema may be one."""
         task = self.calls.task if self.calls is not None else None
         return task.get_template_env() if task is not None else super().get_template_env(*args, **kwargs)
 
@@ -93,7 +93,7 @@ def operator_of(
     kind: type[OfAgent], arguments: Mapping[str, Any], hook: SkyvernHook, calls: ToolCalls | None
 ) -> OfAgent:
     """
-    Make the operator of a call; it belongs to no DAG, whatever DAG file is being parsed.
+    Make the operator of a call; it belongs to no DAG, regardless of the DAG file that is being parsed.
 
     :raises SkyvernConfigError: an argument is wrong.
     """
@@ -118,7 +118,7 @@ def operator_of(
 
 
 class NoTask(TaskTry):
-    """What a run needs of a task where there is none: nothing is found again there, and nobody kills anything."""
+    """A stand-in for the task of a run outside of a task: no run is found again there, and nothing is killed."""
 
     def __init__(self) -> None:
         self._published = None

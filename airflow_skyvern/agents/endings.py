@@ -1,4 +1,4 @@
-"""How a call ends that does not end well: what the calling model can mend, what nobody can, and what a retry may."""
+"""How a failed call ends: what the calling model can correct, what is permanent, and what a retry may cure."""
 
 from __future__ import annotations
 

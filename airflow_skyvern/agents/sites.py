@@ -140,7 +140,7 @@ class Sites:
         return address if allowed else None
 
     def others_in(self, prompt: str) -> list[str]:
-        """Return what a prompt names that looks like a site, and is none of these."""
+        """Return the names in a prompt that look like a site other than these."""
         return [name for name in dict.fromkeys(_named(prompt)) if self.allowed_address(name) is None]
 
     def _have(self, parts: SplitResult) -> bool:

@@ -37,7 +37,7 @@ class StoppableCall(Protocol):
 
 
 class Agent(Protocol):
-    """What is needed of an agent: :class:`~airflow_skyvern.agents.agent.SkyvernAgent`."""
+    """The interface of an agent: :class:`~airflow_skyvern.agents.agent.SkyvernAgent`."""
 
     hook: SkyvernHook
 

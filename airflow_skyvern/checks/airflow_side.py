@@ -36,7 +36,7 @@ CAME_WITH = {
     "3.1": ("the run page", "approvals in Airflow"),
     "3.3": ("waiting from the start in the triggerer", "retry policies", "runs remembered across tries"),
 }
-"""What a version of Airflow brought that this package uses."""
+"""Features of an Airflow version that this package uses."""
 
 
 def provider(version: str | None, conn_types: Sequence[str]) -> Finding:
@@ -96,7 +96,7 @@ def base_url(configured: str, setting: str, installation: str) -> Finding:
 
     :param configured: The address; empty if none is set.
     :param setting: Where it is set.
-    :param installation: The name that distinguishes its runs from those of others, if it has one.
+    :param installation: The name that distinguishes its runs from other installations' runs, if it has one.
     """
     if configured and not is_loopback(configured):
         return Finding("base_url", "ok", f"{setting} is {configured}.")

@@ -28,7 +28,7 @@ LONGEST_WEBHOOK = 70.0
 """Seconds: Skyvern gives a receiver sixty."""
 
 NO_KEY = "none"
-"""What is sent in place of the key to an address that is not Skyvern's API."""
+"""Sent in place of the key to an address that is not Skyvern's API."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class _ConnectionCheck:
         return not isinstance(error_of(lambda: _send_once(elsewhere, api.get_version())), SkyvernConnectionError)
 
     def _tags(self, client: SkyvernClient) -> Finding:
-        """Ask for the tags of a run that is none: a server without tags has no such endpoint, or says so."""
+        """Request the tags of a run that does not exist: a server without tags has no such endpoint, or says so."""
         try:
             client.send(api.get_run_tags(["wr_0"]))
         except SkyvernError as error:

@@ -18,7 +18,7 @@ class Finding:
         not be found out.
     :param fact: What is so.
     :param fix: What to do about it; empty where nothing is wrong.
-    :param conn_id: The connection that it is about; None for what is about this Airflow.
+    :param conn_id: The connection that it is about; None for a finding about this Airflow.
     """
 
     check: str

@@ -1,9 +1,9 @@
 """
 The endpoints of the Skyvern API as values.
 
-``get_run("wr_1")`` does nothing but say what to send and what will come back: a frozen :class:`Call`. The two
-senders in :mod:`airflow_skyvern.client.sender` are the only ones who talk to a server. A new endpoint is a model (if
-what it answers is new), a function here, and a line in :mod:`airflow_skyvern.hooks`.
+``get_run("wr_1")`` only describes the request and the expected response, as a frozen :class:`Call`. Only the two
+senders in :mod:`airflow_skyvern.client.sender` talk to a server. A new endpoint is a model (if its response is new),
+a function here, and a line in :mod:`airflow_skyvern.hooks`.
 
 API reference: https://www.skyvern.com/docs/api-reference
 """
@@ -82,12 +82,12 @@ def run_workflow(
     run_options: Mapping[str, Any] | None = None,
 ) -> Call[Run]:
     """
-    Start a run of a workflow, each time that it is called; it does not wait for the run's end.
+    Start a run of a workflow on every call, without waiting for the run to end.
 
     :param workflow_id: The workflow: wpid_…
     :param parameters: The workflow's parameters, by their names.
-    :param title: A title for the run, by which it can be searched for.
-    :param max_steps: Steps that each block may take that uses the browser.
+    :param title: A title for the run; runs can be searched by title.
+    :param max_steps: Maximum number of steps for each block that uses the browser.
     :param max_elapsed_time_minutes: Minutes after which Skyvern ends the run.
     :param proxy_location: Where the browser's requests come from: the name of a location, or its country.
     :param webhook_url: The address that Skyvern calls when the run has ended.
@@ -128,7 +128,7 @@ def start_run(request: RunRequest) -> Call[Run]:
 
 
 def _run_version(request: RunRequest, version: int, headers: dict[str, str], about: dict[str, Any]) -> Call[Run]:
-    """Start a run of a certain version: Skyvern has that at its older address only, which answers with ids."""
+    """Start a run of a given version: only Skyvern's older endpoint supports this, and it returns only ids."""
     path = f"/api/v1/workflows/{path_segment(request.workflow_id)}/run"
     what = f"start version {version} of workflow {request.workflow_id}"
     body = request.body_for_version()
@@ -154,7 +154,7 @@ def get_run(run_id: str) -> Call[Run]:
 
 
 def _where_paused(other: Callable[[], Call[Any]]) -> Otherwise:
-    """Ask in another way where :func:`get_run` fails: before 1.0.48 it does while the run is paused."""
+    """Use another endpoint when :func:`get_run` fails, as it does before 1.0.48 while the run is paused."""
     return Otherwise(after=is_unreadable_pause, instead=lambda _: other())
 
 
@@ -182,7 +182,7 @@ def get_run_despite(error: SkyvernNotFoundError, run_id: str) -> Call[Run]:
 
 def get_run_snapshot(run_id: str, *, workflow_deleted: bool = False) -> Call[RunSnapshot]:
     """
-    Get a run without keeping its output: what waits ask with.
+    Get a run without keeping its output; waits poll with this.
 
     :param workflow_deleted: Whether its workflow was deleted meanwhile, see :func:`get_run_of_deleted_workflow`.
     """
@@ -192,7 +192,7 @@ def get_run_snapshot(run_id: str, *, workflow_deleted: bool = False) -> Call[Run
 
 
 def list_active_runs(page: int) -> Call[list[ListedRun]]:
-    """List one page of the organization's runs that are not over, newest first, for waits."""
+    """List one page of the organization's active runs, newest first, for waits."""
     query = {"status": sorted(ACTIVE_STATUSES), "page": page, "page_size": PAGE_SIZE}
     about: Any = {"known": answers.LIST_RUNS, "otherwise": WITHOUT_PAUSED}
     return get("/v1/runs", "list active runs", list[ListedRun], query, **about)
@@ -230,9 +230,10 @@ def cancel_runs(run_ids: Iterable[str]) -> Call[BulkCancel]:
 
 def retry_run(run_id: str, max_steps: int | None = None) -> Call[Run]:
     """
-    Start a run that is over once more, with the same parameters, as a new run.
+    Run a finished run again, with the same parameters, as a new run.
 
-    :param max_steps: Steps that each block may take that uses the browser: Skyvern does not keep those of the first.
+    :param max_steps: Maximum number of steps for each block that uses the browser: Skyvern does not keep the first
+        run's limit.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/retry-run
     """
@@ -320,7 +321,7 @@ def find_runs(tags: Mapping[str, str]) -> Call[list[RunSummary]]:
 
 def apply_run_tags(run_id: str, tags: Mapping[str, str], remove: Iterable[str] = ()) -> Call[Tags]:
     """
-    Set tags of a run; those that are not named stay. Leave those that begin with ``airflow_`` as they are.
+    Set tags of a run; tags that are not named stay. Do not change tags that begin with ``airflow_``.
 
     :param remove: Keys of tags to remove.
     """
@@ -338,7 +339,7 @@ def delete_run_tag(run_id: str, key: str) -> Call[Tags]:
 
 
 def get_run_tag_history(run_id: str, key: str | None = None, since: datetime | None = None) -> Call[TagHistory]:
-    """Get what has been done with the tags of a run, newest first."""
+    """Get the history of a run's tags, newest first."""
     query = given(key=key, since=since and _in_utc(since))
     return get(f"{_tags_path(run_id)}/history", f"get the tag history of run {run_id}", TagHistory, query)
 
@@ -394,7 +395,7 @@ def list_workflow_runs(
 
 
 def _was_created_within(start: datetime | None, end: datetime | None) -> Callable[[RunSummary], bool] | None:
-    """Pick rows by time, which servers before 1.0.45 do not; a row without a time is taken at the server's word."""
+    """Filter rows by time, because servers before 1.0.45 do not; a row without a time is kept."""
     if start is None is end:
         return None
 
@@ -421,7 +422,7 @@ def get_run_timeline(run_id: str) -> Call[list[TimelineItem]]:
 
 
 def list_block_rows(run_id: str) -> Call[list[TimelineRow]]:
-    """Get the timeline of a run without what its agent did and what its blocks returned, for waits."""
+    """Get the timeline of a run without the agent's actions and the blocks' output, for waits."""
     call = get_run_timeline(run_id)
     return get(call.path, call.what, list[TimelineRow], known=call.known, subject=run_id)
 
@@ -486,7 +487,7 @@ def list_workflows(
 
 
 def probe() -> Call[list[Workflow]]:
-    """Ask for one workflow: the cheapest question that needs a valid API key."""
+    """Request one workflow: the cheapest request that needs a valid API key."""
     return get("/v1/workflows", "list workflows", list[Workflow], {"page_size": 1})
 
 
@@ -507,7 +508,7 @@ def upload_file(
     Upload a file for runs to use: pass its ``file_id`` in ``file_ids`` or its address as a parameter.
 
     :param file: The path of the file, its content, or the open file, which is sent piece by piece.
-    :param filename: The name to give it; needed with content, else the path's name.
+    :param filename: Its name in Skyvern; required with content. Default: the path's name.
     :param retention_days: Days after which Skyvern deletes it; by the organization's policy if not given.
 
     https://www.skyvern.com/docs/api-reference/api-reference/files/upload-file

@@ -192,7 +192,7 @@ def no_body(_: bytes) -> None:
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """Return the arguments that are not None: what is left out of a request keeps the server's default."""
+    """Return the arguments that are not None: arguments left out of a request keep the server's default."""
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -49,7 +49,7 @@ def rename_credential(
     credential_id: str, name: str | None = None, user_context: str | None = None
 ) -> Call[Credential]:
     """
-    Change what is written about a credential, and not its secret.
+    Change the name and the context of a credential, not its secret.
 
     :param name: Its new name. Default: it stays.
     :param user_context: How to log in, in words, at most 1,000 characters: what Skyvern's form calls additional

@@ -45,6 +45,6 @@ def plain(hint: Any) -> Any:
 
 
 def _union(arguments: tuple[Any, ...]) -> Any:
-    """Unite what is left: an open file is nothing that a model has."""
+    """Unite the remaining types: a model cannot pass an open file."""
     kinds = dict.fromkeys(plain(argument) for argument in arguments if get_origin(argument) is not IO)
     return reduce(or_, kinds)

@@ -46,7 +46,7 @@ PatienceWith = Callable[[SkyvernError], float]
 
 
 LONGEST_REQUESTED = 600.0
-"""Seconds that are waited for a server at the most, whatever its ``Retry-After`` says: it may ask for a day."""
+"""Maximum seconds to wait for a server, regardless of its ``Retry-After``: it may ask for a day."""
 
 PACE = 1.0
 """What every pause is multiplied by; tests of DAGs make it small."""
@@ -212,7 +212,7 @@ def poll_until(
     sleep: Sleep = tenacity.nap.sleep,
 ) -> T:
     """
-    Call a function until its result is what is waited for, or the time is over, and return its last result.
+    Call a function until it returns the expected result, or the time is over, and return its last result.
 
     :param stop: Returns whether the time is over; asked after each call.
     :param interval: Seconds between two calls.

@@ -185,7 +185,7 @@ class RunRequest(RunOptions):
         return cls.of({**fields, "parameters": parameters}, decoded("run_options", run_options))
 
     def body(self) -> dict[str, Any]:
-        """Return the request's JSON; what was not given is not in it."""
+        """Return the request's JSON, without options that were not given."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def body_for_version(self) -> dict[str, Any]:

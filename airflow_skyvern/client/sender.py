@@ -148,7 +148,7 @@ class SkyvernClient:
         self._http.close()
 
     def close_when_unused(self) -> None:
-        """Close the connections when the last who uses this client, in whatever thread, has let go of it."""
+        """Close the connections when the last user of this client, in any thread, has released it."""
         _when_unused(self, self._http.close)
 
     def __enter__(self) -> Self:

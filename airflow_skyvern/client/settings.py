@@ -37,7 +37,7 @@ LONGEST_TIMEOUT = 86400.0
 """The longest wait for the answer to one request: sockets take no more than some days."""
 
 RUN_PAGE = re.compile(r"/(runs|tasks)/.*", re.DOTALL)
-"""Where Skyvern's UI shows a run; that of a prompt without a workflow (``tsk_…``) is elsewhere."""
+"""Where Skyvern's UI shows a run; a prompt without a workflow (``tsk_…``) has another page."""
 
 IN_PATHS = ":@!$&'()*+,;=~"
 """What stands in a path unescaped, besides letters and digits."""
@@ -182,7 +182,7 @@ def _quoted(part: str) -> str:
 
 
 def _bracketed(host_and_path: str) -> str:
-    """Give an IPv6 address its brackets back, which Airflow takes off those of a URI."""
+    """Give an IPv6 address its brackets back: Airflow removes them from a URI."""
     host, slash, path = host_and_path.partition("/")
     with suppress(ValueError):
         return f"[{ipaddress.IPv6Address(host)}]{slash}{path}"

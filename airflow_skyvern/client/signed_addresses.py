@@ -1,7 +1,7 @@
 """
 Reading files from addresses that an answer names: without the API key, without redirects, and not from everywhere.
 
-Whoever controls what Skyvern answers could otherwise have a worker read files of its own disk, or services of its
+Otherwise, anyone who controls Skyvern's answers could have a worker read files of its own disk, or services of its
 network and its cloud, and store what they say.
 """
 
@@ -50,7 +50,7 @@ class AddressReader:
 
     Skyvern's own origin may be anywhere; every other host must have public IP addresses only.
 
-    :param settings: Those of the connection, for its timeout, proxy and certificates; not for its key.
+    :param settings: The settings of the connection, for its timeout, proxy and certificates; not for its key.
     :param resolve: Returns the IP addresses of a host.
     :param transport: What carries the requests; the network if not given.
     """

@@ -32,7 +32,7 @@ def read(body: bytes) -> Any:
 
 
 def _shallow(text: str) -> str:
-    """Write what is nested too deeply as the text of its JSON."""
+    """Write values that are nested too deeply as the text of their JSON."""
     pieces: list[str] = []
     depth = copied = start = 0
     for found in _BRACKET_OR_TEXT.finditer(text):

@@ -143,7 +143,7 @@ def missing_in(version: str) -> list[Feature]:
 
 
 def is_missing_route(error: SkyvernError) -> bool:
-    """Return whether this says, whoever says it, that the server has no such endpoint."""
+    """Return whether this error, from Skyvern or a proxy, says that the server has no such endpoint."""
     return isinstance(error, SkyvernAPIError) and NO_SUCH_ROUTE.get(error.status_code) == error.detail
 
 

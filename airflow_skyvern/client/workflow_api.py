@@ -52,7 +52,7 @@ def update_workflow(
         out keep their values, and others lose them: give all.
     :param expected_version: The newest version, as the caller knows it: if there is another one meanwhile, or the
         workflow was deleted, nothing is changed, and Skyvern answers 409 or 404. Skyvern has this at its older
-        address only, which takes YAML. Default: whatever is there is followed by this.
+        address only, which takes YAML. Default: the new version follows whichever version is the newest.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/update-workflow
     """
@@ -149,7 +149,7 @@ def delete_workflow_tag(workflow_id: str, key: str) -> Call[Tags]:
 def get_workflow_tag_history(
     workflow_id: str, key: str | None = None, since: datetime | None = None
 ) -> Call[TagHistory]:
-    """Get what has been done with the tags of a workflow, newest first."""
+    """Get the history of a workflow's tags, newest first."""
     query = given(key=key, since=since and since.isoformat())
     return get(
         f"{_path(workflow_id)}/tags/history", f"get the tag history of workflow {workflow_id}", TagHistory, query

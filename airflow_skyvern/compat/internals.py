@@ -1,5 +1,5 @@
 """
-What is read of Airflow's internals, which is the same on all versions, and has no public interface.
+Access to Airflow's internals that are the same on all versions and have no public interface.
 
 Nothing is imported before it is needed: the DAG processor and Airflow's command line load these modules.
 """

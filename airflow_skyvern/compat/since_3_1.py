@@ -22,7 +22,7 @@ def timetable_zone(timetable: Any) -> Any:
     Return the time zone of a timetable, or None if it has none of its own.
 
     3.1 and newer have timetables of their own in DAG files, with ``timezone``; the others have ``_timezone``. A
-    timetable that is made of several, or of one and assets, has that of the first.
+    timetable that is made of several, or of one and assets, has the zone of the first.
     """
     for name in ("timezone", "_timezone"):
         if zone := getattr(timetable, name, None):
@@ -133,7 +133,7 @@ def _quoted_ids(ti: Any) -> list[str]:
 
 def redactor() -> Callable[[str], Any]:
     """
-    Return what masks in a text whatever Airflow has registered as a secret: passwords of connections, variables.
+    Return the function that masks all secrets registered with Airflow in a text: passwords of connections, variables.
 
     The masker's module moved in 3.0 and in 3.1, and each process of Airflow uses one of them.
     """

@@ -1,8 +1,8 @@
 """
 Which team of Airflow a connection is read for (``[core] multi_team``, since Airflow 3.2).
 
-A task is read the connections of its own team and those of no team. Airflow's own processes are read those of no team
-only, unless they say for which team they ask.
+A task can read the connections of its own team and connections without a team. Airflow's own processes can read only
+connections without a team, unless they name the team that they ask for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def read_connection(conn_id: str, dag_id: str | None = None) -> Connection:
     """
     Read a connection in the API server, the scheduler, or on the command line.
 
-    :param dag_id: Read it as a task of this DAG may. Default: whatever team it belongs to.
+    :param dag_id: Read it as a task of this DAG may. Default: regardless of its team.
     :raises AirflowNotFoundException: there is none, or it is another team's.
     """
     if not has_teams():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Standing(Enum):
-    """What a running try is to Airflow."""
+    """How Airflow regards a running try."""
 
     CURRENT = "the task's current try"
     ENDED = "the last one: the task has been ended or deleted, and no other try has its run"

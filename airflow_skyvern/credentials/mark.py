@@ -69,7 +69,7 @@ class Owner:
 @dataclass(frozen=True)
 class Mark:
     """
-    What Skyvern keeps beside a credential that an Airflow has made.
+    The mark that Skyvern keeps with a credential that an Airflow has made.
 
     :param owner: The digest of that Airflow's name.
     :param scope: The digest of the list that it is deleted by.

@@ -88,7 +88,7 @@ class Sync:
 
     def run(self, conn_ids: Iterable[str]) -> Iterator[Outcome]:
         """
-        Yield what was done, connection by connection; what fails does not stop the others.
+        Yield the results, connection by connection; a failure does not stop the others.
 
         :raises SkyvernError: the credentials cannot be listed, or no connection is named.
         """
@@ -133,7 +133,7 @@ class Sync:
         return outcome if is_same else self._rotated(wanted, kept, mark, outcome)
 
     def _own(self, conn_id: str) -> list[Credential]:
-        """Return the credentials that this Airflow has made from a connection, in whatever list, the newest first."""
+        """Return the credentials that this Airflow has made from a connection, in any list, the newest first."""
         marks = ((one, Mark.of(one)) for one in self._known)
         return [one for one, mark in marks if mark and (mark.owner, mark.conn_id) == (self._owner.digest, conn_id)]
 
@@ -218,7 +218,7 @@ class Sync:
         return Outcome(mark.conn_id, "deleted", credential_id=credential.credential_id)
 
     def _remove(self, credential: Credential) -> None:
-        """Delete a credential; one that is gone already is what was wanted."""
+        """Delete a credential; it is not an error if it is already gone."""
         if not self._dry_run:
             with suppress(SkyvernNotFoundError):
                 self._send(credential_api.delete_credential(credential.credential_id))

@@ -1,8 +1,8 @@
 """
 What a connection of Airflow says of a credential.
 
-Its login and password are those of the web site. All else is in its extra, under ``skyvern_credential``: ``name``,
-``type``, and fields of Skyvern's.
+It holds the login and password of the web site. Everything else is in its extra, under ``skyvern_credential``:
+``name``, ``type``, and fields of Skyvern's.
 """
 
 from __future__ import annotations

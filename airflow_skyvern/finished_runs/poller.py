@@ -83,7 +83,7 @@ class Subscription:
     inbox: asyncio.Queue[PollResult] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
 
     def put(self, result: PollResult) -> None:
-        """Leave a result; it covers that of an earlier poll that was not read yet."""
+        """Leave a result; it replaces the unread result of an earlier poll."""
         if self.inbox.full():
             self.inbox.get_nowait()
         self.inbox.put_nowait(result)
@@ -142,7 +142,7 @@ async def starting_watermark(hook: SkyvernHook, workflow_id: str, ended_since: d
 
 
 async def _newest_page(hook: SkyvernHook, workflow_id: str) -> list[RunSummary]:
-    """Return the newest runs of a workflow, also where the server has answered with those of all workflows."""
+    """Return the newest runs of a workflow, also where the server has answered with the runs of all workflows."""
     call = api.list_runs(workflow_ids=[workflow_id], page=1)
     answered: list[RunSummary] = await hook.asend(call.as_answered())
     ours = call.kept(answered)

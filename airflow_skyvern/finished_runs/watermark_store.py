@@ -20,7 +20,7 @@ class WatermarkStore:
     after the event that it counts as done: a triggerer that is killed meanwhile repeats a run, and loses none.
 
     :param store: Airflow's store, or None where this Airflow has none.
-    :param identity: Identifies the watcher among those of the same asset.
+    :param identity: Identifies the watcher among all watchers of the same asset.
     :param commit_delay: Seconds after which an event is assumed to be in Airflow's database.
     """
 

@@ -1,5 +1,5 @@
 """
-What the Skyvern API says, as values.
+The responses of the Skyvern API, as values.
 
 Unknown fields are kept and unknown statuses are accepted, so that a newer server never breaks a wait. What is
 known about a run is a property of the run: ``run.is_final``, ``run.succeeded``, ``run.duration``.
@@ -205,7 +205,7 @@ class DownloadedFile(Answer):
 
 
 class RunSnapshot(RunOverview):
-    """What a wait needs of a run: all but its output and its files, which may be large."""
+    """The fields of a run that a wait needs: all except its output and its files, which may be large."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -249,7 +249,7 @@ class Run(RunSnapshot):
 
     @property
     def limit_reached(self) -> Literal["max_steps", "max_elapsed_time_minutes"] | None:
-        """Which limit has ended the run, whoever has set it; None if none has."""
+        """The limit that ended the run, regardless of who set it; None if no limit did."""
         reason = self.failure_reason or ""
         if self.status == RunStatus.FAILED.value and (
             MAX_STEPS_CODE in self.error_codes or _ABOUT_STEPS.search(reason)
@@ -273,7 +273,7 @@ class RunSummary(RunOverview):
 
 class ListedRun(TypedDict):
     """
-    What a wait reads of a row of a list of runs.
+    The fields that a wait reads from a row of a list of runs.
 
     A mapping, not a model: thousands of rows are read every few seconds, and this is parsed in 2 µs.
     """
@@ -297,7 +297,7 @@ class RunTags(Answer):
     run_tags: dict[str, list[RunTag]]
 
     def is_about(self, run_ids: str) -> bool:
-        """Whether this holds the tags of all these runs, joined by commas: Skyvern names also those without any."""
+        """Whether this has an entry for each of these comma-separated ids: Skyvern also lists runs without tags."""
         return self.run_tags.keys() >= set(filter(None, run_ids.split(",")))
 
     def of(self, run_id: str) -> dict[str, str]:
@@ -322,7 +322,7 @@ class UploadedFile(Answer):
 
 
 class WebhookReplay(Answer):
-    """What came of sending a run's webhook again."""
+    """The result of sending a run's webhook again."""
 
     run_id: str
     target_webhook_url: str | None = None

@@ -46,8 +46,8 @@ def whole(found: T) -> T:
     """
     Return what was found, with the classes of models in it built.
 
-    Pydantic parses with a class that is not built, and can print such a model, but a library that serializes it by
-    pydantic's own functions cannot: Airflow's AI provider does that with what a method of the hook returns.
+    Pydantic can parse with a class that is not built and print the model, but a library that serializes it with
+    pydantic's own functions fails. Airflow's AI provider does so with the return values of the hook's methods.
     """
     for one in found if isinstance(found, list) else [found]:
         if isinstance(one, BaseModel) and not type(one).__pydantic_complete__:

@@ -17,7 +17,7 @@ class BrowserSession(Answer):
     :param runnable_id: The run that uses it now. Right after a start it may still be None.
     :param timeout: Minutes after which Skyvern closes it.
     :param browser_profile_id: The profile with which its browser began.
-    :param generate_browser_profile: Whether it keeps what a profile can be made of when it is closed.
+    :param generate_browser_profile: Whether it keeps the data for a profile when it is closed.
     """
 
     browser_session_id: str
@@ -41,7 +41,7 @@ class BrowserProfile(Answer):
     """
     Cookies and logins of a browser, kept for later runs and sessions.
 
-    :param name: Newer servers have it once among those that people have made; older ones any number of times.
+    :param name: On newer servers, unique among the profiles that people have made; older servers allow duplicates.
     :param is_managed: Whether Skyvern keeps it for a workflow, and not a person.
     """
 
@@ -76,7 +76,8 @@ class Credential(Answer):
 
     :param name: Not unique.
     :param credential_type: ``password``, ``credit_card`` or ``secret``.
-    :param credential: What is not secret of it: ``username`` and ``has_totp``, ``last_four`` or ``secret_label``.
+    :param credential: Its fields that are not secret: ``username`` and ``has_totp``, ``last_four`` or
+        ``secret_label``.
     :param user_context: How to log in, in words.
     """
 
@@ -90,7 +91,7 @@ class Credential(Answer):
 
 
 class TotpCode(Answer):
-    """That Skyvern has a code for a login in two steps; the code itself is not kept here."""
+    """A two-factor code that Skyvern has received; the code itself is not kept here."""
 
     totp_code_id: str
     totp_identifier: str

@@ -18,8 +18,8 @@ class Action(Answer):
     """
     One thing that the agent did in a block: a click, a text that it typed, an extraction.
 
-    ``text`` is what was typed, in clear: a password that came as a plain parameter stands there, and may stand in
-    fields that are kept without being known here (``model_extra``). Show only fields that you name.
+    ``text`` is the typed text in clear. A password that was passed as a plain parameter is in it, and may also be in
+    unknown fields, which are kept in ``model_extra``. Show only fields that you name.
     """
 
     action_type: str
@@ -43,7 +43,7 @@ class Block(Answer):
     :param duration: Seconds, once a block that runs in a browser has ended; other blocks have none.
     :param task_id: Joins it with its artifacts (:attr:`Artifact.task_id`), for blocks that run in a browser.
     :param actions: What the agent did, newest first; empty for blocks without a browser.
-    :param instructions: What a ``human_interaction`` block asks; with the words for yes and no beside it.
+    :param instructions: The question of a ``human_interaction`` block, together with the labels for yes and no.
     """
 
     workflow_run_block_id: str | None = None
@@ -95,7 +95,7 @@ class BlockRow(TypedDict):
     """
     What a wait reads of a block, to log it.
 
-    A mapping, not a model: what the agent did and what the block returned, most of a timeline, is skipped unread.
+    A mapping, not a model: the agent's actions and the block's output, most of a timeline, are skipped unread.
     """
 
     block_type: str
@@ -117,7 +117,7 @@ class TimelineRow(TypedDict):
 
 
 class BlockTaskRequest(TypedDict):
-    """What of the request of a block's task is read; its payload may hold passwords."""
+    """The part of a block's task request that is read; the payload may hold passwords."""
 
     totp_identifier: NotRequired[str | None]
     totp_verification_url: NotRequired[str | None]

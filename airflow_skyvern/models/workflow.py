@@ -35,7 +35,7 @@ class WorkflowParameter(Answer):
 
     @property
     def is_settable(self) -> bool:
-        """Whether a run may give it a value; of a credential with several to choose from, it may choose one."""
+        """Whether a run may give it a value; if it offers several credentials, the run may choose one."""
         choices = self.credential_ids or self.fallback_credential_ids
         return self.parameter_type not in NOT_SETTABLE or bool(choices)
 
@@ -90,7 +90,7 @@ class RunDefinition(TypedDict):
 
 
 class StartedRun(TypedDict):
-    """What Skyvern's older address says of a run that it has started; nothing else yet."""
+    """The response of Skyvern's older endpoint to a start: only the ids."""
 
     workflow_id: str
     workflow_run_id: str
@@ -98,9 +98,9 @@ class StartedRun(TypedDict):
 
 class RunCost(TypedDict):
     """
-    What a run has cost: the agent's steps, and credits of Skyvern Cloud; a server of one's own counts none.
+    The cost of a run: the agent's steps, and credits on Skyvern Cloud; a self-hosted server counts no credits.
 
-    :param cached_credits_used: Credits for steps that a script did which the agent wrote in an earlier run.
+    :param cached_credits_used: Credits for steps executed by a script that the agent wrote in an earlier run.
     """
 
     total_steps: NotRequired[int | None]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
 
 STORE_PATIENCE = 120.0
-"""Seconds within which Skyvern has stored what a browser leaves."""
+"""Seconds within which Skyvern stores the state of a closed browser."""
 
 STORE_INTERVAL = 5.0
 
@@ -26,9 +26,9 @@ class SkyvernCreateBrowserProfileOperator(ChecksArguments, UsesConnection):
     """
     Make a profile of the browser that has logged in, for later runs and sessions.
 
-    A session is closed for that; so this is the last of its tasks, or comes behind the block of
-    :func:`~airflow_skyvern.operators.skyvern_browser_session`. A retry makes no second profile: what an earlier try
-    has made is found by its name.
+    This closes the session, so make it the session's last task, or place it after the block of
+    :func:`~airflow_skyvern.operators.skyvern_browser_session`. A retry makes no second profile: it finds the earlier
+    try's profile by name.
 
     XCom: ``return_value``: the profile's id, for ``browser_profile_id``, which takes the name, too.
 
@@ -40,8 +40,8 @@ class SkyvernCreateBrowserProfileOperator(ChecksArguments, UsesConnection):
     :param run_id: Or the run, which must have completed, of a workflow that keeps its browser session
         (``persist_browser_session``). (templated)
     :param description: A note for people. (templated)
-    :param replace: Whether it takes the place of an older profile of that name, which is deleted when the new one is
-        stored. With False, an older one fails the task. Default: True.
+    :param replace: Whether it replaces an older profile of that name, which is deleted when the new one is stored.
+        With False, an older one fails the task. Default: True.
     :param skyvern_conn_id: Id of the connection of type ``skyvern``. Default: ``skyvern_default``. (templated)
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
     :raises AirflowFailException: no retry can help: an unknown session or run, one that keeps no profile, a wrong
@@ -98,7 +98,7 @@ class SkyvernCreateBrowserProfileOperator(ChecksArguments, UsesConnection):
         return profile_id
 
     def _closed_session(self) -> datetime | None:
-        """Close the session in such a way that it keeps a profile, and return when it was created."""
+        """Close the session so that it keeps a profile, and return when it was created."""
         from airflow_skyvern.runs.browser_sessions import close_session
 
         session = self.hook.get_browser_session(self._checked_session())

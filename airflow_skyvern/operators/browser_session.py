@@ -1,4 +1,4 @@
-"""Browser sessions in a DAG: opened by one task, closed by another one, whatever becomes of those between them."""
+"""Browser sessions in a DAG: opened by one task and closed by another, however the tasks between them end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.models import BrowserSession
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
-"""Short: it is all that ends a session whose opening was not answered, as nothing finds that one."""
+"""Short, because nothing else ends a session whose opening was not answered: it cannot be found."""
 
 SHORTEST_TIMEOUT, LONGEST_TIMEOUT = timedelta(minutes=5), timedelta(hours=24)
 """What Skyvern allows."""
@@ -38,24 +38,24 @@ class SkyvernOpenBrowserSessionOperator(ChecksArguments, UsesConnection):
     """
     Open a browser that the runs of several tasks use, one after the other.
 
-    Usually made by :func:`~airflow_skyvern.operators.skyvern_browser_session`, which closes it, too. A try that
-    begins anew, after a clear or for a retry, closes the session of the try before.
+    Usually made by :func:`~airflow_skyvern.operators.skyvern_browser_session`, which closes it, too. A new try, after
+    a clear or for a retry, closes the previous try's session.
 
     XCom: ``return_value``: the session's id, for ``browser_session_id``; ``browser_session``: a mapping with that id
     and ``app_url``, the session's page in Skyvern.
 
     https://www.skyvern.com/docs/api-reference/api-reference/browser-sessions/create-browser-session
 
-    :param timeout: Seconds, or a timedelta, after which Skyvern closes the session by itself, whatever becomes of
-        this DAG run, up to two minutes later, and not while a run is in it. Counted in whole minutes; 5 minutes to 24
-        hours. Default: 30 minutes.
+    :param timeout: Seconds, or a timedelta, after which Skyvern itself closes the session, regardless of this DAG
+        run: up to two minutes later, and not while a run uses it. Counted in whole minutes; 5 minutes to 24 hours.
+        Default: 30 minutes.
     :param browser_profile_id: Saved browser profile to begin with: its id, ``bp_…``, or its name. (templated)
     :param url: The page to open. (templated)
     :param proxy_location: Where the browser appears to be, as for a run. (templated)
     :param browser_type: Skyvern's name of the browser, such as ``chrome``. (templated)
-    :param generate_browser_profile: Whether the session keeps what a profile can be made of when it is closed.
-        :class:`~airflow_skyvern.operators.SkyvernCreateBrowserProfileOperator` sees to that itself while the session
-        is open. Default: False.
+    :param generate_browser_profile: Whether the session keeps the data for a profile when it is closed.
+        :class:`~airflow_skyvern.operators.SkyvernCreateBrowserProfileOperator` takes care of that itself while the
+        session is open. Default: False.
     :param skyvern_conn_id: Id of the connection of type ``skyvern``. Default: ``skyvern_default``. (templated)
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
     :raises SkyvernConnectionError: the opening was not answered. A session may be open then until its timeout;
@@ -116,7 +116,7 @@ class SkyvernOpenBrowserSessionOperator(ChecksArguments, UsesConnection):
             return opened.browser_session_id
 
     def on_kill(self) -> None:
-        """Close what this try has opened; while the opening is under way, its answer is waited for."""
+        """Close the session that this try has opened; while the opening is in progress, wait for its answer first."""
         self._killed = True
         if self._opened is None or (client := self.hook.emergency_client(self.kill_timeout)) is None:
             return
@@ -221,8 +221,9 @@ class SkyvernCloseBrowserSessionOperator(ChecksArguments):
     """
     Close a browser session.
 
-    Closing may take a minute, and is repeated for three while Skyvern is away. A session that is closed, or does not
-    exist any more, is not an error; nor is it if there is none, as the task that opens it was marked.
+    Closing may take a minute, and is retried for three minutes while Skyvern cannot be reached. It is not an error if
+    the session is already closed or no longer exists, or if none was opened because the task that opens it was
+    marked.
 
     https://www.skyvern.com/docs/api-reference/api-reference/browser-sessions/close-browser-session
 
@@ -277,22 +278,23 @@ def skyvern_browser_session(
             read = SkyvernRunWorkflowOperator(task_id="read", browser_session_id=session, ...)
             log_in >> read
 
-    The two tasks are setup and teardown of every task in the block: a clear of one of these opens a session again.
-    Runs in a session go one after the other, so their tasks have to: two of them without an order are refused when
-    the DAG is parsed, and of a mapped task one is run at a time. Where that cannot be known, a task waits for the
-    session.
+    The two tasks are setup and teardown of every task in the block: clearing a task in the block opens a session
+    again. A session has one run at a time, so its tasks must run one after the other: two tasks without an order are
+    refused when the DAG is parsed, and a mapped task runs one instance at a time. Where the order cannot be known, a
+    task waits for the session.
 
-    No session stays open beyond its timeout, which Skyvern itself sees to. Nothing more is promised: a session
-    whose opening was not answered is open until then.
+    Skyvern itself closes every session at its timeout. Nothing more is guaranteed: a session whose opening was not
+    answered stays open until then.
 
     :param timeout: Seconds, or a timedelta, after which Skyvern closes the session by itself: long enough for all
-        runs, and short, as that is what an unknown session costs. 5 minutes to 24 hours. Default: 30 minutes.
+        runs, but short, because a session that nobody knows of stays open that long. 5 minutes to 24 hours. Default:
+        30 minutes.
     :param profile: Saved browser profile to begin with: its id or its name. (templated)
     :param name: The tasks are called ``open_<name>`` and ``close_<name>``. Default: ``browser_session``.
     :param url: The page to open. (templated)
     :param proxy_location: Where the browser appears to be, as for a run. (templated)
     :param browser_type: Skyvern's name of the browser, such as ``chrome``. (templated)
-    :param generate_browser_profile: Whether the session keeps what a profile can be made of. Default: False.
+    :param generate_browser_profile: Whether the session keeps the data for a profile. Default: False.
     :param skyvern_conn_id: Id of the connection of type ``skyvern``. Default: ``skyvern_default``. (templated)
     :param task_options: Arguments of any Airflow task, for both: ``retries``, ``pool``, ``queue``.
     :return: The session's id, as an XCom, for ``browser_session_id``.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 class SkyvernDownloadFilesOperator(StopsTransfers, ChecksArguments, UsesConnection):
     """
-    Store the files that a Skyvern run has downloaded; the run is over, however it ended.
+    Store the files that a finished Skyvern run has downloaded, however it ended.
 
     :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator` and
     :class:`~airflow_skyvern.sensors.SkyvernRunSensor` do the same with their run when they have ``files_to``.
@@ -31,17 +31,17 @@ class SkyvernDownloadFilesOperator(StopsTransfers, ChecksArguments, UsesConnecti
     https://www.skyvern.com/docs/api-reference/api-reference/artifacts/get-artifact-content
 
     :param run_id: The run. (templated)
-    :param files_to: Where to: an absolute path, ``file://``, or an address such as ``s3://bucket/folder``. Each
-        file is there as a whole or not at all. (templated)
-    :param files_conn_id: Id of the Airflow connection for the store. Default: what the environment of the worker
-        says. (templated)
+    :param files_to: Where to store them: an absolute path, ``file://``, or an address such as ``s3://bucket/folder``.
+        Each file is stored completely or not at all. (templated)
+    :param files_conn_id: Id of the Airflow connection for the store. Default: the settings in the worker's
+        environment. (templated)
     :param file_name: Names for the files: after Jinja, ``{index}`` counts from 1, ``{name}`` is Skyvern's name
         without extension, ``{extension}`` the extension with its dot. ``{skyvern_run_id}`` is Skyvern's id of the
         run, here and in ``files_to``. Default: Skyvern's names. (templated)
-    :param overwrite: Whether a file may take the place of another one of its name. What is there already and is the
-        same, by size and checksum, is not fetched again in any case. Default: False.
+    :param overwrite: Whether a file may replace another file of the same name. A file that is already stored with the
+        same size and checksum is never fetched again. Default: False.
     :param if_exists: ``"replace"`` is the same, and with ``manifest_to`` replaces all that an earlier run has left;
-        ``"skip_same"`` and ``"fail"`` let no other file be replaced. Default: ``"skip_same"``.
+        ``"skip_same"`` and ``"fail"`` replace no other file. Default: ``"skip_same"``.
     :param manifest_to: Address of a JSON file that lists what was stored, written last; as with
         :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`. (templated)
     :param expect_files: How many files the run must have downloaded: a number, ``[least, most]``, or name patterns

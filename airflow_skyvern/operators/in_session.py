@@ -1,5 +1,5 @@
 """
-What a task does whose run is in a browser session: wait until it is the task's turn, and start its run then.
+The steps of a task whose run uses a browser session: wait for the task's turn, then start its run.
 
 A session has one run at a time. A session in use is neither a failure of the workflow nor a start: nothing was done.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.task.task_try import TaskTry
 
 LONGEST_PAUSE = 60.0
-"""Seconds before another start, at the most, after runs that have lost their turn."""
+"""Maximum seconds before another start, after runs that have lost their turn."""
 
 OVER = (
     "The browser session was closed, or its timeout has come; nothing was started. Clear this task: Airflow then "
@@ -37,7 +37,7 @@ OVER = (
 
 
 class TaskInSession(Protocol):
-    """What is read of a task whose run is in a browser session, and what it does."""
+    """The interface of a task whose run uses a browser session."""
 
     browser_session_id: str | None
     skyvern_conn_id: str
@@ -58,7 +58,7 @@ class TaskInSession(Protocol):
         """The hook of the task's connection."""
 
     def start_run(self, task_try: TaskTry) -> Run:
-        """Start the run, or resume that of an earlier try."""
+        """Start the run, or resume the run of an earlier try."""
 
     def starts_again(self, *, lost_turn: bool = False) -> None:
         """Note that this try starts a run once more."""
@@ -141,7 +141,7 @@ def _defer(operator: TaskInSession, task_try: TaskTry, by: str, until: float) ->
 
 
 def _poll(operator: TaskInSession, by: str, until: float) -> None:
-    """Poll the run; where it cannot be, the next start finds out whether the session is free."""
+    """Poll the run; if that fails, the next start finds out whether the session is free."""
     from airflow_skyvern.runs.wait import Wait, wait_for_end
 
     wait: Wait[Run] = Wait(by, poll_interval=operator.poll_interval, deadline=until, log=operator.log)

@@ -138,7 +138,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         )
 
     def _task_is_over(self) -> bool:
-        """Return whether the task has ended while this waits for its run; never, where it is the task that waits."""
+        """Return whether the task has ended during this wait for its run; False where the task itself waits."""
         return False
 
     def _names(self, task_try: TaskTry) -> Names | None:
@@ -189,7 +189,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         self.lost_turns += lost_turn
 
     def start_run(self, task_try: TaskTry) -> Run:
-        """Start the run, or resume that of an earlier try."""
+        """Start the run, or resume the run of an earlier try."""
         from airflow_skyvern.runs.parameter_check import refused_parameter_named
 
         request, self.version_to_publish, self._definition = self._request(), None, None
@@ -216,7 +216,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
 
     @contextmanager
     def _deletion_is_transient(self) -> Iterator[None]:
-        """Let a later try make the workflow of a file again that somebody has deleted right before the start."""
+        """Let a later try recreate a file's workflow that somebody has deleted right before the start."""
         try:
             yield
         except SkyvernNotFoundError as error:
@@ -235,7 +235,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
 
     @property
     def _workflow_is_found(self) -> bool:
-        """Whether the workflow is found, or made, right before the start, and else known from the run only."""
+        """Whether the workflow is found, or made, right before the start; otherwise it is known from the run only."""
         return self.workflow_file is not None
 
     def _learn_workflow(self, run: Run) -> None:
@@ -362,7 +362,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         return Approvals(self.hook, task_try, run_id, self.log, self._active_run.sleep, users, asks_for_codes=codes)
 
     def _ask(self, task_try: TaskTry, run_id: str, deadline: float) -> NoReturn:
-        """Ask a person in Airflow, and wait for the answer; or wait for the run, if it asks nothing any more."""
+        """Ask a person in Airflow, and wait for the answer; or wait for the run, if it no longer needs one."""
         from airflow_skyvern.triggers import SkyvernApprovalTrigger
 
         self._active_run.is_running(task_try, run_id)
@@ -375,7 +375,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         self._defer_until_answered(task_try, run_id, deadline, trigger, "approval_complete", request)
 
     def _ask_for_code(self, task_try: TaskTry, run_id: str, deadline: float, event: Any) -> NoReturn:
-        """Say in Airflow that the run waits for a code, unless it has gone on meanwhile, and wait on."""
+        """Show in Airflow that the run waits for a code, unless it has continued meanwhile, and keep waiting."""
         from airflow_skyvern.runs.login_code import CodeStep, still_at
         from airflow_skyvern.runs.question import asking
         from airflow_skyvern.task.approval import users_of
@@ -490,7 +490,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         self, task_try: TaskTry, run_id: str, why: object, *, until: float | None = None
     ) -> Any:
         """
-        Continue what cannot be resumed; deferring at once would fail at once again during a deployment.
+        Continue a wait that cannot be resumed; during a deployment, deferring at once would fail again.
 
         :param until: When the wait times out, if that is known.
         """
@@ -528,7 +528,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         return run
 
     def _fetch_of(self, run_id: str) -> Callable[[], Run]:
-        """Return what fetches a run, and logs its blocks where no trigger does."""
+        """Return the function that fetches a run, and logs its blocks where no trigger does."""
         fetch = partial(self.hook.fetch_run, run_id)
         if self.deferrable or not self.log_blocks:
             return fetch
@@ -561,7 +561,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         return self._wait(task_try, replacement.run_id, deadline)
 
     def _run_that_took_turn(self, run: Run) -> str | None:
-        """Return which other run was in the browser session when this one began, which did nothing then."""
+        """Return the other run that used the browser session when this one began; if so, this one did nothing."""
         if run.status != "failed":
             return None
         from airflow_skyvern.runs.browser_sessions import lost_turn_to
@@ -706,7 +706,8 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         """
         Find credentials and profile, find or make the workflow, send the files.
 
-        Only a try that starts a run does, right before that: another one resumes its run whatever has become of them.
+        Only a try that starts a run does this, right before the start: other tries resume their run even if these
+        have changed.
         """
         request = self._with_profile(self._with_workflow(self._with_credentials(request)))
         if self.upload:
@@ -715,7 +716,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         return request
 
     def _with_credentials(self, request: RunRequest) -> RunRequest:
-        """Put ids in the place of the names of credentials; one that is not there once ends the task."""
+        """Replace names of credentials by ids; a name that does not exist exactly once ends the task."""
         from airflow_skyvern.client.workflow_parameters import credential_names
 
         given = request.parameters or {}

@@ -30,7 +30,7 @@ OWN_NAMES = frozenset({"prompt", "url", "schema", "values", BLOCK})
 """What the workflow of prompts calls its own parameters and its block."""
 
 ENGINES = ("skyvern-1.0", "skyvern-3.0", "openai-cua", "anthropic-cua", "ui-tars", "yutori-navigator")
-"""What a block of a workflow can run with. ``skyvern-2.0`` makes a workflow of its own and takes no schema."""
+"""The engines of a workflow's block. ``skyvern-2.0`` makes its own workflow and takes no schema."""
 
 NO_WEB_ADDRESS = re.compile(
     r"\s*(?!https?://)([a-z][a-z0-9+.-]*://|(javascript|data|mailto|file|blob):)", re.IGNORECASE
@@ -45,9 +45,9 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
     """
     Do in a browser what a prompt says, and return the data that it asks for.
 
-    Skyvern calls this a task. It is run as a workflow of one block, so it has all that
-    :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator` has, and takes its other arguments. That workflow
-    is made when it is needed, once for all prompts with the same ``engine``, ``error_code_mapping`` and names in
+    Skyvern calls this a task. It is run as a workflow of one block, so it has all features of
+    :class:`~airflow_skyvern.operators.SkyvernRunWorkflowOperator`, and takes its other arguments. That workflow is
+    made when it is needed, once for all prompts with the same ``engine``, ``error_code_mapping`` and names in
     ``upload``, and is hidden in Skyvern.
 
     XCom: as with that operator. ``return_value`` is the extracted data, in the form of ``output_schema``; without
@@ -58,10 +58,10 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
     :param url: The page to begin at; ``{name}`` is replaced here, too. Default: the page that
         ``browser_session_id`` is at, or an empty one. (templated)
     :param output_schema: What the data has to look like: a pydantic model class (or ``list[Model]``), a JSON Schema
-        as a mapping, or the path of a JSON Schema file beside the DAG. It is sent with the prompt, and the data is
-        checked against it: what does not fit fails the task without a retry, or with one and a new run, if
-        ``rerun_on_invalid_output=True``. Default: a text.
-    :param parameters: Values for ``{name}`` in prompt and URL. The browser's model gets them, too, apart from the
+        as a mapping, or the path of a JSON Schema file next to the DAG file. It is sent with the prompt, and the data
+        is checked against it: data that does not fit fails the task, without a retry; with
+        ``rerun_on_invalid_output=True``, a retry starts a new run. Default: a text.
+    :param parameters: Values for ``{name}`` in prompt and URL. The browser's model also gets them separately from the
         prompt. (templated)
     :param engine: Skyvern's name of the engine that runs the prompt: ``skyvern-1.0``, ``skyvern-3.0``,
         ``openai-cua``, ``anthropic-cua``, ``ui-tars``, ``yutori-navigator``. Default: Skyvern's. (templated)
@@ -191,7 +191,7 @@ class SkyvernRunPromptOperator(SkyvernRunWorkflowOperator):
         return given_to(run)
 
     def _replacement_of(self, run: Run) -> Run | None:
-        """Return None: Skyvern starts another run in the place of a failed one only with another credential."""
+        """Return None: Skyvern replaces a failed run by another one only with another credential."""
         return None
 
 
@@ -208,7 +208,7 @@ def _check_address(url: Any) -> None:
 
 
 def _check_names(texts: Sequence[Any], parameters: Any) -> None:
-    """Find a ``{name}`` that is probably one of the values, misspelt: it would stay in the text as it is."""
+    """Find a ``{name}`` that is probably a misspelt name of a value: it would stay in the text as it is."""
     if not isinstance(parameters, Mapping) or not all(isinstance(text, str) for text in texts if text is not None):
         return
     from airflow_skyvern.client.suggestions import did_you_mean

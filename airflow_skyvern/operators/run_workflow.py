@@ -57,20 +57,19 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     XCom: ``run_id`` and ``app_url`` (the run's page in Skyvern) as soon as the run has started;
     ``return_value`` at the end: the run's output (with ``output_to`` a reference to its file), or the run's id with
     ``wait_for_completion=False``. With ``files_to``, ``files``: a list of ``{"path", "filename", "size",
-    "checksum"}``, and ``evidence``, the same for recording and screenshots. The output holds
-    whatever the workflow's blocks return; an HTTP request block returns the headers it sent, whose secrets are
-    masked.
+    "checksum"}``, and ``evidence``, the same for recording and screenshots. The output holds everything that the
+    workflow's blocks return; an HTTP request block returns the headers that it sent, with their secrets masked.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
 
     :param workflow_id: The workflow to run: ``wpid_…``. (templated)
     :param workflow_file: Instead of it, the file of the workflow, ``.yaml`` or ``.json``, as ``airflow-skyvern
-        workflows pull`` writes it; a relative path is relative to the DAG's file. Exactly what the file says is run:
-        a version of the file's workflow that has this content, made in Skyvern if there is none. What somebody edits
-        in Skyvern is neither run nor lost. File and parameters are checked when the DAG is parsed. XCom
-        ``workflow_version``: ``{"file", "workflow_id", "version", "digest"}``. (templated)
-    :param parameters: Values for the workflow's parameters: a mapping, or the path of a ``.json`` file beside
-        the DAG (or in its ``template_searchpath``), which is rendered as a template too. Moments, dates,
+        workflows pull`` writes it; a relative path is relative to the DAG's file. Exactly the content of the file is
+        run: as a version of its workflow, which is made in Skyvern if it does not exist yet. Edits in Skyvern are
+        neither run nor lost. File and parameters are checked when the DAG is parsed. XCom ``workflow_version``:
+        ``{"file", "workflow_id", "version", "digest"}``. (templated)
+    :param parameters: Values for the workflow's parameters: a mapping, or the path of a ``.json`` file next to the
+        DAG file (or in its ``template_searchpath``), which is rendered as a template too. Moments, dates,
         ``Decimal``, ``UUID``, paths, enums, sets, pydantic models and dataclasses become JSON. (templated)
     :param check_parameters: Whether to check names, types and missing values of ``parameters`` against the workflow's
         definition before a run is started, and the block of ``output_from``, which takes one request. Skyvern itself
@@ -78,15 +77,15 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param upload: Files to send to Skyvern for the run, right before it is started: name of the parameter → absolute
         path or address such as ``s3://bucket/x.csv``, of at most 30 MiB. The parameter gets the file's id. Skyvern
         deletes the file when the run ends. Default: none. (templated)
-    :param upload_conn_id: Id of the Airflow connection for their store. Default: what the environment of the worker
-        says. (templated)
+    :param upload_conn_id: Id of the Airflow connection for their store. Default: the settings in the worker's
+        environment. (templated)
     :param title: A title for the run. Skyvern 1.0.56 accepts and drops it. (templated)
     :param proxy_location: Where the browser appears to be: a name such as ``"RESIDENTIAL_DE"``, or
         ``{"country": "US", "subdivision": "CA", "city": "San Francisco"}``. Default: Skyvern's. (templated)
     :param webhook_url: Address that Skyvern notifies of the end of the run. (templated)
     :param browser_session_id: Open browser session to use: ``pbs_…``, as
-        :func:`~airflow_skyvern.operators.skyvern_browser_session` gives it. Where another run is in it, this task
-        waits for its turn, which counts towards ``timeout``, and starts its run then. (templated)
+        :func:`~airflow_skyvern.operators.skyvern_browser_session` gives it. If another run uses it, this task waits
+        for its turn before it starts its run; the wait counts towards ``timeout``. (templated)
     :param browser_profile_id: Saved browser profile to use: its id, ``bp_…``, or its name, which is looked up right
         before the start. (templated)
     :param run_options: The rarer parameters of the API, as a mapping: ``max_elapsed_time_minutes`` (1 to 480),
@@ -94,10 +93,10 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         ``totp_identifier``, ``totp_url``, ``extra_http_headers``, ``cdp_connect_headers``,
         ``browser_address``, ``browser_type``, ``run_with`` (``"agent"`` or ``"code"``), ``ai_fallback``,
         ``max_screenshot_scrolls``, ``start_fresh_browser``, ``reuse_browser_session``, ``run_metadata``,
-        ``file_ids``. Skyvern ignores ``totp_identifier`` and ``totp_url`` of a run of a workflow, though it repeats
-        them: set them at the workflow's login block, or the first at its credential. (templated)
-    :param max_steps: Steps that each block may take that uses the browser, instead of the workflow's own limits; the
-        run fails then. The same as in ``run_options``. A run that reaches it is not retried, unless a
+        ``file_ids``. In runs of workflows, Skyvern ignores ``totp_identifier`` and ``totp_url``, though it returns
+        them: set them in the workflow's login block, or the first in its credential. (templated)
+    :param max_steps: Maximum number of steps for each block that uses the browser, instead of the workflow's own
+        limits. The same as in ``run_options``. A run that reaches it fails and is not retried, unless a
         ``retry_policy`` of the task says so. Default: the workflow's, or Skyvern's. (templated)
     :param max_elapsed_time_minutes: Minutes after which Skyvern ends the run as ``timed_out``, 1 to 480; the same as
         in ``run_options``, and not retried either. Default: the workflow's, or Skyvern's. (templated)
@@ -121,21 +120,21 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param cancel_on_kill: Whether killing or clearing the task cancels the run. Default: True.
     :param skip_on: Final statuses, one or several, that skip the task instead of failing it: ``failed``,
         ``terminated``, ``timed_out``, ``canceled``. Default: none.
-    :param output_from: Label of the block whose output is taken: of a block that used the browser its extracted
-        data, of any other its whole entry. ``"extracted_information"`` takes the list of what all blocks have
-        extracted. Default: the whole output. (templated)
+    :param output_from: Label of the block whose output is taken: for a block that used the browser, its extracted
+        data; for any other block, its whole entry. ``"extracted_information"`` takes the list of the data that all
+        blocks have extracted. Default: the whole output. (templated)
     :param output_schema: What the output has to look like: a pydantic model class (or ``list[Model]``), a JSON
-        Schema as a mapping, or the path of a JSON Schema file beside the DAG. The validated value is pushed as plain
-        JSON. An output that does not fit fails the task without a retry. Default: not checked.
+        Schema as a mapping, or the path of a JSON Schema file next to the DAG file. The validated value is pushed as
+        plain JSON. An output that does not fit fails the task without a retry. Default: not checked.
     :param rerun_on_invalid_output: Whether a task whose output does not fit is retried, with a new run in each try.
         Default: False.
     :param output_to: File that the output is written to instead of XCom: an absolute path or an address such as
-        ``s3://bucket/{{ run_id }}.json``. Its extension says how: ``.json``, ``.jsonl``, ``.csv``, ``.parquet``
-        (needs pyarrow), with ``.gz`` behind compressed. ``{skyvern_run_id}`` stands for Skyvern's id of the run.
-        Pushed is ``{"path", "size", "checksum"}``. A file of that name is replaced. Default: the output is pushed.
-        (templated)
-    :param output_conn_id: Id of the Airflow connection for that store. Default: what the environment of the worker
-        says. (templated)
+        ``s3://bucket/{{ run_id }}.json``. Its extension sets the format: ``.json``, ``.jsonl``, ``.csv``,
+        ``.parquet`` (needs pyarrow); an added ``.gz`` compresses it. ``{skyvern_run_id}`` stands for Skyvern's id of
+        the run. The XCom is then ``{"path", "size", "checksum"}``. A file of that name is replaced. Default: the
+        output is pushed. (templated)
+    :param output_conn_id: Id of the Airflow connection for that store. Default: the settings in the worker's
+        environment. (templated)
     :param output_run_columns: Whether each row in that file gets ``_skyvern_run_id`` and ``_loaded_at``, the time of
         writing. Default: False.
     :param mask_output: Whether secrets that blocks echo are replaced by ``***`` in the output before it is pushed:
@@ -145,25 +144,25 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param return_run: Whether the value is the whole run instead of its output: ``{"run_id", "status", "app_url",
         "parameters", "output", "files", "steps", "credits"}``, so that a task mapped over runs has them all.
         Steps and credits are None where Skyvern does not return them. Default: False.
-    :param files_to: Where the files go that the run downloads: an absolute path, ``file://``, or an address such as
-        ``s3://bucket/folder``. Each is there as a whole or not at all, and checked against Skyvern's size and sha256;
-        a retry fetches what is missing, of the same run. Default: they stay in Skyvern. (templated)
-    :param files_conn_id: Id of the Airflow connection for that store. Default: what the environment of the worker
-        says. (templated)
+    :param files_to: Where to store the files that the run downloads: an absolute path, ``file://``, or an address
+        such as ``s3://bucket/folder``. Each is stored completely or not at all, and checked against Skyvern's size
+        and sha256; a retry fetches the missing files of the same run. Default: they stay in Skyvern. (templated)
+    :param files_conn_id: Id of the Airflow connection for that store. Default: the settings in the worker's
+        environment. (templated)
     :param file_name: Names for the files: after Jinja, ``{index}`` counts from 1, ``{name}`` is Skyvern's name
         without extension, ``{extension}`` the extension with its dot. ``{skyvern_run_id}`` is Skyvern's id of the
         run, here and in ``files_to``. Default: Skyvern's names. (templated)
-    :param overwrite: Whether a file in ``files_to`` may take the place of another one of its name; the same as
+    :param overwrite: Whether a file in ``files_to`` may replace another file of the same name; the same as
         ``if_exists="replace"`` there. Default: False.
-    :param if_exists: What becomes of a file of ``files_to`` or ``output_to`` that is there and holds something else:
-        ``"skip_same"`` fails the task; ``"fail"`` does, too, and starts no run where the output's file or the
-        manifest is there; ``"replace"`` replaces it, with ``manifest_to`` all that an earlier run has left. What is
-        the same, by size and sha256, is never written again. Default: ``"skip_same"`` for ``files_to``,
-        ``"replace"`` for ``output_to``.
+    :param if_exists: What happens if a file of ``files_to`` or ``output_to`` already exists with other content:
+        ``"skip_same"`` fails the task; ``"fail"`` does, too, and starts no run if the output's file or the manifest
+        exists; ``"replace"`` replaces it and, with ``manifest_to``, all files of an earlier run. A file with the same
+        size and sha256 is never written again. Default: ``"skip_same"`` for ``files_to``, ``"replace"`` for
+        ``output_to``.
     :param manifest_to: Address of a JSON file that lists what the task has stored: ``{"skyvern_run_id", "files",
-        "output", "evidence", "written_at"}``, each file with path, size and checksum. It is written last, so its
-        presence means that all of it is there. Tasks that share one wait for each other. XCom ``manifest``: its
-        path, size and checksum. Its connection is ``files_conn_id``, without ``files_to`` it is ``output_conn_id``.
+        "output", "evidence", "written_at"}``, each file with path, size and checksum. It is written last, so if it
+        exists, all files that it lists do. Tasks that share one wait for each other. XCom ``manifest``: its path,
+        size and checksum. Its connection is ``files_conn_id``, without ``files_to`` it is ``output_conn_id``.
         Default: none. (templated)
     :param expect_files: How many files a completed run must have downloaded: a number, ``[least, most]``, or name
         patterns such as ``["*.pdf"]`` that each must match a file. Default: any.
@@ -175,16 +174,16 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
     :param on_reject: What a person's rejection in Airflow does with the task, after the run was canceled: ``"fail"``,
         without retries; ``"skip"``; ``"return"``, which succeeds and returns the XCom ``approval``. Default:
         ``"fail"``.
-    :param approvers: With ``approval="airflow"``: ids of the Airflow users who alone may answer, ``["alice"]`` or
-        ``[{"id": "7", "name": "Alice"}]``; the name is shown. The same with ``code="airflow"``. Default: whoever may
-        edit the DAG's Required Actions.
+    :param approvers: With ``approval="airflow"``: ids of the only Airflow users who may answer, ``["alice"]`` or
+        ``[{"id": "7", "name": "Alice"}]``; the name is shown. The same with ``code="airflow"``. Default: everyone who
+        may edit the DAG's Required Actions.
     :param code: ``"airflow"``: when the run waits at a login for a code (a block or credential with a
         ``totp_identifier`` in Skyvern), say so in Airflow's Required Actions, and give Skyvern the code that a person
         types on the run's page. Airflow keeps the code nowhere. Takes a request every ten seconds. Needs Airflow 3.1
         and ``deferrable=True``. Default: None, the code reaches Skyvern in another way.
     :raises SkyvernConfigError: an argument is wrong; when the DAG is parsed if it can be known then.
-    :raises SkyvernOutputError: with ``rerun_on_invalid_output=True``: the output is not what ``output_schema`` and
-        ``output_from`` say. Else that is an AirflowFailException.
+    :raises SkyvernOutputError: with ``rerun_on_invalid_output=True``: the output does not match ``output_schema`` or
+        ``output_from``. Otherwise an AirflowFailException is raised.
     :raises SkyvernRunError: the run ended as failed, terminated, timed out or canceled; the error carries it. One
         that reached a limit is a SkyvernStepLimitReached or SkyvernTimeLimitReached.
     :raises SkyvernWaitTimeout: the run did not end in time.
@@ -385,7 +384,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         return included(content) if content is self.parameters and id(content) not in seen_oids else content
 
     def pre_execute(self, context: Any) -> None:
-        """Note the try before anything of it runs: after a signal at this point, 2.11 executes nothing of it."""
+        """Note the try before it runs any code: after a signal at this point, 2.11 does not execute it."""
         self._active_run.learn(TaskTry(context))
         super().pre_execute(context)
 
@@ -405,8 +404,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         """
         Start the run, publish it, and wait for its end or defer.
 
-        :param until: Of a run in a browser session, when the task's time is over, of which the wait for the session
-            is a part.
+        :param until: For a run in a browser session: when the task times out, including its wait for the session.
         """
         run = self._start_in_turn(task_try, until)
         task_try.ensure_current()
@@ -607,7 +605,7 @@ def _how_code_went(answer: Answer | None) -> str:
 
 def _workflow_of(task_id: str, workflow_id: str | None, workflow_file: Any) -> str:
     """
-    Return the id of the workflow; of a file's, what stands for it until the run is started.
+    Return the id of the workflow; for a workflow file, a placeholder until the run is started.
 
     :raises SkyvernConfigError: neither or both are given.
     """

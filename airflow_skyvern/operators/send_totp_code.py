@@ -39,20 +39,20 @@ class SkyvernSendTotpCodeOperator(ChecksArguments, UsesConnection):
     """
     Give Skyvern a code for a login in two steps, which another system has received by mail or SMS.
 
-    A run waits for it up to 15 minutes if its login block, or the credential, has a ``totp_identifier`` in Skyvern;
-    the one of the run's request does nothing. Send the code while the run waits, or a little before.
+    A run waits for it up to 15 minutes if its login block, or the credential, has a ``totp_identifier`` in Skyvern; a
+    ``totp_identifier`` in the run's request has no effect. Send the code while the run waits, or a little before.
 
-    The code is in no log, rendered template or XCom of this task. What brings it here decides about the rest: a
-    function as ``code`` leaves nothing in Airflow; an XCom of another task stays in Airflow's database.
+    The code is in no log, rendered template or XCom of this task. Whether other tasks store it depends on its source:
+    a function as ``code`` leaves nothing in Airflow; an XCom of another task stays in Airflow's database.
 
     XCom: ``return_value``: Skyvern's id of the code, ``totp_…``.
 
     https://www.skyvern.com/docs/api-reference/api-reference/credentials/send-totp-code
 
     :param totp_identifier: The mail address or phone number that the login waits for, as Skyvern has it. (templated)
-    :param code: The code, or the message that it is in, from which Skyvern's model takes it: a function that is
-        called in the task, with what it names of the context, and returns it; or a template, or the value of another
-        task. A code in the DAG file itself is refused. (templated)
+    :param code: The code, or the message that contains it, from which Skyvern's model extracts it: a function that is
+        called in the task, with the context variables that it names, and returns it; or a template, or the value of
+        another task. A code in the DAG file itself is refused. (templated)
     :param run_id: The only run that may use it: ``wr_…``. Default: any that waits for this identifier. (templated)
     :param expires_in: Seconds, or a timedelta, after which Skyvern does not use it any more. With one that is near, a
         wrong code is not typed in twice. Default: ten minutes, as Skyvern has it.

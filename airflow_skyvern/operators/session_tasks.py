@@ -24,8 +24,8 @@ def link(opened: Any, closed: Any, inner: Sequence[Any]) -> None:
     """
     Make one task the setup and the other the teardown of each task between them.
 
-    Airflow's own ``with teardown:`` links the last tasks only; then a clear of another one opens a session that is
-    closed while this task runs.
+    Airflow's own ``with teardown:`` links the last tasks only; then clearing another task opens a session that is
+    closed while that task runs.
 
     :raises SkyvernConfigError: two tasks of the session can run at once.
     """
@@ -40,7 +40,7 @@ def link(opened: Any, closed: Any, inner: Sequence[Any]) -> None:
 
 def check_order(opened: Any, inner: Sequence[Any]) -> None:
     """
-    Check that the runs of a session go one after the other; those of a mapped task are made to.
+    Check that the runs of a session go one after the other, and limit a mapped task to one at a time.
 
     Tasks on two arms of a task that branches may exclude each other; they are not compared, and wait for each other
     if need be.
@@ -62,7 +62,7 @@ def _uses(task: Any, opened: Any) -> bool:
 
 
 def _sessions(task: Any) -> Iterator[Any]:
-    """Return what a task, or a mapped one, has as its browser session."""
+    """Yield the ``browser_session_id`` of a task or a mapped task."""
     yield getattr(task, "browser_session_id", None)
     yield (getattr(task, "partial_kwargs", None) or {}).get("browser_session_id")
 
@@ -72,7 +72,7 @@ def _references(value: Any) -> Iterator[Any]:
 
 
 def _run_one_at_a_time(task: Any) -> None:
-    """Let Airflow run one task of a mapped one at a time, as far as it does: it does not count deferred ones."""
+    """Let Airflow run one instance of a mapped task at a time, as far as it can: it does not count deferred ones."""
     options = getattr(task, "partial_kwargs", None)
     if options is None and task.get_closest_mapped_task_group() is None:
         return

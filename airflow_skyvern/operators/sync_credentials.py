@@ -24,8 +24,8 @@ class SkyvernSyncCredentialsOperator(ChecksArguments, UsesConnection):
     """
     Make credentials in Skyvern from Airflow's connections, and rotate them when these have changed.
 
-    Login and password of each connection, of any type and from any secrets backend, become a credential of its id. A
-    connection that is as it was leaves its credential untouched. Credentials of others (people, programs, another
+    Login and password of each connection, of any type and from any secrets backend, become a credential named by its
+    id. An unchanged connection leaves its credential untouched. Credentials of others (people, programs, another
     Airflow) are never changed. What fails for one connection does not stop the others.
 
     XCom: ``return_value``: ``{"created": […], "rotated": […], "unchanged": […], "deleted": […]}``, each a list of
@@ -35,12 +35,12 @@ class SkyvernSyncCredentialsOperator(ChecksArguments, UsesConnection):
 
     :param connections: The ids of the connections. The extra of one may say more, under ``skyvern_credential``:
         ``{"name": "The portal", "type": "password", "totp": "…"}``. (templated)
-    :param delete: Whether credentials are deleted that this list has made from connections that it does not name any
-        more. A listed connection that cannot be found keeps its credential. Default: False.
+    :param delete: Whether to delete credentials that this list has made from connections that it no longer names. A
+        listed connection that cannot be found keeps its credential. Default: False.
     :param scope: The name of the list that ``delete`` goes by. Default: the ids of DAG and task. (templated)
     :param skyvern_conn_id: Id of the connection of type ``skyvern``. Default: ``skyvern_default``. (templated)
-    :raises SkyvernSyncError: something failed that a retry may cure, as a vault's 500; it names each connection. All
-        others are done.
+    :raises SkyvernSyncError: something failed that a retry may cure, such as a vault's 500; it names each connection.
+        All other connections were synced.
     :raises AirflowFailException: no retry can help: a connection without a password, a name that somebody else's
         credential has, a wrong API key, an Airflow without a name.
     """
@@ -97,7 +97,7 @@ class SkyvernSyncCredentialsOperator(ChecksArguments, UsesConnection):
 
 
 def _read_masked(conn_id: str) -> Wanted:
-    """Read a connection, and let Airflow mask in this task's log whatever of it is secret."""
+    """Read a connection, and have Airflow mask its secrets in this task's log."""
     from airflow_skyvern.credential_sources import read_connection
 
     wanted = read_connection(conn_id)
@@ -119,7 +119,7 @@ def _ids(connections: Any) -> list[str]:
     """
     Return the ids of connections, given as a list, or as JSON by a template.
 
-    :raises SkyvernConfigError: they are none, or empty.
+    :raises SkyvernConfigError: these are not ids, or the list is empty.
     """
     if isinstance(connections, str):
         with suppress(ValueError):

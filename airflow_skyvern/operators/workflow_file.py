@@ -1,4 +1,4 @@
-"""The file of a task's workflow: found beside the DAG, checked when that is parsed, and made a version of."""
+"""The file of a task's workflow: found next to the DAG file, checked when that is parsed, published as a version."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NO_UPLOADS = (
 
 
 class TaskWithFile(Protocol):
-    """What is needed of a task whose workflow is a file."""
+    """The interface of a task whose workflow is a file."""
 
     task_id: str
     workflow_file: str | None
@@ -97,7 +97,7 @@ def check_before_start(task: TaskWithFile, parameters: Mapping[str, Any] | None)
 
 def with_version(task: TaskWithFile, request: RunRequest) -> RunRequest:
     """
-    Return the request of a run of the version that the file says, which is made now if there is none.
+    Return the request of a run of the file's version, which is made now if it does not exist yet.
 
     :raises SkyvernRequestError: Skyvern does not accept the definition.
     """
@@ -159,7 +159,7 @@ def version_note(name: str, workflow_id: str, version: int | None, digest: str) 
 
 
 def _version_of_run(task: TaskWithFile, run_id: str) -> dict[str, Any]:
-    """Ask Skyvern for what a run was started with: the file may have changed since."""
+    """Fetch from Skyvern the version that a run was started with: the file may have changed since."""
     workflow = task.hook.send(api.get_run_definition(run_id)).get("workflow") or {}
     workflow_id, name = str(workflow.get("workflow_permanent_id")), Path(str(task.workflow_file)).name
     return version_note(name, workflow_id, workflow.get("version"), digest_of(form_of(workflow)))

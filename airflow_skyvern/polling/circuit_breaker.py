@@ -18,7 +18,7 @@ LONGEST_PAUSE = 60.0
 UNAVAILABLE = frozenset({502, 503, 504})
 
 FAILURES_TO_OPEN = 3
-"""So many failures in a row are the server's, not those of single runs."""
+"""This many failures in a row are caused by the server, not by single runs."""
 
 
 class CircuitBreaker:

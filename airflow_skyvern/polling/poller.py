@@ -283,7 +283,7 @@ class RunPoller:
         return self._list_policy.is_worth_it(now, due=expected, near=near, interval=interval)
 
     def _sharing(self) -> list[RunPoller]:
-        """Return the pollers to which a list is of use: those of all connections with the same server and key."""
+        """Return the pollers that can use a list: the pollers of all connections with the same server and key."""
         others = [poller for poller in _POLLERS.get(self._loop, {}).values() if poller is not self]
         return [self, *(poller for poller in others if poller.session.lists_as(self.session))]
 

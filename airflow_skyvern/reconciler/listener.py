@@ -1,5 +1,5 @@
 """
-Cancels what a DAG run leaves that ends in the scheduler: by ``dagrun_timeout``, ``fail_fast``, or the last mark.
+Cancels the runs left by a DAG run that ends in the scheduler: by ``dagrun_timeout``, ``fail_fast``, or the last mark.
 
 Such an end skips tasks that wait for their retry, and notifies nothing else of it. Registered in the scheduler's own
 process only, see :mod:`airflow_skyvern.plugin`. Airflow calls it amid its own transaction, and waits for it: so two

@@ -66,7 +66,7 @@ class Sweep:
     Compare the active runs of some connections with Airflow's task instances.
 
     :param report: Told of each problem that left something undone, in one line.
-    :param dag_id: Read the connections as a task of this DAG may. Default: whatever team they belong to.
+    :param dag_id: Read the connections as a task of this DAG may. Default: regardless of their teams.
     """
 
     def __init__(

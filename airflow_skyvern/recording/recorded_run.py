@@ -1,4 +1,4 @@
-"""What a test repeats of a run, without its secrets."""
+"""The parts of a run that a test repeats, without its secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KNOWN_STARTS = (b"%PDF-1.7", *MARKS)
 @dataclass(frozen=True)
 class RecordedRun:
     """
-    A run, as a test lets one end.
+    A run as a test scripts it.
 
     :param parameters: What it was started with; for a prompt, Skyvern's parameters of it.
     :param files: The contents of what it has downloaded, by name.

@@ -209,7 +209,7 @@ class _NoNumber(float):
 
 
 def _writable(value: Any) -> Any:
-    """Return a value whose representation is Python: not that of what JSON has no word for either."""
+    """Return a value whose representation is valid Python, also for values that JSON cannot express."""
     if isinstance(value, float) and not math.isfinite(value):
         return _NoNumber(value)
     if isinstance(value, Mapping):

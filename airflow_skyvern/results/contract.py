@@ -37,7 +37,7 @@ ANNOTATIONS = frozenset({
     "deprecated", "readOnly", "writeOnly", "format", "contentEncoding", "contentMediaType", "contentSchema", "then",
     "else", "minContains", "maxContains", "example", "nullable", "discriminator", "optional",
 })  # fmt: skip
-"""Keywords that validate nothing by themselves; the last ones are those of OpenAPI and of older drafts."""
+"""Keywords that validate nothing by themselves; the last ones come from OpenAPI and older drafts."""
 
 MISSPELT = 0.8
 """How much alike an unknown word and a keyword are of which it is a misspelling; others are the author's own."""
@@ -103,7 +103,7 @@ def contract_of(schema: Any, read: Callable[[str], str]) -> Contract:
     Make the contract of what a DAG author gives as ``output_schema``.
 
     :param schema: A type that pydantic validates, a JSON Schema, or the path of a file that holds one.
-    :param read: Returns the text of a file beside the DAG.
+    :param read: Returns the text of a file next to the DAG file.
     :raises SkyvernConfigError: it is none of these.
     """
     if is_type(schema):

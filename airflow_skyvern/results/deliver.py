@@ -1,4 +1,4 @@
-"""What a task does about the files of its run when the run is over."""
+"""How a task handles the files of its run when the run is over."""
 
 from __future__ import annotations
 

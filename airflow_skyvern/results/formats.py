@@ -168,7 +168,7 @@ def _parquet(rows: list[Row]) -> Iterator[bytes]:
 
 
 def _column(pa: Any, values: list[Any]) -> Any:
-    """Return the values in the type that they have; those of several types, or too large for one, as texts."""
+    """Return the values in their own type; values of several types, or too large for one, become texts."""
     with suppress(pa.ArrowException, OverflowError, TypeError, ValueError):
         column = pa.array(values)
         if _is_writable(pa, column.type):

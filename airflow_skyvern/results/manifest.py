@@ -1,9 +1,9 @@
 """
 The manifest of what a run has left: a file that is written last, so that its presence means that all is there.
 
-It is also what makes it safe to replace a partition. It says which files are those of the earlier run, so they can be
-removed when the new ones are there. Meanwhile there is no manifest; what it said is kept beside it, for the next try.
-Where several runs share a place, one task at a time changes it.
+It also makes it safe to replace a partition. It names the files of the earlier run, so they can be removed when the
+new ones are stored. Meanwhile there is no manifest; its content is kept next to it, for the next try. Where several
+runs share a place, one task at a time changes it.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Partition:
         It waits until no other task changes this partition.
 
         :param expected: The files that will be stored, as Skyvern lists them.
-        :raises SkyvernFileConflict: it is that of another run, and may not be replaced.
+        :raises SkyvernFileConflict: it belongs to another run, and may not be replaced.
         """
         if self._lease is not None:
             self._lease.acquire()

@@ -156,7 +156,7 @@ def _taken_from(run: Run, label: str | None) -> Any:
 
 
 def _read_beside_dag(task: TaskWithOutput, path: str) -> str:
-    """Read a file as the templates of its DAG are read: beside the DAG, or in its ``template_searchpath``."""
+    """Read a file like the templates of its DAG: next to the DAG file, or in its ``template_searchpath``."""
     from jinja2 import BaseLoader, TemplateNotFound
 
     try:

@@ -269,7 +269,7 @@ class RunFiles:
         return None
 
     def _checksum_of(self, source: Source, file: RunFile, name: str) -> str:
-        """Return the checksum that Skyvern lists, or that of the file itself where it lists none."""
+        """Return the checksum that Skyvern lists, or the checksum of the file itself where it lists none."""
         if file.checksum is not None:
             return file.checksum.lower()
         return self._transfer(source, file, name).into(lambda _: None).checksum

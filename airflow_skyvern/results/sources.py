@@ -95,7 +95,7 @@ class Source:
         self._refused: set[str] = set()
 
     def close(self) -> None:
-        """Close the connections of signed addresses; those of the hook are its own."""
+        """Close the connections of signed addresses; the hook's connections belong to the hook."""
         self._reader.close()
 
     @contextmanager

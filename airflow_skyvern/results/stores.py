@@ -98,7 +98,7 @@ class Store(ABC):
         """
         Check, before a run is started, that a file can have this name.
 
-        :raises SkyvernConfigError: it is that of a folder.
+        :raises SkyvernConfigError: it is the address of a folder.
         """
 
     def conflict(self, name: str) -> SkyvernFileConflict:
@@ -381,7 +381,7 @@ class _Upload:
         Return whether an upload in parts is what has the name now.
 
         Some servers of S3's interface check the condition and complete the upload in two steps, so that two uploads
-        may both be completed; what is there then is that of the second.
+        may both be completed; the object is then the one of the second.
         """
         parts = getattr(self._file, "parts", None)
         if not parts:

@@ -28,7 +28,7 @@ def has_blocks(run_id: str) -> bool:
 
 def blocks_of(timeline: Sequence[TimelineItem], deepest: float = math.inf) -> Iterator[Block]:
     """
-    Yield the blocks in the order in which they began, those of a loop after it; the timeline is newest first.
+    Yield the blocks in the order in which they began, a loop's blocks after the loop; the timeline is newest first.
 
     :param deepest: Levels of nested loops; what is deeper is left out.
     """
@@ -69,7 +69,7 @@ def last_screenshot(block: Block) -> str | None:
 
 
 def definitions_of(blocks: Any) -> Iterator[dict[str, Any]]:
-    """Yield the blocks of a workflow's definition, those of loops too."""
+    """Yield the blocks of a workflow's definition, including blocks in loops."""
     for block in blocks if isinstance(blocks, list) else []:
         if isinstance(block, dict):
             yield block

@@ -87,7 +87,7 @@ def save_profile(
     ensure_current: Callable[[], object] = lambda: None,
 ) -> str:
     """
-    Make a profile of a closed session, or of a run, and return its id; or that of the one that was made of it before.
+    Make a profile of a closed session, or of a run, and return its id; or return the id of the one made of it before.
 
     :param since: When session or run were created: a profile of the name that is younger is of an earlier try.
     :param replace: Whether it takes the place of an older profile of its name, which is deleted then.

@@ -256,7 +256,7 @@ def active_runs_of(send: Send, tag: str, value: str) -> list[str]:
 
 
 def active_runs_of_task(send: Send, task: str, patience: float, sleep: Sleep = time.sleep) -> list[str]:
-    """Return the active runs of a task instance, whatever their attempt group."""
+    """Return the active runs of a task instance, regardless of their attempt group."""
     found: list[str] = while_transient(patience, sleep=sleep)(active_runs_of, send, TASK_TAG, task)
     return found
 

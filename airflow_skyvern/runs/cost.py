@@ -60,7 +60,7 @@ def account(run: Run, make_client: MakesClient, log: Log, limits: RunLimits | No
     Return what a run that has ended has cost, and warn if it came near a limit.
 
     Credits are asked for, once and not for long; a run without steps has used none. Skyvern says them together with
-    the output, so those of a run with a large one stay unknown.
+    the output, so the credits of a run with a large output stay unknown.
 
     :param limits: The limits that the task has set, if it has set any.
     """

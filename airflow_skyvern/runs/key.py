@@ -69,7 +69,7 @@ class Origin:
         return cls(int(number), *rest) if known else None
 
     def is_sibling(self, other: Origin) -> bool:
-        """Return whether another origin is that of another tool call of the same attempt."""
+        """Return whether another origin belongs to another tool call of the same attempt."""
         same_attempt = (self.max_tries, self.created) == (other.max_tries, other.created)
         return same_attempt and self.call != other.call
 
@@ -189,7 +189,7 @@ def call_tag(agent: str, arguments: Mapping[str, Any], number: int) -> str:
 
 
 def of_same_attempt(group: str, other: str) -> bool:
-    """Return whether two groups are the same one, or those of two tool calls of one attempt of a task."""
+    """Return whether two groups are the same, or belong to two tool calls of one attempt of a task."""
     if group == other:
         return True
     origins = Origin.parse(group), Origin.parse(other)

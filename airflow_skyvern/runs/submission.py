@@ -293,7 +293,7 @@ class Submission:
         A user who queues an active DAG run again changes its start. But each earlier try that has left a run with the
         present start has not left one with another.
 
-        :raises SkyvernStartAmbiguous: they may be those of another Airflow, and one of them is active.
+        :raises SkyvernStartAmbiguous: they may belong to another Airflow, and one of them is active.
         """
         if not runs or self._every_try_has_left_a_run(found, attempt):
             return []

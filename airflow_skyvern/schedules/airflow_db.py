@@ -106,7 +106,7 @@ class AirflowDatabase:
         return None
 
     def missing_variables(self, names: Iterable[str]) -> list[str]:
-        """Return those of the Airflow Variables that are not set."""
+        """Return the names of the Airflow Variables that are not set."""
         from airflow.models.variable import Variable
 
         return [name for name in names if Variable.get(name, default_var=None) is None]

@@ -79,7 +79,7 @@ COOKIES = re.compile(r"^\s*[\w.$%!*+~|-]{1,100}=[^;\s]{1,}(\s*(;|$)|\s*,)")
 
 
 def is_data(text: str) -> bool:
-    """Return whether a text is plainly no secret, whatever it stands under: a state, a sentence, a date, a placeholder."""
+    """Return whether a text is plainly not a secret, under any name: a state, a sentence, a date, a placeholder."""
     text = text.strip()
     return (
         len(text) < 2  # noqa: PLR2004  nothing that could be guessed

@@ -24,7 +24,7 @@ from airflow_skyvern.secret_values.forms import (
 )
 
 Kind = Literal["certain", "possible", ""]
-"""Whether a name is that of a secret whatever it looks like, only with a secret's form, or not at all."""
+"""Whether a name marks any value as a secret, only a value with a secret's form, or none."""
 
 SECRET_NAME = re.compile(
     r"pass(wd|phrase|code)?s?$|password|pwd|secret|token|api_?key|access_?key|private_?key|auth(orization)?$|bearer"

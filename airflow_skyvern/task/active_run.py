@@ -148,7 +148,7 @@ class ActiveRun:
         self._try, self._run_id, self._over = task_try, run_id, False
 
     def is_unwanted(self) -> None:
-        """Note that the run is to be canceled whatever ends the task: it is late, or a person has rejected it."""
+        """Note that the run is to be canceled however the task ends: it is late, or a person has rejected it."""
         self._unwanted = True
 
     def ended(self) -> None:

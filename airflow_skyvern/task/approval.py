@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ON_REJECT = ("fail", "skip", "return")
 
 SEVERAL = "This run may ask several times: its page says what for now."
-"""The text of a request that serves for several questions: Airflow keeps that of the first for all of a try."""
+"""The text of a request that serves for several questions: Airflow keeps the first text for the whole try."""
 
 Approvers = Sequence[str | Mapping[str, str]] | Mapping[str, str] | str | None
 """Who may answer: ids of Airflow users, or ``id`` and ``name`` of each."""

@@ -189,7 +189,7 @@ class CallTry(TaskTry):
         return self.key_of(request, self._tag)
 
     def publish_connection_and_run_key(self, skyvern_conn_id: str, group: str | None) -> None:
-        """Push how the run of this call is found, beside those of the other calls."""
+        """Push how the run of this call is found, next to the entries of the other calls."""
         self._calls.note(self._tag, **self._about, skyvern_conn_id=skyvern_conn_id, group=group)
 
     def publish_run(self, run: Run) -> None:

@@ -1,5 +1,5 @@
 """
-Tests of DAGs without a Skyvern, as a plugin of pytest; it is loaded only where a project asks for it.
+A pytest plugin that tests DAGs without a Skyvern server; it is loaded only in projects that enable it.
 
 In ``conftest.py``::
 
@@ -13,9 +13,9 @@ In a test::
         assert run.state == "success"
         assert skyvern.started("wpid_123")[0].parameters == {"vendor": "ACME"}
 
-The fixture ``skyvern`` is a :class:`Skyvern`. How runs end is said with :func:`completed`, :func:`failed`,
+The fixture ``skyvern`` is a :class:`Skyvern`. Tests script how runs end with :func:`completed`, :func:`failed`,
 :func:`terminated`, :func:`timed_out`, :func:`canceled`, :func:`paused`, :func:`retried`, :func:`slow`
-and :func:`gone`. :func:`extracted` is what a block puts out. Needs the extra ``testing``.
+and :func:`gone`. :func:`extracted` makes the output of a block. Needs the extra ``testing``.
 
 PYTEST_DONT_REWRITE: a test may import from here before pytest loads the plugin.
 """
@@ -58,11 +58,11 @@ __all__ = [
 ]
 
 pytest_plugins = ("airflow_skyvern.testing.plugin",)
-"""What pytest loads with this module, and nothing else does."""
+"""Only pytest loads this, together with this module."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is asked for: what imports the fake alone needs no pytest."""
+    """Import a name on first use: importing the fake alone needs no pytest."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = "skyvern" if name in ("Skyvern", "StartedRun") else "endings"

@@ -18,7 +18,7 @@ class Ending:
     """
     What one run does, made by the functions of this module.
 
-    :param plan: The statuses that it goes through, one with each poll; the last one stays.
+    :param plan: The statuses that it goes through, one per poll; the last one stays.
     """
 
     plan: tuple[Step, ...]
@@ -55,7 +55,7 @@ def extracted(information: Any) -> dict[str, Any]:
 
     As Skyvern has it, for the block ``read``: ``output={"read_output": extracted([…])}``.
 
-    :param information: What it has extracted; ``output_from="read"`` takes that out again.
+    :param information: The extracted data; ``output_from="read"`` returns the same.
     """
     return {
         "task_id": "tsk_600000000000000000",
@@ -73,7 +73,7 @@ def failed(reason: str = "the test lets it fail", *, error_code: str | None = No
 
     :param reason: Its ``failure_reason``.
     :param error_code: The code that the workflow's author has given to this kind of failure. Default: none.
-    :param output: What the blocks before have put out. Default: nothing.
+    :param output: The output of the blocks before the failing one. Default: nothing.
     """
     return _badly("failed", reason, error_code, output)
 
@@ -86,7 +86,7 @@ def terminated(
 
 
 def timed_out(reason: str = "the test lets it time out") -> Ending:
-    """Let a run exceed the time that it has in Skyvern."""
+    """Make a run exceed its time limit in Skyvern."""
     return _badly("timed_out", reason, None, None)
 
 
@@ -120,15 +120,15 @@ def retried(then: Ending, *, reason: str = "the first attempt failed") -> Ending
 
 def slow(then: Ending | None = None, *, polls: int = 20) -> Ending:
     """
-    Let a run take its time.
+    Make a run take longer.
 
-    :param then: What it does after that. Default: it never ends, so that the task's ``timeout`` does, which the kit
-        shortens to a moment for it.
+    :param then: What it does after that. Default: it never ends; the task ends by its ``timeout``, which the kit
+        shortens to a moment.
     :param polls: How often it is still running when it is polled.
     """
     return Ending(("running",)) if then is None else then.after(*["running"] * polls)
 
 
 def gone() -> Ending:
-    """Let Skyvern deny a run that it has started: it was deleted, or the connection leads to another server now."""
+    """Make Skyvern forget a run that it started: it was deleted, or the connection leads to another server now."""
     return Ending(("running", GONE))

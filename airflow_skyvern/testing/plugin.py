@@ -41,7 +41,7 @@ SHORT = {
     "airflow_skyvern.sensors.SkyvernRunSensor.confirmation": 0.1,
     "airflow_skyvern.triggers.SkyvernRunTrigger.first_poll_delay": 0.0,
 }
-"""The delays that a test need not live through, in seconds; ``PACE`` is a factor of all pauses between polls."""
+"""The shortened delays of a test, in seconds; ``PACE`` is a factor of all pauses between polls."""
 
 ENDLESS = 0.5
 """Seconds for which a task waits for a run that never ends."""
@@ -62,11 +62,11 @@ SETTINGS = {
     "NO_PROXY": "*",
     "no_proxy": "*",
 }
-"""What would lead out of the test, or slow it down."""
+"""Settings that stop Airflow from reaching out of the test or slowing it down."""
 
 
 def _airflow_home() -> None:
-    """Without a home of its own, Airflow would make ~/airflow; it reads that once, when it is imported."""
+    """Without its own home, Airflow would create ~/airflow; it reads the variable once, when it is imported."""
     if "AIRFLOW_HOME" not in os.environ and "airflow" not in sys.modules:
         os.environ["AIRFLOW_HOME"] = home = tempfile.mkdtemp(prefix="airflow-home-of-tests-")
         atexit.register(shutil.rmtree, home, ignore_errors=True)
@@ -77,7 +77,7 @@ _airflow_home()
 
 @pytest.fixture(scope="session")
 def skyvern_database(tmp_path_factory: pytest.TempPathFactory) -> MetadataDatabase:
-    """Make Airflow's metadata database for the tests of this process; none of your own is touched."""
+    """Make Airflow's metadata database for the tests of this process; your own database is not touched."""
     from airflow_skyvern.compat.dag_test import MetadataDatabase
 
     return MetadataDatabase(tmp_path_factory.mktemp("airflow"))
@@ -108,7 +108,7 @@ def skyvern(
 
 
 def _shut_out(monkeypatch: pytest.MonkeyPatch, no_dags: Path) -> None:
-    """Leave no way to a real Skyvern, or to anything else that Airflow is configured for."""
+    """Block access to a real Skyvern, and to everything else that Airflow is configured for."""
     for name in [name for name in os.environ if name.startswith(CONNECTION) and _is_skyvern(os.environ[name])]:
         monkeypatch.delenv(name)
     for name, value in {**SETTINGS, "AIRFLOW__CORE__DAGS_FOLDER": str(no_dags)}.items():
@@ -143,7 +143,7 @@ def _shorten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _end_what_never_ends(monkeypatch: pytest.MonkeyPatch, fake: ScriptedFake) -> None:
-    """Let tasks wait a moment only for runs that never end and for lost starts, whatever their timeouts."""
+    """Shorten the wait for runs that never end and for lost starts to a moment, regardless of the tasks' timeouts."""
     from airflow_skyvern.agents.call import OfAgent
     from airflow_skyvern.operators.lifecycle import RunLifecycle
     from airflow_skyvern.sensors import SkyvernRunSensor

@@ -56,7 +56,7 @@ class ScriptedFake(FakeSkyvern):
         return made.credential_id
 
     def may_be_endless(self, workflow_id: str) -> bool:
-        """Return whether the newest run of a workflow never ends by itself, or the next one if there is none yet."""
+        """Return whether the newest run of a workflow, or the first one if none has started, never ends by itself."""
         newest = [run.plan for run in self.started if run.workflow.workflow_id == workflow_id][-1:]
         coming = [end.plan for end in self._endings.get(workflow_id, ()) if isinstance(end, Ending)]
         return any(never_ends(plan) for plan in newest or coming)

@@ -1,4 +1,4 @@
-"""What the fixture ``skyvern`` is: the Skyvern of one test."""
+"""The fixture ``skyvern``: the Skyvern of one test."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class StartedRun:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Its tags, those of the provider among them."""
+        """Its tags, including the provider's."""
         return self._run.tags
 
     @property
@@ -69,8 +69,8 @@ class Skyvern:
     """
     A Skyvern that lives as long as one test; Airflow's connection ``skyvern_default`` leads to it.
 
-    A test fails at its end when its DAG asked for what the test did not foresee, whatever the DAG made of the
-    refusal, and when something that the test scripted never happened.
+    A test fails at its end if its DAG sent a request that the test did not foresee, regardless of how the DAG handled
+    the refusal, or if something that the test scripted never happened.
     """
 
     def __init__(self, url: str, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,14 +93,14 @@ class Skyvern:
         Add a workflow.
 
         :param workflow_id: Its id, ``wpid_…``, as the DAG has it.
-        :param runs: How its runs end. One: every run of it. Several: the first run, the second, and so on; there must
-            be so many. A function gets the parameters of the run and returns its ending. Default: each run completes
-            with ``output`` and ``files``.
+        :param runs: How its runs end. One: every run of it. Several: one each for the first run, the second, and so
+            on; exactly that many must start. A function gets the parameters of the run and returns its ending.
+            Default: each run completes with ``output`` and ``files``.
         :param output: See :func:`~airflow_skyvern.testing.endings.completed`.
         :param files: See :func:`~airflow_skyvern.testing.endings.completed`.
         :param parameters: The type of each of its parameters: ``string``, ``integer``, ``float``, ``boolean``,
-            ``json``, ``credential_id``. A run with others, or without one that has no default, is refused, as by
-            Skyvern. Default: any parameters are accepted.
+            ``json``, ``credential_id``. A run with other parameters, or without one that has no default, is refused,
+            as Skyvern does. Default: any parameters are accepted.
         :param defaults: The defaults of its parameters.
         :param title: Its title.
         """
@@ -123,7 +123,7 @@ class Skyvern:
 
     def prompts(self, *runs: HowItEnds, output: Any = None, files: Mapping[str, bytes] | None = None) -> None:
         """
-        Say how the runs of prompts end, whatever they ask for.
+        Script how the runs of prompts end, regardless of the prompt.
 
         :param runs: As for a workflow; the output of ``completed(…)`` is the data that is extracted. A function gets
             the parameters of the run, ``prompt`` and ``url`` among them.
@@ -136,7 +136,7 @@ class Skyvern:
         self, name: str, *runs: HowItEnds, output: Any = None, files: Mapping[str, bytes] | None = None
     ) -> None:
         """
-        Say how the runs of a workflow file end. The file itself is read and checked as with a Skyvern.
+        Script how the runs of a workflow file end. The file itself is read and checked as with a real Skyvern.
 
         :param name: The name of the file, without its folder: ``"invoices.yaml"``.
         :param runs: As for a workflow.
@@ -169,7 +169,7 @@ class Skyvern:
         """
         Let the server be away for about a minute: after a run was started, the next requests get no answer.
 
-        :param requests: How many; the provider polls less often while there is none, so five take about a minute.
+        :param requests: How many; the provider polls less often while it gets no answer, so five take about a minute.
         """
         self.fake.away_for += requests
 
@@ -185,17 +185,17 @@ class Skyvern:
 
     def connection(self, conn_id: str, **fields: Any) -> None:
         """
-        Let another connection lead to this Skyvern, too; ``skyvern_default`` does.
+        Point another connection to this Skyvern, in addition to ``skyvern_default``.
 
         :param conn_id: Its id.
-        :param fields: Fields of the connection that are otherwise: ``extra={"proxy": …}``, ``password="wrong"``.
+        :param fields: Fields in which the connection differs: ``extra={"proxy": …}``, ``password="wrong"``.
         """
         given = {"conn_type": "skyvern", "host": self.url, "password": self.fake.api_key, **fields}
         self._monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(given))
 
     def allow_host(self, *hosts: str) -> None:
         """
-        Let the test reach hosts that are not this machine; otherwise it reaches none.
+        Let the test reach other hosts; by default it reaches only this machine.
 
         :param hosts: Names or addresses: of a database, say, that tasks write to.
         """
@@ -205,7 +205,7 @@ class Skyvern:
         """
         Return the runs that were started so far, the first one first.
 
-        :param workflow_id: Only those of this workflow. Default: all.
+        :param workflow_id: Only runs of this workflow. Default: all.
         """
         return [StartedRun(run) for run in self.fake.started if workflow_id in (None, run.workflow.workflow_id)]
 

@@ -24,26 +24,26 @@ CLOSED = {
     "error": "The wait failed",
     "killed": "The task was ended",
 }
-"""What a request is closed with that no person has answered in Airflow, by the reason."""
+"""The answers that close a request without a person's answer in Airflow, by reason."""
 
 
 class RequestTrigger(SkyvernRunTrigger):
     """
-    Wait until a person has answered the request of this task in Airflow, or the run does not wait for one any more.
+    Wait until a person has answered this task's request in Airflow, or the run no longer waits for an answer.
 
     Takes the arguments of :class:`SkyvernRunTrigger`. Airflow 3.3 resumes the task itself with the answer; below,
-    this trigger asks Airflow for it every few seconds. When it is over otherwise, the request is closed.
+    this trigger polls Airflow for it every few seconds. If the wait ends in another way, the request is closed.
 
-    :param ti_id: Id of the task instance, which is also that of its request.
+    :param ti_id: Id of the task instance, which is also the id of its request.
     """
 
     stop_reason: ClassVar[Reason] = "resumed"
 
     closed_when_resumed: ClassVar[str]
-    """What a request is closed with when the run has gone on without an answer in Airflow."""
+    """The answer that closes a request when the run has continued without an answer in Airflow."""
 
     answer_interval: ClassVar[float] = 5.0
-    """Seconds between two questions to Airflow for the answer."""
+    """Seconds between two polls of Airflow for the answer."""
 
     slow_answer_interval: ClassVar[float] = 60.0
     """The same where Airflow resumes the task itself: only for a response that it could not deliver."""
@@ -65,7 +65,7 @@ class RequestTrigger(SkyvernRunTrigger):
         self.ti_id = ti_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes the same trigger elsewhere; no secret is in it."""
+        """Return the class path and arguments that recreate the trigger; they contain no secret."""
         names = ("run_id", "skyvern_conn_id", "poll_interval", "deadline", "ti_id", "cancel_on_kill")
         return self.stored(self.values_of(names))
 
@@ -80,7 +80,7 @@ class RequestTrigger(SkyvernRunTrigger):
         yield TriggerEvent(event)
 
     def _without_answer(self) -> Sequence[Coroutine[Any, Any, RunEvent]]:
-        """Return what else ends the wait, and closes the request."""
+        """Return the coroutines that wait for any other end; such an end closes the request, too."""
         return [self._event()]
 
     async def on_kill(self) -> None:

@@ -43,7 +43,7 @@ class SkyvernLoginTrigger(SkyvernRunTrigger):
         self.answered = answered
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes the same trigger elsewhere; no secret is in it."""
+        """Return the class path and arguments that recreate the trigger; they contain no secret."""
         path, kwargs = super().serialize()
         return path, {**kwargs, "answered": self.answered}
 
@@ -73,7 +73,7 @@ class SkyvernLoginTrigger(SkyvernRunTrigger):
 
 class SkyvernCodeTrigger(RequestTrigger):
     """
-    Wait until a person has sent the code for which a run waits, or the run does not wait for it any more.
+    Wait until a person has sent the code that a run waits for, or the run no longer waits for it.
 
     The code itself never comes here: Airflow's API server sends it to Skyvern, and closes the request.
 
@@ -90,7 +90,7 @@ class SkyvernCodeTrigger(RequestTrigger):
         self.step = step
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes the same trigger elsewhere; no secret is in it."""
+        """Return the class path and arguments that recreate the trigger; they contain no secret."""
         path, kwargs = super().serialize()
         return path, {**kwargs, "step": self.step}
 
@@ -112,10 +112,10 @@ async def looked_for(
     trigger: SkyvernRunTrigger, look: Callable[[Sequence[TimelineItem]], Coroutine[Any, Any, Any]], interval: float
 ) -> Any:
     """
-    Look at the timeline of the trigger's run until there is what is looked for, and return that.
+    Poll the timeline of the trigger's run until ``look`` finds something in it, and return that.
 
-    What fails here is tried again: whether the run can be waited for at all is for its polls to find out. Of what
-    another look will not change, such as a server that does not know the request, the log says so, once.
+    Failures are retried: the polls of the run find out whether the wait can continue at all. A permanent failure,
+    such as a server that does not know the request, is logged once.
     """
     said = False
     while True:

@@ -45,10 +45,10 @@ DELETIONS = 3
 """How often in a row, once a second, Airflow must answer that the task does not exist before it counts as deleted."""
 
 FAILURES = 30
-"""How often in a row, once a second, Airflow is asked that does not answer."""
+"""How often in a row, once a second, Airflow is asked while it does not answer."""
 
 CANCEL_AGAIN = 1.0
-"""Seconds after which what was canceled and continues is canceled again."""
+"""Seconds after which a run that continues after a cancel is canceled again."""
 
 CONFIRMATIONS = 10
 """How often, once a second, a run is polled after its cancel request, until it is canceled."""
@@ -142,7 +142,7 @@ class SkyvernRunTrigger(BaseTrigger):
         self._newer = tuple(newer)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes the same trigger elsewhere; no secret is in it."""
+        """Return the class path and arguments that recreate the trigger; they contain no secret."""
         names = (
             "run_id",
             "skyvern_conn_id",
@@ -164,7 +164,7 @@ class SkyvernRunTrigger(BaseTrigger):
 
     @property
     def _rarer_options(self) -> dict[str, Any]:
-        """Those that are stored only if they are set, so that an older triggerer can load all other waits."""
+        """Arguments that are stored only if they are set, so that an older triggerer can load all other waits."""
         options = {"log_blocks": self.log_blocks, "max_elapsed_time_minutes": self.max_elapsed_time_minutes}
         return {name: value for name, value in options.items() if value}
 
@@ -193,8 +193,8 @@ class SkyvernRunTrigger(BaseTrigger):
         """
         Do what :meth:`on_kill` does where Airflow does not call that: below 3.3.
 
-        There a trigger whose task was ended is only canceled, as is one that another triggerer has taken over, and as
-        the triggerer cancels all of them when it shuts down, and then there is no time to ask.
+        There, Airflow only cancels a trigger whose task was ended. It also cancels a trigger that another triggerer
+        has taken over, and all triggers when the triggerer shuts down, which leaves no time to ask.
         """
         shuts_down = self._triggerer is not None and self._triggerer.done()
         if self._is_over or shuts_down or self.task_instance is None or since_3_3.calls_on_kill():
@@ -209,7 +209,7 @@ class SkyvernRunTrigger(BaseTrigger):
         return work
 
     def poller(self) -> RunPoller:
-        """Return what all waits at the trigger's connection share."""
+        """Return the poller that all waits of the trigger's connection share."""
         hook = SkyvernHook(self.skyvern_conn_id)
         return poller_of(self.skyvern_conn_id, hook.asettings, observe=hook.observe)
 
@@ -259,7 +259,7 @@ class SkyvernRunTrigger(BaseTrigger):
 
 
 async def first_event_of(*waits: Coroutine[Any, Any, RunEvent]) -> RunEvent:
-    """Return the event of the wait that is over first, of several at the same time that of the first one given."""
+    """Return the event of the wait that ends first; if several end at once, the event of the first one given."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -296,7 +296,7 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
     __module__ = "airflow_skyvern.triggers"  # the path that Airflow stores
 
     first_poll_delay: ClassVar[float] = 0.0
-    """No worker process comes before, whose end Airflow might notice late."""
+    """No worker process comes before it, so Airflow cannot notice a worker's end late."""
 
     def __init__(
         self,
@@ -318,7 +318,7 @@ class SkyvernSensorTrigger(SkyvernRunTrigger):
         self.soft_fail = soft_fail
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes the same trigger elsewhere; no secret is in it."""
+        """Return the class path and arguments that recreate the trigger; they contain no secret."""
         names = ("run_id", "skyvern_conn_id", "poll_interval", "timeout", "backstop", "end_from_trigger", "soft_fail")
         return self.stored({**self.values_of(names), **self._rarer_options})
 
@@ -378,7 +378,7 @@ async def _ended_by_user(trigger: SkyvernRunTrigger) -> bool:
     is being resumed, which shows once it runs: then XCom has the run that its try waits for. Until it has one, the
     try may be searching for ours; one that has none after five minutes was cleared, as no retry searches for so long.
 
-    A task that has no row was deleted. That Airflow does not answer says nothing, and cancels nothing.
+    A task that has no row was deleted. If Airflow does not answer, nothing is known, and nothing is canceled.
     """
     ti = trigger.task_instance
     if ti is None:

@@ -14,8 +14,8 @@ class SkyvernSessionTurnTrigger(SkyvernRunTrigger):
     """
     Wait for the end of the run that is in a browser session.
 
-    That run is another task's: neither what is stored nor the event calls it by a name by which anything would cancel
-    it together with the task that waits.
+    That run belongs to another task: neither the stored arguments nor the event use a name that would get it canceled
+    together with the waiting task.
 
     :param occupied_by: The run that is in the session.
     :param skyvern_conn_id: Id of the connection of type ``skyvern``.
@@ -32,7 +32,7 @@ class SkyvernSessionTurnTrigger(SkyvernRunTrigger):
         self._newer = tuple(newer)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes the same trigger elsewhere; no secret is in it."""
+        """Return the class path and arguments that recreate the trigger; they contain no secret."""
         names = ("skyvern_conn_id", "poll_interval", "deadline")
         return self.stored({"occupied_by": self.run_id, **self.values_of(names)})
 

@@ -44,7 +44,7 @@ MOST_REDELIVERED = 50
 
 class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
     """
-    Watch a workflow for finished runs, whoever started them; for an ``AssetWatcher``.
+    Watch a workflow for finished runs, regardless of who started them; for an ``AssetWatcher``.
 
     :func:`airflow_skyvern.assets.skyvern_runs` makes asset and watcher together. A poll makes at most one event,
     with all the runs that finished since: its payload is ``{"runs": [...]}``, each a
@@ -58,10 +58,10 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
     :param skyvern_conn_id: Id of the connection of type ``skyvern``. Watchers of a connection share their polls.
     :param statuses: Only runs that ended in these statuses. Default: all.
     :param poll_interval: Seconds between two polls; the shortest of the connection counts. Default: 30.
-    :param lookback: Below Airflow 3.3 nothing is kept: a watcher that starts hands over what finished in so many
-        seconds before, so that a restart repeats rather than loses. Default: 600.
-    :param redeliver_to: Address of this Airflow's webhooks. The watcher then makes no events, but lets Skyvern
-        send the webhook of each finished run there, until it is accepted.
+    :param lookback: Below Airflow 3.3 nothing is stored: a starting watcher reports the runs that finished in this
+        many seconds before, because a restart should repeat runs rather than lose them. Default: 600.
+    :param redeliver_to: Address of this Airflow's webhooks. The watcher then creates no events: it asks Skyvern to
+        send each finished run's webhook there until it is accepted.
     :param newer: As with :class:`SkyvernRunTrigger`.
     :raises SkyvernConfigError: an argument is wrong.
     """
@@ -100,7 +100,7 @@ class SkyvernWorkflowRunsTrigger(BaseEventTrigger):
         self._newer = tuple(newer)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes the same trigger elsewhere; no secret is in it."""
+        """Return the class path and arguments that recreate the trigger; they contain no secret."""
         kwargs = {
             "workflow_id": self.workflow_id,
             "skyvern_conn_id": self.skyvern_conn_id,

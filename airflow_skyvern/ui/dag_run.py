@@ -41,7 +41,7 @@ MOST_TASKS = 500
 """Tasks in the table."""
 
 MOST_SINGLE = 20
-"""Runs that are fetched one by one, as they carry no tags of this DAG run: those of sensors."""
+"""Runs of sensors, which are fetched one by one because they carry no tags of this DAG run."""
 
 MOST_REASONS = 20
 """Reasons that are fetched for the table, of runs and of tasks each."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 NOT_STARTED = frozenset({None, "scheduled", "queued"})
-"""States before a try runs, unless it is about to be resumed. XComs are still those of the try before."""
+"""States before a try runs, unless it is about to be resumed. XComs are still from the try before."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def _code_step(next_kwargs: Any, known: KnownRun) -> CodeStep | None:
 
 
 def _rendered(session: Session, key: TaskKey) -> Mapping[str, Any]:
-    """Return the rendered arguments of a task of ours; Airflow deletes those of old DAG runs."""
+    """Return the rendered arguments of a task of ours; Airflow deletes them for old DAG runs."""
     model = RenderedTaskInstanceFields
     found = session.scalar(select(model.rendered_fields).where(*key.of(model)))
     return found if isinstance(found, Mapping) and "skyvern_conn_id" in found else {}

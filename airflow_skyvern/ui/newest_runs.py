@@ -273,7 +273,7 @@ def _connections_of(user: Any) -> list[str]:
 
 
 def _shown_to(user: Any, found: Sequence[Found]) -> list[Found]:
-    """Return those of DAG runs of this Airflow, of DAGs that the user may read."""
+    """Return the runs whose DAG runs exist in this Airflow, of DAGs that the user may read."""
     allowed = readable(user, [one.origin.dag_id for one in found])
     with create_session() as session:
         existing = _existing(session, [(one.origin.dag_id, one.origin.run_id) for one in found])

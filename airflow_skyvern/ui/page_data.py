@@ -253,7 +253,7 @@ def _errors(run: Run, conceal: Concealment) -> Iterator[RunError]:
 
 
 def _schedule_url(run: Run, workflow_id: str, schedule_id: str | None) -> str | None:
-    """Return the address of a schedule in Skyvern's UI, which is where that of the run leads."""
+    """Return the address of a schedule in Skyvern's UI, on the same server as the address of the run."""
     ui, found, _ = (run.app_url or "").partition("/runs/")
     if not (schedule_id and found):
         return None

@@ -1,1 +1,1 @@
-"""Workflows as files beside the DAGs: read, compared with what Skyvern has, and made there."""
+"""Workflows as files next to the DAGs: read, compared with Skyvern's, and made there."""

@@ -43,7 +43,7 @@ def check(file: WorkflowFile, *, keys: bool = True) -> list[str]:
 
 
 def blocks_of(raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield all blocks of a definition, those of loops behind their loop."""
+    """Yield all blocks of a definition, a loop's blocks after the loop."""
     yield from _with_inner(raw["workflow_definition"]["blocks"])
 
 

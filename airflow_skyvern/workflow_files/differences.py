@@ -29,7 +29,7 @@ class Difference:
     """
     One field that differs.
 
-    :param where: The block or the parameter, or "" beside them; those of a loop behind their loop.
+    :param where: The block or the parameter, or "" outside of them; a loop's blocks follow the loop.
     :param field: The field; "" where all of it is new or gone.
     :param change: What has changed, in words, without secrets.
     :param lines: Of a long text, the lines that differ.

@@ -1,5 +1,5 @@
 """
-The form in which files have a workflow: that of Skyvern's own export, without what Skyvern adds and assumes.
+The form of a workflow in files: Skyvern's own export, without values that Skyvern adds or assumes.
 
 Skyvern answers with a definition that it would not take: with ids and times, the outputs of blocks as parameters, and
 whole parameters where a definition has their names. Both forms become the same here, so that a file can be compared

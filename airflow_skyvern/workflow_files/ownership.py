@@ -1,8 +1,8 @@
 """
 Which workflow of Skyvern belongs to a file: a tag at the workflow says so.
 
-So the same file has a workflow of its own in each organization, such as those of staging and of production. A file
-that has none yet gets one with a key of its name, so that any number of tasks, and of Airflows, make the same one.
+So the same file has its own workflow in each organization, such as staging and production. A file that has
+none yet gets one with a key of its name, so that any number of tasks, and of Airflows, make the same one.
 """
 
 from __future__ import annotations

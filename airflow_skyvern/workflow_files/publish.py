@@ -53,7 +53,7 @@ def ensure_version(
     clock: Callable[[], float] = time.monotonic,
 ) -> Published:
     """
-    Return the version that has the content of a file, made now if there is none.
+    Return the version that has the content of a file, made now if none exists.
 
     :raises SkyvernRequestError: Skyvern does not accept the definition.
     :raises SkyvernConfigError: several workflows belong to the file.

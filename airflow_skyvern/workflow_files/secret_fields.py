@@ -23,7 +23,7 @@ NAMES_OF_SECRETS = re.compile(r"(_parameter_key|_aws_secret_key|^aws_key|^(usern
 """Fields that name a secret in a vault, or a parameter, and hold none."""
 
 FIELDS_OF_SECRETS = frozenset({"azure_storage_account_key"})
-"""Fields of Skyvern's that hold a secret, though their name alone could be that of data."""
+"""Skyvern's fields that hold a secret, though their name alone could name data."""
 
 NAMES_OF_THE_AUTHOR = ("error_code_mapping", "column_mapping")
 """Fields that map codes or columns, where a name such as ``BAD_PASSWORD`` says nothing about its value."""
