@@ -63,9 +63,9 @@ T = TypeVar("T")
 Observe = Callable[["SkyvernError | None"], object]
 """What is called after each request, with the error it ended with, if any; must be quick and not raise."""
 
-IDLE = 12
+IDLE, IDLE_FOR_LISTS = 8, 4
 """
-How many connections an event loop keeps: as many as a poller has requests at once, four pages of a list, eight runs.
+How many connections an event loop keeps: as many as a poller has requests at once, eight runs and four pages.
 
 With fewer, httpx closes each one that is idle while others are busy, and the next request makes another. With more,
 it checks more of them for each request.
@@ -242,8 +242,11 @@ class AsyncSkyvernClient:
         self.fingerprint = _, trust = settings.fingerprint
         self._observe = observe or _ignore
         self._server = Server()
-        limits = httpx.Limits(max_connections=100, max_keepalive_connections=IDLE, keepalive_expiry=keep)
-        self._http = httpx.AsyncClient(**_options(settings, trust, transport), limits=limits)
+        options = _options(settings, trust, transport)
+        if transport is None:
+            way = {name: options.pop(name) for name in ("verify", "proxy", "trust_env")}
+            options |= {"transport": _Pools(way, keep), "trust_env": False}
+        self._http = httpx.AsyncClient(**options)
         policy = retry or RetryPolicy()
         self._repeat = tenacity.AsyncRetrying(**policy.repeating(), sleep=sleep) if policy.attempts > 1 else None
 
@@ -341,6 +344,33 @@ class AsyncSkyvernClient:
         except NO_ANSWER as error:
             raise no_answer(call, error, settings) from error
         return _result(call, response, body.taken(), settings)
+
+
+class _Pools(httpx.AsyncBaseTransport):
+    """
+    The connections of an event loop, those for lists of runs apart: thousands of waits send little else.
+
+    For each request, httpx checks every idle connection of its pool, which takes longer than the request itself where
+    there are a dozen.
+
+    :param way: The arguments of httpx for the way to the server.
+    :param keep: Seconds for which an idle connection is kept.
+    """
+
+    def __init__(self, way: Mapping[str, Any], keep: float) -> None:
+        def pool(idle: int) -> httpx.AsyncHTTPTransport:
+            limits = httpx.Limits(max_connections=100, max_keepalive_connections=idle, keepalive_expiry=keep)
+            return httpx.AsyncHTTPTransport(**way, limits=limits)
+
+        self._for_lists, self._for_others = pool(IDLE_FOR_LISTS), pool(IDLE)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        is_list = request.method == "GET" and request.url.path.endswith("/v1/runs")
+        return await (self._for_lists if is_list else self._for_others).handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._for_lists.aclose()
+        await self._for_others.aclose()
 
 
 def _when_unused(client: object, close: Callable[..., object], *args: object) -> None:

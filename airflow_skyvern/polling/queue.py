@@ -108,9 +108,10 @@ class PollQueue:
     """
     All waits of a connection, by when they are due.
 
-    An entry has one ticket in the heap. That it is due later than its ticket says is noticed when the ticket's time
-    has come, so that a list which confirms thousands of runs moves none of their tickets. A ticket is a pair of
-    numbers: of those Python's garbage collector keeps no account, so it has less reason to stop the event loop.
+    An entry has one ticket, in the row of those that are due at the same moment, as the runs of one list are. That it
+    is due later than its ticket says is noticed when the ticket's time has come, so that a list which confirms
+    thousands of runs moves none of their tickets. A ticket is a number: Python's garbage collector does not track it,
+    so it has less reason to stop the event loop.
 
     :param clock: The time of the event loop.
     """
@@ -120,7 +121,8 @@ class PollQueue:
         self._all: set[QueueEntry] = set()
         self._by_run: dict[str, tuple[QueueEntry, ...]] = {}
         self._intervals: Counter[float] = Counter()
-        self._heap: list[tuple[float, int]] = []
+        self._moments: list[float] = []  # a heap
+        self._tickets_at: dict[float, list[int]] = {}
         self._by_ticket: dict[int, QueueEntry] = {}
         self._tickets = itertools.count()
 
@@ -154,7 +156,8 @@ class PollQueue:
         self._all.clear()
         self._by_run.clear()
         self._intervals.clear()
-        self._heap.clear()
+        self._moments.clear()
+        self._tickets_at.clear()
         self._by_ticket.clear()
         return removed
 
@@ -177,22 +180,22 @@ class PollQueue:
 
     def next_due(self) -> float | None:
         """Return when the next wait may be due."""
-        return self._heap[0][0] if self._heap else None
+        return self._moments[0] if self._moments else None
 
     def pop_due(self) -> list[QueueEntry]:
         """Take the waits that are due now out of the queue."""
         now, due = self._clock(), []
-        while self._heap and self._heap[0][0] <= now:
-            _, ticket = heapq.heappop(self._heap)
-            entry = self._by_ticket.pop(ticket)
-            if entry.state is not State.QUEUED or entry.ticket != ticket:
-                continue
-            if entry.due > now:
-                self._push(entry)
-                continue
-            entry.state = State.POPPED
-            self._index(entry)
-            due.append(entry)
+        while self._moments and self._moments[0] <= now:
+            for ticket in self._tickets_at.pop(heapq.heappop(self._moments)):
+                entry = self._by_ticket.pop(ticket)
+                if entry.state is not State.QUEUED or entry.ticket != ticket:
+                    continue
+                if entry.due > now:
+                    self._push(entry)
+                    continue
+                entry.state = State.POPPED
+                self._index(entry)
+                due.append(entry)
         return due
 
     def requeue(self, entry: QueueEntry, due: float) -> None:
@@ -250,4 +253,8 @@ class PollQueue:
         entry.state = State.QUEUED
         entry.ticket = next(self._tickets)
         self._by_ticket[entry.ticket] = entry
-        heapq.heappush(self._heap, (entry.due, entry.ticket))
+        if entry.due in self._tickets_at:
+            self._tickets_at[entry.due].append(entry.ticket)
+        else:
+            self._tickets_at[entry.due] = [entry.ticket]
+            heapq.heappush(self._moments, entry.due)
