@@ -108,10 +108,10 @@ class PollQueue:
     """
     All waits of a connection, ordered by due time.
 
-    Each entry has one ticket, in a row with all entries that are due at the same moment, as the runs of one list are.
-    If an entry is due later than its ticket says, that is noticed only when the ticket's time has come, so a list that
-    confirms thousands of runs moves none of their tickets. A ticket is a number: Python's garbage collector does not
-    track it, so it stops the event loop less often.
+    Each entry has one ticket, in a row with all entries that are due at the same moment, like the runs of one list.
+    If an entry is due later than its ticket says, that is noticed only when the ticket's time has come, so a list
+    that confirms thousands of runs moves none of their tickets. A ticket is a number: Python's garbage collector does
+    not track it, so it stops the event loop less often.
 
     :param clock: The time of the event loop.
     """

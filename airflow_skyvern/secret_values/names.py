@@ -115,7 +115,7 @@ USER_OPTIONS = ("-u", "--user", "--proxy-user", "-U", "--auth", "-a", "--basic-a
 """Options of commands that take a user's name and a password, and of others that take something else."""
 
 OF_CLIENT = " of an HTTP client"
-"""Options that always take a secret in the given program."""
+"""Suffix for an option's name in a program whose option takes nothing else."""
 
 USER_AND_PASSWORD = re.compile(r"^[^\s:]{1,128}:\S+$")
 
