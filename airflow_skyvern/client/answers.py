@@ -1,11 +1,11 @@
 """
-What Skyvern is known to answer when it refuses: one table. What a success is about, its model says (``is_about``).
+Lists Skyvern's known refusals in one table. For a success, the model says what it is about (``is_about``).
 
-Proxies, gateways and load balancers answer in Skyvern's place: redirects to a login page, 404s of their own as JSON,
+Proxies, gateways and load balancers answer in Skyvern's place: redirects to a login page, their own 404s as JSON,
 501s, web pages with status 200; also to a request that Skyvern has carried out. So an answer counts as Skyvern's
 only with the status, the form and the words that a Skyvern server has at that endpoint. Everything else may pass: a
-wait continues, and a start may have started a run. A newer Skyvern may word a refusal anew; then the same happens,
-which is late but right.
+wait continues, and a start may have started a run. A newer Skyvern may reword a refusal; then the same happens, which
+is late but correct.
 
 The words are those of Skyvern 1.0.30 to 1.0.56. Its error bodies are JSON objects with exactly one key, ``detail``
 or ``error``, and no header distinguishes it from a proxy.
@@ -37,8 +37,8 @@ class Refusal:
     """
     One refusal of Skyvern.
 
-    :param words: What it says; ``{id}`` is the id that the request is about, ``{}`` any text. None: FastAPI's list of
-        what is wrong with the request.
+    :param words: Its text; ``{id}`` is the id that the request is about, ``{}`` any text. None: FastAPI's list of
+        errors in the request.
     :param kind: The class of the error.
     :param nothing_done: Whether the request certainly did nothing.
     :param transient: Whether the same request may succeed later, if that differs from the class.
@@ -53,7 +53,7 @@ class Refusal:
     key: str = "detail"
 
     def matches(self, status: int, said: Said, subject: str | None) -> bool:
-        """Return whether this is what was answered to a request about this id."""
+        """Return whether this was the answer to a request about this id."""
         if status != self.status or said.key != self.key:
             return False
         if self.words is None or said.words is None:
@@ -64,7 +64,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Said:
-    """What an error body of Skyvern's form says; ``words`` is None for FastAPI's list."""
+    """The content of an error body in Skyvern's form; ``words`` is None for FastAPI's list."""
 
     key: str
     words: str | None
@@ -72,7 +72,7 @@ class Said:
 
 NO_SUCH_ROUTE = {404: "Not Found", 405: "Method Not Allowed"}
 """
-What every FastAPI server says of an address that leads to none of its endpoints: an old Skyvern, or a gateway.
+Every FastAPI server's answer for an address without an endpoint: an old Skyvern, or a gateway.
 Skyvern always names a run or workflow that it does not know, so this says nothing about one.
 """
 
@@ -233,7 +233,7 @@ def refusal_in(status: int, body: str, known: Sequence[Refusal], subject: str | 
 
 
 def said_in(body: str) -> Said | None:
-    """Return what an error body says, if it has the form that Skyvern's have."""
+    """Return the content of an error body, if it has Skyvern's form."""
     try:
         parsed = json.loads(body)
     except ValueError:
@@ -264,5 +264,5 @@ def _pattern(words: str) -> re.Pattern[str]:
 
 
 def is_null(answer: Any, _: str) -> bool:
-    """Return whether an answer is the ``null`` that Skyvern answers where there is nothing to say."""
+    """Return whether an answer is Skyvern's ``null`` for an empty result."""
     return answer is None

@@ -22,7 +22,7 @@ CREATE_PROFILE = (
     Refusal(409, "A browser profile named {} already exists.{}", SkyvernAPIError, transient=True),
     *ANY_WORDS,
 )
-"""What may pass: the browser has not stored its profile yet, or another one has taken the name just now."""
+"""Transient refusals: the browser has not stored its profile yet, or another one has just taken the name."""
 
 
 def create_browser_session(

@@ -25,7 +25,7 @@ Fits = Callable[[Any, str], bool]
 
 
 class OtherAnswer(ValueError):
-    """An answer that has the right form and is about something else."""
+    """An answer in the right form, but about something else."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +65,23 @@ class Call(Generic[T]):
     """
     One request to Skyvern, as a value.
 
-    :param what: The request in words that fit behind "Could not": ``"get run wr_1"``.
+    :param what: The request in words that fit after "Could not": ``"get run wr_1"``.
     :param parse: Makes the result from the bytes of the answer.
     :param repeatable: Whether sending it twice does no more than sending it once. When False, it is sent
         again only after a failure that provably did nothing.
     :param text: A body that is not JSON.
     :param headers: Headers besides those of every request.
-    :param before_sending: Called when there is a connection, right before the request is written to it; what it
-        raises ends the call, which has done nothing then.
+    :param before_sending: Called when there is a connection, right before the request is written to it; an error from
+        it ends the call, which has then done nothing.
     :param last_page: For paged lists, the last page that may be asked for; ``None`` for all else.
-    :param known: What Skyvern is known to answer here when it refuses, see :mod:`airflow_skyvern.client.answers`.
+    :param known: Skyvern's known refusals for this call, see :mod:`airflow_skyvern.client.answers`.
         Give its words wherever a run is at stake; where none is, any words in Skyvern's form will do.
     :param subject: The id that the request is about.
     :param fits: Whether a result is about that id; any other result does not answer this request.
-    :param within: Seconds to wait for the answer, where that is less than the connection says; such a call is sent
-        once.
+    :param within: Seconds to wait for the answer, if less than in the connection; such a call is sent once.
     :param secrets: Values in the body that no error repeats, also where a server does.
-    :param slow: Seconds to wait for the answer, where that is more than the connection says.
-    :param needs: What the server has to have, or it would drop a part of the request in silence; it is asked for its
+    :param slow: Seconds to wait for the answer, if more than in the connection.
+    :param needs: Features that the server needs, or it would silently drop a part of the request; it is asked for its
         version first.
     :param keeps: Which rows of a list were asked for: an older server ignores filters that it does not know.
     :param otherwise: How to ask a server that is too old for this.
@@ -214,14 +213,14 @@ def paged(
 
 @cache
 def parser_of(result: Any) -> Callable[[bytes], Any]:
-    """Return what makes a ``result`` of the bytes of an answer; built once per type."""
+    """Return a parser that turns the bytes of an answer into a ``result``; built once per type."""
     return TypeAdapter(result).validate_json
 
 
 @cache
 def parser_of_large(result: Any) -> Callable[[bytes], Any]:
     """
-    Return what makes a ``result`` of the bytes of an answer that may be large.
+    Return a parser that turns the bytes of an answer, which may be large, into a ``result``.
 
     pydantic's own way keeps a second tree of all values while it makes those of Python: measured, 7.7 instead of 4.5
     times the size of an answer of many rows.
@@ -241,7 +240,7 @@ def parser_of_large(result: Any) -> Callable[[bytes], Any]:
 
 
 def _read_otherwise(body: bytes) -> Any:
-    """Return what an answer says that pydantic cannot read; None if nobody can."""
+    """Return the value of an answer that pydantic cannot read; None if it is not JSON."""
     from airflow_skyvern.client.uncommon_json import read
 
     try:

@@ -1,4 +1,4 @@
-"""What the check of a set-up asks, besides what tasks ask."""
+"""Endpoints for the check of a set-up, in addition to the endpoints that tasks use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a credential must have, checked before it is sent: Skyvern takes a login without a password."""
+"""Checks a credential before it is sent: Skyvern accepts a login without a password."""
 
 from __future__ import annotations
 

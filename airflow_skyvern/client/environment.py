@@ -1,9 +1,9 @@
 """
-What the environment of this process says about the way to a server: through which proxy, and whom to trust.
+Reads from this process's environment how to reach a server: through which proxy, and which certificates to trust.
 
 httpx, urllib and OpenSSL each read such variables by themselves, and fail without naming them. So they are read
 here and nowhere else, as curl reads them: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, also in lower case, which
-goes first; SSL_CERT_FILE, SSL_CERT_DIR and SSLKEYLOGFILE. What is wrong is an error that names the variable. It never
+goes first; SSL_CERT_FILE, SSL_CERT_DIR and SSLKEYLOGFILE. A wrong value is an error that names the variable. It never
 quotes a proxy's address, which may hold a password.
 """
 
@@ -34,8 +34,8 @@ class Proxy:
     """
     A proxy that requests go through.
 
-    :param source: What names it: the connection's field ``proxy``, or a variable.
-    :param auth: User and password, if it wants them.
+    :param source: Where it is set: the connection's field ``proxy``, or a variable.
+    :param auth: User and password, if it needs them.
     """
 
     source: str
@@ -50,7 +50,7 @@ class Trust:
     """
     Which certificates are accepted.
 
-    :param source: What says so: the connection's field ``verify``, or a variable. Empty: nothing does.
+    :param source: Where that is set: the connection's field ``verify``, or a variable. Empty: nowhere.
     :param changed_at: When the file of certificates was last written, if there is one.
     :param key_log: Where TLS writes its keys to, for those who record the network.
     """
@@ -83,7 +83,7 @@ def proxy_of(source: str, text: str) -> Proxy:
     """
     Read the address of a proxy: ``[scheme://][user:password@]host[:port]``.
 
-    :raises SkyvernConfigError: names where it stands, and what is wrong with it.
+    :raises SkyvernConfigError: names where it is set, and what is wrong with it.
     """
     before, separator, after = text.strip().partition("://")
     scheme, rest = (before.lower(), after) if separator else ("http", before)
@@ -210,7 +210,7 @@ def _is_excepted(url: SplitResult) -> bool:
     Return whether requests to this address go past the proxy, by NO_PROXY.
 
     Its entries are separated by commas or blanks: ``*``, a domain with all its hosts, an IP address, or a network. A
-    port or a scheme narrows an entry. What is none of these excepts nothing.
+    port or a scheme narrows an entry. Any other entry excepts nothing.
     """
     variable = _first_set("no_proxy")
     entries = re.split(r"[,\s]+", os.environ[variable]) if variable else []

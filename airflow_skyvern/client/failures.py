@@ -1,4 +1,4 @@
-"""What went wrong with a request, as an error that says what to do: no answer, a refusal, another server."""
+"""Turns a failed request into an error that says what to do: no answer, a refusal, another server."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ HUNG_UP = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 NO_ANSWER = (httpx.HTTPError, UnicodeError)  # the latter for a host name that no resolver takes
 
 PLAIN_HTTP = ("WRONG_VERSION_NUMBER", "record layer failure", "http request")
-"""What OpenSSL says when the answer to its greeting is not TLS; newer versions say the second."""
+"""OpenSSL's messages if the answer to its greeting is not TLS; newer versions use the second."""
 
 PLAIN_TO_TLS = ("plain HTTP request was sent to HTTPS port", "HTTP request to an HTTPS server")
-"""What nginx and Go say when http arrives where they speak https."""
+"""The messages of nginx and Go if http arrives where they expect https."""
 
 TLS_TO_PLAIN = ("illegal request line", "\\x15\\x03")
-"""What httpx says when the answer to plain http is a TLS record, which begins with a control character."""
+"""The message of httpx if the answer to plain http is a TLS record, which begins with a control character."""
 
 SEE_FIELD = "see the timeout field of the Airflow connection"
 
@@ -67,7 +67,7 @@ def _reason(error: Exception, settings: Settings) -> str:
 
 
 def _limit(error: httpx.TimeoutException, settings: Settings) -> str:
-    """Say which limit is over, how long it is, and what sets it."""
+    """Say which time limit is over, how long it is, and which setting controls it."""
     name = type(error).__name__
     if isinstance(error, httpx.ConnectTimeout):
         own = f", {SEE_FIELD}" if settings.connect_timeout == settings.timeout else ""  # else it is always 10 s
@@ -119,7 +119,7 @@ def refused(call: Call[Any], response: httpx.Response, body: bytes, settings: Se
 
 
 def _without(secrets: Collection[str], text: str) -> str:
-    """Mask secrets in what a server says, as they are and as JSON writes them: a vault may repeat what it got."""
+    """Mask secrets in a server's answer, as they are and as JSON writes them: a vault may repeat its input."""
     forms = {
         *secrets,
         *(json.dumps(one, ensure_ascii=only_ascii)[1:-1] for one in secrets for only_ascii in (True, False)),
@@ -166,7 +166,7 @@ def no_endpoint(call: Call[Any], base_url: str) -> str:
 
 
 def no_api_at(base_url: str) -> str:
-    """Say that this is not where the API is."""
+    """Say that the API is not at this address."""
     return (
         f"There is no Skyvern API at this base URL (the host field of the Airflow connection): {base_url}. It is the "
         "address of Skyvern's API, not of its web UI, and without a path unless a proxy adds one."
@@ -186,7 +186,7 @@ def _kind_of(status: int, text: str) -> type[SkyvernAPIError]:
 def unreadable(
     call: Call[Any], response: httpx.Response, size: int, error: ValueError, settings: Settings
 ) -> SkyvernResponseError:
-    """Make the error for a success that is not what the API promises, such as a web page, or about something else."""
+    """Create the error for a success that breaks the API's promise: a web page, say, or about something else."""
     kind = response.headers.get("content-type", "no content type")
     detail = _first_problem(error)
     page = is_page(response)

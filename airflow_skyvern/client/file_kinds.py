@@ -11,11 +11,11 @@ MARKS = {
     b"\x1a\x45\xdf\xa3": ".webm",
     b"PK\x03\x04": ".zip",
 }
-"""How files begin; an MP4 has its mark behind the first four bytes."""
+"""How files begin; an MP4 has its mark after the first four bytes."""
 
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg"}
 VIDEOS = {".webm": "video/webm", ".mp4": "video/mp4"}
-"""The types of what a page may show."""
+"""The types of files that a page may show."""
 
 
 def extension_of(start: bytes | bytearray) -> str | None:

@@ -24,14 +24,14 @@ ADVICE = {
     "SecretStr": "pass its get_secret_value()",
     "generator": "make a list of it",
 }
-"""What to do about types that JSON does not have and that are passed now and then."""
+"""Advice for types that JSON does not have and that are passed now and then."""
 
 GENERAL_ADVICE = "pass text, a number, a list or a mapping"
 
 
 def json_of(value: Any, path: str, *, skip: Callable[[Any], bool] = lambda _: False) -> Any:
     """
-    Return the value as JSON has it.
+    Return the value as JSON.
 
     Moments and dates become ISO 8601 text; ``Decimal``, ``UUID`` and paths text; an ``Enum`` its value; models of
     pydantic and dataclasses mappings; sets sorted lists, so that the same set is always the same JSON.

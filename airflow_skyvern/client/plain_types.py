@@ -1,8 +1,8 @@
 """
 The types of an endpoint's arguments as a model can fill them: a list, a mapping, a text, a number, or true and false.
 
-Airflow's toolset for hooks reads the annotations of a method, and knows no other types than these: whatever else
-stands there, it hands on as anything at all, and a text would be taken for a list of letters.
+Airflow's toolset for hooks reads the annotations of a method, and knows only these types: it treats any other
+annotation as "anything", and a text could pass for a list of letters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import IO, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 @cache
 def plain_annotations(endpoint: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of an endpoint's arguments in plain types, but those that only type checkers know."""
+    """Return the annotations of an endpoint's arguments in plain types, except types that only type checkers know."""
     return {name: hint for name in endpoint.__annotations__ if (hint := _hint_of(endpoint, name)) is not None}
 
 

@@ -49,7 +49,7 @@ LONGEST_REQUESTED = 600.0
 """Maximum seconds to wait for a server, regardless of its ``Retry-After``: it may ask for a day."""
 
 PACE = 1.0
-"""What every pause is multiplied by; tests of DAGs make it small."""
+"""The factor for every pause; tests of DAGs make it small."""
 
 
 def did_nothing(error: SkyvernError) -> bool:
@@ -63,8 +63,8 @@ def may_repeat(call: Call[Any], error: SkyvernError) -> bool:
     """
     Return whether sending the call again can help and cannot do anything twice.
 
-    A call that starts something is repeated only where it certainly did nothing. Errors that are not about an answer,
-    as that another try has taken over, end the call.
+    A call that starts something is repeated only where it certainly did nothing. Errors that do not concern an
+    answer, such as that another try has taken over, end the call.
     """
     if not isinstance(error, SkyvernConnectionError | SkyvernAPIError):
         return False
@@ -80,8 +80,8 @@ def patience_with(error: SkyvernError) -> float:
     """
     Return for how many seconds a refusal is not believed where it contradicts what is known.
 
-    A run that was started or polled exists, and the key with which that was done is valid; Skyvern may have the
-    new one of a rotated key before Airflow has. One answer may come from a database that lags behind.
+    A run that was started or polled exists, and the key used for that is valid; Skyvern may get the new one of a
+    rotated key before Airflow does. One answer may come from a database that lags behind.
     """
     if not isinstance(error, SkyvernAPIError) or isinstance(error, SkyvernAnswerTooLarge):
         return 0.0
@@ -141,7 +141,7 @@ def while_transient(
     refusals: PatienceWith = no_patience,
 ) -> tenacity.Retrying:
     """
-    Return what repeats a function while it raises transient errors, for so many seconds; then the error is raised.
+    Return a retrier for a function that raises transient errors, for this many seconds; then the error is raised.
 
     :param interval: Seconds between two attempts; as many as the server asks for, if it asks for more.
     :param on_error: Called with each error after which there is another attempt.

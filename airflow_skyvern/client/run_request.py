@@ -1,5 +1,5 @@
 """
-What a start of a run takes, checked before it is sent: when the DAG is parsed, as far as it is known then.
+The request of a start, checked before it is sent: when the DAG is parsed, as far as it is known then.
 
 https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
 """
@@ -92,7 +92,7 @@ MetadataValue = Annotated[str, StringConstraints(max_length=LONGEST_METADATA_VAL
 
 class RunOptions(BaseModel):
     """
-    The rarer parameters of a run, as ``run_options`` takes them.
+    The rarer parameters of a run, for ``run_options``.
 
     https://www.skyvern.com/docs/api-reference/api-reference/workflows/run-workflow
     """

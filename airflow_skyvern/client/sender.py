@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Observe = Callable[["SkyvernError | None"], object]
-"""What is called after each request, with the error it ended with, if any; must be quick and not raise."""
+"""Called after each request, with its error, if any; must be quick and not raise."""
 
 IDLE, IDLE_FOR_LISTS = 8, 4
 """
@@ -282,7 +282,7 @@ class AsyncSkyvernClient:
         await self._http.aclose()
 
     def close_when_unused(self) -> None:
-        """Close the connections when the last who uses this client has let go of it, if its event loop runs then."""
+        """Close the connections when the last user of this client has released it, if its event loop still runs."""
         _when_unused(self, _close_in, asyncio.get_running_loop(), self._http)
 
     async def __aenter__(self) -> Self:
@@ -391,7 +391,7 @@ def _close_in(loop: asyncio.AbstractEventLoop, http: httpx.AsyncClient) -> None:
 
 
 _CLOSING: set[asyncio.Task[None]] = set()
-"""Clients that close; without a reference the event loop may drop them."""
+"""Clients that are closing; without a reference the event loop may drop them."""
 
 
 def _ignore(error: SkyvernError | None) -> None:
@@ -494,7 +494,7 @@ def _request(settings: Settings, call: Call[Any]) -> dict[str, Any]:
 
 
 def _checked(call: Call[Any]) -> dict[str, Any]:
-    """Have httpcore call what a call wants to be called before it is sent: pauses and connections may take long."""
+    """Have httpcore run ``before_sending`` right before the request: pauses and connections may take long."""
     if (check := call.before_sending) is None:
         return {}
 
@@ -535,7 +535,7 @@ class _Body:
         """
         Add what has arrived.
 
-        :raises SkyvernAnswerTooLarge: the body is larger than any that is read, and would be so again.
+        :raises SkyvernAnswerTooLarge: the body exceeds the limit, and would do so again.
         :raises SkyvernResponseError: the same for a web page, and for a start, which may have started something.
         """
         self._chunks.append(chunk)
@@ -547,7 +547,7 @@ class _Body:
             raise kind(f"{message} {kind.advice}", status_code=self._response.status_code)
 
     def taken(self) -> bytes:
-        """Return the body and keep nothing of it, as a large one is in memory twice already."""
+        """Return the body without keeping it, as a large one is in memory twice already."""
         chunks, self._chunks = self._chunks, []
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -3,7 +3,7 @@ The client of a connection, and another one as soon as the connection has change
 
 There is a session for threads and one for an event loop. A session reads the connection when it is first used, and
 again when its owner says so or Skyvern refuses the key; the one for threads also when no answer comes, at most once a
-minute. A client that is replaced may have requests in flight; its owner says what becomes of it.
+minute. A replaced client may have requests in flight; its owner decides when to close it.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ REREAD_INTERVAL = 60.0
 
 
 def has_changed(client: SkyvernClient | AsyncSkyvernClient, settings: Settings) -> bool:
-    """Return whether a connection that was read again differs from the one that a client was made for."""
+    """Return whether a connection that was read again differs from the one that a client was created for."""
     return settings.fingerprint != client.fingerprint
 
 
 def checked(send: Send, check: Callable[[], object]) -> Send:
-    """Return what sends calls, and checks once more when one that changes something is about to be written."""
+    """Return a sender that checks once more right before it writes a call that changes something."""
     return lambda call: send(call if call.method == "GET" else replace(call, before_sending=check))
 
 
@@ -118,7 +118,7 @@ class Session:
             yield incoming
 
     def _moved(self, used: SkyvernClient, call: Call[Any], failure: SkyvernConnectionError) -> SkyvernClient:
-        """Return the client of a connection that has changed since no answer came; what fails here hides nothing."""
+        """Return the client of a connection that has changed since no answer came; an error here hides nothing."""
         if call.within is not None or time.monotonic() - self._read_at < REREAD_INTERVAL:
             raise failure
         try:

@@ -40,7 +40,7 @@ RUN_PAGE = re.compile(r"/(runs|tasks)/.*", re.DOTALL)
 """Where Skyvern's UI shows a run; a prompt without a workflow (``tsk_…``) has another page."""
 
 IN_PATHS = ":@!$&'()*+,;=~"
-"""What stands in a path unescaped, besides letters and digits."""
+"""Characters that a path may contain unescaped, besides letters and digits."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Settings:
     Where the server is and how to talk to it.
 
     :param timeout: Seconds to wait for an answer.
-    :param proxy: Address of a proxy; None for what the environment says.
+    :param proxy: Address of a proxy; None to use the environment's.
     :param verify: True, False, or the path of a file with certificates to trust.
-    :param app_url: Address of Skyvern's web UI; None for the one that the server gives.
+    :param app_url: Address of Skyvern's web UI; None for the server's own.
     :param max_answer_bytes: The largest answer that is read, decompressed; the answer for a run holds its output.
     """
 
@@ -81,12 +81,12 @@ class Settings:
 
     @property
     def account(self) -> tuple[str, str, str | None]:
-        """What decides which runs Skyvern lists: the server, the way to it, and the key."""
+        """The values that decide which runs Skyvern lists: the server, the way to it, and the key."""
         return self.base_url, self.api_key, self.proxy
 
     @property
     def fingerprint(self) -> tuple[Settings, Trust]:
-        """What identifies these settings, including the version of the certificates file."""
+        """The identity of these settings, including the version of the certificates file."""
         return self, trust_of(self.verify)
 
     def within(self, seconds: float, longest_answer: int | None = None) -> Settings:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.client.settings import Settings
 
 PAGES = (".html", ".htm", ".xhtml", ".mht", ".mhtml")
-"""How the names of files end that are web pages."""
+"""The extensions of web pages."""
 
 Resolve = Callable[[str, int], list[str]]
 
@@ -107,7 +107,7 @@ class AddressReader:
 
     def checked(self, address: str) -> SplitResult:
         """
-        Take an address apart that may be read.
+        Parse an address that may be read.
 
         :raises SkyvernAddressRefused: says why it may not; names the host, and nothing that may be a secret.
         """
@@ -145,7 +145,7 @@ class AddressReader:
             _check_ip(host, ip)
 
     def _check_peer(self, url: SplitResult, response: httpx.Response) -> None:
-        """Check who has answered, before anything is read: a name may lead elsewhere than a moment before."""
+        """Check which host has answered, before anything is read: a name may now lead to another host."""
         host = url.hostname or ""
         if self._is_own(url, url.port or PORTS[url.scheme]) or self._is_proxied(url):
             return

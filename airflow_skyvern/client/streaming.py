@@ -22,7 +22,7 @@ CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)$")
 @dataclass(frozen=True)
 class Incoming:
     """
-    The body of an answer, on its way.
+    The body of an answer while it arrives.
 
     :param start: The position of its first byte in the file: 0 where the server does not do ranges.
     :param total: The size of the whole file in bytes; None if the server does not say.
@@ -62,6 +62,6 @@ def _date(response: httpx.Response) -> datetime | None:
 
 
 def request_headers(start: int) -> dict[str, str]:
-    """Return the headers that ask for a file from a byte on, as it is: what is compressed cannot be continued."""
+    """Return the headers that request a file from a byte on, uncompressed: compressed data cannot be resumed."""
     headers = {"accept-encoding": "identity"}
     return {**headers, "range": f"bytes={start}-"} if start else headers

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """
-    Return ``Did you mean …?`` with the known name that is most like this one; None where none is.
+    Return ``Did you mean …?`` with the most similar known name; None if none is similar.
 
-    :param name: As somebody has written it.
-    :param known: All names that there are, in their own spelling.
+    :param name: The name as written.
+    :param known: All existing names, in their own spelling.
     """
     names = {one.casefold(): one for one in known}
     close = difflib.get_close_matches(name.casefold(), names, n=1)

@@ -1,4 +1,4 @@
-"""JSON that Python can read and pydantic cannot: nested deeply, with half a surrogate pair, with endless numbers."""
+"""JSON that Python can read, but not pydantic: nested deeply, with half a surrogate pair, with endless numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_DIGITS = 4300
 """Digits of the longest integer that Python converts."""
 
 REPLACEMENT = "\\ufffd"
-"""What takes the place of half a surrogate pair, escaped as JSON has it."""
+"""The replacement for half a surrogate pair, escaped as in JSON."""
 
 _BRACKET_OR_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _ESCAPE = re.compile(
@@ -23,7 +23,7 @@ _ESCAPE = re.compile(
 
 def read(body: bytes) -> Any:
     """
-    Return what an answer says, as far as Python can hold it.
+    Return the value of an answer, as far as Python can represent it.
 
     :raises ValueError: it is not JSON.
     """

@@ -1,11 +1,10 @@
 """
-What came with which version of Skyvern: the one table of the differences between the servers that people run.
+Lists what each version of Skyvern added: the only table of the differences between the servers that people run.
 
-A server that is older than an option takes the option and drops it in silence, so a call says what it ``needs``, and
-the server is asked for its version before such a call is sent: once per client, and never for a call that needs
-nothing. The versions are the oldest in which each was seen, on servers or in their source (1.0.30 to 1.0.56). A
-version that is not a number, such as the git hash of Skyvern's images, says nothing about age; such a server is
-believed.
+A server that is older than an option silently drops it, so a call says what it ``needs``, and the server is asked for
+its version before such a call is sent: once per client, and never for a call that needs nothing. The versions are the
+oldest in which each was seen, on servers or in their source (1.0.30 to 1.0.56). A version that is not a number, such
+as the git hash of Skyvern's images, says nothing about age; such a server is believed.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ TAGS_PROBE: Call[Any] = get(
     "/v1/runs", "find out whether runs can be found by tag", Any, {"tags": ":x", "page_size": 1}
 )
 BAD_TAG = "Invalid tag filter"
-"""What a server that knows run tags says of a tag without a name; an older one answers with runs."""
+"""The refusal of a tag without a name by a server with run tags; an older server answers with runs."""
 
 SESSION_RUNS = Feature("1.0.36", "lists of a browser session's runs", (f"GET {_SESSION}/workflow_runs",))
 PROFILE_RESETS = Feature("1.0.40", "resets of a workflow's browser profile", ("POST /v1/agents/.+/reset_profile",))
@@ -94,7 +93,7 @@ RUN_OPTIONS = {
     "reuse_browser_session": REUSED_SESSIONS,
     "file_ids": FILE_IDS,
 }
-"""What an older server drops of a start, in silence."""
+"""The options of a start that an older server silently drops."""
 
 TASK_OPTIONS = {**RUN_OPTIONS, "browser_profile_id": PROFILES_OF_TASKS}
 """The same of a start of a task without a workflow."""
@@ -110,7 +109,7 @@ SETTINGS = {
 
 
 def needed_by_definition(definition: Mapping[str, Any]) -> tuple[Feature, ...]:
-    """Return what the server has to have to keep what a definition of a workflow says."""
+    """Return the features that the server needs to keep all of a workflow's definition."""
     own = definition.get("workflow_definition")
     has_policy = isinstance(own, dict) and own.get("retry_policy") is not None
     given = [name for name, value in definition.items() if value is not None]
@@ -118,7 +117,7 @@ def needed_by_definition(definition: Mapping[str, Any]) -> tuple[Feature, ...]:
 
 
 def needed(options: Iterable[str], by_option: Mapping[str, Feature]) -> tuple[Feature, ...]:
-    """Return what the server has to have for these options."""
+    """Return the features that the server needs for these options."""
     return tuple(by_option[name] for name in options if name in by_option)
 
 
@@ -132,13 +131,13 @@ def feature_of(method: str, path: str) -> Feature | None:
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Return a version's numbers; empty for what is not a version."""
+    """Return a version's numbers; empty for a text that is not a version."""
     found = re.match(r"v?(\d+(?:\.\d+)+)", text.strip())
     return tuple(int(part) for part in found[1].split(".")) if found else ()
 
 
 def missing_in(version: str) -> list[Feature]:
-    """Return what a version does not have, in the order in which it came; nothing for one that is not a number."""
+    """Return the features that a version lacks, in the order in which they came; none if it is not a number."""
     return [one for one in FEATURES.values() if is_older(version, one.since)]
 
 
@@ -155,7 +154,7 @@ BEFORE_VERSIONS = f"below {TELLS_ITS_VERSION}"
 """What is known about the version of a server that does not report it."""
 
 Asking = Generator[Call[Any], Any, Any]
-"""Yields calls, and gets of each what it returned or the error that it ended with."""
+"""Yields calls, and receives the result or the error of each."""
 
 
 def version_of_server() -> Asking:
@@ -175,7 +174,7 @@ def version_of_server() -> Asking:
 
 
 def described(found: str | SkyvernError) -> str:
-    """Say in a sentence what :func:`version_of_server` has found out, and what that version cannot do."""
+    """Describe in a sentence the result of :func:`version_of_server`, and what that version cannot do."""
     if isinstance(found, SkyvernError):
         return f"Its version is not known. {found}"
     missing = missing_in(found)
@@ -191,9 +190,9 @@ def too_old(version: str, missing: Sequence[Feature]) -> str:
 @dataclass
 class Server:
     """
-    What a client has found out about its server.
+    A client's knowledge about its server.
 
-    :param refuses: What an earlier call has shown that it refuses, by the names that the calls have for it.
+    :param refuses: The requests that it refused before, by the calls' names for them.
     """
 
     refuses: set[str] = field(default_factory=set)
@@ -233,7 +232,7 @@ class Server:
         return False
 
     def _learn_version(self) -> Asking:
-        """Ask for the version; where no answer comes, the call itself will say why."""
+        """Ask for the version; if no answer comes, the call itself will say why."""
         found = yield from version_of_server()
         self._version = found if isinstance(found, str) else ""
 
@@ -244,7 +243,7 @@ class Server:
         return _other(call) or call
 
     def instead(self, call: Call[T], error: SkyvernError) -> Call[T] | None:
-        """Return what to send in place of a call that an older server has refused in this way, if it is one."""
+        """Return the call to send instead of one that an older server refused in this way, if that is why."""
         if call.otherwise is None or not call.otherwise.after(error) or (other := _other(call)) is None:
             return None
         if call.otherwise.name:
@@ -253,7 +252,7 @@ class Server:
 
 
 def _other(call: Call[T]) -> Call[T] | None:
-    """Return the other way to ask; whoever asks reads the answer as it wanted to."""
+    """Return the other call; its caller gets the expected result."""
     other = call.otherwise and call.otherwise.instead(call)
     return replace(other, parse=call.parse, fits=call.fits) if other else None
 

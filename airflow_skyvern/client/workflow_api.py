@@ -18,7 +18,7 @@ def create_workflow(
     """
     Create a workflow.
 
-    Skyvern takes keys that it does not know, typos among them, without a word.
+    Skyvern silently accepts keys that it does not know, including typos.
 
     :param definition: As Skyvern exports it: ``title``, ``workflow_definition`` with ``parameters`` and ``blocks``,
         and the settings beside them.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.models import Workflow, WorkflowParameter
 
 REFUSED = "Invalid workflow parameter. Expected parameter type: "
-"""How Skyvern begins a refusal (400) that does not name the parameter."""
+"""The beginning of a refusal (400) by Skyvern that does not name the parameter."""
 
 
 REFUSED_CREDENTIAL = "Invalid credential ID: "
@@ -36,10 +36,10 @@ CREDENTIAL_ID = "cred_"
 """How the ids of Skyvern's credentials begin; any other text is the name of one."""
 
 BESIDE_BLOCKS = frozenset({"extracted_information"})
-"""What else the output of a run has at its top."""
+"""Other top-level keys of a run's output."""
 
 LATER = object()
-"""Stands for a value that is known when the task runs only."""
+"""Stands for a value that is known only when the task runs."""
 
 
 def check_parameters(workflow: Workflow, given: Mapping[str, Any]) -> None:
@@ -61,7 +61,7 @@ def check_block(workflow: Workflow, label: str) -> None:
     """
     Check that a run of the workflow may have the output of this block.
 
-    A definition in which no labels are found is of a form that is not known here.
+    A definition without any labels has a form that is not known here.
 
     :raises SkyvernConfigError: there is no such block; names the one that was probably meant.
     """
@@ -231,4 +231,4 @@ TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "file_url": ("the address of a file", _is_file),
     "credential_id": ("the name of a credential, or its id cred_…", _is_text),
 }
-"""How messages call Skyvern's types, and what fits them. A ``string`` takes everything, as text."""
+"""The names of Skyvern's types in messages, and their values. A ``string`` accepts everything, as text."""

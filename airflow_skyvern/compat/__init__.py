@@ -1,5 +1,6 @@
 """
-What differs between Airflow versions, and what is read of Airflow's internals: all of it, and nothing else.
+Contains all differences between Airflow versions and all uses of Airflow's internals, and nothing else.
 
-The modules ``since_…`` say which version something came with, so that it can go when the older versions go.
+The modules ``since_…`` say which version added something, so that it can be deleted when support for older versions
+ends.
 """

@@ -1,4 +1,4 @@
-"""What ``dag.test()`` needs, for :mod:`airflow_skyvern.testing`: a metadata database, and the DAG in it."""
+"""Prepares ``dag.test()`` for :mod:`airflow_skyvern.testing`: a metadata database, and the DAG in it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from airflow_skyvern.compat.since_3_1 import dag_bag
 
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 BUNDLE = "dags-folder"
-"""The bundle that Airflow itself makes of the DAGs folder."""
+"""The bundle that Airflow itself creates for the DAGs folder."""
 
 OF_DATABASE = (
     *("SQL_ALCHEMY_CONN", "SQL_ALCHEMY_CONN_ASYNC"),
     *("engine", "async_engine", "Session", "NonScopedSession", "AsyncSession"),
 )
-"""What ``airflow.settings`` knows of the database; 2.11 has fewer of them, and so has 3.0."""
+"""The attributes of ``airflow.settings`` about the database; 2.11 and 3.0 have fewer of them."""
 
 
 class MetadataDatabase:
@@ -42,7 +42,7 @@ class MetadataDatabase:
                 settings.configure_orm()
                 import_module("airflow.utils.db").initdb()
             self.known = _known(settings)
-            """What ``airflow.settings`` knows of it."""
+            """The values of these attributes of ``airflow.settings``."""
         finally:
             for name, value in before.items():
                 setattr(settings, name, value)

@@ -42,7 +42,7 @@ def loaded_plugins() -> set[str]:
 
 
 def plugin_errors() -> dict[str, str]:
-    """Return why plugins were not loaded, by their source; 3.3 has that in another place."""
+    """Return why plugins were not loaded, by their source; 3.3 stores that elsewhere."""
     manager = import_module("airflow.plugins_manager")
     if hasattr(manager, "import_errors"):
         return dict(manager.import_errors)
@@ -51,7 +51,7 @@ def plugin_errors() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A process of Airflow as its database knows it."""
+    """A process of Airflow according to its database."""
 
     hostname: str
     latest: datetime

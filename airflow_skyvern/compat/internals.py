@@ -31,7 +31,7 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1"})  # noqa: S
 
 
 def hostname() -> str:
-    """Return the name that Airflow gives this machine, in letters that every metrics backend takes."""
+    """Return Airflow's name for this machine, in characters that every metrics backend accepts."""
     from airflow.utils.net import get_hostname
 
     return re.sub(r"[^\w.-]", "_", get_hostname(), flags=re.ASCII)
@@ -39,10 +39,9 @@ def hostname() -> str:
 
 DELETED = "deleted"
 """
-What stands for the state of a task instance that has no row: somebody has deleted its DAG, its DAG run or itself.
+The state of a task instance without a row: somebody has deleted its DAG, its DAG run or itself.
 
-A row without a state is another thing: Airflow takes the state away from tasks whose scheduler has died, and runs
-them again.
+A row without a state is different: Airflow removes the state of tasks whose scheduler has died, and runs them again.
 """
 
 ENDED_BY_USER = frozenset({"failed", "success", "skipped", "removed", "restarting", DELETED})
@@ -54,7 +53,7 @@ The states that a user gives to a task that is running or deferred: marked, its 
 
 
 def map_index_for_lookups(ti: Any) -> int | None:
-    """Return the map index as Airflow's look-ups take it: None for a task that is not mapped."""
+    """Return the map index for Airflow's look-ups: None for a task that is not mapped."""
     return ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
 
 
@@ -126,7 +125,7 @@ async def in_thread(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 
 
 def _answered(asked: asyncio.Future[Any]) -> None:
-    """Let go of a question, and take the error of one that nobody waits for any more."""
+    """Forget a question, and consume its error if nobody waits for it any more."""
     _ASKED.discard(asked)
     if not asked.cancelled():
         asked.exception()
@@ -178,18 +177,18 @@ def sensitive_names() -> frozenset[str]:
 
 
 def is_made_by_expand(task: Any) -> bool:
-    """Return whether a task is one of those that ``expand`` makes when they run."""
+    """Return whether a task is one that ``expand`` creates at run time."""
     return bool(getattr(task, "_BaseOperator__from_mapped", False))
 
 
 def is_reference(value: Any) -> bool:
-    """Return whether a value is an XCom of another task, or made of one: the marker is the same from 2.11 on."""
+    """Return whether a value is another task's XCom, or derived from one: the marker is the same from 2.11 on."""
     return hasattr(value, "iter_references")
 
 
 def in_scheduler() -> bool:
     """
-    Return whether this process is Airflow's scheduler, and none that it has started: a worker, 2.11's DAG processor.
+    Return whether this process is Airflow's scheduler, not one that it has started: a worker, 2.11's DAG processor.
 
     A listener in a DAG processor would forbid ``end_from_trigger=True``, see ``since_3_0.in_api_server``.
     """
@@ -197,7 +196,7 @@ def in_scheduler() -> bool:
 
 
 def forget_listener_in_children(listener: Any) -> None:
-    """Let no process that this one forks have a listener: workers of a LocalExecutor, the DAG processor of 2.11."""
+    """Keep listeners out of processes that this one forks: workers of a LocalExecutor, the DAG processor of 2.11."""
 
     def forget() -> None:
         from airflow.listeners.listener import get_listener_manager

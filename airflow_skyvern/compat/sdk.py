@@ -1,11 +1,11 @@
 """
-Airflow's names for tasks, DAGs and hooks under one address: where Airflow 3 has them, else where 2.11 has them.
+Provides Airflow's names for tasks, DAGs and hooks in one module: from Airflow 3's place, else from 2.11's.
 
 The provider ``common.compat`` has such a module too. Its versions follow their own calendar: one that has all of
 these names does not fit into the constraints that Airflow published for 2.11.0 and 3.0, and the newest needs Python
 3.11.
 
-A name is imported when a module asks for it, so that nobody pays for those that it does not use.
+A name is imported when a module asks for it, so that unused names cost nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Airflow 2.11 does otherwise than 3.x. When 2.11 goes, so does one half of each function here."""
+"""Differences between Airflow 2.11 and 3.x. When support for 2.11 ends, one half of each function here goes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def would_overwrite_mark() -> bool:
     """
     if is_airflow_3() or (context := internals.current_context()) is None:
         return False
-    with suppress(Exception):  # where the database does not answer, the error itself is what the author has to see
+    with suppress(Exception):  # if the database does not answer, the author has to see the error itself
         return state_of_running_task(context["ti"]) in internals.ENDED_BY_USER
     return False
 
@@ -117,7 +117,7 @@ def airflow_base_url() -> str:
 
 
 def airflow_ui_address() -> str:
-    """Return the address of Airflow's UI; by default that on this machine, as Airflow's own links do."""
+    """Return the address of Airflow's UI; by default the one on this machine, as in Airflow's own links."""
     return configured_base_url() or DEFAULT_UI_ADDRESS
 
 
@@ -207,7 +207,7 @@ def is_present(dag_model: Any) -> bool:
 
 
 def dag_import() -> str:
-    """Return how a DAG file imports ``DAG``; what is written on 2.11 works on Airflow 3 too, without a warning."""
+    """Return how a DAG file imports ``DAG``; files written on 2.11 also work on Airflow 3, without a warning."""
     return f"from airflow{'.sdk' if is_airflow_3() else ''} import DAG"
 
 

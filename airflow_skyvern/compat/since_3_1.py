@@ -1,4 +1,4 @@
-"""What came, or moved, with Airflow 3.1 (some of it again with 3.2). When 3.0 goes, these functions get simple."""
+"""Features that came or moved with Airflow 3.1 (some again with 3.2). When 3.0 goes, these functions get simple."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ask_person(
 
     There is one per try: a second one opens the first again if that was answered, with the text of the first.
 
-    :param users: ``id`` and ``name`` of those who alone may answer. Default: whoever may edit the request.
+    :param users: ``id`` and ``name`` of the only users who may answer. Default: everybody who may edit the request.
     """
     from airflow.sdk.execution_time.hitl import HITLUser, upsert_hitl_detail
 
@@ -89,7 +89,7 @@ def close_request(ti_id: UUID, answer: str) -> None:
 
 
 def hitl_entity() -> Any:
-    """Return what Airflow's authorization calls a request to a person; in the API server."""
+    """Return the name of a request to a person in Airflow's authorization; in the API server."""
     from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 
     return DagAccessEntity.HITL_DETAIL
@@ -118,7 +118,7 @@ def task_page(ti: Any) -> str:
 
 
 def picture_address(ti: Any, artifact_id: str) -> str:
-    """Return the address of a screenshot as the page of a task instance's run has it; or nothing without a page."""
+    """Return the address of a screenshot on the page of a task instance's run; empty without a page."""
     if not shows_external_views():
         return ""
     address = since_3_0.airflow_ui_address()

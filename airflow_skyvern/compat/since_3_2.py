@@ -1,4 +1,4 @@
-"""What came, or changed, with Airflow 3.2."""
+"""Features that came or changed with Airflow 3.2."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 @cache
 def stats() -> Any:
     """
-    Return what writes Airflow's metrics: ``incr``, ``gauge``, ``timing``.
+    Return the writer of Airflow's metrics: ``incr``, ``gauge``, ``timing``.
 
-    From 3.2 on the task SDK has metrics of its own, which Airflow prepares in tasks and not in the triggerer.
+    From 3.2 on the task SDK has its own metrics, which Airflow prepares in tasks and not in the triggerer.
     """
     try:
         from airflow.sdk.observability.stats import Stats
@@ -26,7 +26,7 @@ def stats() -> Any:
 
 
 def _prepare_stats(stats: Any) -> None:
-    """Set what Airflow's own processes set; its factory takes an argument in 3.2 only, ``initialize`` one in 3.3."""
+    """Set it as Airflow's own processes do; the factory takes an argument only in 3.2, ``initialize`` one in 3.3."""
     from airflow.sdk.configuration import conf
     from airflow.sdk.observability.metrics import stats_utils
 

@@ -1,7 +1,7 @@
 """
-What came with Airflow 3.3. Below it, each question here is answered with no, and each store is None.
+Features of Airflow 3.3. On older versions, each question here is answered with no, and each store is None.
 
-Where it is missing, something else is done; when 3.2 goes, all of that goes too.
+Callers then do something else; when support for 3.2 ends, all of that goes too.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def task_state_store(context: Context) -> Any:
-    """Return what outlives a try of this task; None below 3.3, which does not have it."""
+    """Return the store that outlives a try of this task; None below 3.3, which has no such store."""
     return context.get("task_state_store")
 
 
 def kept_by_task(context: Context, key: str, other_task: str | None) -> Any:
     """
-    Return what an earlier try of this task, also one before a clear, has kept.
+    Return the value that an earlier try of this task, also one before a clear, has stored.
 
     :param other_task: The task instance with the same map index whose XCom has it below 3.3: those of the task itself
         are deleted when a try begins. None: nothing is kept there.
@@ -80,7 +80,7 @@ def airflows_timeout(trigger: BaseTrigger) -> datetime | None:
 
 
 def asset_state_store(trigger: BaseTrigger) -> Any:
-    """Return what a watcher may keep for its asset; None below 3.3, which does not have it."""
+    """Return a watcher's store for its asset; None below 3.3, which has no such store."""
     return getattr(trigger, "asset_state_store", None)
 
 

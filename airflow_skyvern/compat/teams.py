@@ -44,7 +44,7 @@ def read_connection(conn_id: str, dag_id: str | None = None) -> Connection:
 
 
 def team_of_connection(conn_id: str, session: Session) -> str | None:
-    """Return whose a connection is; None where it is everybody's."""
+    """Return the team of a connection; None if it belongs to no team."""
     if not has_teams():
         return None
     from airflow.models.connection import Connection as Model
@@ -54,7 +54,7 @@ def team_of_connection(conn_id: str, session: Session) -> str | None:
 
 
 def dags_of_team(team: str, dag_ids: Iterable[str], session: Session) -> set[str]:
-    """Return which of these DAGs are a team's: those that may read its connections."""
+    """Return which of these DAGs belong to a team, and so may read its connections."""
     from airflow.models.dag import DagModel
 
     teams: dict[str, str | None] = DagModel.get_dag_id_to_team_name_mapping(list(dag_ids), session=session)
@@ -74,7 +74,7 @@ def only_for(team: str | None) -> dict[str, Any]:
 
 
 def hint() -> str:
-    """Return what to do about a connection that a triggerer has not found; nothing where there are no teams."""
+    """Return advice about a connection that a triggerer has not found; empty without teams."""
     if not has_teams():
         return ""
     return (

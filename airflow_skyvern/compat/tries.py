@@ -1,4 +1,4 @@
-"""What Airflow knows of a try and of its DAG run: where each version has it."""
+"""Reads Airflow's data about a try and its DAG run, from where each version has it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ those that run ``scheduled``.
 
 NO_LONGER = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 """
-How Airflow's API server answers a try that was overtaken: its id is not there any more, or its token has expired,
-which a supervisor that runs renews in time.
+The answers of Airflow's API server to a try that was overtaken: its id is not there any more, or its token has
+expired, which a supervisor that runs renews in time.
 """
 
 
 def standing(ti: Any) -> Standing:
     """
-    Ask Airflow what a running try is to it; the current one, for anything that is not Airflow's own object.
+    Ask Airflow how it regards a running try; the current one, for anything that is not Airflow's own object.
 
     Costs one request. 3.x gives each try its own id, and forgets it when the try is given up; of what a task may ask
     its API server, on all versions, one question names the try by that id. It does not say what a user has done, so
@@ -132,7 +132,7 @@ def _standing_2(ti: Any) -> Standing:
 
 def dag_run_id(context: Context) -> str | None:
     """
-    Return what Airflow's database calls a DAG run, and no other one with its ids; on 2.11, where tasks have that.
+    Return the database's name for a DAG run, which no other one with its ids has; on 2.11, where tasks know it.
 
     It stays when the DAG run is queued again, which changes its start.
     """

@@ -1,1 +1,1 @@
-"""A thousand waits for the price of ten requests. Knows nothing of Airflow."""
+"""Polls a thousand waits with ten requests. Does not depend on Airflow."""

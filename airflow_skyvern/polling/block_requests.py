@@ -1,4 +1,4 @@
-"""The timelines of the runs whose blocks are logged, requested one after the other between the polls."""
+"""Requests the timelines of runs whose blocks are logged, one after the other, between the polls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAST_SECONDS = 5.0
 
 class BlockRequests:
     """
-    Which timelines are requested when; the waits say whether they want theirs.
+    Decides when to request which timelines; the waits say whether they need theirs.
 
     :param send: Sends a call with the client of the connection.
     :param count_waits: Returns how many waits this triggerer has.
@@ -64,7 +64,7 @@ class BlockRequests:
             log.debug("The last blocks of run %s were not logged in time", entry.wait.run_id)
 
     def stop(self) -> list[asyncio.Task[None]]:
-        """Request nothing more; return what is to be canceled."""
+        """Stop requesting; return the asyncio tasks to cancel."""
         self._entries.clear()
         task, self._task = self._task, None
         return [] if task is None else [task]
@@ -77,7 +77,7 @@ class BlockRequests:
         self._task = None
 
     async def _log_blocks(self, entry: QueueEntry, blocks: BlockLog) -> None:
-        """Request the timeline, the first time also the number of all blocks; an error costs only these lines."""
+        """Request the timeline, and the first time also the number of blocks; an error costs only these log lines."""
         try:
             if not blocks.is_total_known:
                 blocks.set_total(await self._definition(blocks.run_id))

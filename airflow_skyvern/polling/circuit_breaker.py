@@ -1,4 +1,4 @@
-"""When a server that fails is left alone: a pure decision for all waits of one connection."""
+"""Decides when to stop requests to a failing server: a pure decision for all waits of one connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_skyvern.exceptions import (
 
 FIRST_PAUSE = 2.0
 LONGEST_PAUSE = 60.0
-"""Seconds between two probes of a server that fails; more only if it asks for more."""
+"""Seconds between two probes of a failing server; more only if it asks for more."""
 
 UNAVAILABLE = frozenset({502, 503, 504})
 
@@ -49,10 +49,10 @@ class CircuitBreaker:
 
     def failed(self, error: SkyvernError, now: float) -> None:
         """
-        Note a transient failure, and open when it concerns the whole connection.
+        Record a transient failure, and open if it affects the whole connection.
 
-        A 500 may be due to one run, so only several in a row count. No answer, an answer of a proxy, a status that
-        says that the server is unavailable, and a ``Retry-After`` concern all waits.
+        A 500 may be due to one run, so only several in a row count. No answer, a proxy's answer, a status that says
+        that the server is unavailable, and a ``Retry-After`` affect all waits.
         """
         self._failures += 1
         requested = error.retry_after if isinstance(error, SkyvernAPIError) else None

@@ -1,4 +1,4 @@
-"""The list of active runs: when it is worth its requests, and what its rows prove about a run."""
+"""Decides when the list of active runs is worth its requests, and what its rows prove about a run."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 CONCURRENT_PAGES = 4
 
 COST_MAX_AGE = 300.0
-"""Seconds after which the list is tried again where it was too expensive."""
+"""Seconds after which the list is tried again if it was too expensive."""
 
 OFF_SECONDS = 600.0
 """Seconds for which a list that was refused, or failed twice in a row, is not requested."""
 
 PROGRESS = ("created", "queued", "running")
-"""The statuses that are taken from a row, in the order in which a run has them."""
+"""The statuses that a row can prove, in the order in which a run has them."""
 
 
 class ListPolicy:
-    """When to list the active runs instead of fetching them one by one, from what the last list cost in requests."""
+    """Decides when to list the active runs instead of fetching each, based on the requests of the last list."""
 
     def __init__(self) -> None:
         self.pages = 1
@@ -47,14 +47,14 @@ class ListPolicy:
         return due > self._cost or (near > self._cost and now - self._listed_at >= 0.9 * interval)
 
     def forget_old_cost(self, now: float) -> bool:
-        """Forget what a list costs if that was found out too long ago, and return whether it was."""
+        """Forget the cost of a list if it was measured too long ago, and return whether it was."""
         if now - self._estimated_at <= COST_MAX_AGE:
             return False
         self._cost, self.pages, self._estimated_at = 1, 1, now
         return True
 
     def succeeded(self, now: float, *, pages: int, unseen: int) -> None:
-        """Note what a list cost: its pages, and the runs that it did not hold, which have to be fetched."""
+        """Record the cost of a list: its pages, and the runs that it did not hold, which have to be fetched."""
         self._cost, self.pages, self._estimated_at, self._listed_at = pages + unseen, pages, now, now
         self._failures = 0
 
@@ -63,7 +63,7 @@ class ListPolicy:
         self._cost += 1
 
     def failed(self, error: SkyvernError, now: float) -> bool:
-        """Note that the list could not be read; return whether to do without it for some minutes."""
+        """Record that the list could not be read; return whether to stop using it for some minutes."""
         self._failures += 1
         if error.transient and self._failures == 1:
             return False
@@ -120,8 +120,8 @@ def row_suffices(row: ListedRun, wait: Wait[RunSnapshot]) -> bool:
     """
     Update a wait from a row, and return whether the row proves enough.
 
-    A row may confirm what is known, or show that the run has progressed. Everything else, as a pause, an end, or a
-    step back, has to be fetched from the run itself.
+    A row may confirm the known status, or show that the run has progressed. For anything else, such as a pause, an
+    end, or a step back, the run itself has to be fetched.
     """
     known, status, attempt = wait.run, row["status"], row.get("attempt") or 1
     if known is None:

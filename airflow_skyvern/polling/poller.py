@@ -1,5 +1,5 @@
 """
-All waits of one connection, in one loop: a thousand waits for the price of ten requests.
+Polls for all waits of one connection in one loop: a thousand waits share ten requests.
 
 Instead of fetching run by run, the poller lists the active runs, a hundred per request. A run that is missing from
 the list is never taken for finished: it is fetched individually. See docs/waiting.md.
@@ -44,7 +44,7 @@ LIST_DELAY = 1.0
 """Seconds after which runs are due again while the poller of another connection reads the same list."""
 
 LIST_PATIENCE = 5.0
-"""Seconds for which that list is waited for: the way to the server, or Airflow's log, may be slow there only."""
+"""Seconds to wait for that list: the way to the server, or Airflow's log, may be slow only for that connection."""
 
 YIELD_INTERVAL = 0.01
 """Seconds after which the reading of a page yields the event loop to other triggers."""
@@ -91,7 +91,7 @@ class RunPoller:
 
         :param first_poll_delay: Seconds before the first poll of the run.
         :param blocks: Logs the blocks of the run, if they are wanted.
-        :raises SkyvernError: polling again cannot help: an unknown run, a refused key.
+        :raises SkyvernError: polling failed permanently: an unknown run, a refused key.
         """
         entry = QueueEntry(wait, self._loop.time(), first_poll_delay, blocks)
         self._queue.add(entry)
@@ -122,7 +122,7 @@ class RunPoller:
             await self._close()
 
     async def _close(self) -> None:
-        """End everything; the state is replaced first, so that a wait that is added now makes a new one."""
+        """End everything; the state is replaced first, so that a wait added now creates a new one."""
         task, self._task = self._task, None
         session, self.session = self.session, self.session.unopened_copy()
         fetches, self._fetches = self._fetches, set()
@@ -332,7 +332,7 @@ class RunPoller:
 
     @property
     def is_listing(self) -> bool:
-        """Whether this poller is reading the list, and has not been at it for too long."""
+        """Whether this poller is reading the list, and did not begin too long ago."""
         return self._listing_until > self._loop.time()
 
     def count_within(self, interval: float) -> int:
@@ -344,7 +344,7 @@ class RunPoller:
         return self._queue.runs_expected_in_list()
 
     def take_list(self, list_pass: ListPass) -> None:
-        """Take a reading of the list that has ended: its cost, and that it did not hold some runs."""
+        """Process a finished reading of the list: its cost, and the runs that it did not hold."""
         missing = {run_id: entries for run_id in list_pass.unseen if (entries := self._queue.entries_of(run_id))}
         unseen = 0 if list_pass.is_complete else len(missing)
         self._list_policy.succeeded(self._loop.time(), pages=list_pass.pages, unseen=unseen)
@@ -356,7 +356,7 @@ class RunPoller:
         self._wake_up.set()
 
     async def take_rows(self, rows: list[ListedRun], list_pass: ListPass) -> None:
-        """Take the rows of a page, each for the waits for its run."""
+        """Apply the rows of a page, each to the waits for its run."""
         began = self._loop.time()
         for row in rows:
             run_id = row["run_id"]
@@ -386,7 +386,7 @@ class RunPoller:
 
     @property
     def waits(self) -> int:
-        """How many waits there are at this connection."""
+        """How many waits this connection has."""
         return len(self._queue)
 
     def _count_waits(self) -> int:
@@ -394,17 +394,17 @@ class RunPoller:
         return sum(poller.waits for poller in {self, *_POLLERS.get(self._loop, {}).values()})
 
     def _requests_of_blocks(self) -> BlockRequests:
-        """Return what requests the timelines of runs; it is made for the first wait that logs blocks."""
+        """Return the requester of timelines; it is created for the first wait that logs blocks."""
         if self._block_requests is None:
             self._block_requests = BlockRequests(self.send, self._count_waits)
         return self._block_requests
 
     async def send(self, call: Call[T]) -> T:
-        """Send a call for one who waits here, with the client that all waits share."""
+        """Send a call for one of the waits, with the client that all waits share."""
         return await self.session.send(call)
 
     def _call(self, entry: QueueEntry, method: Callable[..., T], *args: Any) -> T | None:
-        """Call a method of a wait; one that fails, as its log cannot be written, must not end the others."""
+        """Call a method of a wait; a failure, for example of writing its log, must not end the other waits."""
         try:
             return entry.call(method, *args)
         except Exception as error:  # noqa: BLE001  see above
@@ -419,7 +419,7 @@ def poller_of(conn_id: str, connect: Connect, *, observe: Observe | None = None)
     """
     Return the poller that all waits of this event loop at this connection share.
 
-    :param observe: Called after each request of a poller that is made now.
+    :param observe: Called after each request of a poller that is created now.
     """
     pollers = _POLLERS.setdefault(asyncio.get_running_loop(), {})
     if conn_id in pollers:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RECHECK_INTERVAL = 3600.0
-"""Seconds after which a run is fetched although the list shows it as active: so long can a stale list hide an end."""
+"""Seconds after which a run is fetched although the list shows it as active: a stale list hides an end no longer."""
 
 
 class State(Enum):
@@ -38,7 +38,7 @@ class State(Enum):
 
 
 class InList(Enum):
-    """What is known of a run and the list of active runs."""
+    """Whether a run is known to be in the list of active runs."""
 
     EXPECTED = "expected"
     """The list can be expected to hold it."""
@@ -106,12 +106,12 @@ class QueueEntry:
 
 class PollQueue:
     """
-    All waits of a connection, by when they are due.
+    All waits of a connection, ordered by due time.
 
-    An entry has one ticket, in the row of those that are due at the same moment, as the runs of one list are. That it
-    is due later than its ticket says is noticed when the ticket's time has come, so that a list which confirms
-    thousands of runs moves none of their tickets. A ticket is a number: Python's garbage collector does not track it,
-    so it has less reason to stop the event loop.
+    Each entry has one ticket, in a row with all entries that are due at the same moment, like the runs of one list.
+    If an entry is due later than its ticket says, that is noticed only when the ticket's time has come, so a list
+    that confirms thousands of runs moves none of their tickets. A ticket is a number: Python's garbage collector does
+    not track it, so it stops the event loop less often.
 
     :param clock: The time of the event loop.
     """

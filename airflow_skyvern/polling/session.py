@@ -46,15 +46,15 @@ def single_attempt_client(settings: Settings, *, observe: Observe | None = None)
 
 class PollSession(AsyncSession):
     """
-    A session whose connection is read again, now and then, also after errors that another key does not cure.
+    A session that reads its connection again now and then, also after errors that a new key does not fix.
 
-    The address may have changed, or the proxy. A connection that cannot be read again is used as it was.
+    The address or the proxy may have changed. A connection that cannot be read again is used as it was.
 
     :param connect: Reads the connection.
     """
 
     connect_patience: ClassVar[float] = 30.0
-    """Seconds for which reading the connection is retried at first: a secrets backend may be away."""
+    """Seconds for which the first reading of the connection is retried: a secrets backend may be unavailable."""
 
     def __init__(self, connect: Connect, make_client: MakeClient = single_attempt_client) -> None:
         super().__init__(connect, make_client, self._retire)
@@ -73,10 +73,10 @@ class PollSession(AsyncSession):
 
     async def open(self) -> None:
         """
-        Read the connection and make the client.
+        Read the connection and create the client.
 
-        Airflow reports a secrets backend that is away as a connection that does not exist, so that is not believed at
-        once. A connection that is wrong is.
+        Airflow reports an unavailable secrets backend as a missing connection, so that error is not believed at once.
+        An error in the connection itself is.
         """
         reading = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(lambda error: not isinstance(error, SkyvernConfigError)),
@@ -99,7 +99,7 @@ class PollSession(AsyncSession):
         await self.aclose()
 
     async def close_retired(self) -> None:
-        """Close the clients of former connections, when no request is in flight."""
+        """Close the clients of former connections if no request is in flight."""
         while self._retired:
             await self._retired.pop().aclose()
 
@@ -144,7 +144,7 @@ class PollSession(AsyncSession):
 
 
 def _prepare(settings: Settings) -> None:
-    """Do what takes tens of milliseconds the first time in a thread: other triggers share the event loop."""
+    """Do the first use in a thread, as it takes tens of milliseconds: other triggers share the event loop."""
     tls_context(settings)
     api.list_active_runs(1).parse(b"[]")
     api.get_run_snapshot("").parse(b'{"run_id": "", "status": "created"}')

@@ -1,1 +1,1 @@
-"""What becomes of a run that has ended: its output, and the files it downloaded."""
+"""Handles the results of a finished run: its output, and the files it downloaded."""

@@ -1,8 +1,8 @@
 """
-The contract of an output: what it has to look like, as a pydantic type or as a JSON Schema.
+The contract of an output: its required form, as a pydantic type or as a JSON Schema.
 
-What does not fit is named by its path and by the rule that it breaks, never by its value: an output may hold
-anything, and the message ends in logs and in notifications.
+An error names the path and the broken rule, never the value: an output may hold anything, and the message ends in
+logs and in notifications.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_PROBLEMS = 20
 """How many problems a message names."""
 
 SAMPLES: tuple[Any, ...] = (None, True, 0, "", [], {})
-"""A value of each type that JSON has."""
+"""One value of each JSON type."""
 
 ANNOTATIONS = frozenset({
     "$schema", "$id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$ref", "$dynamicRef", "$recursiveRef",
@@ -40,7 +40,7 @@ ANNOTATIONS = frozenset({
 """Keywords that validate nothing by themselves; the last ones come from OpenAPI and older drafts."""
 
 MISSPELT = 0.8
-"""How much alike an unknown word and a keyword are of which it is a misspelling; others are the author's own."""
+"""How similar an unknown word and a keyword must be to count as a misspelling; other words are the author's own."""
 
 SAFE_CONTEXT = frozenset({
     "gt", "ge", "lt", "le", "multiple_of", "expected", "expected_tags", "class", "class_name", "min_length",
@@ -54,7 +54,7 @@ class Misfit(Exception):
     """
     A value does not fit the contract.
 
-    :param problems: The path of each problem, and what is wrong there.
+    :param problems: The path and the description of each problem.
     """
 
     def __init__(self, problems: Iterator[tuple[str, str]]) -> None:
@@ -66,13 +66,13 @@ class Misfit(Exception):
 
 
 class Contract(Protocol):
-    """What an output has to look like."""
+    """The required form of an output."""
 
     def check(self) -> None:
         """
         Check, before a run is started, that outputs can be validated.
 
-        :raises SkyvernConfigError: a type is named that is not defined.
+        :raises SkyvernConfigError: it names an undefined type.
         """
 
     def validated(self, value: Any) -> Any:
@@ -83,11 +83,11 @@ class Contract(Protocol):
         """
 
     def fits(self, value: Any) -> bool:
-        """Return whether a value that :meth:`validated` has returned, and that was changed since, is still one."""
+        """Return whether a value from :meth:`validated` is still valid after changes."""
 
     def json_schema(self) -> Mapping[str, Any]:
         """
-        Return it as a JSON Schema, for a model that has to follow it.
+        Return the contract as a JSON Schema, for a language model that has to follow it.
 
         :raises SkyvernConfigError: JSON Schema cannot express it.
         """
@@ -100,7 +100,7 @@ def is_type(schema: Any) -> bool:
 
 def contract_of(schema: Any, read: Callable[[str], str]) -> Contract:
     """
-    Make the contract of what a DAG author gives as ``output_schema``.
+    Create the contract from a DAG author's ``output_schema``.
 
     :param schema: A type that pydantic validates, a JSON Schema, or the path of a file that holds one.
     :param read: Returns the text of a file next to the DAG file.
@@ -138,7 +138,7 @@ def check_schema(task_id: str, schema: Any, *, has_output: bool) -> None:
 
 def check_json_schema(task_id: str, schema: Any) -> None:
     """
-    Check, when the DAG is parsed, that a model can be given an ``output_schema``: not each type has a JSON Schema.
+    Check, when the DAG is parsed, that ``output_schema`` has a JSON Schema for the model: not every type has one.
 
     :raises SkyvernConfigError: names the task and what is wrong.
     """
@@ -157,8 +157,8 @@ class TypeContract:
     """
     A type that pydantic validates.
 
-    :param kind: A model class, or anything else that pydantic's ``TypeAdapter`` takes.
-    :raises SkyvernConfigError: pydantic knows no way to validate it.
+    :param kind: A model class, or anything else that pydantic's ``TypeAdapter`` accepts.
+    :raises SkyvernConfigError: pydantic cannot validate it.
     """
 
     def __init__(self, kind: Any) -> None:
@@ -194,9 +194,9 @@ class TypeContract:
 
     def validated(self, value: Any) -> Any:
         """
-        Validate it as JSON, also with strict models: there a date is a text.
+        Validate it as JSON, also with strict models: in JSON a date is a text.
 
-        What fits as Python values fits as JSON too, and takes less memory to find out.
+        A value that fits in Python also fits in JSON too, and takes less memory to find out.
         """
         from pydantic import ValidationError
 
@@ -209,7 +209,7 @@ class TypeContract:
             raise Misfit(iter([("", f"the model itself failed with {type(error).__name__}")])) from error
 
     def fits(self, value: Any) -> bool:
-        """Validate it again, as it was pushed: by the names of its fields, and by their aliases."""
+        """Validate it again in its pushed form: by the names of its fields, and by their aliases."""
         from pydantic_core import to_json
 
         names: dict[str, Any] = {"by_alias": True, "by_name": True} if _takes_names() else {}
@@ -270,7 +270,7 @@ class JsonSchemaContract:
         return schema
 
     def check(self) -> None:
-        """Validate something of each type."""
+        """Validate one value of each type."""
         try:
             for sample in SAMPLES:
                 self._validator.is_valid(sample)
@@ -299,7 +299,7 @@ class JsonSchemaContract:
 
 
 class TextContract:
-    """A text: what a prompt without a schema returns. Skyvern's model answers with JSON objects only."""
+    """The text that a prompt without a schema returns. Skyvern's model answers only with JSON objects."""
 
     def check(self) -> None:
         """Accept each text."""
@@ -314,7 +314,7 @@ class TextContract:
         return True
 
     def validated(self, value: Any) -> Any:
-        """Return the text, or None where there is nothing to say, as after a download."""
+        """Return the text, or None if the run returns no text, as after a download."""
         text = value.get("answer") if isinstance(value, Mapping) else value
         if text is not None and not isinstance(text, str):
             raise Misfit(iter([("", "it holds no text")]))
@@ -357,9 +357,9 @@ def _hints_of(kind: type[Any]) -> Mapping[str, Any]:
 
 def _check_keywords(schema: Any, kind: Any) -> None:
     """
-    Find words that JSON Schema ignores without a word: misspelt keywords, and an example in the place of a schema.
+    Find words that JSON Schema silently ignores: misspelt keywords, and an example given instead of a schema.
 
-    :raises SkyvernConfigError: names the keyword, and what was probably meant.
+    :raises SkyvernConfigError: names the keyword, and the one that was probably meant.
     """
     from referencing.jsonschema import DRAFT202012, specification_with
 
@@ -381,7 +381,7 @@ def _check_keywords(schema: Any, kind: Any) -> None:
 
 def _check_references(schema: Any, kind: Any) -> None:
     """
-    Resolve each reference of a schema, also of those parts that few outputs reach.
+    Resolve every reference in a schema, also in parts that few outputs reach.
 
     :raises SkyvernConfigError: one leads nowhere, or out of the schema.
     """
@@ -408,7 +408,7 @@ def _check_references(schema: Any, kind: Any) -> None:
 
 
 def _leads_back(schema: Any, resolver: Any, above: tuple[int, ...]) -> bool:
-    """Return whether a schema applies itself to the same value again, without an end."""
+    """Return whether a schema applies itself to the same value endlessly."""
     from referencing.exceptions import Unresolvable
 
     if not isinstance(schema, Mapping):
@@ -442,7 +442,7 @@ def _path(parts: Any) -> str:
 
 
 def _rule(detail: ErrorDetails) -> str:
-    """Say what is wrong in pydantic's words, without what they take from the value or from the author's code."""
+    """Describe the error in pydantic's words, without quotes from the value or from the author's code."""
     from pydantic_core.core_schema import ErrorType
 
     if detail["type"] not in get_args(ErrorType):
@@ -455,10 +455,10 @@ def _rule(detail: ErrorDetails) -> str:
 
 
 def _broken_rule(error: JsonSchemaError) -> str:
-    """Say what is wrong in the words of the schema; jsonschema's own messages quote the value."""
+    """Describe the error in the schema's words; jsonschema's own messages quote the value."""
     rule, expected = str(error.validator), error.validator_value
     if rule in {"required", "dependentRequired"}:
-        return str(error.message)  # names the property, which stands in the schema
+        return str(error.message)  # names the property, which is in the schema
     if rule == "type":
         return f"is not of type {expected if isinstance(expected, str) else ' or '.join(expected)}"
     if rule in {"additionalProperties", "unevaluatedProperties"} and expected is False:

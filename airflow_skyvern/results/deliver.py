@@ -1,4 +1,4 @@
-"""How a task handles the files of its run when the run is over."""
+"""Handles the files of a task's run when the run is over."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class DeliveringTask(Protocol):
-    """What is needed of a task: its name, connection, log and outlets; and the arguments of :class:`FileOptions`."""
+    """The required attributes of a task: name, connection, log, outlets, and arguments of :class:`FileOptions`."""
 
     task_id: str
     outlets: list[Any]
@@ -47,14 +47,14 @@ class DeliveringTask(Protocol):
 FILE_ARGUMENTS = tuple(field.name for field in fields(FileOptions))
 
 ESCAPED = str.maketrans({"%": "%25", "#": "%23", "?": "%3F"})
-"""What would end the path in an address."""
+"""Characters that end the path in an address."""
 
 
 def file_options(task: DeliveringTask) -> FileOptions | None:
     """
-    Return the arguments about files that a task has, as they are now: templates, or what these have become.
+    Return a task's file arguments in their current form: templates, or rendered values.
 
-    None are returned where none is given: then nothing is done about files.
+    Returns None if no argument is set: then files are left alone.
     """
     arguments = {name: getattr(task, name) for name in FILE_ARGUMENTS}
     is_given = any(value is not None and value is not False for value in arguments.values())
@@ -63,7 +63,7 @@ def file_options(task: DeliveringTask) -> FileOptions | None:
 
 def checked_file_options(task: DeliveringTask) -> FileOptions | None:
     """
-    Check the arguments about files when the DAG is parsed, and return them, or None where none is given.
+    Check the file arguments when the DAG is parsed, and return them, or None if none is set.
 
     :raises SkyvernConfigError: names the task, what is wrong, and what would be right.
     """
@@ -74,14 +74,14 @@ def checked_file_options(task: DeliveringTask) -> FileOptions | None:
 
 def check_delivery(task: DeliveringTask, output: OutputOptions | None = None) -> None:
     """
-    Check, before a run is started, all that can be known about how its files and its output will be delivered.
+    Check, before a run is started, as far as possible, that its files and its output can be delivered.
 
-    That the schema of the output is one is checked when ``output`` is made.
+    The schema of the output is checked when ``output`` is created.
 
     :raises SkyvernConfigError: there is no way to a place, as the templates show now: no address, no provider for the
         store, no connection, no bucket, or a store that does not keep what docs/files.md promises.
     :raises SkyvernTransferError: a store cannot be reached.
-    :raises SkyvernFileConflict: there is something else where the manifest is to be.
+    :raises SkyvernFileConflict: something else is at the manifest's address.
     :raises OSError: a folder cannot be written to.
     """
     if (options := file_options(task)) is not None:
@@ -100,9 +100,9 @@ def check_delivery(task: DeliveringTask, output: OutputOptions | None = None) ->
 
 def check_place_is_free(task: DeliveringTask, output: OutputOptions) -> None:
     """
-    Check, when no earlier try has started a run, that nothing is where ``if_exists="fail"`` wants nothing.
+    With ``if_exists="fail"``, check that nothing is there, unless an earlier try has started a run.
 
-    :raises SkyvernFileConflict: something is.
+    :raises SkyvernFileConflict: something is there.
     """
     options = file_options(task)
     if options is None or options.if_exists != "fail":
@@ -125,9 +125,9 @@ def _manifest_conn_id(task: DeliveringTask, options: FileOptions) -> str | None:
 
 class Delivery:
     """
-    What becomes of a run that has completed: its output, its files, its evidence, and their manifest, in this order.
+    Delivers a completed run: its output, its files, its evidence, and their manifest, in this order.
 
-    All that may be refused is judged before anything is stored.
+    Everything that may be refused is checked before anything is stored.
 
     :param task: The operator, with the arguments of :class:`FileOptions`, ``hook`` and ``log``.
     :param check_stop: Called about once a second; raises when the task has to stop.
@@ -153,11 +153,12 @@ class Delivery:
 
     def bring(self, output: OutputOptions | None = None) -> tuple[Any, list[StoredFile]]:
         """
-        Deliver it all, and return the value that the task pushes, and its files.
+        Deliver everything, and return the value that the task pushes, and its files.
 
-        :raises SkyvernOutputError: the output is not what was agreed.
+        :raises SkyvernOutputError: the output does not fit its contract.
         :raises SkyvernFilesMissing: the run downloaded other files than were expected.
-        :raises SkyvernFileError: a file could not be stored. Of all errors that no retry cures, evidence is stored.
+        :raises SkyvernFileError: a file could not be stored. Evidence is stored for every error that no retry can
+            fix.
         """
         try:
             return self._bring(output)
@@ -204,7 +205,7 @@ class Delivery:
         return found
 
     def _check_turn(self) -> None:
-        """Raise when the task has to stop, also as another one may have taken its turn."""
+        """Raise when the task has to stop, or when another task may have taken its turn."""
         self._check_stop()
         if self._partition is not None:
             self._partition.check()
@@ -220,7 +221,7 @@ class Delivery:
         return Partition(options, conn_id, self._run.run_id, file, self._task.log, self._check_stop)
 
     def _report_files(self, files: list[StoredFile]) -> list[StoredFile]:
-        """Publish the files, and store the evidence, where there is a place for them; return the evidence."""
+        """Publish the files and store the evidence, if a place is set for them; return the evidence."""
         options = self._options
         if options is None or options.files_to is None:
             return []
@@ -233,7 +234,7 @@ class Delivery:
         return _store_evidence(self._task, self._try, self._run, options, self._check_stop)
 
     def _report(self, paths: list[str], extra: dict[str, Any]) -> None:
-        """Report to lineage where something is stored, and what it is to the events of the task's outlets."""
+        """Report the storage addresses to lineage, and the contents to the events of the task's outlets."""
         addresses = [path if "://" in path else f"file://{path.translate(ESCAPED)}" for path in paths]
         for address in addresses:
             add_output_to_lineage(self._task.hook, address)
@@ -249,7 +250,7 @@ def _entries(files: list[StoredFile]) -> list[dict[str, Any]]:
 def deliver_evidence(
     task: DeliveringTask, task_try: TaskTry, run: Run, check_stop: Callable[[], object] = lambda: None
 ) -> None:
-    """Store recording and screenshots of a run that ended badly; that this fails must not hide how the run ended."""
+    """Store recording and screenshots of a run that ended badly; an error here must not hide how the run ended."""
     options = file_options(task)
     if options is None or not options.evidence:
         return
@@ -260,12 +261,12 @@ def deliver_evidence(
 
 
 class StopsTransfers:
-    """What a task needs to end its transfers when it is killed: the run is over, so nothing is canceled."""
+    """Ends a task's transfers when the task is killed: the run is over, so nothing is canceled."""
 
     _killed = False
 
     def on_kill(self) -> None:
-        """Stop the transfers; nothing of a file that is not whole is left."""
+        """Stop the transfers; no incomplete file is left."""
         self._killed = True
 
     def stop_if_killed(self) -> None:

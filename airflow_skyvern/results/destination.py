@@ -28,7 +28,7 @@ class OutputFile:
     :param address: An absolute path, or the address of an object such as ``s3://bucket/folder/name.json``.
     :param conn_id: The Airflow connection for the store.
     :param run_columns: Whether each row gets the id of the run and the time of loading.
-    :param replaces: Whether it may take the place of a file that holds something else.
+    :param replaces: Whether it may replace a file with other content.
     """
 
     address: str
@@ -38,14 +38,14 @@ class OutputFile:
 
     @property
     def format(self) -> Format:
-        """The form of the file."""
+        """The format of the file."""
         return Format.of(self.address)
 
     def check(self) -> None:
         """
-        Check, before a run is started, that the file can be written, as far as that can be known.
+        Check, before a run is started, that the file can be written, as far as possible.
 
-        :raises SkyvernConfigError: this worker has no way to it, or cannot write this form.
+        :raises SkyvernConfigError: this worker cannot reach it, or cannot write this format.
         """
         from airflow_skyvern.results.stores import store_before_run
 
@@ -56,14 +56,14 @@ class OutputFile:
             store.check_name(name)
 
     def address_of(self, run_id: str) -> str:
-        """Return where the output of a run is, as the reference to it says."""
+        """Return the address of a run's output from the reference to it."""
         from airflow_skyvern.results.stores import store_of
 
         store, name = store_of(with_run_id(self.address, run_id), self.conn_id)
         return store.address(name)
 
     def taken(self) -> str | None:
-        """Return the address if something is there already; None also where it is only known with the run."""
+        """Return the address if something is there; None if nothing is, or if the address depends on the run."""
         from airflow_skyvern.results.stores import store_of
 
         if RUN_ID in self.address:
@@ -97,7 +97,7 @@ class OutputFile:
         return {"path": store.address(name), "size": size, "checksum": checksum}
 
     def _same(self, store: Store, name: str, value: Any, run_id: str) -> dict[str, Any] | None:
-        """Return the reference to what is there, if it holds the same, apart from the time of loading."""
+        """Return the reference to the existing file, if its content is the same apart from the time of loading."""
         if (there := store.size(name)) is None:
             return None
         with store.opened(name) as file:

@@ -1,4 +1,4 @@
-"""The recording and the screenshots of a run: what shows afterwards what happened in the browser."""
+"""The recording and the screenshots of a run, which show afterwards what happened in the browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RECORDING = "recording"
 SCREENSHOTS = frozenset({"screenshot_action", "screenshot_final"})
-"""The pictures of actions and of the ends of blocks; those for the language model show the same pages again."""
+"""Pictures of actions and of the ends of blocks; the pictures for the language model show the same pages again."""
 
 STABLE_SECONDS = 5.0
 """Seconds within which Skyvern compresses the recording of a run that has ended: the same id, another file."""
@@ -38,7 +38,7 @@ def evidence_of(
     sleep: Callable[[float], Any] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[RunFile]:
-    """Return recording and screenshots as far as they are wanted, under names that begin with the run's id."""
+    """Return the requested recording and screenshots, under names that begin with the run's id."""
     kinds = _Kinds(source)
     artifacts = (
         _stable_files(hook, run_id, kinds, sleep, clock) if options.recording else hook.list_run_artifacts(run_id)
@@ -78,7 +78,7 @@ class _Kinds:
         return found or OTHER
 
     def is_readable(self, recording: Artifact) -> bool:
-        """Return whether a recording is there."""
+        """Return whether the run has a recording."""
         try:
             return self.extension(recording) != OTHER
         except SkyvernNotFoundError:
@@ -97,7 +97,7 @@ class _Kinds:
 def _stable_files(
     hook: SkyvernHook, run_id: str, kinds: _Kinds, sleep: Callable[[float], Any], clock: Callable[[], float]
 ) -> list[Artifact]:
-    """List the artifacts when no recording is about to change any more, as far as that can be known."""
+    """List the artifacts once no recording is likely to change any more."""
 
     def listed() -> tuple[list[Artifact], bool]:
         artifacts = hook.list_run_artifacts(run_id)
@@ -116,9 +116,9 @@ def _is_final(recording: Artifact, kinds: _Kinds) -> bool:
 
 def _named(kinds: _Kinds, run_id: str, name: str, artifacts: Sequence[Artifact]) -> list[RunFile]:
     """
-    Name artifacts by what they are.
+    Name artifacts by their kind.
 
-    Some servers send the archive of a step for each of its pictures; of the same archive one is enough.
+    Some servers send the archive of a step for each of its pictures; one copy of each archive is enough.
     """
     found: list[RunFile] = []
     archives: set[str | None] = set()
@@ -133,4 +133,4 @@ def _named(kinds: _Kinds, run_id: str, name: str, artifacts: Sequence[Artifact])
 
 
 def _age(artifact: Artifact) -> tuple[int, str]:
-    return len(artifact.artifact_id), artifact.artifact_id  # ids count up with time
+    return len(artifact.artifact_id), artifact.artifact_id  # ids increase with time

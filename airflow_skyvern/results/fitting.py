@@ -1,8 +1,8 @@
 """
-Values that fit where they go: into Airflow's database, or into a JSON file.
+Converts values so that they fit into Airflow's database, or into a JSON file.
 
-A run is paid for by the time its output is pushed, so what Airflow's serializer or database would refuse is converted
-before, and each place is named in the log. docs/output.md has the table of what becomes of what.
+A run is paid for by the time its output is pushed, so values that Airflow's serializer or database would refuse are
+converted first, and each place is named in the log. docs/output.md has the table of conversions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RESERVED = frozenset({"__classname__", "__id__", "__type"})
 REPLACEMENT = "\ufffd"
 
 MOST_NAMED = 20
-"""How many places a line of the log names."""
+"""How many paths a log line names."""
 
 LARGE = 2**20
 """The size in bytes from which on an output in XCom is worth a warning."""
@@ -48,21 +48,21 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _NOT_IN_DATABASE = re.compile("[\x00\ud800-\udfff]")
 
 Change = tuple[str, str]
-"""The path of what was changed, and what became of it."""
+"""The path of a changed value, and how it was changed."""
 
 
 def fitted(value: Any, changes: list[Change], *, xcom: bool) -> Any:
     """
-    Return the value as it can be stored; lists and objects are changed in place.
+    Return the value in a form that can be stored; lists and objects are changed in place.
 
-    :param changes: Gets what was changed.
-    :param xcom: Whether it goes into XCom, which takes less than a JSON file does.
+    :param changes: Collects the changes.
+    :param xcom: Whether it goes into XCom, which accepts less than a JSON file.
     """
     return _Fitting(changes, xcom=xcom).fitted(value, ())
 
 
 def fitted_for_xcom(value: Any, run_id: str, log: Log) -> Any:
-    """Return the value as it goes into XCom, and log what had to be changed."""
+    """Return the value in its form for XCom, and log the changes."""
     changes: list[Change] = []
     value = fitted(value, changes, xcom=True)
     log_changes(changes, run_id, "XCom", log)
@@ -70,7 +70,7 @@ def fitted_for_xcom(value: Any, run_id: str, log: Log) -> Any:
 
 
 def flattened(value: Any) -> Any:
-    """Write what is nested deeper than Airflow's serializer can follow as JSON text; without recursion."""
+    """Write values nested too deeply for Airflow's serializer as JSON text; without recursion."""
     stack = [(value, 1)]
     while stack:
         current, depth = stack.pop()
@@ -86,10 +86,10 @@ def flattened(value: Any) -> Any:
 
 def into_xcom(value: Any, run_id: str, log: Log) -> Any:
     """
-    Return the output of a run as it goes into XCom.
+    Return the output of a run in its form for XCom.
 
     :param value: Plain JSON.
-    :raises SkyvernOutputTooLarge: it is larger than what may go into XCom.
+    :raises SkyvernOutputTooLarge: it is larger than the limit for XCom.
     """
     from airflow_skyvern.results.formats import json_pieces
 
@@ -115,7 +115,7 @@ def _check_size(size: int, run_id: str, log: Log) -> None:
 
 
 def log_changes(changes: list[Change], run_id: str, place: str, log: Log) -> None:
-    """Name what was changed, by path and without its value."""
+    """Name the changed values by path, without the values."""
     if not changes:
         return
     named = "; ".join(f"{path or 'the value'}: {what}" for path, what in changes[:MOST_NAMED])
@@ -196,7 +196,7 @@ class _Fitting:
         return self._refused_text.sub(REPLACEMENT, text)
 
     def _other(self, value: Any, path: tuple[Any, ...]) -> Any:
-        """Convert what a model's own serializer has left: tuples, sets, dates, decimals, anything."""
+        """Convert what a model's own serializer has not: tuples, sets, dates, decimals, anything."""
         from pydantic_core import to_jsonable_python
 
         self._note(path, f"{type(value).__name__} became what JSON has for it")
@@ -207,7 +207,7 @@ class _Fitting:
 
 
 def _shallow(value: Any, changes: list[Change]) -> Any:
-    """Fit what is written as text: as in a file, at any depth, without recursion of ours."""
+    """Fit a value that is written as text: as in a file, at any depth, without our own recursion."""
     stack = [value]
     while stack:
         current = stack.pop()
@@ -239,5 +239,5 @@ def _digits(value: int) -> str:
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:
-    """Keep two keys that become the same text apart."""
+    """Keep two keys distinct that become the same text."""
     return name if name not in taken else f"{name} ({len(taken)})"

@@ -1,8 +1,8 @@
 """
-The form of an output's file, by its extension: ``.json``, ``.jsonl``, ``.csv``, ``.parquet``, and ``.gz`` after them.
+The format of an output's file, by extension: ``.json``, ``.jsonl``, ``.csv``, ``.parquet``, and ``.gz`` after them.
 
-Rows are what a list holds. Any other value is one row, and a row that is not an object has one column, ``value``:
-the run is paid for, so what it returned is written in any case.
+The items of a list are rows. Any other value is one row, and a row that is not an object has one column, ``value``:
+the run is paid for, so its output is written in any case.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ ROWS = 1_000
 """How many items of a long list are written at once."""
 
 RUN_ID_COLUMN, LOADED_AT_COLUMN = "_skyvern_run_id", "_loaded_at"
-"""What ``output_run_columns`` adds to each row."""
+"""The columns that ``output_run_columns`` adds to each row."""
 
 _MOMENT = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 
 _TAIL = 64
-"""Bytes at the end of a file within which the time of its last row stands."""
+"""How many bytes at the end of a file contain the time of its last row."""
 
 Row = dict[str, Any]
 
@@ -41,7 +41,7 @@ class Format:
     """
     How an output is written.
 
-    :param name: The extension that says so, without ``.gz``.
+    :param name: The extension, without ``.gz``.
     :param gzip: Whether it is compressed.
     """
 
@@ -50,7 +50,7 @@ class Format:
 
     @classmethod
     def of(cls, file_name: str) -> Format:
-        """Return the format that a file's name asks for; any extension that is not known is JSON."""
+        """Return the format for a file's name; unknown extensions mean JSON."""
         name = file_name.casefold()
         gzip = name.endswith(".gz")
         extension = name.removesuffix(".gz").rpartition(".")[2]
@@ -74,7 +74,7 @@ class Format:
             )
 
     def loaded_at(self, file: IO[bytes]) -> str | None:
-        """Return when a file of this form was written, if its rows say so: that alone makes it no other file."""
+        """Return when a file of this format was written, if its rows say so: files may differ in that time alone."""
         with suppress(OSError, EOFError, KeyError, ValueError, zlib.error):
             if self.name == "parquet":
                 return _loaded_at_in_parquet(file)
@@ -88,14 +88,14 @@ class Format:
         Write a value.
 
         :param value: Plain JSON, see :mod:`airflow_skyvern.results.fitting`.
-        :param columns: What is added to each row.
+        :param columns: The columns to add to each row.
         """
         written = _WRITERS[self.name](_rows(value, columns) if self.has_rows or columns else value)
         return _compressed(written) if self.gzip else written
 
 
 def json_pieces(value: Any) -> Iterator[bytes]:
-    """Write a value as JSON in pieces: all of a large one at once would be in memory twice more."""
+    """Write a value as JSON in pieces: a large one, written at once, would be in memory two more times."""
     from pydantic_core import to_json
 
     if isinstance(value, dict) and value:
@@ -123,7 +123,7 @@ def _entries(value: dict[str, Any]) -> Iterator[Iterable[bytes]]:
 
 
 def _items(value: list[Any]) -> Iterator[Iterable[bytes]]:
-    """Write the items of a list; many of a long one, which is one of rows, make a piece."""
+    """Write the items of a list; in a long list, which holds rows, many items make a piece."""
     from pydantic_core import to_json
 
     if len(value) < ROWS:
@@ -168,7 +168,7 @@ def _parquet(rows: list[Row]) -> Iterator[bytes]:
 
 
 def _column(pa: Any, values: list[Any]) -> Any:
-    """Return the values in their own type; values of several types, or too large for one, become texts."""
+    """Return the values in their own type; mixed types, and values too large for their type, become texts."""
     with suppress(pa.ArrowException, OverflowError, TypeError, ValueError):
         column = pa.array(values)
         if _is_writable(pa, column.type):
@@ -177,7 +177,7 @@ def _column(pa: Any, values: list[Any]) -> Any:
 
 
 def _is_writable(pa: Any, kind: Any) -> bool:
-    """Return whether Parquet has a form for a type: it has none for an object without any name."""
+    """Return whether Parquet can represent a type: it cannot represent an object without any names."""
     if pa.types.is_struct(kind) and not kind.num_fields:
         return False
     return all(_is_writable(pa, kind.field(index).type) for index in range(kind.num_fields))

@@ -1,8 +1,8 @@
 """
-One task at a time in a place of a store: a file that only one task can create, and that its holder renews.
+Admits one task at a time to a place in a store, by a file that only one task can create, and that its holder renews.
 
 A holder that was killed renews nothing, so another task takes its place after a while; a retry that delivers the same
-run does so at once. One that was frozen finds out that its place was taken, and stores nothing more.
+run does so at once. A task that was frozen notices that its place was taken, and stores nothing more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Log
 
 RENEW_SECONDS = 10.0
-"""How often its holder renews a lease."""
+"""How often the holder renews its lease."""
 
 LOST_SECONDS = 45.0
 """Seconds without a renewal after which the holder stores nothing more: before another task could take over."""
@@ -30,19 +30,19 @@ STALE_SECONDS = 60.0
 """Seconds for which a waiting task has to see no renewal before it takes over."""
 
 SETTLE_SECONDS = 2.0
-"""Seconds after which a task that took over looks whether another one did so, too."""
+"""Seconds after which a task that took over checks whether another task did so, too."""
 
 POLL_SECONDS = 1.0
 
 VANISHED = 10
-"""How often the file may vanish while it is written: by another task that starts to write it, too."""
+"""How often the file may vanish while it is written, because another task starts to write it, too."""
 
 Content = Mapping[str, Any]
 
 
 class Lease:
     """
-    What keeps all tasks but one from changing a place.
+    Keeps all tasks but one from changing a place.
 
     :param store: Where its file is; the store must be able to create without replacing.
     :param name: The file's name.
@@ -88,7 +88,7 @@ class Lease:
 
     def check(self) -> None:
         """
-        Check that it is still held, as far as that is known without a request.
+        Check that it is still held, as far as possible without a request.
 
         :raises SkyvernTransferError: another task may hold it; a retry delivers the same run again.
         """
@@ -106,7 +106,7 @@ class Lease:
             raise self._taken_over()
 
     def release(self) -> None:
-        """Let the next task have it; where that fails, it becomes stale."""
+        """Release it for the next task; if that fails, it becomes stale."""
         self._released.set()
         if self._thread is None:
             return
@@ -131,7 +131,7 @@ class Lease:
         raise SkyvernTransferError(f"{self._store.address(self._name)} cannot be written.")
 
     def _waited_for(self, there: Content) -> bool:
-        """Wait for the end of another task's lease, and return whether it was taken from a task that is gone."""
+        """Wait until another task's lease ends, and return whether that task is gone."""
         self._say_for_whom(there)
         since, seen = self._clock(), there
         while not (self._is_of_this_run(there) or self._clock() - since > STALE_SECONDS):
@@ -184,7 +184,7 @@ class Lease:
             sink.write(json.dumps(content).encode())
 
     def _there(self) -> Content | None:
-        """Return what the file says; nothing for what is not a lease, which becomes stale like one."""
+        """Return the file's content; empty for a file that is not a lease, which becomes stale like one."""
         try:
             if self._store.size(self._name) is None:
                 return None

@@ -1,9 +1,9 @@
 """
-The manifest of what a run has left: a file that is written last, so that its presence means that all is there.
+The manifest of a run's files: it is written last, so its presence means that everything is there.
 
 It also makes it safe to replace a partition. It names the files of the earlier run, so they can be removed when the
-new ones are stored. Meanwhile there is no manifest; its content is kept next to it, for the next try. Where several
-runs share a place, one task at a time changes it.
+new ones are stored. Meanwhile there is no manifest; its content is kept next to it, for the next try. If several runs
+share a place, one task at a time changes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 REPLACE = "Set if_exists='replace', or give each run a place of its own, with {{ run_id }} or {skyvern_run_id} in it."
 
 OWN_PLACES = "give each run a folder of its own, with {skyvern_run_id} in files_to and output_to"
-"""What needs no turns: only the manifest is replaced, in one step."""
+"""Used if tasks need not take turns: only the manifest is replaced, in one step."""
 
 LARGEST = 64 * 2**20
 """Bytes of the largest file that is read as a manifest."""
@@ -40,13 +40,13 @@ Entry = Mapping[str, Any]
 @dataclass(frozen=True)
 class Manifest:
     """
-    What a run has left, as its file says.
+    A run's files, as listed in its manifest.
 
     :param skyvern_run_id: The run.
     :param files: The files that it has downloaded.
     :param output: The file of its output, if there is one.
     :param evidence: Recording and screenshots.
-    :param written_at: When all of it was there.
+    :param written_at: When all of it was stored.
     """
 
     skyvern_run_id: str
@@ -57,7 +57,7 @@ class Manifest:
 
     @classmethod
     def of(cls, content: bytes) -> Manifest | None:
-        """Read what :meth:`as_json` has written; None if it is something else."""
+        """Read the result of :meth:`as_json`; None if it is something else."""
         try:
             found = json.loads(content)
             run_id, files, output = found["skyvern_run_id"], found["files"], found.get("output")
@@ -69,12 +69,12 @@ class Manifest:
         return cls(run_id, entries, output if isinstance(output, Mapping) else None)
 
     def as_json(self) -> bytes:
-        """Return the content of its file."""
+        """Return the content of the manifest's file."""
         return (json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n").encode()
 
     @property
     def content(self) -> frozenset[tuple[Any, ...]]:
-        """What is where, whichever run has brought it."""
+        """The stored files and their places, regardless of the run."""
         entries = [*self.files, *([self.output] if self.output else [])]
         return frozenset((str(entry.get("path")), entry.get("checksum")) for entry in entries)
 
@@ -90,10 +90,10 @@ def takes_turns(options: FileOptions, output: OutputFile | None) -> bool:
 
 def check_manifest(options: FileOptions, conn_id: str | None, output: OutputFile | None = None) -> None:
     """
-    Check, before a run is started, that its manifest can be written, as far as that can be known.
+    Check, before a run is started, that its manifest can be written, as far as possible.
 
     :param output: The output's file, if there is one.
-    :raises SkyvernConfigError: this worker has no way to it, or its store cannot keep runs from mixing there.
+    :raises SkyvernConfigError: this worker cannot reach it, or its store cannot keep runs from mixing there.
     :raises SkyvernFileConflict: something else is there.
     """
     if options.manifest_to is None:
@@ -107,7 +107,7 @@ def check_manifest(options: FileOptions, conn_id: str | None, output: OutputFile
 
 def manifest_at(address: str, conn_id: str | None) -> Manifest | None:
     """
-    Return the manifest that is there; None also where its address is only known with the run.
+    Return the existing manifest; None if there is none, or if its address depends on the run.
 
     :raises SkyvernFileConflict: something else is there.
     """
@@ -116,9 +116,9 @@ def manifest_at(address: str, conn_id: str | None) -> Manifest | None:
 
 class Partition:
     """
-    What a run's files and output make together, with one manifest for all of it.
+    A run's files and output, with one manifest for all of it.
 
-    :param options: Where that is.
+    :param options: Where it is stored.
     :param conn_id: The Airflow connection for the manifest's store.
     :param output: The output's file, if there is one.
     :param check_stop: Called about once a second while another task changes it; raises when the task has to stop.
@@ -151,7 +151,7 @@ class Partition:
 
     def begin(self, expected: Sequence[Entry] = ()) -> bool:
         """
-        Prepare for what is stored now, and return whether no file may be added to those that are there.
+        Prepare the partition for new files, and return whether the existing set of files is final.
 
         It waits until no other task changes this partition.
 
@@ -178,7 +178,7 @@ class Partition:
 
     def check(self) -> None:
         """
-        Check that no other task may have taken over, as far as that is known without a request.
+        Check that no other task can have taken over, as far as possible without a request.
 
         :raises SkyvernTransferError: one may have.
         """
@@ -191,7 +191,7 @@ class Partition:
             self._lease.release()
 
     def _take_down(self, expected: Sequence[Entry]) -> None:
-        """Remove the manifest of what is about to be touched, and note what may be there, for whoever continues."""
+        """Remove the manifest before changes, and record which files may be there, for the task that continues."""
         earlier = [entry for entry in self._entries() if self._touches(entry)]
         if earlier or expected:
             _write(self._store, self._journal, Manifest(self._run_id, [*earlier, *expected]))
@@ -212,7 +212,7 @@ class Partition:
         Remove what is left of the earlier run, write the manifest, and return the reference to it.
 
         :raises SkyvernFileConflict: the manifest of another run is there, and may not be replaced.
-        :raises SkyvernTransferError: another task has taken over, as this one stood still.
+        :raises SkyvernTransferError: another task has taken over, as this one was frozen.
         """
         if self._lease is not None:
             self._lease.confirm()
@@ -234,7 +234,7 @@ class Partition:
         return manifest.skyvern_run_id == self._run_id
 
     def _remove_left_over(self, current: set[str]) -> None:
-        """Remove files of the earlier run that this one has not brought, unless they were changed since."""
+        """Remove files of the earlier run that this one has not stored, unless they were changed since."""
         for entry in self._entries() if self._replaces and self._files is not None else ():
             name = self._own_name(entry)
             if name is None or entry["path"] in current or not self._is_unchanged(name, entry):
@@ -244,7 +244,7 @@ class Partition:
             self._log.info("Skyvern run %s: removed %s, which an earlier run had left", self._run_id, entry["path"])
 
     def _own_name(self, entry: Entry) -> str | None:
-        """Return the name of a file in our folder; a manifest may be anybody's, and say anything."""
+        """Return the name of a file in our folder; anybody may have written the manifest, with any content."""
         name = entry.get("filename")
         if self._files is None or not isinstance(name, str) or safe_name(name) != name:
             return None
@@ -263,7 +263,7 @@ class Partition:
 
     @property
     def _journal(self) -> str:
-        """The name of what is kept while there is no manifest."""
+        """The name of the file that is kept while there is no manifest."""
         return self._beside("replaced")
 
     def _beside(self, what: str) -> str:

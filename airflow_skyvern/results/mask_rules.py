@@ -1,4 +1,4 @@
-"""``mask_output``: whether secrets in an output are masked, and the paths that are data, or secrets, all the same."""
+"""``mask_output``: whether secrets in an output are masked, and paths that always count as data or as secrets."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ Path = tuple[Any, ...]
 @dataclass(frozen=True)
 class MaskRules:
     """
-    What ``mask_output`` says.
+    The value of ``mask_output``.
 
     :param on: Whether anything is masked at all.
-    :param paths: What is kept and what is masked, in any case; below the deepest path that fits, it holds for all.
+    :param paths: The paths that are always kept or masked; the deepest path that fits applies to everything below it.
     """
 
     on: bool = True
@@ -63,7 +63,7 @@ class MaskRules:
         return cls(paths=tuple(paths))
 
     def mode_at(self, path: list[Any]) -> Mode | None:
-        """Return what the author says of the value at a path, if anything; to mask wins."""
+        """Return the author's rule for the value at a path, if any; masking wins."""
         found: Mode | None = None
         for steps, mode, text in self.paths:
             if len(steps) == len(path) and all(map(_fits, steps, path)):
@@ -72,7 +72,7 @@ class MaskRules:
         return found
 
     def unused(self) -> list[str]:
-        """Return the paths at which the output had nothing."""
+        """Return the paths that the output did not have."""
         return [text for _, _, text in self.paths if text not in self._used]
 
 

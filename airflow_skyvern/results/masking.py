@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Log
 
 MOST_NAMED = 30
-"""How many paths a line of the log names."""
+"""How many paths a log line names."""
 
 SHORTEST_KNOWN = 5
-"""Characters of a known secret that is looked for within texts; a shorter one is in any word."""
+"""Shortest known secret that is searched for within texts; a shorter one may be part of any word."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Change:
     A place where something was masked.
 
     :param container: The list or object that holds it.
-    :param certain: Whether it is known to be a secret, or named by the author, and not found by what it looks like.
+    :param certain: Whether it is known to be a secret, or named by the author, rather than recognized by its form.
     """
 
     path: str
@@ -44,7 +44,7 @@ class Change:
     certain: bool
 
     def undo(self) -> None:
-        """Put back what was there."""
+        """Restore the original value."""
         self.container[self.key] = self.before
 
     def redo(self) -> None:
@@ -54,9 +54,9 @@ class Change:
 
 class OutputMasker(Walk):
     """
-    Masks what a block echoes: request headers, cookies, keys in addresses and forms, signed addresses.
+    Masks secrets that a block echoes: request headers, cookies, keys in addresses and forms, signed addresses.
 
-    The structure stays, and of a text all but the secret. What is masked: what
+    The structure stays, and so does the rest of each text. What is masked: what
     :func:`~airflow_skyvern.secret_values.is_secret` finds, what stands under a name of Airflow's
     ``[core] sensitive_var_conn_names``, what a text shows to be a secret, what Airflow knows as one, such as the
     passwords of connections, and what the author names.
@@ -94,7 +94,7 @@ class OutputMasker(Walk):
         return self.root[0]
 
     def text(self, value: str, name: str, place: Place) -> Any:
-        """Mask a text, or what of it is a secret."""
+        """Mask a text, or the secret within it."""
         if self._modes[-1] == "keep" or not value:
             return value
         if self._modes[-1] == "add":
@@ -107,20 +107,20 @@ class OutputMasker(Walk):
         return value if masked == value else self._changed(value, masked, certain=self._is_known(value))
 
     def other(self, value: Any) -> Any:
-        """Leave numbers and flags, unless their path is one to mask: then null, so that a column keeps its type."""
+        """Leave numbers and flags; if their path is to be masked, return null, so that a column keeps its type."""
         if self._modes[-1] != "add" or value is None:
             return value
         return self._changed(value, None, certain=True)
 
     def enter(self, key: Any) -> None:
-        """Note the path, and what the author and the configuration say of it."""
+        """Record the path, and what the author and the configuration say about it."""
         self._path.append(key)
         mode = self._rules.mode_at(self._path) if self._rules.paths else None
         named = "named" if self._names and isinstance(key, str) and self._is_named_by_airflow(key) else None
         self._modes.append(mode or (named if self._modes[-1] == "" else None) or self._modes[-1])
 
     def leave(self) -> None:
-        """Return to what holds the item."""
+        """Return to the container of the item."""
         self._path.pop()
         self._modes.pop()
 
@@ -164,10 +164,10 @@ def mask_output(
     contract: Contract | None = None,
 ) -> Any:
     """
-    Return an output with its secrets masked, and log which paths are, never what stood there.
+    Return an output with its secrets masked, and log the masked paths, never their values.
 
-    :param contract: What the output has to look like: it does afterwards, too.
-    :raises Misfit: what is certainly a secret stands where the contract allows no mask.
+    :param contract: The required form of the output, which masking preserves.
+    :raises Misfit: a certain secret is where the contract allows no mask.
     """
     masker = OutputMasker(rules, known)
     masker.masked(value)
@@ -178,7 +178,7 @@ def mask_output(
 
 def _stay(root: list[Any], changes: list[Change], contract: Contract) -> list[Change]:
     """
-    Put back what the contract does not let be masked, and return it.
+    Restore the values that the contract does not allow to be masked, and return them.
 
     Each path is tried alone, as what a type says of its parts, and where, differs from type to type.
     """
@@ -206,7 +206,7 @@ def _stay(root: list[Any], changes: list[Change], contract: Contract) -> list[Ch
 
 
 def _fits_masked(root: list[Any], same: list[Change], contract: Contract) -> bool:
-    """Return whether the contract lets this be masked, and leave it as it is."""
+    """Return whether the contract allows this to be masked, without changing anything."""
     for change in same:
         change.redo()
     fits = contract.fits(root[0])
@@ -244,7 +244,7 @@ def _log(changes: list[Change], stay: list[Change], rules: MaskRules, run_id: st
 
 
 def _named(changes: list[Change]) -> str:
-    """Name the paths, each once, with how often it was there."""
+    """Name each path once, with its number of occurrences."""
     counts: dict[str, int] = {}
     for change in changes:
         counts[change.path] = counts.get(change.path, 0) + 1
@@ -253,7 +253,7 @@ def _named(changes: list[Change]) -> str:
 
 
 def _shown(path: list[Any]) -> str:
-    """Return a path as ``mask_output`` takes it: items of lists are all alike."""
+    """Return a path in the notation of ``mask_output``: all items of a list share one path."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -270,11 +270,11 @@ def _quoted(name: str) -> str:
 
 
 def _spellings(known: Iterable[str]) -> tuple[str, ...]:
-    """Return known secrets as they may stand in a text: as they are, and in an address; the longest first."""
+    """Return the forms of known secrets in a text: as they are, and encoded for an address; the longest first."""
     texts = {form for text in known if len(text) >= SHORTEST_KNOWN for form in (text, quote(text, safe=""))}
     return tuple(sorted(texts, key=len, reverse=True))
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:
-    """Keep two names that differ only in what is masked apart."""
+    """Keep two names distinct that differ only in their masked part."""
     return name if name not in taken else f"{name} ({len(taken)})"

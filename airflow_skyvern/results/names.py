@@ -1,5 +1,5 @@
 """
-File names that are safe to use: pure functions of what Skyvern, or the site that a run visited, gives as a name.
+Makes file names safe: pure functions of the names that Skyvern, or the site that a run visited, gives.
 
 A name has no path, no control characters, none of the characters that addresses, globs or Windows shares read
 differently, and at most 255 bytes. Unicode is kept, in its composed form.
@@ -24,10 +24,10 @@ RESERVED = frozenset({"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("
 """Names that Windows takes for devices, with any extension."""
 
 PLACEHOLDERS = ("index", "name", "extension", "skyvern_run_id")
-"""What ``file_name`` may hold in braces."""
+"""The placeholders that ``file_name`` may hold in braces."""
 
 RUN_ID = "{skyvern_run_id}"
-"""What stands for Skyvern's id of the run in names and addresses; ``{{ run_id }}`` is Airflow's id of the DAG run."""
+"""The placeholder for Skyvern's run id in names and addresses; ``{{ run_id }}`` is Airflow's id of the DAG run."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _LIKE_RUN_ID = re.compile(r"\{\s*(?:skyvern\w*|run_?id)\s*\}", re.IGNORECASE)
@@ -38,9 +38,9 @@ _BIDI = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 
 def safe_name(name: str | None, default: str = DEFAULT_NAME) -> str:
     """
-    Return the last part of a path as a name that is safe.
+    Return the last part of a path as a safe name.
 
-    :param default: The name of what has none, or only characters that are left out.
+    :param default: The name for a path without one, or with only unsafe characters.
     """
     last = re.split(r"[/\\]", name or "")[-1]
     text = unicodedata.normalize("NFC", last)
@@ -53,7 +53,7 @@ def safe_name(name: str | None, default: str = DEFAULT_NAME) -> str:
 
 
 def split_extension(name: str) -> tuple[str, str]:
-    """Split a name into its stem and its extension with the dot; what is too long for an extension is none."""
+    """Split a name into its stem and its extension with the dot; a longer ending is not an extension."""
     extension = PurePosixPath(name).suffix
     if not extension or len(extension.encode()) > LONGEST_EXTENSION:
         return name, ""
@@ -66,19 +66,19 @@ def with_run_id(template: str, run_id: str) -> str:
 
 
 def misspelt_run_id(address: str) -> str | None:
-    """Return what was meant as the id of the run, and would be the name of one folder for all runs."""
+    """Return a misspelt placeholder for the run's id, which would name one folder for all runs."""
     return next((found for found in _LIKE_RUN_ID.findall(address) if found != RUN_ID), None)
 
 
 def before_run_id(address: str) -> str:
-    """Return the folder of an address that is known before the run is: what stands above the run's id."""
+    """Return the part of a folder's address that is known before the run: everything above the run's id."""
     known, found, _ = address.partition(RUN_ID)
     return known.rpartition("/")[0] if found else address
 
 
 def file_names(given: Sequence[str | None], template: str | None = None, run_id: str = "") -> list[str]:
     """
-    Return a safe name for each file, no two of them the same, also where upper and lower case are.
+    Return a safe, unique name for each file, also where names ignore upper and lower case.
 
     :param given: The names that Skyvern has for the files.
     :param template: ``file_name`` after Jinja: ``{index}`` counts from 1, ``{name}`` is the file's own name
@@ -96,7 +96,7 @@ def file_names(given: Sequence[str | None], template: str | None = None, run_id:
 
 
 def filled(template: str, index: int, name: str) -> str:
-    """Return the name that ``file_name`` gives to a file."""
+    """Return the name of a file according to ``file_name``."""
     stem, extension = split_extension(name)
     values = {"index": str(index), "name": stem, "extension": extension}
     text = _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
@@ -104,7 +104,7 @@ def filled(template: str, index: int, name: str) -> str:
 
 
 def unknown_placeholders(template: str) -> list[str]:
-    """Return what stands in braces in ``file_name`` and is not a placeholder; Jinja's braces do not count."""
+    """Return the texts in braces in ``file_name`` that are not placeholders; Jinja's braces do not count."""
     without_jinja = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", "", template, flags=re.DOTALL)
     return [found for found in _PLACEHOLDER.findall(without_jinja) if found not in PLACEHOLDERS]
 

@@ -1,4 +1,4 @@
-"""What a task does with the files of its run: its arguments, as one value."""
+"""A task's arguments about the files of its run, as one value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ExpectedFiles = int | tuple[int, int | None] | str | Sequence[str | int | None] 
 """How many files, ``(least, most)`` or ``[least, most]``, or name patterns that each must match a file."""
 
 IfExists = Literal["fail", "skip_same", "replace"]
-"""What becomes of a file, or a partition, that is there already and holds something else."""
+"""How to treat an existing file, or partition, with other content."""
 
 LONGEST_LIST = 10
 """How many names a message lists."""
@@ -42,17 +42,17 @@ class FileOptions:
 
     @property
     def replaces(self) -> bool:
-        """Whether a file may take the place of another one of its name."""
+        """Whether a file may replace another one with the same name."""
         return self.overwrite or self.if_exists == "replace"
 
     @property
     def replaces_partition(self) -> bool:
-        """Whether what a manifest lists may be replaced; a task that has only an output replaces it by default."""
+        """Whether files listed in a manifest may be replaced; by default a task with only an output replaces it."""
         return self.replaces or (self.if_exists is None and self.files_to is None)
 
     @property
     def wanted(self) -> bool:
-        """Whether the run's files matter to the task at all."""
+        """Whether the task uses the run's files at all."""
         return self.files_to is not None or self.expect_files is not None
 
     @property
@@ -62,7 +62,7 @@ class FileOptions:
 
     def check(self, task_id: str, output_to: Any = None) -> None:
         """
-        Check what is known when the DAG is parsed, before templates are.
+        Check what is known when the DAG is parsed, before templates are rendered.
 
         :param output_to: The task's other place.
         :raises SkyvernConfigError: names the task, what is wrong, and what would be right.
@@ -80,7 +80,7 @@ class FileOptions:
 
     def check_destination(self, task_id: str) -> None:
         """
-        Check what the template of ``files_to`` has become.
+        Check the rendered value of ``files_to``.
 
         :raises SkyvernConfigError: files cannot be stored there.
         """
@@ -89,9 +89,9 @@ class FileOptions:
 
     def check_files(self, run_id: str, names: Sequence[str], link: str | None) -> None:
         """
-        Compare what a run has downloaded with what was expected.
+        Compare a run's downloads with the expected files.
 
-        :raises SkyvernFilesMissing: says what was expected and what was there.
+        :raises SkyvernFilesMissing: names the expected and the actual files.
         """
         if self.expect_files is None or (missing := _missing(self.expect_files, names)) is None:
             return
@@ -191,7 +191,7 @@ def _is_range(expected: Any) -> bool:
 
 
 def _missing(expected: Any, names: Sequence[str]) -> str | None:
-    """Return what was expected and is not there, in words."""
+    """Describe the expected files that are missing."""
     if isinstance(expected, int):
         return None if len(names) == expected else f"{_files(expected)} {'was' if expected == 1 else 'were'} expected"
     if _is_range(expected):

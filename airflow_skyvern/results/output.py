@@ -1,4 +1,4 @@
-"""What becomes of a run's output: the value of its task, alone or in one value that says which run it is of."""
+"""Turns a run's output into the value of its task, alone or in one value that also describes the run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Log
 
 BROWSER_BLOCK = frozenset({"task_id", "status", "extracted_information"})
-"""What the entry of a block that has used the browser has, besides other things."""
+"""The keys that identify the entry of a block that has used the browser."""
 
 
 class TaskWithOutput(Protocol):
-    """What is needed of a task: its arguments about the output."""
+    """The required attributes of a task: its arguments about the output."""
 
     task_id: str
     output_from: str | None
@@ -34,7 +34,7 @@ class TaskWithOutput(Protocol):
     mask_output: Any
 
     def get_template_env(self) -> Any:
-        """Return what renders its templates."""
+        """Return the environment that renders its templates."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class OutputOptions:
     """
     How the output of a run becomes the value of its task.
 
-    :param source: The block whose output is taken; None for the whole output.
-    :param contract: What it has to look like.
-    :param rerun: Whether an output that does not fit is worth another run.
+    :param source: The block whose output is used; None for the whole output.
+    :param contract: Its required form.
+    :param rerun: Whether an output that does not fit causes another run.
     :param mask: Which secrets in it are masked.
     :param file: The file that it is written to; None to push it as it is.
     """
@@ -60,7 +60,7 @@ class OutputOptions:
         """
         Read the options of an operator or a sensor, with the file that holds its schema.
 
-        :raises SkyvernConfigError: the schema cannot be read, or is none; ``output_to`` names no file.
+        :raises SkyvernConfigError: the schema cannot be read, or is not a schema; ``output_to`` names no file.
         """
         if task.output_to is not None:
             check_output_to(task.task_id, task.output_to)
@@ -77,16 +77,16 @@ class OutputOptions:
 
     def agreed(self, run: Run, log: Log) -> Any:
         """
-        Return the output as it was agreed, masked; the output of the run itself is changed by that.
+        Return the validated output, masked; this changes the output of the run itself.
 
-        :raises SkyvernOutputError: the output is not what was agreed.
+        :raises SkyvernOutputError: the output does not fit its contract.
         """
         value = self._agreed(run)
         return self._masked(value, run, log) if self.mask.on else value
 
     def pushed(self, value: Any, run_id: str, log: Log) -> Any:
         """
-        Return what the task pushes for an output: itself, or the reference to the file that it is written to.
+        Return the value that the task pushes for an output: the output, or a reference to its file.
 
         :raises SkyvernOutputTooLarge: it is too large for XCom.
         :raises SkyvernFileConflict: the file holds something else, and may not be replaced.
@@ -104,7 +104,7 @@ class OutputOptions:
             raise self._error(run, misfit, transient=False) from None
 
     def rejects(self, run: Run) -> bool:
-        """Return whether a run completed with an output for which another run is to be started."""
+        """Return whether a run completed with an output that requires another run."""
         if not (self.rerun and run.succeeded):
             return False
         try:
@@ -135,8 +135,8 @@ def _taken_from(run: Run, label: str | None) -> Any:
     """
     Return the output of one block, or all of it.
 
-    An entry is named after its block, with ``_output`` behind. Of a block that has used the browser only the
-    extracted data is the output; the rest says how the block went.
+    An entry is named after its block, with the suffix ``_output``. For a block that has used the browser, only the
+    extracted data is the output; the rest describes how the block went.
 
     :raises Misfit: there is no such block.
     """
@@ -178,11 +178,11 @@ def whole_run(
     """
     Return a run as plain JSON, with its input and its output: one value that holds it all, to map over.
 
-    :param parameters: The parameters that it was started with, as JSON has them.
-    :param output: What the task would have returned otherwise.
+    :param parameters: The parameters that it was started with, as JSON.
+    :param output: The value that the task would otherwise have returned.
     :param files: The files that the task has stored.
     :param cost: The steps and credits that it has used.
-    :param mask: Whether to mask what is a secret by its name among the parameters.
+    :param mask: Whether to mask parameters whose names denote secrets.
     """
     given = json_copy(parameters or {})
     if mask:
@@ -202,7 +202,7 @@ def whole_run(
 
 
 def json_copy(value: Any) -> Any:
-    """Copy what JSON holds: masking changes values in place, and the parameters are the operator's own."""
+    """Copy a JSON value: masking changes values in place, and the parameters belong to the operator."""
     if isinstance(value, Mapping):
         return {name: json_copy(item) for name, item in value.items()}
     return [json_copy(item) for item in value] if isinstance(value, list) else value

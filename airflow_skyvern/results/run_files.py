@@ -1,4 +1,4 @@
-"""Bring the files of a run home: several at once, each checked and whole, and none twice."""
+"""Transfers the files of a run: several at once, each checked and complete, and none twice."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Log
 
 AT_ONCE = 3
-"""How many files are on their way at once; each holds a part of an upload in memory."""
+"""How many files are transferred at once; each holds a part of an upload in memory."""
 
 WHOLE_ATTEMPTS = 3
-"""How often a file is read from its beginning when something else arrived than Skyvern says."""
+"""How often a file is read again from its beginning if its content differs from Skyvern's description."""
 
 STABLE_SECONDS = 10.0
 """Seconds after the end of a run within which Skyvern still adds files and their ids to it."""
@@ -42,9 +42,9 @@ STOP_SECONDS = 5.0
 @dataclass(frozen=True)
 class StoredFile:
     """
-    A file of a run in its place, as the XCom ``files`` has it.
+    A stored file of a run, as listed in the XCom ``files``.
 
-    :param path: Where it is: a path or an address.
+    :param path: Its path or address.
     :param filename: The last part of that.
     :param size: Bytes.
     :param checksum: Its sha256, in hexadecimal digits.
@@ -61,7 +61,7 @@ class StoredFile:
 
 
 class _StopRequested(Exception):
-    """The task has to stop, so its transfers do."""
+    """The task has to stop, and so do its transfers."""
 
 
 class RunFiles:
@@ -69,7 +69,7 @@ class RunFiles:
     The files of one run.
 
     :param hook: The hook of the task.
-    :param options: Where to, under which names.
+    :param options: Where the files go, under which names.
     :param check_stop: Called about once a second, and for each piece that arrives, in the threads of the transfers;
         raises when the task has to stop.
     """
@@ -96,7 +96,7 @@ class RunFiles:
 
     def check(self) -> None:
         """
-        Check that the run has downloaded what was expected; nothing is stored yet.
+        Check that the run has downloaded the expected files; nothing is stored yet.
 
         :raises SkyvernFilesMissing: it has not.
         """
@@ -118,9 +118,9 @@ class RunFiles:
 
     def bring(self, *, only_known: bool = False) -> list[StoredFile]:
         """
-        Store what the run has downloaded, if there is a place for it.
+        Store the run's downloads, if a place is set for them.
 
-        :param only_known: Whether no file may be added to those that are there.
+        :param only_known: Whether the existing set of files is final.
         :raises SkyvernFileError: a file could not be stored.
         """
         if self._options.files_to is None or not self._files:
@@ -129,7 +129,7 @@ class RunFiles:
 
     def bring_evidence(self) -> list[StoredFile]:
         """
-        Store recording and screenshots as far as they are wanted; their names begin with the id of the run.
+        Store the requested recording and screenshots; their names begin with the id of the run.
 
         :raises SkyvernFileError: one of them could not be stored.
         """
@@ -191,7 +191,7 @@ class RunFiles:
 
     @contextmanager
     def _threads(self, files: int) -> Iterator[ThreadPoolExecutor]:
-        """Give threads that stop soon when the task has to."""
+        """Provide threads that stop soon when the task has to."""
         pool = ThreadPoolExecutor(min(AT_ONCE, files), thread_name_prefix="skyvern file")
         try:
             yield pool
@@ -253,7 +253,7 @@ class RunFiles:
             return stored
 
     def _known(self, source: Source, store: Store, file: RunFile, name: str) -> StoredFile | None:
-        """Return what an earlier try has stored; None if the file has to be fetched."""
+        """Return the file stored by an earlier try; None if it has to be fetched."""
         size = store.size(name)
         if size is None:
             return None
@@ -322,7 +322,7 @@ class RunFiles:
 
 
 def _all_of(failed: Mapping[str, BaseException], what: str) -> SkyvernFileError:
-    """Make one error of several; it is retried if each of them would be."""
+    """Combine several errors into one; it is retried if each of them would be."""
     kinds = {type(error) for error in failed.values()}
     transient = all(isinstance(error, SkyvernError) and error.transient for error in failed.values())
     conflict = SkyvernFileConflict if kinds == {SkyvernFileConflict} else SkyvernFileError

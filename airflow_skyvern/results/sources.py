@@ -1,4 +1,4 @@
-"""Which files a run has, and how each is read."""
+"""Lists the files of a run, and reads each of them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class RunFile:
     A file of a run.
 
     :param name: The name that Skyvern has for it.
-    :param artifact_id: What it is read by; ids do not expire.
+    :param artifact_id: The id for reading it; ids do not expire.
     :param address: A signed address, which expires; a secret.
-    :param number: Which one it is of those that Skyvern describes alike, in its order, from 0 on.
-    :param alike: How many these are.
+    :param number: Its position, from 0, among the files with the same description, in Skyvern's order.
+    :param alike: How many files have that description.
     """
 
     name: str | None
@@ -40,30 +40,30 @@ class RunFile:
 
     @classmethod
     def of(cls, file: DownloadedFile) -> RunFile:
-        """Take what the API says of a downloaded file."""
+        """Create it from the API's description of a downloaded file."""
         return cls(file.filename, file.file_size, file.checksum, file.artifact_id, file.url)
 
     @property
     def is_readable(self) -> bool:
-        """Whether there is an id, or an address that may be read."""
+        """Whether it has an id, or an address that may be read."""
         return self.artifact_id is not None or self.address.startswith(("http://", "https://"))
 
     @property
     def place(self) -> str:
-        """The address without its signature, which each answer makes anew."""
+        """The address without its signature, which differs in each answer."""
         return self.address.partition("?")[0]
 
     @property
     def description(self) -> tuple[object, ...]:
-        """What Skyvern says of it, apart from where it is."""
+        """Skyvern's description of the file, without its address."""
         return self.name, self.size, self.checksum
 
 
 def downloads(run: Run) -> list[RunFile]:
     """
-    Return what a run has downloaded, in the order in which Skyvern stored it.
+    Return a run's downloads, in the order in which Skyvern stored them.
 
-    Servers list it in any order, and another one at the next request; the names of a retry must not depend on that.
+    Servers list them in any order, which may change with each request; the names of a retry must not depend on that.
     """
     found = [RunFile.of(file) for file in sorted(run.downloaded_files, key=_age)]
     total, before = Counter(file.description for file in found), Counter[object]()
@@ -76,7 +76,7 @@ def downloads(run: Run) -> list[RunFile]:
 
 def _age(file: DownloadedFile) -> tuple[object, ...]:
     when = file.modified_at.timestamp() if file.modified_at else 0.0
-    artifact_id = file.artifact_id or ""  # counts up with time
+    artifact_id = file.artifact_id or ""  # increases with time
     return len(artifact_id), artifact_id, when, file.filename or "", file.url.partition("?")[0]
 
 
@@ -85,7 +85,7 @@ class Source:
     Reads the files of runs: by artifact id with the key of the connection, else from the signed address without it.
 
     :param hook: The hook of the task.
-    :param fetch: Fetches the run anew, for an address that has expired meanwhile.
+    :param fetch: Fetches the run again if an address has expired.
     """
 
     def __init__(self, hook: SkyvernHook, fetch: Callable[[], Sequence[RunFile]]) -> None:
@@ -115,7 +115,7 @@ class Source:
             yield incoming
 
     def _current(self, file: RunFile) -> str:
-        """Return the address that the run has now for a file: each answer signs anew."""
+        """Return the current address of a file: each answer has new signatures."""
         alike = [found for found in self._fetch() if found.description == file.description]
         here = [found for found in alike if found.place == file.place] or alike
         if not here:

@@ -1,8 +1,8 @@
 """
-What each kind of store guarantees: one table, which drives the code, the refusals and the documentation.
+Lists the guarantees of each kind of store in one table, which drives the code, the refusals and the documentation.
 
-A store is used for files only if it is in this table: what it does with a half file, or with two writers of one name,
-is known then, and not assumed. The addresses of stores are read here, too.
+A store is used for files only if it is in this table: its behaviour with half-written files, or with two writers of
+one name, is then known, not assumed. This module also parses the addresses of stores.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class StoreKind:
     One kind of store.
 
     :param name: What the documentation calls it.
-    :param schemes: What its addresses begin with.
+    :param schemes: The schemes of its addresses.
     :param protocol: How a file is written there.
-    :param whole: How a file appears as a whole or not at all.
-    :param create_only: How it never takes the place of another one, also with two writers at the same time.
-    :param install: What a worker needs to reach it.
+    :param whole: The means by which a file appears completely or not at all.
+    :param create_only: The means by which it never replaces another one, even with two writers at the same time.
+    :param install: The package that a worker needs to reach it.
     :param client: The distribution of its client library.
-    :param client_since: The version of the client from which on it can create without replacing.
+    :param client_since: The first version of the client that can create without replacing.
     :param proven_with: The server or emulator that the tests use; None if there is none.
     """
 
@@ -116,7 +116,7 @@ KINDS = (
         proven_with="AsyncSSH's server",
     ),
 )
-"""The stores that ``files_to`` and ``output_to`` take."""
+"""The stores that ``files_to`` and ``output_to`` support."""
 
 BY_SCHEME = {scheme: kind for kind in KINDS for scheme in kind.schemes}
 
@@ -127,8 +127,8 @@ class Address:
     The address of a folder, or of a file.
 
     :param kind: The kind of its store.
-    :param scheme: What it begins with; empty for a path.
-    :param text: As it was given, without slashes at its end.
+    :param scheme: Its scheme; empty for a path.
+    :param text: The address as given, without slashes at its end.
     :param path: For a folder of this machine, its path.
     """
 
@@ -144,7 +144,8 @@ class Address:
 
         ``file://`` addresses are percent-decoded, as a whole; nothing else is. ``#`` and ``?`` are parts of names.
 
-        :raises SkyvernConfigError: it names no store of the table, or no place in it; says what would be right.
+        :raises SkyvernConfigError: it names no store of the table, or no place in one; the message says what would be
+            right.
         """
         if misspelt := misspelt_run_id(text):
             raise SkyvernConfigError(f"{text!r}: {misspelt} is not a placeholder; use {RUN_ID}.")
@@ -174,7 +175,7 @@ class Address:
 
     @property
     def has_parent(self) -> bool:
-        """Whether it can be a file: something is above it."""
+        """Whether it can be a file: it has a parent."""
         return "/" in self.text.partition("://")[2] if self.kind.protocol != "folder" else bool(self.path)
 
     def split(self) -> tuple[Address, str]:
@@ -193,7 +194,7 @@ class Address:
 
 
 def _no_path(path: str, kind: StoreKind) -> str | None:
-    """Return what keeps a path from being one, whatever is there."""
+    """Return why a text cannot be a path, without checking the file system."""
     parts = path.split("/")
     if _CONTROLS.search(path):
         return "it holds a control character."

@@ -1,7 +1,7 @@
 """
-Where files are stored so that each is there as a whole or not at all, and replaces no other one.
+Stores files so that each appears completely or not at all, and replaces no other file.
 
-:mod:`airflow_skyvern.results.store_kinds` says by what means each kind of store does that.
+:mod:`airflow_skyvern.results.store_kinds` says how each kind of store does that.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ MOST_PARTS = 9_000
 READ_BYTES = 2**20
 
 STALE_LOCK_SECONDS = 60.0
-"""Age of a lock, which is held for an instant, from which on the task that made it was killed."""
+"""The age from which a lock, which is held only for an instant, belongs to a killed task."""
 
 REPLACE = "set if_exists='replace'"
 
 PROBE = ".skyvern-probe"
-"""What is written, and removed, to see whether a server of S3's interface heeds conditions."""
+"""The object that is written and removed to test whether an S3-compatible server honours conditions."""
 
 
 class Sink(Protocol):
-    """What takes a file piece by piece."""
+    """Writes a file piece by piece."""
 
     def write(self, data: bytes, /) -> Any:
-        """Take the next piece."""
+        """Write the next piece."""
 
 
 class Store(ABC):
@@ -54,43 +54,43 @@ class Store(ABC):
 
     @abstractmethod
     def address(self, name: str) -> str:
-        """Return where a file of this name is, as other tasks read it."""
+        """Return the address under which other tasks read a file of this name."""
 
     @abstractmethod
     def check(self, *, overwrite: bool = False, otherwise: str = REPLACE) -> None:
         """
-        Check, before a run is started, that files can be stored here, as far as that can be known.
+        Check, before a run is started, that files can be stored here, as far as possible.
 
-        :param overwrite: Whether files may take the place of others.
-        :param otherwise: What the user may do where a store cannot keep from that.
+        :param overwrite: Whether files may replace others.
+        :param otherwise: Advice for the user if a store cannot prevent that.
         :raises SkyvernConfigError: this place does not exist, or cannot keep what the documentation promises.
         :raises SkyvernTransferError: the store does not answer.
         """
 
     @abstractmethod
     def size(self, name: str) -> int | None:
-        """Return the size in bytes of what has this name; None if nothing has it."""
+        """Return the size in bytes of the file with this name; None if there is none."""
 
     @abstractmethod
     def opened(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        """Open what has this name, to read it; no store keeps the sha256 of an upload in parts."""
+        """Open the file with this name to read it; no store keeps the sha256 of an upload in parts."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Remove what has this name, if anything has."""
+        """Remove the file with this name, if it exists."""
 
     def checksum(self, name: str) -> str:
-        """Read what has this name, and return its sha256."""
+        """Read the file with this name, and return its sha256."""
         with self.opened(name) as file:
             return _sha256(file)
 
     @abstractmethod
     def sink(self, name: str, *, overwrite: bool = False, size: int | None = None) -> AbstractContextManager[Sink]:
         """
-        Open a new file, which appears when the block ends, and of which nothing is left when it raises.
+        Open a new file, which appears when the block ends; if the block raises, nothing is left.
 
-        :param size: How large the file will be, if that is known.
-        :raises SkyvernFileConflict: something has this name by then, and ``overwrite`` is False.
+        :param size: The size of the file, if known.
+        :raises SkyvernFileConflict: the name is taken by then, and ``overwrite`` is False.
         """
 
     @abstractmethod
@@ -102,7 +102,7 @@ class Store(ABC):
         """
 
     def conflict(self, name: str) -> SkyvernFileConflict:
-        """Make the error for a name that another file has."""
+        """Create the error for a name that is taken."""
         return SkyvernFileConflict(
             f"{self.address(name)} exists and holds something else. Choose another place or name, for example with "
             "{{ run_id }} or {skyvern_run_id} in it, or set if_exists='replace'."
@@ -111,7 +111,7 @@ class Store(ABC):
 
 class FolderStore(Store):
     """
-    A folder of this machine, made when it is missing.
+    A folder on this machine, created if it is missing.
 
     :param folder: An absolute path.
     """
@@ -184,7 +184,7 @@ class FolderStore(Store):
         _flush_folder(self._folder)
 
     def _rename_alone(self, temporary: Path, target: Path) -> None:
-        """Rename while no other task does: of two that find the name free, only one makes the lock."""
+        """Rename while no other task does: if two tasks find the name free, only one creates the lock."""
         lock = self._folder / f"{_prefix(target.name)}.lock"
         with contextlib.suppress(FileNotFoundError):
             if time.time() - lock.stat().st_mtime > STALE_LOCK_SECONDS:
@@ -206,7 +206,7 @@ class RemoteStore(Store):
     A place that Airflow's ``ObjectStoragePath`` reaches.
 
     :param address: For example ``s3://bucket/folder``.
-    :param conn_id: The Airflow connection for the store; without it, what the machine's environment says.
+    :param conn_id: The Airflow connection for the store; without it, the machine's environment applies.
     """
 
     def __init__(self, address: Address, conn_id: str | None = None) -> None:
@@ -236,7 +236,7 @@ class RemoteStore(Store):
             self._reach()
         except FileNotFoundError:
             raise SkyvernConfigError(f"{self._address}: {self._top!r} does not exist there.") from None
-        except PermissionError:  # to write may be allowed without what reading about a bucket takes
+        except PermissionError:  # writing may be allowed without permission to read the bucket's properties
             pass
         except SkyvernConfigError:
             raise
@@ -257,7 +257,7 @@ class RemoteStore(Store):
         return self._root.partition("/")[0]
 
     def check_name(self, name: str) -> None:
-        """Accept each: an object may have the name of what looks like a folder."""
+        """Accept every name: an object may be named like a folder."""
 
     def size(self, name: str) -> int | None:
         """Ask the store."""
@@ -288,14 +288,14 @@ class ObjectStore(RemoteStore):
     """A prefix in an object store."""
 
     def check(self, *, overwrite: bool = False, otherwise: str = REPLACE) -> None:
-        """Check also that a server which is not Amazon's heeds the condition of a write."""
+        """Check also that a server other than Amazon's honours the condition of a write."""
         super().check(overwrite=overwrite, otherwise=otherwise)
         if self._other_endpoint and not overwrite:
             self._check_conditions(otherwise)
 
     @property
     def _other_endpoint(self) -> str | None:
-        """The address of a server of S3's interface that is not Amazon's."""
+        """The address of an S3-compatible server other than Amazon's."""
         endpoint = getattr(self._fs, "endpoint_url", None) if self._kind.client == "s3fs" else None
         return endpoint if endpoint and not f"{urlsplit(endpoint).hostname}".endswith(".amazonaws.com") else None
 
@@ -310,7 +310,7 @@ class ObjectStore(RemoteStore):
                     f"could replace each other's files. Use another store, or {otherwise}."
                 )
         finally:
-            with contextlib.suppress(Exception):  # who may write need not be allowed to delete
+            with contextlib.suppress(Exception):  # permission to write does not include permission to delete
                 self._fs.rm_file(self._path(PROBE))
 
     def _made_probe(self) -> bool:
@@ -328,7 +328,7 @@ class ObjectStore(RemoteStore):
 
     @contextmanager
     def sink(self, name: str, *, overwrite: bool = False, size: int | None = None) -> Iterator[Sink]:
-        """Send what is small in one request, else upload in parts, and complete the upload at the end."""
+        """Send a small file in one request; upload a larger one in parts, and complete the upload at the end."""
         upload = _Upload(self._fs, self._path(name), max(PART_BYTES, (size or 0) // MOST_PARTS), overwrite=overwrite)
         try:
             yield upload
@@ -347,7 +347,7 @@ class ObjectStore(RemoteStore):
 
 
 class _Upload:
-    """One object on its way: in memory until it is larger than a part, then in parts."""
+    """One object during its upload: in memory until it is larger than a part, then in parts."""
 
     def __init__(self, fs: Any, path: str, part: int, *, overwrite: bool) -> None:
         self._fs = fs
@@ -373,15 +373,15 @@ class _Upload:
             mode = "overwrite" if self._overwrite else "create"
             self._fs.pipe_file(self._path, bytes(self._start), mode=mode)
             return
-        self._file.close()  # sends the last part; of Azure's client this is the commit, too
+        self._file.close()  # sends the last part; with Azure's client this is also the commit
         self._file.commit()
 
     def is_still_there(self) -> bool:
         """
-        Return whether an upload in parts is what has the name now.
+        Return whether this upload in parts now has the name.
 
-        Some servers of S3's interface check the condition and complete the upload in two steps, so that two uploads
-        may both be completed; the object is then the one of the second.
+        Some S3-compatible servers check the condition and complete the upload in two steps, so that two uploads
+        may both be completed; the object then comes from the second.
         """
         parts = getattr(self._file, "parts", None)
         if not parts:
@@ -401,7 +401,7 @@ class _Upload:
 
 
 class SftpStore(RemoteStore):
-    """A folder of an SFTP server, made when it is missing."""
+    """A folder on an SFTP server, created if it is missing."""
 
     def check_name(self, name: str) -> None:
         """Check that it is not a folder."""
@@ -438,7 +438,7 @@ class SftpStore(RemoteStore):
             self._remove(temporary)
 
     def _publish(self, temporary: str, name: str) -> None:
-        """Give a file its name, unless something has it: a link fails then, and so must a rename of SFTP."""
+        """Give a file its name, unless the name is taken: then a link fails, and so must SFTP's rename."""
         target = self._path(name)
         try:
             self._channel("link", temporary, target)
@@ -455,7 +455,7 @@ class SftpStore(RemoteStore):
             raise self.conflict(name) from error
 
     def _channel(self, method: str, *paths: str) -> None:
-        """Call what sshfs has no method for."""
+        """Call an operation for which sshfs has no method."""
         from fsspec.asyn import sync
 
         async def call() -> None:
@@ -487,7 +487,7 @@ def store_of(address: str, conn_id: str | None = None) -> tuple[Store, str]:
 
 
 def store_before_run(address: str, conn_id: str | None = None) -> tuple[Store, str | None]:
-    """Return the store of one file, as far as it is known before its run is, and the file's name if that is known."""
+    """Return the store of one file, as far as it is known before the run, and the file's name if that is known."""
     if RUN_ID not in address:
         return store_of(address, conn_id)
     return store_at(before_run_id(address) or "/", conn_id), None
@@ -518,7 +518,7 @@ def _store(address: Address, conn_id: str | None) -> Store:
 
 def check_connection(address: str, conn_id: str | None) -> None:
     """
-    Check that the connections for an address exist: without one, some providers would continue without credentials.
+    Check that an address's connections exist: without one, some providers would continue without credentials.
 
     :raises SkyvernConfigError: there is no such connection; also where a folder would not need it.
     """

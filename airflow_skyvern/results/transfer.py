@@ -1,4 +1,4 @@
-"""One file on its way: read in pieces, continued where it was cut, and compared with what Skyvern says of it."""
+"""Transfers one file: in pieces, resumed after an interruption, and compared with Skyvern's description."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ PATIENCE = 120.0
 """Seconds without a new byte after which a transfer fails, and with it this try of the task."""
 
 PROGRESS_INTERVAL = 10.0
-"""Seconds between two lines of the log about a file that is on its way."""
+"""Seconds between two log lines about a file in transfer."""
 
 SHA256_DIGITS = 64
 
 Open = Callable[[int], AbstractContextManager["Incoming"]]
-"""Opens a file from a byte on."""
+"""Opens a file at a byte offset."""
 
 
 @dataclass(frozen=True)
 class Received:
-    """What arrived of a file: size in bytes, sha256 in hexadecimal digits, and the seconds it took."""
+    """The received data of a file: size in bytes, sha256 in hexadecimal digits, and the seconds it took."""
 
     size: int
     checksum: str
@@ -43,25 +43,25 @@ class Received:
 
 
 class OtherContent(SkyvernTransferError):
-    """What arrived is not what Skyvern lists, or what arrived before a cut; it may be worth to read it again."""
+    """The data differs from Skyvern's list, or from the data before an interruption; reading it again may help."""
 
 
 class _FileChanged(Exception):
-    """Another file is sent than before the cut."""
+    """The server sends another file than before the interruption."""
 
 
 class Transfer:
     """
-    Brings one file from a source to what writes it.
+    Transfers one file from a source to a writer.
 
-    A cut transfer continues where it was cut. If the server does not do that, it sends the file again, and what had
-    arrived already is compared and left out.
+    An interrupted transfer resumes where it stopped. If the server cannot do that, it sends the file again, and the
+    data that had already arrived is compared and skipped.
 
     :param open_: Opens the file from a byte on.
-    :param label: What the file is, for messages.
+    :param label: Describes the file in messages.
     :param size: The size in bytes, if Skyvern gives it.
     :param checksum: The sha256, if Skyvern gives it.
-    :param check_stop: Called for each piece; raises when the task is to stop.
+    :param check_stop: Called for each piece; raises when the task has to stop.
     :param patience: Seconds without a new byte after which the transfer fails.
     """
 
@@ -97,8 +97,8 @@ class Transfer:
         Read the file to its end.
 
         :param write: Takes the next piece of the file.
-        :raises OtherContent: what arrived is not what Skyvern says it is.
-        :raises SkyvernTransferError: no more arrived in time.
+        :raises OtherContent: the data does not match Skyvern's description.
+        :raises SkyvernTransferError: no more data arrived in time.
         :raises SkyvernError: the file cannot be read at all.
         """
         began = self._last_line = self._clock()
@@ -117,7 +117,7 @@ class Transfer:
         return Received(self._received, self._digest.hexdigest(), self._clock() - began)
 
     def _continue(self, write: Callable[[bytes], object]) -> None:
-        """Read on until the end or a cut; return after a cut if anything new arrived before it."""
+        """Read until the end or an interruption; return after an interruption if anything new arrived before it."""
         before = self._received
         try:
             with self._open(before) as incoming:

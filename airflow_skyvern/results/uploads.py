@@ -1,9 +1,9 @@
 """
-Files that are sent to Skyvern for a run, right before it is started.
+Sends files to Skyvern for a run, right before it is started.
 
-Until then each parameter holds the address of its file, so that what a retry finds the run by does not depend on an
-upload: a try that resumes a run sends nothing. Each start sends its files anew, as Skyvern deletes them when their
-run ends.
+Until then each parameter holds the address of its file, so that the key by which a retry finds the run does not
+depend on an upload: a try that resumes a run sends nothing. Each start sends its files anew, as Skyvern deletes them
+when their run ends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Log
 
 RETENTION_DAYS = 7
-"""When Skyvern deletes a file whose run was never started; else it deletes it when the run ends."""
+"""When Skyvern deletes a file whose run was never started; otherwise it deletes the file when the run ends."""
 
 Upload = Callable[..., "UploadedFile"]
 
@@ -46,7 +46,7 @@ class Uploads:
 
     def announced_in(self, request: RunRequest) -> RunRequest:
         """
-        Return the request with the addresses in the place of the files.
+        Return the request with the addresses instead of the files.
 
         :raises SkyvernConfigError: a file has no address, or a parameter is given twice.
         """
@@ -59,7 +59,7 @@ class Uploads:
         """
         Send the files, and return the request with their ids.
 
-        :raises SkyvernConfigError: a file is larger than Skyvern takes; nothing is sent then.
+        :raises SkyvernConfigError: a file is larger than Skyvern accepts; then nothing is sent.
         :raises OSError: a file cannot be read.
         """
         if not self.files:
@@ -126,9 +126,9 @@ def _is_local(address: str) -> bool:
 
 def _file_at(address: str, conn_id: str | None) -> Any:
     """
-    Return the path of a file; the addresses of folders are read as those of ``files_to`` are.
+    Return the path of a file; addresses of folders are read as in ``files_to``.
 
-    :raises SkyvernConfigError: there is no such connection, or its client reads another address.
+    :raises SkyvernConfigError: the connection does not exist, or its client reads another address.
     """
     check_connection(address, conn_id)
     if _is_local(address):
@@ -158,7 +158,7 @@ def _opened(path: Any) -> Iterator[IO[bytes]]:
 
 
 def _with_files(request: RunRequest, sent: Mapping[str, UploadedFile]) -> RunRequest:
-    """Put the ids where the parameters expect a file; servers that have no ids take the address in their store."""
+    """Put the ids where the parameters expect a file; servers without ids accept the address in their store."""
     values = {name: file.file_id or file.s3_uri for name, file in sent.items()}
     ids = [file.file_id for file in sent.values() if file.file_id]
     update: dict[str, Any] = {"parameters": {**(request.parameters or {}), **values}}

@@ -1,1 +1,1 @@
-"""One run's life: start it exactly once, wait for it, cancel it. Knows nothing of Airflow."""
+"""One run's life: start it exactly once, wait for it, cancel it. Does not depend on Airflow."""

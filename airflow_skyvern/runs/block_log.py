@@ -1,4 +1,4 @@
-"""The blocks of a run in the log of the task that waits for it: which has begun, which has ended and how."""
+"""Logs the blocks of a run for the task that waits for it: which has begun, which has ended and how."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ LONGEST_LABEL = 80
 
 class BlockLog:
     """
-    What one wait has logged of the blocks of its run.
+    The blocks of a run that one wait has logged.
 
-    Only the blocks of the workflow are logged; of a loop, how far it is. The timeline is requested once a minute and
+    Only the blocks of the workflow are logged; for a loop, its progress. The timeline is requested once a minute and
     once at the end: Skyvern's list of active runs has no block status.
 
     :param run_id: The run.
-    :param log: Where its blocks are logged.
+    :param log: The log for its blocks.
     :param clock: Returns the time in seconds since the epoch.
     """
 
@@ -53,12 +53,12 @@ class BlockLog:
         self._total: int | None = None
         self._log = log
         self._clock = clock
-        self._due_at = clock() + INTERVAL * random.uniform(0.2, 1.0)  # a triggerer that starts has many at once
+        self._due_at = clock() + INTERVAL * random.uniform(0.2, 1.0)  # a starting triggerer has many at once
         self._logged: dict[tuple[int, int], str] = {}
         self._is_off = False
 
     def is_due(self, run: RunSnapshot) -> bool:
-        """Whether the timeline of the run, as it is now, is to be requested."""
+        """Whether the run's timeline should be requested now."""
         return run.status in AT_WORK and self._clock() >= self._due_at
 
     def requested(self) -> None:
@@ -66,7 +66,7 @@ class BlockLog:
         self._due_at = self._clock() + INTERVAL
 
     def skipped(self, waits: int) -> None:
-        """Note that the timeline is not requested, as this triggerer has so many waits."""
+        """Note that the timeline is not requested, as this triggerer has too many waits."""
         self.requested()
         if not self._is_off:
             self._is_off = True
@@ -75,7 +75,7 @@ class BlockLog:
             )
 
     def set_total(self, definition: RunDefinition | None) -> None:
-        """Take from the definition of the run's workflow how many blocks there are; None: it is not known."""
+        """Take the number of blocks from the definition of the run's workflow; None if it is not known."""
         self.is_total_known = True
         workflow: Any = (definition or {}).get("workflow") or {}
         blocks = (workflow.get("workflow_definition") or {}).get("blocks")
@@ -138,7 +138,7 @@ def _moment(text: Any) -> datetime | None:
 
 
 def with_blocks(fetch: Callable[[], Run], send: Send, blocks: BlockLog) -> Callable[[], Run]:
-    """Return what fetches a run and logs its blocks, for a task that waits on its worker."""
+    """Return a function that fetches a run and logs its blocks, for a task that waits on its worker."""
 
     def fetched() -> Run:
         run = fetch()

@@ -1,4 +1,4 @@
-"""Reads a run's timeline: which block failed, and which one waits for a person."""
+"""Reads a run's timeline: the block that failed, and the block that waits for a person."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def blocks_of(timeline: Sequence[TimelineItem], deepest: float = math.inf) -> It
     """
     Yield the blocks in the order in which they began, a loop's blocks after the loop; the timeline is newest first.
 
-    :param deepest: Levels of nested loops; what is deeper is left out.
+    :param deepest: Levels of nested loops; deeper blocks are left out.
     """
     for item in reversed(timeline):
         if item.block is not None:
@@ -40,7 +40,7 @@ def blocks_of(timeline: Sequence[TimelineItem], deepest: float = math.inf) -> It
 
 
 def block_seconds(duration: float | None, begun: datetime | None, modified: datetime | None) -> float | None:
-    """Return how long a block took that is over; those that need no browser have no duration of their own."""
+    """Return how long a finished block took; blocks that need no browser do not report a duration."""
     if duration is not None:
         return duration
     if begun is None or modified is None:

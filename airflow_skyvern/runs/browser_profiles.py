@@ -1,9 +1,10 @@
 """
-Browser profiles by name: which one is meant, and making one of a browser without making a second one.
+Finds browser profiles by name, and creates one from a browser without creating a second one.
 
-Newer servers refuse a second profile of a name, older ones make it; and Skyvern's own profiles may have any name. So
-a profile that takes the place of an older one is made under a name of its own first, and gets the name when the older
-one is deleted. A retry finds either by its name, and knows it by its age: it is younger than the browser it is of.
+Newer servers refuse a second profile with the same name, older ones create it; and Skyvern's own profiles may have
+any name. So a profile that replaces an older one is first created under a temporary name, and gets the final name
+when the older one is deleted. A retry finds either by its name, and recognizes it by its age: it is younger than its
+browser.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def profile_id_of(send: Send, profile: str, sleep: Callable[[float], object] = t
     """
     Return the id of a profile that is given by id or name; an id takes no request.
 
-    :raises SkyvernConfigError: there is none of this name, or more than one.
+    :raises SkyvernConfigError: no profile has this name, or several have it.
     """
     if profile.startswith(ID_PREFIX):
         return profile
@@ -61,7 +62,7 @@ def _refusal(send: Send, profile: str, found: Collection[BrowserProfile]) -> Sky
 
 
 def named(send: Send, name: str) -> list[BrowserProfile]:
-    """Return the profiles of exactly this name: of those that people have made, if there are any."""
+    """Return the profiles with exactly this name; if people have created any, only those."""
     found = [
         one
         for one in send(browser_api.list_browser_profiles(name).as_answered())
@@ -87,12 +88,12 @@ def save_profile(
     ensure_current: Callable[[], object] = lambda: None,
 ) -> str:
     """
-    Make a profile of a closed session, or of a run, and return its id; or return the id of the one made of it before.
+    Create a profile from a closed session or a run, and return its id; or return the id of the one created before.
 
-    :param since: When session or run were created: a profile of the name that is younger is of an earlier try.
-    :param replace: Whether it takes the place of an older profile of its name, which is deleted then.
+    :param since: When session or run were created: a younger profile with the name comes from an earlier try.
+    :param replace: Whether it replaces an older profile with its name, which is then deleted.
     :param ensure_current: Raises if another try of the task has taken over; called before anything is changed.
-    :raises SkyvernConfigError: there is an older one, and ``replace`` is False.
+    :raises SkyvernConfigError: an older one exists, and ``replace`` is False.
     """
     steps = _Saving(send, session_id, run_id, since, description, ensure_current)
     mine, older = steps.compare(name)
@@ -133,7 +134,7 @@ class _Saving:
         self._ensure_current = ensure_current
 
     def compare(self, name: str) -> tuple[BrowserProfile | None, list[BrowserProfile]]:
-        """Return the profile of this name that an earlier try has made, and the others."""
+        """Return the profile with this name that an earlier try has created, and the others."""
         found = [one for one in named(self._send, name) if not one.is_managed]
         mine = [one for one in found if self._since and one.created_at and one.created_at >= self._since]
         return (mine[-1] if mine else None), [one for one in found if one not in mine[-1:]]

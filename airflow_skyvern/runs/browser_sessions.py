@@ -1,9 +1,9 @@
 """
-Browser sessions: whose turn it is, and closing them.
+Browser sessions: finds out whose turn it is, and closes them.
 
 A session has one run at a time. A start in a session that is in use is accepted, and its run fails before it has done
-anything; ``runnable_id`` of the session may be empty all the while. So what counts are the runs that the session has,
-and the words of a run that has lost its turn.
+anything; ``runnable_id`` of the session may be empty all the while. So the deciding facts are the session's runs, and
+the failure reason of a run that has lost its turn.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Log
 
 CLOSE_PATIENCE = 180.0
-"""Seconds for which a close is retried: it takes up to a minute, and Skyvern may be away."""
+"""Seconds for which a close is retried: it takes up to a minute, and Skyvern may be unreachable."""
 
 CLOSE_INTERVAL = 5.0
 """Seconds between two attempts to close one."""
@@ -39,7 +39,7 @@ class SessionTaken(Exception):
     """
     Another run is in the browser session; nothing was started.
 
-    :param by: The run, as far as Skyvern says which one.
+    :param by: The run, if Skyvern names it.
     """
 
     def __init__(self, session_id: str, by: str) -> None:
@@ -50,9 +50,9 @@ class SessionTaken(Exception):
 
 def check_turn(send: Send, session_id: str, log: Log) -> None:
     """
-    Check that no run is in a session. A server that does not list its runs says so with a run that fails.
+    Check that no run is in a session. On a server that does not list a session's runs, a run that fails shows it.
 
-    :raises SessionTaken: one is.
+    :raises SessionTaken: a run is in it.
     """
     try:
         runs = send(browser_api.list_runs_of_browser_session(session_id))
@@ -65,15 +65,15 @@ def check_turn(send: Send, session_id: str, log: Log) -> None:
 
 
 def taken_by(error: SkyvernError, session_id: str | None) -> str | None:
-    """Return which run is in the session of a start that was refused for that; None for any other refusal."""
+    """Return the run in the session if a start was refused because of it; None for any other refusal."""
     return _taken_by(error.detail, session_id) if isinstance(error, SkyvernAPIError) else None
 
 
 def lost_turn_to(run: Run, session_id: str | None) -> str | None:
     """
-    Return which run was in the session when this one began, so that this one has done nothing; else None.
+    Return the run that was in the session when this one began, so that this one has done nothing; else None.
 
-    A page cannot say this: its words stand behind the block that read them, and that block took steps.
+    No page can fake this: its words come after the block that read them, and that block took steps.
     """
     if run.status != "failed" or not run.is_final or run.step_count:
         return None
@@ -114,7 +114,7 @@ def close_session(
 
 
 def fetched(send: Send, session_id: str) -> BrowserSession | None:
-    """Return a session; None if there is none of this id."""
+    """Return a session; None if none has this id."""
     try:
         known: BrowserSession = send(browser_api.get_browser_session(session_id))
     except SkyvernNotFoundError:

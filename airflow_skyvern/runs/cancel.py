@@ -1,7 +1,7 @@
 """
-Canceling a run: within the seconds that Airflow leaves to a killed task, or until Skyvern can be reached.
+Cancels runs: within the seconds that Airflow leaves to a killed task, or until Skyvern can be reached.
 
-A cancel of a run that has ended changes nothing in Skyvern, and sends the run's webhook again. So each of these
+Canceling a run that has ended changes nothing in Skyvern, but sends the run's webhook again. So each of these
 functions fetches the run first, and again after each failure: it may have ended while the server was away. Only when
 most of the time is over, or when the answer cannot be read at all, is a cancel sent without knowing the status: a
 needless webhook is better than a run that nobody waits for.
@@ -34,7 +34,7 @@ KILL_INTERVAL = 0.3
 """Seconds between two attempts within the budget."""
 
 CANCEL_PATIENCE = 300.0
-"""Seconds for which a cancel is retried while Skyvern cannot be reached, where nothing limits the time."""
+"""Seconds for which a cancel is retried while Skyvern cannot be reached, if nothing limits the time."""
 
 DEADLINE_PATIENCE = 60.0
 """Seconds for which a cancel is retried by a task that is out of time."""
@@ -46,16 +46,16 @@ FETCH_SHARE = 0.75
 """The share of the time for a cancel in which the run has to be fetched first."""
 
 LATE_START = 30.0
-"""Seconds for which a run is searched for whose start was unanswered when its task was killed."""
+"""Seconds of the search for a run whose start was unanswered when its task was killed."""
 
 
 @dataclass(frozen=True)
 class Ended:
     """
-    A run that was to be canceled.
+    The result of a cancel.
 
-    :param run: The run as it is then.
-    :param canceled: Whether a cancel was sent; it is not for a run that has ended by itself.
+    :param run: The run's state afterwards.
+    :param canceled: Whether a cancel was sent; none is sent for a run that has ended by itself.
     """
 
     run: Run
@@ -76,8 +76,8 @@ def cancel_within_budget(
 
     :param send: Sends a call, once and not for long.
     :param run_id: The run, if its start has been answered.
-    :param group: The tag to find it by, if its start is still unanswered; or what Skyvern started in its place.
-    :param budget: Seconds for all of it.
+    :param group: The tag for finding it if its start is still unanswered, or for finding its replacement by Skyvern.
+    :param budget: Seconds for everything.
     :param start_sent: Whether a start may be unanswered, so that a run may appear during the search.
     """
     fetch_first = _FetchFirst(budget / 2 - KILL_INTERVAL)  # a fetch that gets no answer takes a third of it
@@ -88,7 +88,7 @@ def cancel_within_budget(
 
 
 class _KilledTask:
-    """The active runs of a killed task, and how far their cancel has got."""
+    """The active runs of a killed task, and the progress of canceling them."""
 
     def __init__(
         self, send: Send, run_id: str | None, group: str | None, fetch_first: _FetchFirst, *, start_sent: bool
@@ -120,7 +120,7 @@ class _KilledTask:
             self._problem = error
 
     def report(self, log: Log) -> None:
-        """Log what became of each run."""
+        """Log the result for each run."""
         for run_id, canceled in self._ended.items():
             what = "canceled, as the task was killed" if canceled else "has ended, so there is nothing to cancel"
             log.info("Skyvern run %s: %s", run_id, what)
@@ -185,7 +185,7 @@ def cancel_unless_ended(
 
 
 def cancel_and_fetch(send: Send, run_id: str, patience: float = CANCEL_PATIENCE, sleep: Sleep = time.sleep) -> Run:
-    """Call :func:`cancel_unless_ended`, and return the run as it is then."""
+    """Call :func:`cancel_unless_ended`, and return the run's state afterwards."""
     return cancel_unless_ended(send, run_id, patience, sleep).run
 
 
@@ -233,14 +233,14 @@ def cancel_if_active(
     late_start: float | None = None,
 ) -> list[Run]:
     """
-    Cancel the runs that an ended task left active, also when Skyvern is away for minutes.
+    Cancel the runs that an ended task left active, also if Skyvern is unreachable for minutes.
 
     :param run_id: The run, if its start has been answered.
     :param group: The tag to find it by otherwise: its start may have been unanswered when the task was killed, so the
         run is searched for during half a minute.
     :param patience: Seconds after which a transient error is raised instead of retried.
     :param late_start: Seconds of the search, counted from its first answer.
-    :return: The runs that were canceled, as they are then.
+    :return: The canceled runs, in their state afterwards.
     :raises SkyvernError: a run could not be canceled.
     """
     late_start = LATE_START if late_start is None else late_start
@@ -273,9 +273,9 @@ class _FetchFirst:
 
     def ended(self, send: Send, run_id: str) -> Run | None:
         """
-        Return the run if it has ended; None if it is to be canceled.
+        Return the run if it has ended; None if it must be canceled.
 
-        :raises SkyvernError: it is to be fetched again.
+        :raises SkyvernError: it must be fetched again.
         """
         try:
             run = fetch_run(send, run_id)
@@ -288,7 +288,7 @@ class _FetchFirst:
         """
         Let a cancel follow a failed fetch, if the time is over or another fetch would not help.
 
-        :raises SkyvernError: the same error; it is to be fetched again.
+        :raises SkyvernError: the same error; it must be fetched again.
         """
         is_unreadable = isinstance(error, SkyvernAPIError) and not (error.transient or patience_with(error))
         is_about_the_run = isinstance(error, SkyvernAPIError | SkyvernConnectionError)

@@ -1,4 +1,4 @@
-"""What a run has cost, and how near it came to the limits that its task has set for it."""
+"""The cost of a run, and how close it came to the limits that its task has set for it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Log
 
 LONGEST_ANSWER = 4 * 2**20
-"""Bytes that are read to know the credits of a run."""
+"""The number of bytes read to find the credits of a run."""
 
 
 @dataclass(frozen=True)
 class Cost:
     """
-    What a run has used.
+    A run's usage.
 
-    :param steps: Steps of its agent; None where the server does not count them.
-    :param credits: Credits of Skyvern Cloud; None where they are not known. A server of one's own counts none.
+    :param steps: Steps of its agent; None if the server does not count them.
+    :param credits: Credits of Skyvern Cloud; None if they are not known. A self-hosted server counts none.
     """
 
     steps: int | None = None
@@ -43,13 +43,13 @@ class Cost:
         return ", ".join(f"{number} {what}{'s' * (number != 1)}" for number, what in used if number)
 
     def log_as_last_line(self, run: Run, log: Log) -> None:
-        """Log what the run has used; nothing if it has used nothing."""
+        """Log the run's usage; nothing if it has used nothing."""
         if self.steps or self.credits:
             log.info("Skyvern run %s: %s, used %s", run.run_id, run.status, self.in_words)
 
 
 class MakesClient(Protocol):
-    """What makes a client for a few seconds: :meth:`airflow_skyvern.hooks.SkyvernHook.emergency_client`."""
+    """Creates a client for a few seconds: :meth:`airflow_skyvern.hooks.SkyvernHook.emergency_client`."""
 
     def __call__(self, *, observed: bool, longest_answer: int) -> SkyvernClient | None:
         """Return it, or None if there is no connection yet."""
@@ -57,10 +57,10 @@ class MakesClient(Protocol):
 
 def account(run: Run, make_client: MakesClient, log: Log, limits: RunLimits | None = None) -> Cost:
     """
-    Return what a run that has ended has cost, and warn if it came near a limit.
+    Return the cost of a finished run, and warn if it came close to a limit.
 
-    Credits are asked for, once and not for long; a run without steps has used none. Skyvern says them together with
-    the output, so the credits of a run with a large output stay unknown.
+    Credits are requested once, with a short timeout; a run without steps has used none. Skyvern returns them together
+    with the output, so the credits of a run with a large output stay unknown.
 
     :param limits: The limits that the task has set, if it has set any.
     """
@@ -81,7 +81,7 @@ def _cost_of(run: Run, send: Send | None) -> Cost:
         return Cost(run.step_count)
     try:
         used: RunCost = send(api.get_run_cost(run.run_id))
-    except SkyvernError:  # the run has ended, and what it cost changes nothing
+    except SkyvernError:  # the run has ended, and its cost changes nothing
         return Cost(run.step_count)
     counted = [used.get("credits_used"), used.get("cached_credits_used")]
     known = [number for number in counted if number is not None]
@@ -102,7 +102,7 @@ class RunLimits:
 
     @classmethod
     def of(cls, options: Any) -> RunLimits:
-        """Take them from the options of a run, as they were checked before its start."""
+        """Take them from the options of a run, which were checked before its start."""
         try:
             given = decoded("run_options", options) or {}
         except SkyvernConfigError:  # `tasks test` of 2.11 resumes a task without its templates
@@ -110,12 +110,12 @@ class RunLimits:
         return cls(_number(given.get("max_steps")), _number(given.get("max_elapsed_time_minutes")))
 
     def reached(self, run: Run) -> str | None:
-        """Return which of these limits has ended the run; Skyvern says ``timed_out`` of no other one of time."""
+        """Return which of these limits has ended the run; Skyvern uses ``timed_out`` for no other time limit."""
         limit = run.limit_reached or ("max_elapsed_time_minutes" if run.status == "timed_out" else None)
         return limit if limit is not None and getattr(self, limit) is not None else None
 
     def warnings(self, run: Run, send: Send | None) -> list[str]:
-        """Say which limits the run nearly reached, if it was not ended by one, or by somebody."""
+        """Describe the limits that the run nearly reached, unless a limit or a person ended it."""
         if run.limit_reached is not None or run.status in ("canceled", "timed_out"):
             return []
         return [*self._about_steps(run, send), *self._about_time(run)]
@@ -139,10 +139,10 @@ class RunLimits:
 
 def warning_of_steps(fetch: Callable[[], Run], max_steps: int, log: Log) -> Callable[[], Run]:
     """
-    Return what fetches a run of one block, and warns, once, when it nears its limit of steps.
+    Return a function that fetches a run of one block, and warns, once, when it nears its limit of steps.
 
-    Only the run itself says its steps, not the list by which triggers wait; and of a run of several blocks it says
-    the sum, while the limit is each block's.
+    Only the run itself reports its steps, not the list that triggers poll; and for a run of several blocks it reports
+    the sum, while the limit applies to each block.
     """
     warned = False
 
@@ -158,7 +158,7 @@ def warning_of_steps(fetch: Callable[[], Run], max_steps: int, log: Log) -> Call
 
 
 def _most_steps_of_a_block(run: Run, send: Send | None) -> int | None:
-    """Return the steps of the block that took most; None where the timeline does not have them."""
+    """Return the steps of the block that took most; None if the timeline does not have them."""
     if send is None:
         return None
     try:

@@ -28,7 +28,7 @@ OUR_TAGS = frozenset({GROUP_TAG, TASK_TAG, *READABLE_TAGS, ENDS_WITH_TASK_TAG})
 
 
 class Kin(Enum):
-    """What a run with the tag of a task instance is to an attempt group of it."""
+    """How a run with a task instance's tag relates to an attempt group of that task instance."""
 
     OWN = "started by this attempt group"
     SIBLING = "started by another tool call of the same attempt"
@@ -40,11 +40,11 @@ class Kin(Enum):
 @dataclass(frozen=True)
 class Origin:
     """
-    Where an attempt group stands: the readable end of its tag, by which groups are compared.
+    The position of an attempt group: the readable end of its tag, by which groups are compared.
 
     :param max_tries: Airflow's number, which a clear raises.
     :param started: Distinguishes the DAG run from others of the same ids; may change where :class:`RunKey` says so.
-    :param created: Distinguishes it from those of the same ids that were made at another time; never changes.
+    :param created: Distinguishes it from DAG runs with the same ids created at another time; never changes.
     :param item: The input of a mapped task.
     :param call: Which of the tool calls of an agent that the task runs; empty for the run of the task itself.
     """
@@ -79,14 +79,14 @@ class RunKey:
     """
     The names that a run carries: which task instance started it, and for which attempt group.
 
-    :param group: Of the attempt group: the task's, and the group's origin. For a mapped task also of its input, as
-        another item may come to stand at the same index.
-    :param task: Of the task instance, whatever the group: what a clear finds its predecessor by.
-    :param origin: What the group is made of, as far as another group has to be compared with it.
+    :param group: The attempt group's name: the task's, and the group's origin. For a mapped task it includes the
+        input, as another item may later have the same index.
+    :param task: The task instance's name, for all groups: a clear finds its predecessor by it.
+    :param origin: The parts of the group that are compared with another group.
     :param readable: Tags for people who find the run in Skyvern.
     :param names_airflow: Whether the task's tag holds the name of this Airflow, so that no other one has it.
-    :param start_may_change: Whether the DAG run is known by its start only, which is another one when a user has
-        queued it again.
+    :param start_may_change: Whether the DAG run is known only by its start, which changes when a user queues it
+        again.
     """
 
     group: str
@@ -117,11 +117,11 @@ class RunKey:
 
         :param run_started: When the DAG run has started, or its name in Airflow's database: what identifies it
             with the same ids, of the same DAG on another Airflow, and of a DAG run that was deleted and made again.
-        :param run_created: What of that never changes.
+        :param run_created: The part of that which never changes.
         :param start_may_change: Whether a user who queues the DAG run again changes ``run_started``.
-        :param airflow: The name of this Airflow, if it has one of its own, which separates its tasks from those of
-            another one that shares the Skyvern organization.
-        :param call: Which tool call of an agent that the task runs. It says what is asked for, so the request is no
+        :param airflow: The name of this Airflow, if it has its own, which separates its tasks from another Airflow's
+            in the same Skyvern organization.
+        :param call: The tool call of an agent that the task runs. It identifies the arguments, so the request is not
             part of the key.
         """
         task = task_tag(dag_id, run_id, task_id, map_index, airflow)
@@ -139,7 +139,7 @@ class RunKey:
         )
 
     def kin(self, tags: Mapping[str, str]) -> Kin:
-        """Return what a run that carries this key's task tag is to this group."""
+        """Return how a run with this key's task tag relates to this group."""
         if tags.get(GROUP_TAG) == self.group:
             return Kin.OWN
         other = Origin.parse(tags.get(GROUP_TAG))
@@ -170,7 +170,7 @@ class RunKey:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Everything that is sent as run metadata."""
+        """All run metadata that is sent."""
         return {GROUP_TAG: self.group, TASK_TAG: self.task, **self.readable}
 
 
@@ -181,7 +181,7 @@ def task_tag(dag_id: str, run_id: str, task_id: str, map_index: int, airflow: st
 
 def call_tag(agent: str, arguments: Mapping[str, Any], number: int) -> str:
     """
-    Return what distinguishes a tool call from the others of its task, the same in each try.
+    Return a name that distinguishes a tool call from its task's other calls, the same in each try.
 
     :param number: How often the task has made the same call before.
     """

@@ -1,9 +1,8 @@
 """
-A run that waits at a login for a code: how that shows, and which block it is.
+Recognizes that a run waits at a login for a code, and in which block.
 
-No endpoint says so. The run and its block stay ``running``, and the last action is the click that has sent the form.
-So a block that takes codes and has been quiet since such a click is taken for one that waits. A slow step looks the
-same.
+No endpoint reports it. The run and its block stay ``running``, and the last action is the click that sent the form.
+So a block that accepts codes and has been quiet since such a click counts as waiting. A slow step looks the same.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ SUBMITS = frozenset({"click", "keypress"})
 """The actions after which a portal asks for a code."""
 
 WITHHELD = frozenset({"<redacted otp value>", "<redacted input value>"})
-"""What a timeline has in the place of a code; the second of what may have been one."""
+"""A timeline's placeholders: the first for a code, the second for a text that may have been one."""
 
 QUIET = 10.0
-"""Seconds without another action after which a block is taken for one that waits."""
+"""Seconds without another action after which a block counts as waiting."""
 
 EXPIRES = 30.0
 """Seconds for which Skyvern may use a code. Longer, and it types a wrong one in again (after 37 s)."""
 
 LONGEST_CODE = 10
-"""Characters that Skyvern takes for a code as they are; in a longer text its model looks for one."""
+"""Longest text that Skyvern uses as a code unchanged; in a longer one its model searches for the code."""
 
 SETTLES = 90.0
 """
-Seconds after a code was sent for which the same step is not asked about again: it is read and typed in by then. If
+Seconds after a code was sent in which nobody is asked about the same step again: the code is typed in by then. If
 not, Skyvern has not used it: it was read too late, or a clock is wrong.
 """
 
@@ -47,7 +46,7 @@ class CodeStep:
     """
     Where a run may wait for a code.
 
-    :param actions: How many actions the block has done by then; a wrong code that was typed in makes it more.
+    :param actions: How many actions the block has done by then; typing a wrong code increases it.
     """
 
     block_id: str
@@ -82,7 +81,7 @@ def code_step_of(timeline: Sequence[TimelineItem]) -> CodeStep | None:
 
 
 def types_code(action: Action) -> bool:
-    """Return whether an action typed a code in: Skyvern says what it was for, and not the code."""
+    """Return whether an action typed a code in: Skyvern reports its purpose, and not the code."""
     extra = action.model_extra or {}
     return (
         action.action_type == "verification_code"
@@ -92,7 +91,7 @@ def types_code(action: Action) -> bool:
 
 
 def identifier_of(task: BlockTask) -> str | None:
-    """Return what codes for a block are sent to; None if it takes none, or gets them from an address of its own."""
+    """Return the destination of codes for a block; None if it accepts none, or gets them from its own address."""
     request = task["request"]
     return None if request.get("totp_verification_url") else request.get("totp_identifier") or None
 
@@ -103,7 +102,7 @@ def still_at(send: Send, run_id: str, step: CodeStep) -> bool:
 
 
 async def identifier_at(send: SendAsync, step: CodeStep) -> str | None:
-    """Return what a code for this step is sent to."""
+    """Return the destination of a code for this step."""
     return identifier_of(await send(task_api.get_block_task(step.task_id)))
 
 
@@ -130,7 +129,7 @@ class Answered:
 
 class CodeWatch:
     """
-    Notices from one look to the next that a run waits for a code.
+    Notices between two polls that a run waits for a code.
 
     :param answered: The step that was answered last.
     :param clock: Returns the time in seconds since the epoch.

@@ -1,4 +1,4 @@
-"""Why a login has failed, in a sentence: what the portal did not take, at which block, of which credential."""
+"""Says in a sentence why a login failed: what the portal rejected, at which block, from which credential."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ CODES = {
     "credential has a totp_identifier, or the secret of an authenticator",
     "CREDENTIAL_ACCOUNT_LOCKED": "the portal has locked the account",
 }
-"""What Skyvern's own error codes of logins mean."""
+"""The meanings of Skyvern's own error codes for logins."""
 
 REFUSED = "the portal refused the user name or the password"
 CODE_REFUSED = "the portal refused the login, in which a code was typed in"
 UNUSABLE = "Skyvern could not use the credential: it does not exist any more, or lacks what the login needs"
 GONE = "Could not find credential parameter"
-"""How Skyvern begins the reason of a run whose credential was deleted."""
+"""The beginning of Skyvern's reason for a run whose credential was deleted."""
 
 
 def login_failure(send: Send, run: Run, block: Block | None) -> str:
     """
-    Return in a few words what a run that has ended badly has failed at, where that is its login; nothing else.
+    Return in a few words why a run's login failed, if that is why the run ended badly; otherwise an empty text.
 
     :param block: The block at which it failed.
     """
     try:
         what = _what(send, run, block)
         return f"{what}{_whose(send, run, block)}" if what else ""
-    except (SkyvernError, ValidationError, OtherAnswer):  # the reason that the run gives is there in any case
+    except (SkyvernError, ValidationError, OtherAnswer):  # the run's own reason is known in any case
         return ""
 
 
 def named_ids(run: Run) -> list[str]:
-    """Return the ids of a run that stand for something with a name: its browser profile, and its credentials."""
+    """Return the ids of a run's objects that have names: its browser profile, and its credentials."""
     profile = [run.browser_profile_id] if run.browser_profile_id else []
     return [*profile, *credential_ids(run)]
 
@@ -69,7 +69,7 @@ def is_credential_id(value: Any) -> bool:
 
 
 def call_for_name(wanted: str) -> Call[Any]:
-    """Return what asks for a browser profile or a credential, which has a name."""
+    """Return the call that fetches a browser profile or a credential, which has a name."""
     is_profile = wanted.startswith(ID_PREFIX)
     return browser_api.get_browser_profile(wanted) if is_profile else credential_api.get_credential(wanted)
 
@@ -89,14 +89,14 @@ def _what(send: Send, run: Run, block: Block | None) -> str | None:
 
 
 def _category(task: BlockTask) -> str | None:
-    """Return why Skyvern thinks that a block has failed; of several reasons the likeliest."""
+    """Return the likeliest of Skyvern's reasons why a block failed."""
     found = task.get("failure_category") or []
     likeliest = max(found, key=lambda one: one.get("confidence_float") or 0.0, default=None)
     return likeliest["category"] if likeliest else None
 
 
 def _whose(send: Send, run: Run, block: Block | None) -> str:
-    """Return which credential it was, as far as the run says it."""
+    """Return which credential it was, if the run says so."""
     given = {key: value for key, value in _parameters(run).items() if is_credential_id(value)}
     if len(given) > 1 and block is not None:
         keys = set(_keys_of(send(api.get_run_definition(run.run_id)), block))

@@ -1,4 +1,4 @@
-"""Finding runs: by tag, and the one that replaces a failed one."""
+"""Finds runs by tag, and the run that replaces a failed one."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ REPLACED_STATUSES = frozenset({"failed", "terminated", "timed_out"})
 """The statuses after which Skyvern may start another run with a fallback credential."""
 
 REPLACEMENT_DELAY = 10
-"""Seconds within which the run that replaces a failed one exists: Skyvern starts it while it cleans up."""
+"""Seconds within which the replacement of a failed run exists: Skyvern starts it while it cleans up."""
 
 
 BY_PERSONS = frozenset({"manual", "mcp"})
-"""How Skyvern calls runs that were started from its UI or by an assistant; by an API key, as ours are: ``api``."""
+"""Skyvern's types of runs started from its UI or by an assistant; with an API key, as ours are, it is ``api``."""
 
 
 class TagsRefused(Exception):
     """
     This organization has no run tags, or the server does not know the filter; the message says which.
 
-    :param reason: Which of the two, in words that fit behind "as".
+    :param reason: Which of the two, in words that fit after "as".
     """
 
     def __init__(self, message: str, reason: str = "this Skyvern organization has no run tags") -> None:
@@ -53,7 +53,7 @@ class TaggedRun:
     A run that was found by a tag, and all its tags.
 
     :param by_person: Whether a person has started it, in Skyvern or through an assistant: it has the tags of the run
-        that it repeats. Not meant is what Skyvern itself starts in place of a failed one.
+        that it repeats. Runs that Skyvern itself starts to replace a failed one do not count.
     """
 
     run_id: str
@@ -65,9 +65,9 @@ class TaggedRun:
 
 def tagged_runs(send: Send, tag: str, value: str) -> list[TaggedRun]:
     """
-    Return what the server gives for a tag, newest first, with all tags.
+    Return the server's runs for a tag, newest first, with all tags.
 
-    A server that does not know the filter ignores it and returns foreign runs, which the tags show.
+    A server that does not know the filter ignores it and returns unrelated runs, which the tags show.
     """
     rows = send(api.find_runs({tag: value}).as_answered())
     if not rows:
@@ -104,13 +104,13 @@ def find_tagged(send: Send, tag: str, value: str) -> list[TaggedRun]:
 
 
 def has_no_tags(error: SkyvernAPIError) -> bool:
-    """Return whether Skyvern itself says that the organization has no run tags: the key is not what it refuses."""
+    """Return whether Skyvern itself says that the organization has no run tags, and does not refuse the key."""
     return error.detail == NO_TAGS and not error.transient
 
 
 def _check_filter(send: Send, error: SkyvernAPIError) -> None:
     """
-    Find out whether this server knows no tags, as Skyvern before 1.0.48, or a proxy has answered.
+    Find out whether this server lacks tags, as Skyvern before 1.0.48 does, or a proxy has answered.
 
     :raises TagsRefused: it ignores a filter that newer servers refuse, as a tag without a name.
     """

@@ -1,8 +1,8 @@
 """
-Finding orphans, and canceling them: Skyvern is read first, then Airflow's database, both again before each cancel.
+Finds orphans and cancels them: Skyvern is read first, then Airflow's database, both again before each cancel.
 
-So a task that starts while this reads is not missed: its run is not on the list that was read before. What an
-orphan is says :mod:`airflow_skyvern.runs.orphans`.
+So a task that starts meanwhile is safe: its run is not on the list that was read before.
+:mod:`airflow_skyvern.runs.orphans` defines what an orphan is.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ MAY_BE_ACTIVE = ACTIVE_STATUSES | {"failed", "terminated", "timed_out"}
 
 
 class TaskSource(Protocol):
-    """What is read of Airflow's database."""
+    """The queries to Airflow's database."""
 
     def rows(self, places: Collection[Place]) -> Mapping[Place, TaskRow]:
-        """Return the task instances that there are."""
+        """Return the existing task instances."""
 
     def periods(self, places: Collection[Place]) -> Mapping[Place, Sequence[Period]]:
-        """Return when the code of these task instances has run, as the audit log says."""
+        """Return when the code of these task instances ran, according to the audit log."""
 
     def waiting_for(self, runs: Mapping[str, Place]) -> Mapping[str, Collection[Place]]:
         """
@@ -60,7 +60,7 @@ class TaskSource(Protocol):
 @dataclass(frozen=True)
 class Finding:
     """
-    A run, and what was decided about it.
+    A run, and the decision about it.
 
     :param task_state: The state of its task; None if it is not scheduled or does not exist.
     """
@@ -84,7 +84,7 @@ def cancel_orphan(send: Send, tasks: TaskSource, rule: Rule, run: StartedRun) ->
     """
     Cancel a run that was found to be an orphan, if it still is one.
 
-    :return: The run as it is then; or what was found instead, because somebody waits for it by now.
+    :return: The run's state afterwards; or the new finding, because something waits for it by now.
     :raises SkyvernError: it could not be read or canceled.
     """
     current: Run = send(api.get_run_of_deleted_workflow(run.run_id))
@@ -95,7 +95,7 @@ def cancel_orphan(send: Send, tasks: TaskSource, rule: Rule, run: StartedRun) ->
 
 
 def _judged(send: Send, tasks: TaskSource, rule: Rule, runs: Sequence[StartedRun]) -> list[Finding]:
-    """Read the database for those that may be ours, and more about those that look like orphans then."""
+    """Read the database for runs that may be ours, and more about runs that then look like orphans."""
     places = {run.place for run in runs if may_be_ours(run, rule)}
     rows = tasks.rows(places)
     unclear = {place for place in places if place not in rows or not rows[place].group}
@@ -111,7 +111,7 @@ def _judged(send: Send, tasks: TaskSource, rule: Rule, runs: Sequence[StartedRun
 
 
 def _with_more(send: Send, found: Evidence, waiting: Collection[Place]) -> Evidence:
-    """Add what takes requests: the other runs of its group, and what it replaces."""
+    """Add facts that take requests: the other runs of its group, and the run that it replaces."""
     siblings = runs_of_group(send, found.run.group)
     run = found.run
     if run.replaces is None and any(other.was_over_when(run) for other in siblings):
@@ -149,7 +149,7 @@ def _asked(send: Send, call: Any) -> Any:
     try:
         return send(call)
     except SkyvernAuthError as error:
-        send(api.probe())  # raises when it is the key that is refused, not the tags
+        send(api.probe())  # raises if the key is refused, not the tags
         raise TagsRefused(str(error)) from error
     except SkyvernRequestError as error:
         raise TagsRefused(str(error)) from error

@@ -1,5 +1,5 @@
 """
-Which active runs nobody waits for: Skyvern's runs compared with Airflow's task instances.
+Finds active runs that nobody waits for, by comparing Skyvern's runs with Airflow's task instances.
 
 Some ends of a task reach no code of ours: its DAG was deleted or its file removed, ``dagrun_timeout`` came between
 two tries, a gateway sent a start twice. Their runs carry our tags, so they can be compared. :func:`judge` is pure,
@@ -35,13 +35,13 @@ LONGEST_START = timedelta(hours=1)
 """How long a task may run before it starts its run: uploads, and searches for runs of earlier tries."""
 
 ABANDONED_AFTER = 6
-"""A task whose DAG is gone counts as abandoned after so many times the least age: the DAG may come back."""
+"""A task whose DAG is gone counts as abandoned after this multiple of the least age: the DAG may come back."""
 
 Period = tuple[datetime, "datetime | None"]
-"""When code of a task instance has run: begin, and end if it is known."""
+"""When code of a task instance ran: begin, and end if it is known."""
 
 UNKNOWN_TIME = datetime.max.replace(tzinfo=timezone.utc)
-"""When a run was created that does not say so: it counts as too young."""
+"""The creation time of a run that does not report it: it counts as too young."""
 
 
 class Place(NamedTuple):
@@ -63,7 +63,7 @@ class StartedRun:
     A run as Skyvern lists it, with its tags.
 
     :param finished: When it ended, if it has.
-    :param by_person: Whether its row says that a person, a schedule or a webhook started it, and no API key.
+    :param by_person: Whether its row says that a person, a schedule or a webhook started it, not an API key.
     :param replaces: The failed run in whose place Skyvern itself has started this one.
     """
 
@@ -97,7 +97,7 @@ class StartedRun:
 @dataclass(frozen=True)
 class TaskRow:
     """
-    A task instance as Airflow's database has it.
+    A task instance according to Airflow's database.
 
     :param changed: When Airflow last changed it.
     :param run_id: The run that it waits for, or waited for last; None where Airflow does not know.
@@ -117,7 +117,7 @@ class TaskRow:
 @dataclass(frozen=True)
 class Evidence:
     """
-    All that is known of a run, from both sides.
+    All known facts about a run, from both sides.
 
     :param row: Its task instance; None if there is none.
     :param periods: When code of the task instance has run, as the audit log says, which outlives a deletion.
@@ -135,9 +135,9 @@ class Evidence:
 @dataclass(frozen=True)
 class Rule:
     """
-    What an orphan has to be.
+    The conditions for an orphan.
 
-    :param installation: The name of this Airflow, which its runs carry; without one nothing is certainly its own.
+    :param installation: The name of this Airflow, which its runs carry; without one, no run is certainly its own.
     :param min_age: How old the run, and how long ago the end of its task, must be: longer than a start may take.
     """
 
@@ -155,7 +155,7 @@ class Verdict:
 
 
 def judge(seen: Evidence, rule: Rule) -> Verdict:
-    """Decide about one run. An orphan only if it is certainly ours and certainly nobody waits for it."""
+    """Decide about one run. It is an orphan only if it is certainly ours and certainly nobody waits for it."""
     for left_because in (_not_ours, _too_young, _not_of_its_task, _somebody_waits):
         if reason := left_because(seen, rule):
             return Verdict(orphan=False, reason=reason)
@@ -163,7 +163,7 @@ def judge(seen: Evidence, rule: Rule) -> Verdict:
 
 
 def may_be_ours(run: StartedRun, rule: Rule) -> bool:
-    """Return whether the run carries the name of this Airflow, so that it pays to read the database about it."""
+    """Return whether the run carries the name of this Airflow, so that reading the database is worthwhile."""
     return _not_ours(Evidence(run), rule) is None
 
 
@@ -205,8 +205,8 @@ def _may_be_a_copy(seen: Evidence) -> str | None:
     """
     Return why a person may have started the run again through the API, which copies the tags.
 
-    Only a run that is over can be started again. So where none of the group was over, or where a try of the task
-    began after it was over, the run is our own start; and Skyvern's own replacement says what it replaces.
+    Only a finished run can be started again. So if none of the group had finished, or a try of the task began after
+    it had finished, the run is our own start; and Skyvern's own replacement names the run that it replaces.
     """
     over = [other for other in seen.siblings if other.was_over_when(seen.run) and other.run_id != seen.run.run_id]
     if not over or seen.run.replaces is not None:
@@ -220,7 +220,7 @@ def _may_be_a_copy(seen: Evidence) -> str | None:
 
 
 def _period_of(seen: Evidence) -> datetime | None:
-    """Return when the period began in which the task ran and created the run, by the audit log."""
+    """Return from the audit log the begin of the period in which the task ran and created the run."""
     fitting = [began for began, ended in seen.periods if _fits(seen.run.created, began, ended)]
     return max(fitting, default=None)
 
@@ -242,13 +242,13 @@ def _somebody_waits(seen: Evidence, rule: Rule) -> str | None:
 
 
 def _is_abandoned(row: TaskRow, rule: Rule) -> bool:
-    """Return whether the task's DAG is gone, and nothing of Airflow's will take the task up again."""
+    """Return whether the task's DAG is gone, and Airflow will not resume the task."""
     dead = row.state not in ("deferred", "running")
     return row.dag_gone and dead and rule.now - row.changed >= ABANDONED_AFTER * rule.min_age
 
 
 def _waits_for_another(seen: Evidence) -> bool:
-    """Return whether the task is known to wait for another run than this one."""
+    """Return whether the task is known to wait for a different run."""
     row = seen.row
     if row is None or row.state not in ("deferred", "running") or seen.run.replaces is not None:
         return False

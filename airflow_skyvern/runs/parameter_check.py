@@ -1,7 +1,7 @@
 """
-The parameters of a run: checked before its first start, and named in a refusal of Skyvern.
+Checks the parameters of a run before its first start, and names them in Skyvern's refusals.
 
-The check prevents no start that Skyvern might take.
+The check never prevents a start that Skyvern might accept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KEEP = 300.0
 """Seconds for which a workflow's definition is kept; before anything is refused, it is fetched again."""
 
 MOST_KEPT = 64
-"""Of how many workflows a process keeps the definition."""
+"""The number of workflows whose definitions a process keeps."""
 
 PATIENCE = 10.0
 """Seconds for the request, which is sent once: without an answer in that time, the check is left out."""
@@ -49,7 +49,7 @@ class Definitions:
         return workflow if self._clock() - fetched_at < KEEP else None
 
     def keep(self, key: Hashable, workflow: Workflow) -> Workflow:
-        """Keep a definition, in the place of the oldest if there are too many."""
+        """Keep a definition; it replaces the oldest if there are too many."""
         self._kept.pop(key, None)
         if len(self._kept) >= MOST_KEPT:
             del self._kept[next(iter(self._kept))]
@@ -76,7 +76,7 @@ def check_before_start(
     """
     Check the parameters of a run against the definition of its workflow, and return that; None if it is not known.
 
-    Without parameters there is nothing to misspell, and what is missing Skyvern names itself, before a run exists.
+    Without parameters nothing can be misspelled, and Skyvern itself names missing ones, before a run exists.
 
     :param block: The label of the block whose output the task returns.
 
@@ -112,7 +112,7 @@ def _fits(workflow: Workflow, parameters: Mapping[str, Any] | None, block: str |
 
 
 def _fetched(send: Send, workflow_id: str, log: Log) -> Workflow | None:
-    """Fetch a definition; whatever stands against that, but a missing workflow, leaves the check out."""
+    """Fetch a definition; on any error except a missing workflow, the check is left out."""
     try:
         workflow: Workflow = send(replace(api.get_workflow(workflow_id), within=PATIENCE))
     except SkyvernError as error:

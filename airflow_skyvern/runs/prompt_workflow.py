@@ -1,9 +1,9 @@
 """
 The hidden workflow that runs prompts: one block whose goal is a parameter.
 
-Skyvern's own endpoint for prompts loses starts: it knows no tags, and where its answer is lost, nothing finds the
-run. As a workflow, a prompt has tags, a timeline and all else that runs of workflows have. What differs from prompt
-to prompt are parameters, so that all prompts of one shape share a workflow.
+Skyvern's own endpoint for prompts loses starts: it has no tags, and if its answer is lost, nothing finds the run. As
+a workflow, a prompt has tags, a timeline and everything else that workflow runs have. What differs from prompt to
+prompt are parameters, so that all prompts of one shape share a workflow.
 
 A workflow is made with a key of its content, so that any number of tasks, and of Airflows, get the same one. It is
 used as long as it is at its first version, which is what was made: one that a person has edited or deleted is left
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 LABEL = "task"
 """
-The label of the block, after which Skyvern calls its output. In the block's own templates it stands for something
-else than a parameter of that name, so none may have it.
+The label of the block, from which Skyvern derives the name of its output. In the block's own templates it does not
+mean a parameter of that name, so no parameter may have it.
 """
 
 PROMPT, URL, SCHEMA, VALUES = "prompt", "url", "schema", "values"
 
 MOST_REPLACEMENTS = 20
-"""How many workflows of a shape may have been edited or deleted, until that is taken for something else."""
+"""How many workflows of a shape may have been edited or deleted before that counts as another problem."""
 
 PLACEHOLDER = re.compile(r"\{([^\W\d]\w*)\}")
 
@@ -43,10 +43,10 @@ PLACEHOLDER = re.compile(r"\{([^\W\d]\w*)\}")
 @dataclass(frozen=True)
 class Shape:
     """
-    What prompts have in common that share a workflow.
+    The common part of prompts that share a workflow.
 
     :param engine: Skyvern's name of the engine; None for the server's default.
-    :param has_url: Whether the browser opens a page first; else it begins where its session is.
+    :param has_url: Whether the browser opens a page first; otherwise it begins where its session is.
     :param error_codes: Descriptions of errors by the codes that the run reports them with.
     :param uploads: The names of the parameters that are files.
     """
@@ -58,7 +58,7 @@ class Shape:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """The workflow as Skyvern's API takes it; auto_generated keeps it out of Skyvern's list of workflows."""
+        """The workflow for Skyvern's API; auto_generated keeps it out of Skyvern's list of workflows."""
         kinds = {PROMPT: "string", URL: "string", SCHEMA: "string", VALUES: "json"}
         kinds |= dict.fromkeys(self.uploads, "file_url")
         return {
@@ -93,7 +93,7 @@ class Shape:
         return block
 
     def key(self, replaced: int = 0) -> str:
-        """Return the key that this content is made with; ``replaced`` workflows of it are not to be used any more."""
+        """Return the key for creating this content; ``replaced`` workflows of it must not be used any more."""
         text = json.dumps(self.definition, sort_keys=True)
         return f"airflow-prompt-{hashlib.sha256(text.encode()).hexdigest()}-{replaced}"
 
@@ -105,9 +105,9 @@ def _parameter(key: str, kind: str) -> dict[str, Any]:
 
 def find_or_create(send: Send, shape: Shape) -> str:
     """
-    Return the id of the workflow of a shape, made now if there is none.
+    Return the id of the workflow of a shape, created now if none exists.
 
-    :raises SkyvernConfigError: all that were made have been edited or deleted.
+    :raises SkyvernConfigError: all created ones have been edited or deleted.
     """
     for replaced in range(MOST_REPLACEMENTS):
         made: Workflow = send(workflow_api.create_workflow(shape.definition, idempotency_key=shape.key(replaced)))
@@ -120,7 +120,7 @@ def find_or_create(send: Send, shape: Shape) -> str:
 
 
 def _is_as_made(send: Send, workflow_id: str) -> bool:
-    """Return whether a workflow is there and at its first version: each edit makes another one."""
+    """Return whether a workflow exists and is at its first version: each edit creates another one."""
     try:
         newest: Workflow = send(api.get_workflow(workflow_id))
     except SkyvernNotFoundError:
@@ -134,17 +134,17 @@ def parameters_of(
     """
     Return the parameters of a run of a prompt.
 
-    :param values: What ``{name}`` stands for in prompt and URL.
+    :param values: The values of ``{name}`` in prompt and URL.
     :param uploads: The files, by the names that the prompt's model knows them by.
-    :param schema: The JSON Schema of the data to extract. As a text, Skyvern hands it to its model as it is; with a
-        mapping it would fill in what is missing, so that nothing ever was.
+    :param schema: The JSON Schema of the data to extract. Skyvern passes a text to its model unchanged; in a mapping
+        it would fill in missing fields, so that none would ever be missing.
     """
     texts = {PROMPT: filled(prompt, values), URL: filled(url or "", values), SCHEMA: json.dumps(schema)}
     return {**texts, VALUES: dict(values), **uploads}
 
 
 def given_to(run: Run) -> dict[str, Any]:
-    """Return what a run of a prompt was started with, as its author gave it: values, files, prompt and URL."""
+    """Return a prompt run's input as its author gave it: values, files, prompt and URL."""
     sent = dict((run.run_request or {}).get("parameters") or {})
     sent.pop(SCHEMA, None)
     values = sent.pop(VALUES, None)

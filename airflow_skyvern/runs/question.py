@@ -1,8 +1,8 @@
 """
-A run that waits for a person: what it asks, and how an answer reaches exactly the block that asked.
+A run that waits for a person: its question, and an answer that reaches exactly the block that asked.
 
-Skyvern knows the run only: to continue it approves whichever block waits, and no endpoint rejects. A run
-may ask several times. So nothing is sent before the timeline shows that the block in question still waits.
+Skyvern's endpoint takes only the run: continuing it approves any waiting block, and no endpoint rejects. A run may
+ask several times. So nothing is sent before the timeline shows that the block in question still waits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.models import Block, Workflow
 
 APPROVE, REJECT = "Approve", "Reject"
-"""What the answers are called where a block does not name them."""
+"""The names of the answers if a block does not name them."""
 
 LONGEST_OPTION = 60
 LONGEST_TEXT = 2000
@@ -39,12 +39,12 @@ ANSWER_PATIENCE = 300.0
 @dataclass(frozen=True)
 class Question:
     """
-    What a paused run asks.
+    The question of a paused run.
 
     :param block_id: The block that waits; None if the timeline does not show one.
     :param app_url: The run's page in Skyvern.
-    :param approve: What the block calls the answer that lets the run continue.
-    :param reject: What it calls the other one.
+    :param approve: The block's name for the answer that lets the run continue.
+    :param reject: Its name for the other one.
     """
 
     run_id: str
@@ -58,7 +58,7 @@ class Question:
 
 
 def question_of(send: Send, run_id: str) -> Question | None:
-    """Return what the run asks now, or None if it does not wait for a person."""
+    """Return the run's current question, or None if it does not wait for a person."""
     run = fetch_run(send, run_id)
     if run.status != PAUSED:
         return None
@@ -90,7 +90,7 @@ def approve(send: Send, run_id: str, block_id: str | None, sleep: Callable[[floa
 
 
 def asking(sleep: Callable[[float], object]) -> tenacity.Retrying:
-    """Return what repeats a question about a run that has just asked, or the answer, while that fails."""
+    """Return a retrier for requests about a run that has just asked, or for the answer."""
     return while_transient(ANSWER_PATIENCE, sleep=sleep, refusals=patience_with)
 
 
@@ -121,14 +121,14 @@ def still_asks(send: Send, run_id: str, block_id: str | None) -> bool:
 
 
 def asks_once(workflow: Workflow) -> bool:
-    """Return whether a run of the workflow asks a person at most once: in one block, which is in no loop."""
+    """Return whether a run of the workflow asks a person at most once: in one block outside of loops."""
     blocks = workflow.workflow_definition.get("blocks") or []
     asking = [block for block in definitions_of(blocks) if block.get("block_type") == HUMAN_INTERACTION]
     return len(asking) == 1 and asking[0] in blocks
 
 
 def escaped(text: str) -> str:
-    """Write a text so that Markdown shows it as it is: no link, no picture, no list."""
+    """Escape a text so that Markdown shows it as it is: no link, no picture, no list."""
     return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~&:/@])", r"\\\1", text)
 
 

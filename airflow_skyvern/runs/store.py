@@ -1,4 +1,4 @@
-"""What outlives a try of a task: its last start. Airflow 3.3 has a store for that, ``task_state_store``."""
+"""Stores a task's last start, which outlives its try. Airflow 3.3 has a store for that, ``task_state_store``."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class StartRecord:
     :param group: The tag of the attempt group that it belongs to.
     :param run_id: The run; None while the start was sent and not answered.
     :param done: Whether the task took the run's result, so that it ended as a success.
-    :param run_started: What :meth:`RunKey.of <airflow_skyvern.runs.key.RunKey.of>` has got by this name at first: the
-        store belongs to the DAG run, whose start may change.
+    :param run_started: The first value of this argument of :meth:`RunKey.of <airflow_skyvern.runs.key.RunKey.of>`:
+        the store belongs to the DAG run, whose start may change.
     """
 
     group: str
@@ -47,9 +47,9 @@ class StartStore:
     """
     Reads and writes the record of the last start.
 
-    :param store: Airflow's, or None where this Airflow has none.
+    :param store: Airflow's, or None if this Airflow has none.
     :param run_started: The present start of the DAG run.
-    :param call: Which of the task's tool calls; each has a record of its own.
+    :param call: Which of the task's tool calls; each has its own record.
     """
 
     def __init__(self, store: TaskStateStore | None, run_started: str = "", call: str = "") -> None:
@@ -59,11 +59,11 @@ class StartStore:
 
     @property
     def exists(self) -> bool:
-        """Whether anything is kept here."""
+        """Whether anything is stored here."""
         return self._store is not None
 
     def read(self, group: str | None = None) -> StartRecord | None:
-        """Return the record, if there is one, and it is of this group where one is given."""
+        """Return the record, if one exists, and, if a group is given, belongs to that group."""
         value = self._value()
         if not value.get("group"):
             return None
@@ -76,7 +76,7 @@ class StartStore:
         return record if group in (None, record.group) else None
 
     def run_started(self, *, first_try: bool) -> str:
-        """Return what the first start of the task has called its DAG run; the first try has nothing to read."""
+        """Return the name that the task's first start gave its DAG run; the first try has nothing to read."""
         if not first_try:
             self._run_started = str(self._value().get("run_started") or self._run_started)
         return self._run_started
@@ -125,7 +125,7 @@ class StartStore:
 @contextmanager
 def _best_effort(run_id: str) -> Iterator[None]:
     """
-    Store what is good to know: no task fails for it.
+    Store optional information: no task fails because of it.
 
     What was stored before the start says that it was sent, so the next try searches for its run.
     """

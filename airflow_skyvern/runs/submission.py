@@ -1,16 +1,16 @@
 """
 Starting a run exactly once.
 
-Skyvern has no idempotency key for runs, and a start whose answer is lost has created a run nevertheless. But what
-a start carries as ``run_metadata`` becomes tags of the run within the same request, and runs can be found by tag.
-So every start carries a key made of the task's *attempt group* (dag, run, task, map index, max_tries: the same
-over retries, another after a clear), and every later try searches for it before it starts anything.
+Skyvern has no idempotency key for runs, and a start whose answer is lost has created a run nevertheless. But the
+``run_metadata`` of a start becomes tags of the run within the same request, and runs can be found by tag. So every
+start carries a key made of the task's *attempt group* (dag, run, task, map index, max_tries: the same over retries,
+another after a clear), and every later try searches for it before it starts anything.
 
 A process may be stopped anywhere for minutes, and a retry may have taken over when it continues. So right before the
 start is written to its connection, Airflow is asked whether this try is still the current one.
 
-That no run is found proves nothing yet: a server that was frozen answers a search before the start that it received
-earlier. So where a start may be unanswered, the search continues for ``lost_start_timeout``, counted from the first
+Finding no run proves nothing yet: a server that was frozen may answer a search before the start that it received
+earlier. So if a start may be unanswered, the search continues for ``lost_start_timeout``, counted from the first
 search that was answered.
 """
 
@@ -90,14 +90,15 @@ class Submission:
 
     :param send: Sends a call and returns its result.
     :param request: What to start.
-    :param key: What to find it by.
-    :param store: What outlives a try, where Airflow has it.
+    :param key: The key for finding it.
+    :param store: The store that outlives a try, if Airflow has one.
     :param lost_start_timeout: Seconds for which the server may still be working on an unanswered start.
-    :param before_start: Called when there is nothing to resume, before anything is sent; what it raises is the end.
+    :param before_start: Called when there is nothing to resume, before anything is sent; an error from it ends the
+        start.
     :param ensure_current: Raises if another try of the task has taken over; called before anything is started or
         canceled, and again when the start is about to be written to its connection.
-    :param final_request: Makes the request that is sent, right before the start, of the one that the key belongs to.
-    :param rejects: Returns whether the result of a completed run is unusable: it counts as a failed run then.
+    :param final_request: Creates the request to send, right before the start, from the one that the key belongs to.
+    :param rejects: Returns whether the result of a completed run is unusable: then it counts as a failed run.
     :param did_nothing: Returns whether a failed run did nothing, so that the same try starts another one at once.
     """
 
@@ -174,7 +175,7 @@ class Submission:
 
     def _may_have_a_run(self, attempt: Attempt) -> bool:
         """
-        Return whether an earlier try may have left a run, which goes on while the key is refused.
+        Return whether an earlier try may have left a run, which continues while the key is refused.
 
         In a retry it may: a key that had been refused at the start would have ended the task. After a clear only the
         store can say that nothing was started.
@@ -227,7 +228,8 @@ class Submission:
         """
         Return whether no unanswered start of this group can be on its way.
 
-        The store says so where Airflow has one. Else each earlier try must have left a run: none sends two starts.
+        The store says so if Airflow has one. Otherwise each earlier try must have left a run: no try sends two
+        starts.
         """
         if self._store.exists:
             record = self._store.read(self._key.group)
@@ -257,7 +259,7 @@ class Submission:
 
     def _compare_others(self, found: list[TaggedRun], attempt: Attempt) -> tuple[Attempt, list[TaggedRun]]:
         """
-        Compare the task's other runs with this attempt group: cancel its predecessors, if that is wanted.
+        Compare the task's other runs with this attempt group: cancel its predecessors, if requested.
 
         :return: The attempt without the tries whose runs were started for earlier groups, and the runs of this group
             whose tag is another one, as their DAG run was queued again.
@@ -319,7 +321,7 @@ class Submission:
             self._log.warning("Skyvern run %s does not exist any more", run_id)
 
     def _untagged_run(self) -> Run | None:
-        """Return the run that only the store knows: Skyvern starts a run also when it cannot store its tags."""
+        """Return the run that only the store knows: Skyvern starts a run even if it cannot store its tags."""
         record = self._store.read(self._key.group)
         if record is None or record.run_id is None or record.done or record.run_id in self._known:
             return None
@@ -411,7 +413,7 @@ class Submission:
         return run
 
     def _find(self, tag: str, value: str) -> list[TaggedRun]:
-        """Search, also while Skyvern is away for a while: that must not cost a try, as a run may be active."""
+        """Search, also while Skyvern is unreachable for a while: that must not cost a try, as a run may be active."""
         refusals = patience_with if self._waits_for_key else no_patience
         found: list[TaggedRun] = self._until_deadline(refusals, find_tagged, self._send, tag, value)
         return found
@@ -425,7 +427,7 @@ class Submission:
         return self._until_deadline(patience_with, function, *args)
 
     def _until_deadline(self, refusals: PatienceWith, function: Callable[..., Any], *args: Any) -> Any:
-        """Call it; a refusal that is not believed yet when the time is over does not end the task for good."""
+        """Call it; if the time is over before a refusal is believed, the task may still be retried."""
         try:
             return self._retrying(refusals)(function, *args)
         except SkyvernError as error:

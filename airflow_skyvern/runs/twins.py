@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Log
 
 SAME_START = timedelta(minutes=1)
-"""Two runs that were created so shortly after each other are of one start, even after an earlier run was over."""
+"""Two runs created within this time belong to one start, even after an earlier run was over."""
 
 MOST_TWINS = 5
 """How many are canceled at once; each takes a request of a task that wants to end."""
@@ -32,7 +32,7 @@ MOST_TWINS = 5
 
 def cancel_twins(send: Send, group: str, taken: str, log: Log) -> None:
     """
-    Cancel the active runs of an attempt group but the one whose result is taken; raises nothing.
+    Cancel the active runs of an attempt group except the one whose result is used; raises nothing.
 
     :param send: Sends a call, once and not for long.
     """
@@ -57,9 +57,9 @@ def surplus(group: Collection[StartedRun], taken_id: str) -> list[StartedRun]:
     """
     Return the active runs that are certainly second runs of a start of ours.
 
-    A person who starts a run again, and Skyvern itself when it replaces one, can only do so when it is over. So a
-    run that was created while none of its group was over is neither; nor is one of the same minute as the run whose
-    result is taken.
+    A person who starts a run again, and Skyvern itself when it replaces one, can only do so when it is over. So a run
+    that was created while none of its group was over is neither; nor is one created in the same minute as the run
+    whose result is used.
     """
     taken = next((run for run in group if run.run_id == taken_id), None)
     if taken is None:

@@ -1,9 +1,9 @@
 """
-One wait for one run, without the waiting: what is known, what to log, when to poll again, when to give up.
+The state of one wait for one run, without the sleeping: what is known, what to log, when to poll, when to give up.
 
-The worker's loop and the trigger's loop are the same but for ``await``; everything they decide is here, so that
-a deferred task and a task that stays on its worker log the same and end the same. A trigger ends its wait with an
-event for the worker, :class:`RunEvent`: the only thing that crosses Airflow's database.
+The worker's loop and the trigger's loop differ only in ``await``; everything they decide is here, so that a deferred
+task and a task that stays on its worker log the same and end the same. A trigger ends its wait with an event for the
+worker, :class:`RunEvent`: the only thing that crosses Airflow's database.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ LONGEST_BACKOFF = 60.0
 """Seconds between two polls after many failures."""
 
 POLL_JITTER = 0.02
-"""The share that is added to an interval at the most while all goes well: it delays the notice of an end."""
+"""The largest share that is added to an interval without failures: it delays noticing an end."""
 
 LONGEST_REASON = 100
 """Characters of the failure reason in the log line; the task's error has more of it."""
 
 NEAR_LIMIT = 0.8
-"""The share of a limit from which on a run is warned of."""
+"""The share of a limit from which a warning is logged."""
 
 PAUSED = "paused"
 """The status of a run that waits for a person."""
@@ -45,7 +45,7 @@ Reason = Literal["ended", "deadline", "paused", "resumed", "answered", "code", "
 
 
 class Log(Protocol):
-    """What a logger of Airflow and one of the standard library have in common."""
+    """The common interface of Airflow's and the standard library's loggers."""
 
     def info(self, msg: str, /, *args: Any) -> Any:
         """Log news."""
@@ -70,8 +70,9 @@ class Wait(Generic[R]):
     :param pause_known: Whether the run was already known to be paused.
     :param end_known: Whether the end of the run is already in the log.
     :param run_known: Whether this task has started or polled the run before: it exists, and the key has worked.
-    :param longest_refusal: Seconds for which a refusal that contradicts this is not believed, at the most.
-    :param minutes_allowed: After which Skyvern ends the run, if its task has set that: ``max_elapsed_time_minutes``.
+    :param longest_refusal: Maximum seconds for which a refusal that contradicts this is not believed.
+    :param minutes_allowed: Minutes after which Skyvern ends the run, if its task has set them:
+        ``max_elapsed_time_minutes``.
     :param clock: Returns the time in seconds since the epoch.
     """
 
@@ -167,7 +168,7 @@ class Wait(Generic[R]):
             self._warn_of_limit()
 
     def connection_down(self, error: SkyvernError) -> None:
-        """Note that the run is not polled for the time being, as polling other runs has failed."""
+        """Note that the run is not polled for now, as polling other runs has failed."""
         if self._is_progress_due():
             self._log.warning("Skyvern run %s: not polled for some minutes, as Skyvern fails. %s", self.run_id, error)
             self._logged_at = self._clock()
@@ -179,7 +180,7 @@ class Wait(Generic[R]):
         A run that is known exists, and the key with which it was started or polled is valid. So a refusal is believed
         only when Skyvern has repeated it for minutes, and nothing else came in between.
 
-        :raises SkyvernError: the error itself, when polling again cannot help.
+        :raises SkyvernError: the error itself, if polling failed permanently.
         """
         if not self._may_pass(error):
             raise error

@@ -1,8 +1,8 @@
 """
-Which names and values are secrets: what a schedule's file leaves out, and what is masked in outputs and messages.
+Decides which names and values are secrets, for schedule files, which omit them, and for masking outputs and messages.
 
-A file leaves out whatever may be a secret, as a person completes it. Of an output only what certainly is one may be
-masked, as the rest is the data that the run was for: ``secretary``, ``token_count`` and ``iban`` stay.
+A file omits anything that may be a secret, as a person completes it. In an output only certain secrets may be masked,
+as the rest is the data that the run was for: ``secretary``, ``token_count`` and ``iban`` stay.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SECRET_VALUE = re.compile(
 
 
 def looks_secret(name: str, value: Any) -> bool:
-    """Return whether a parameter is better kept out of files: by its name, or by what it holds."""
+    """Return whether a parameter should be kept out of files, by its name or its value."""
     if isinstance(value, dict | list | bool) or value in (None, ""):
         return False
     text = str(value)
@@ -49,9 +49,9 @@ def looks_secret(name: str, value: Any) -> bool:
 
 def secrets_in(value: Any, name: str = "") -> Iterator[str]:
     """
-    Yield the texts that are secrets in what a task sends: by the names that they stand under, or by their form.
+    Yield the secrets in what a task sends, recognized by their names or by their form.
 
-    :param name: What the value stands under.
+    :param name: The name of the value.
     """
     search = _Search()
     search.walk(value, name)
@@ -59,7 +59,7 @@ def secrets_in(value: Any, name: str = "") -> Iterator[str]:
 
 
 def _is_sent_as_secret(name: str, value: str) -> bool:
-    """Return whether the author of a task gives a text as a secret: a password may be a word, or have spaces."""
+    """Return whether a text given by a task's author is a secret: a password may be a word, or have spaces."""
     if kind_of(name) == "certain" and is_for_passwords(name):
         return (
             len(value) > 1
@@ -70,7 +70,7 @@ def _is_sent_as_secret(name: str, value: str) -> bool:
 
 
 def _is_sent_in_address(name: str, value: str) -> bool:
-    """Return whether an address that a task gives holds a secret there, as ``totp_url?key=`` does: it may be of words."""
+    """Return whether a task's address holds a secret there, as ``totp_url?key=`` does: it may consist of words."""
     named = bool(kind_of(name) or IN_QUERY.match(name))
     return named and len(value) >= 8 and not (is_data(value) or value.isalpha() or value.isdigit())  # noqa: PLR2004
 
@@ -82,7 +82,7 @@ class _Search(Walk):
         self.found: list[str] = []
 
     def text(self, value: str, name: str, place: Place) -> str:
-        """Take what is sent under a secret's name, if it is not a word; of other texts, the secrets within."""
+        """Collect a value under a secret's name, if it is not a word; from other texts, the secrets within."""
         if is_secret(name, value, place) or _is_sent_as_secret(name, value):
             self.found.append(value)
         else:

@@ -1,4 +1,4 @@
-"""What a value looks like: a secret that a machine or a person has made, or data."""
+"""Recognizes by its form whether a value is data, or a secret made by a machine or a person."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import re
 from functools import cache
 
 MASK = "***"
-"""What Airflow's own masker puts in the place of a secret."""
+"""The text with which Airflow's own masker replaces a secret."""
 
 REFERENCE = re.compile(r"^(cred|azs|op|bp|pbs|wpid|wr|tsk)_[\w-]+$")
-"""Ids of things that Skyvern keeps: they name a secret and are none."""
+"""Ids of Skyvern's objects: they may name a secret but are not secret."""
 
 LONGEST_SECRET = 16_384
-"""Characters of a value that is one secret; what is longer is a text that may hold some."""
+"""Longest value that counts as one secret; a longer one is a text that may hold several."""
 
 STATES = frozenset(
     "yes no true false none null nil undefined n/a na ok on off set unset empty missing required optional mandatory enabled "
@@ -26,7 +26,7 @@ STATES = frozenset(
     "erforderlich vergessen falsch richtig leer abgelaufen requis oublie obligatoire facultatif requerido obligatorio opcional "
     "obrigatorio verplicht same-origin include omit x".split()
 )
-"""Words that say something about a secret and are none."""
+"""Words about secrets that are not secrets."""
 
 ABOUT = re.compile(
     r"(?i)\b(at|least|the|an?|of|is|are|was|has|have|been|must|your|you|please|to|and|or|be|not|for|in|with|will|can|"
@@ -36,7 +36,7 @@ ABOUT = re.compile(
     r"le|la|les|de|du|des|est|et|ou|votre|oublié|requis|caractères|au|moins|"
     r"el|los|las|su|muss|werden|geändert|à|changer|modifier|yes|no|none|olvid\w+|caracteres|mínimo|al|menos|obligatori[oa]|o|seu|sua|esqueceu|il|per|con|een|het|van|wachtwoord)\b"
 )
-"""Words of sentences about passwords; a passphrase has hardly any of them."""
+"""Words in sentences about passwords; a passphrase contains hardly any of them."""
 
 PLACEHOLDER = re.compile(
     r"""(?ix) ^ (
@@ -46,7 +46,7 @@ PLACEHOLDER = re.compile(
       | (process\.env|os\.environ|env|getenv|secrets?|vars?|settings|config|vault|op|ssm|keyring|arn:aws|secretsmanager|ref)[.:(\[/].*
     ) $"""
 )
-"""What stands where a secret belongs, in documentation and in configuration."""
+"""Placeholders for secrets in documentation and in configuration."""
 
 _UUID = re.compile(r"(?i)^\{?[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}\}?$")
 _DATE = re.compile(
@@ -75,11 +75,11 @@ SCHEME = re.compile(
 )
 """How the value of an Authorization header begins."""
 COOKIES = re.compile(r"^\s*[\w.$%!*+~|-]{1,100}=[^;\s]{1,}(\s*(;|$)|\s*,)")
-"""What the value of a Cookie or Set-Cookie header looks like."""
+"""The form of a Cookie or Set-Cookie header's value."""
 
 
 def is_data(text: str) -> bool:
-    """Return whether a text is plainly not a secret, under any name: a state, a sentence, a date, a placeholder."""
+    """Return whether a text is clearly not a secret, under any name: a state, a sentence, a date, a placeholder."""
     text = text.strip()
     return (
         len(text) < 2  # noqa: PLR2004  nothing that could be guessed
@@ -97,7 +97,7 @@ def _is_sentence(text: str) -> bool:
 
 
 def is_mixed(text: str) -> bool:
-    """Return whether a text looks like what somebody, or something, made up: ``s3cr3t-W4rd``, not ``AB12`` or ``2024-spring``."""
+    """Return whether a text looks made up by a person or a machine: ``s3cr3t-W4rd``, not ``AB12`` or ``2024-spring``."""
     if not 6 <= len(text) <= LONGEST_SECRET or not _TOKEN_CHARACTERS.match(text) or is_data(text):  # noqa: PLR2004
         return False
     if not (any(map(str.isdigit, text)) and any(map(str.isalpha, text))):
@@ -108,7 +108,7 @@ def is_mixed(text: str) -> bool:
 
 
 def is_random(text: str) -> bool:
-    """Return whether a text was made by a machine to be unguessable: long, and of mixed characters."""
+    """Return whether a text looks machine-made and unguessable: long, with mixed characters."""
     if not 16 <= len(text) <= LONGEST_SECRET or not _TOKEN_CHARACTERS.match(text) or is_data(text):  # noqa: PLR2004
         return False
     if _UUID.match(text) or _FILE.match(text) or _SLUG.match(text):
@@ -120,7 +120,7 @@ def is_random(text: str) -> bool:
 
 
 def is_password(text: str) -> bool:
-    """Return whether what follows "password:" in a sentence is one: it has digits or signs among its letters."""
+    """Return whether the text after "password:" in a sentence is one: it has digits or signs among its letters."""
     if not 5 <= len(text) <= 256 or is_data(text) or _FILE.match(text):  # noqa: PLR2004
         return False
     letters, digits = any(map(str.isalpha, text)), any(map(str.isdigit, text))
@@ -134,17 +134,17 @@ def is_bare_password(text: str) -> bool:
 
 
 def is_made_up(text: str) -> bool:
-    """Return whether a text is a password by its form alone: mixed, random, or of letters and signs."""
+    """Return whether a text is a password by its form alone: mixed, random, or made of letters and signs."""
     return is_mixed(text) or is_random(text) or (is_password(text) and bool(re.search(r"[!@#$%^&*]", text)))
 
 
 def is_recovery_code(text: str) -> bool:
-    """Return whether a text is what opens an account whose password is lost: large letters and digits."""
+    """Return whether a text is a recovery code for an account: capital letters and digits."""
     return bool(re.fullmatch(r"(?=\S*\d)(?=\S*[A-Z])[A-Z0-9]{16,}", text))
 
 
 def is_one_time_code(text: str) -> bool:
-    """Return whether a text is a code that is typed once, or the seed that such codes are made of."""
+    """Return whether a text is a one-time code, or the seed of such codes."""
     return bool(re.fullmatch(r"\d{6,8}|\d{3}[ -]\d{3}", text)) or is_base32(text)
 
 
@@ -167,14 +167,14 @@ def is_credentials_base64(text: str) -> bool:
 
 
 def is_bearer_token(text: str) -> bool:
-    """Return whether this is a token, not the number of a share: it has small letters, or is longer than any number."""
+    """Return whether this is a token, not the number of a share: it has lowercase letters, or is longer than any number."""
     if len(text) >= 24 and not is_uuid(text):  # noqa: PLR2004
         return True
     return is_uuid(text) or (is_mixed(text) and any(map(str.islower, text)))
 
 
 def _changes(text: str) -> int:
-    """Count where letters and digits follow each other, and small letters and large ones."""
+    """Count the changes between letters and digits, and between lowercase and capital letters."""
     return sum(a[1] != b[1] for a, b in zip(_kinds(text), _kinds(text)[1:], strict=False))
 
 

@@ -1,4 +1,4 @@
-"""Whether a text under a name is a secret: by what the name says, and by what the text looks like."""
+"""Decides whether a text under a name is a secret, by the name and by the form of the text."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ SECRET_NAME = re.compile(
     r"|cookie|credential|sess(ion)?_?id|(^|_)(pw|pass|otp|totp|pin|cvv|cvc|ssn|iban)\d*($|_)|card_?number",
     re.IGNORECASE,
 )
-"""What may be a secret, so that a file leaves it out; a person completes it."""
+"""Names of possible secrets, which a file omits; a person completes it."""
 
 FOREIGN = (
     "passwort kennwort contrasena contrasenya mot_de_passe motdepasse senha palavra_passe wachtwoord haslo losenord "
     "salasana adgangskode passord heslo jelszo sifre kata_sandi mat_khau пароль гасло парола лозинка סיסמה סיסמא "
     "كلمة_المرور كلمة_السر 密码 密碼 口令 パスワード 暗証番号 비밀번호 암호 รหัสผ่าน κωδικος_προσβασης पासवर्ड"
 ).split()
-"""What a password is called elsewhere, without accents."""
+"""Words for "password" in other languages, without accents."""
 
 ENDING = r"(_?\d+|_(value|hash|header|string|data|seed|confirmation|confirm|repeat|again|plain|raw|text|current|new|old))*$"
-"""What may follow the word that says so: ``password_2``, ``client_secret_value``; not ``token_count``."""
+"""Words that may follow the word for a secret: ``password_2``, ``client_secret_value``; not ``token_count``."""
 
 CERTAIN = rf"""
     (^|_) (
@@ -95,9 +95,9 @@ COOKIE_NAME = re.compile(
 
 Place = Literal["", "entry", "headers", "cookies", "query", "login", "vault"]
 """
-What a name and its value are part of: an object of data, an entry such as ``{"name": …, "value": …}``, the headers or
-cookies of a request, the query of an address or the body of a form, an object with a user's name beside it, or one
-that says of itself that it holds nothing but secrets.
+The place of a name and its value: an object of data, an entry such as ``{"name": …, "value": …}``, the headers or
+cookies of a request, the query of an address or the body of a form, an object that also has a user's name, or one
+declared to hold only secrets.
 """
 
 SESSIONS = frozenset("session_id sessionid sess_id sessid sid session sess jsession_id jsessionid phpsessid".split())
@@ -106,16 +106,16 @@ IN_QUERY = re.compile(
     r"hdnea|hdnts|__gda__|tempauth|oobcode|policy|security|secret|samlresponse|samlrequest|relaystate|invite|"
     r"awsaccesskeyid|googleaccessid|ossaccesskeyid|key-pair-id|x-amz-credential|x-goog-credential)$"
 )
-"""Names that are secrets in an address, if their values look like it, and mean other things elsewhere."""
+"""Names that denote secrets in an address, if their values look like it, but mean other things elsewhere."""
 
 SIGNERS = re.compile(r"(?i)^(sig|awsaccesskeyid|googleaccessid|ossaccesskeyid|key-pair-id|x-(amz|goog)-credential)$")
-"""Those of signed addresses, which have no other meaning."""
+"""Names in signed addresses, which have no other meaning."""
 
 USER_OPTIONS = ("-u", "--user", "--proxy-user", "-U", "--auth", "-a", "--basic-auth")
 """Options of commands that take a user's name and a password, and of others that take something else."""
 
 OF_CLIENT = " of an HTTP client"
-"""What follows an option of a program that takes nothing else there."""
+"""Suffix for an option's name in a program whose option takes nothing else."""
 
 USER_AND_PASSWORD = re.compile(r"^[^\s:]{1,128}:\S+$")
 
@@ -130,7 +130,7 @@ def names_secret(name: str) -> bool:
 @lru_cache(maxsize=4096)
 def kind_of(name: str) -> Kind:
     """
-    Return what a name says of its value.
+    Return what a name says about its value.
 
     A name has no apostrophe, and few words: "Victoria's Secret" names a row of data.
     """
@@ -152,19 +152,19 @@ def is_header_of_secret(name: str) -> bool:
 
 
 def is_header_only(name: str) -> bool:
-    """Return whether nothing but a header has this name: ``X-Api-Key``, and not ``token``."""
+    """Return whether only headers have this name: ``X-Api-Key``, and not ``token``."""
     return is_header_of_secret(name) and ("-" in name or name.lower() in ("authorization", "cookie"))
 
 
 @lru_cache(maxsize=4096)
 def is_for_passwords(name: str) -> bool:
-    """Return whether a password stands under this name: what a person types, also with spaces."""
+    """Return whether this name denotes a password, which a person types and which may have spaces."""
     return bool(re.search(r"pass|pwd|pw$", last_word(name))) or any(word in last_word(name) for word in FOREIGN)
 
 
 @lru_cache(maxsize=4096)
 def last_word(name: str) -> str:
-    """Return the word of a name that says what it is, in small letters."""
+    """Return the word of a name that says what it is, in lowercase."""
     return re.sub(ENDING, "", words_of(name).strip("_").lower())
 
 
@@ -193,10 +193,10 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 def is_secret(name: str, text: str, place: Place = "") -> bool:  # noqa: PLR0911  a line per place and kind of name
     """
-    Return whether a text that stands under a name is a secret.
+    Return whether a text under a name is a secret.
 
-    What a name says is enough only where it cannot name data, as ``client_secret``; a ``token`` or a ``session_id``
-    must look like a secret, too, and what is plainly data is not one.
+    The name alone is enough only if it cannot name data, as ``client_secret``; a ``token`` or a ``session_id`` must
+    also look like a secret, and clear data is never one.
     """
     if name.startswith(USER_OPTIONS):
         return _is_user_and_password(name, text)
@@ -257,7 +257,7 @@ def _is_in_query(name: str, text: str) -> bool:
 
 
 def _looks_like(word: str, text: str, place: Place) -> bool:  # noqa: PLR0911  a line per meaning of a word
-    """Return whether a text looks like what its name says that it may be."""
+    """Return whether a text looks like the secret that its name suggests."""
     if is_random(text):
         return True
     if word in SESSIONS:

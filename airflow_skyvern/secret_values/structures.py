@@ -1,4 +1,4 @@
-"""Where a value stands: in the headers of a request, among cookies, in an entry, a pair, a table, or in a row of data."""
+"""Finds the context of a value: the headers of a request, cookies, an entry, a pair, a table, or a row of data."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ EXCHANGE_KEYS = frozenset(
     "url request_url uri method request_headers response_headers headers status status_code http_version query_string request_body "
     "response_body post_data".split()
 )
-"""What an object has that is a request or an answer to one."""
+"""The keys of an object that is a request or an answer to one."""
 
 IDENTITIES = frozenset(
     "user username user_name login login_name email e_mail mail user_id benutzer benutzername usuario utilisateur account".split()
@@ -62,23 +62,23 @@ CLIENT = re.compile(r"(^|/)(curl|wget|https?|xh)$")
 OPTION = re.compile(r"^--?[A-Za-z][\w-]{0,40}$")
 COOKIES_OF = ("cookie", "cookies", "cookie_jar")
 COLUMN = re.compile(r"^[^\W\d][\w .()/-]{0,60}$")
-"""What columns and headers are called."""
+"""The keys under which objects hold their columns and headers."""
 
 OF_REQUESTS = re.compile(
     r"(?i)^(accept-\w+|content-(type|length|encoding)|user-agent|cache-control|x-(requested|forwarded|request)-\w+)$"
 )
-"""Names that nothing but a header of a request has."""
+"""Names that only request headers have."""
 
 
 class Walk:
-    """Goes through a value, and says of each text under which name it stands, and in what."""
+    """Walks through a value, and reports the name and the context of each text."""
 
     def text(self, value: str, name: str, place: Place) -> Any:
-        """Take a text; what is returned takes its place."""
+        """Handle a text; the returned value replaces it."""
         raise NotImplementedError
 
     def other(self, value: Any) -> Any:
-        """Take what is neither a text nor holds any."""
+        """Handle a value that is not a text and contains none."""
         return value
 
     def enter(self, key: Any) -> None:
@@ -88,7 +88,7 @@ class Walk:
         """End an item."""
 
     def walk(self, value: Any, name: str = "", place: Place = "") -> Any:
-        """Go through a value; lists and objects are changed in place, and only where a text is replaced."""
+        """Walk through a value; lists and objects are changed in place, and only where a text is replaced."""
         if isinstance(value, str):
             return self.text(value, name, place)
         if isinstance(value, Mapping):
@@ -159,7 +159,7 @@ class Walk:
 
 
 def _child(key: Any, item: Any, keys: Mapping[str, Any], name: str, place: Place) -> tuple[str, Place]:
-    """Return the name and the place of what an object has under a key."""
+    """Return the name and the context of an object's value under a key."""
     own = str(key)
     if isinstance(item, Mapping | list | tuple):
         return own if kind_of(own) or not kind_of(name) else name, _place_of(own, item, keys, place)
@@ -169,12 +169,12 @@ def _child(key: Any, item: Any, keys: Mapping[str, Any], name: str, place: Place
 
 
 def _may_be_of(name: str, text: str) -> bool:
-    """Return whether a text below a secret's name, and under a name of its own, is one."""
+    """Return whether a text below a secret's name, with its own name, is a secret."""
     return is_mixed(text) or is_random(text) or (kind_of(name) == "certain" and is_password(text))
 
 
 def _special_places(keys: Mapping[str, Any], value: Mapping[Any, Any]) -> dict[Any, Place]:
-    """Return what holds nothing but secrets: those of Kubernetes, and the cookies that Playwright keeps of a browser."""
+    """Return the part that holds only secrets: those of Kubernetes, and a browser's cookies as stored by Playwright."""
     if "api_version" in keys and "kind" in keys and value[keys["kind"]] == "Secret":
         return {keys[name]: "vault" for name in ("data", "string_data") if name in keys}
     if "cookies" in keys and "origins" in keys and _are_origins(value[keys["origins"]]):
@@ -267,7 +267,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def _is_flat(value: Sequence[Any]) -> bool:
-    """Return whether names of headers and their values take turns in a list, as Node.js has them."""
+    """Return whether header names and their values alternate in a list, as in Node.js."""
     if len(value) < 2 * PAIR or len(value) % PAIR or not all(isinstance(item, str) for item in value):
         return False
     names = value[::PAIR]
@@ -275,7 +275,7 @@ def _is_flat(value: Sequence[Any]) -> bool:
 
 
 def _has_header(value: Sequence[Any]) -> bool:
-    """Return whether a list of entries or of pairs is one of headers."""
+    """Return whether a list of entries or pairs contains headers."""
     return any(map(_is_plain_header, value[:100]))
 
 
@@ -298,7 +298,7 @@ def _are_headers(value: Mapping[Any, Any]) -> bool:
 
 
 def _are_cookies(item: Any) -> bool:
-    """Return whether all of a list are objects with the name, the value, and an attribute of a cookie."""
+    """Return whether all items of a list are objects with the name, the value, and an attribute of a cookie."""
     return (
         isinstance(item, list)
         and all(

@@ -27,7 +27,7 @@ from airflow_skyvern.secret_values.structures import Walk
 
 QUERY_STARTS = ("?", "&", "&amp;", "&#38;", "&#x26;", "#", ";")
 ESCAPED_AND = "u0026"
-"""What stands before a name in the query of an address, also within HTML and JSON."""
+"""The text before a name in the query of an address, also within HTML and JSON."""
 
 ASSIGNMENT = r"(?<![\w.%\[\]$-])(?P<name>[\w.%\[\]$-]{1,64})=(?P<value>[^&;#\s\"'<>\\]+)"
 """``name=value``, in the query of an address or in the body of a form."""
@@ -120,7 +120,7 @@ ALWAYS = rf"""(?xs)
   | (?P<private> /private- ) [0-9a-f]{{32}} (?=/)
   | -----BEGIN[ ][A-Z0-9 ]*PRIVATE[ ]KEY(?:[ ]BLOCK)?-----  .*? (?: -----END[ ][A-Z0-9 ]*PRIVATE[ ]KEY(?:[ ]BLOCK)?----- | \Z)
 """
-"""What shows by its form that it is a secret, wherever it stands."""
+"""Texts whose form alone shows that they are secrets, in any place."""
 
 SIGNS = tuple(
     "://;jdbc:;eyJ;-----BEGIN;gh;gl;xox;xapp-;AKIA;ASIA;ABIA;ACCA;AIza;ya29;1//0;GOCSPX;sk-;sk_;rk-;rk_;pk_;pk-;whsec_;SG.;npm_;pypi-;hf_;gsk_;"
@@ -153,11 +153,11 @@ PASSWORD_OPTION = (
     r"\s{0,2}[\"']?)(?P<value>[^\s\"'-][^\s\"']{2,})"
 )
 CLIENTS = ("curl", "wget", "http ", "https ")
-"""Programs whose option ``-u`` takes a password; of others it may be a group, an image or a time."""
+"""Programs whose option ``-u`` takes a password; for others it may take a group, an image or a time."""
 
 PIPED = r"(?P<before>\b(?:echo|printf)\s{1,4}(?:-n\s{1,4})?[\"']?)(?P<value>[^\s\"'|]{3,256})(?=[\"']?\s{0,4}\|[^\n|]{0,200}--password-stdin)"
 TYPED = r"(?P<before>\bsudo\b[^\n|]{0,100}<<<\s{0,4}[\"']?)(?P<value>[^\s\"']{3,256})"
-"""What a command gets as its input: ``echo … | docker login --password-stdin``."""
+"""The input of a command: ``echo … | docker login --password-stdin``."""
 
 COMMANDS = (
     *CLIENTS,
@@ -188,7 +188,7 @@ YAML_LINE = (
     r"(?P<value>[^\s\"'#][^\s\"']*(?:[ \t][^\s\"']+){0,7})(?P=quote)[ \t]{0,8}$"
 )
 YAML_BLOCK = r"(?m)^[ \t]*(?P<name>[A-Za-z_][\w.-]{1,63}):[ \t]*[|>][+-]?[ \t]*\r?\n[ \t]+(?P<value>\S+)[ \t]*$"
-"""``smtp_password: "…"``, also with its value on a line of its own."""
+"""``smtp_password: "…"``, also with its value on a separate line."""
 
 KUBERNETES_SECRET = re.compile(r"(?m)^[ \t]*kind:[ \t]*[\"']?Secret[\"']?[ \t]*$")
 KUBERNETES_DATA = r"(?m)^(?P<indent>[ ]*)(?:data|stringData):[ \t]*\r?\n(?:(?P=indent)[ ]+\S[^\r\n]*(?:\r?\n|\Z))+"
@@ -227,7 +227,7 @@ IDENTITY = re.compile(
     r"(?im)^\W{0,6}(user ?(name|id)?|login|log-in|e-?mail|account|benutzer(name)?|konto|usuario|correo|utilisateur|identifiant|"
     r"gebruiker(snaam)?|utente|usuário|пользователь|логин|用户名|ユーザー名?|아이디)\b[^\n:=]{0,12}[:=：]"
 )
-"""A line with a user's name: then what is called a password beside it is one, even if it is a word."""
+"""A line with a user's name: then a value called a password on it is one, even if it is a word."""
 
 
 def masked_text(text: str, found: list[str] | None = None) -> str:
@@ -257,12 +257,12 @@ def masked_text(text: str, found: list[str] | None = None) -> str:
 
 
 def secret_by_form(text: str) -> bool:
-    """Return whether a secret stands in a text that shows by its form that it is one, whatever it is called."""
+    """Return whether a text contains a secret that its form alone reveals, under any name."""
     return any(sign in text for sign in SIGNS) and _Masks([]).by_form(text) != text
 
 
 class _Search(Walk):
-    """Collects what is a secret by where it stands, and changes nothing."""
+    """Collects secrets recognized by their place, and changes nothing."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
@@ -274,13 +274,13 @@ class _Search(Walk):
 
 
 class _Masks:
-    """What becomes of each place that may be a secret."""
+    """Handles each place that may be a secret."""
 
     def __init__(self, found: list[str]) -> None:
         self._found = found
 
     def json(self, text: str) -> str:
-        """Mask what stands in a text of JSON where it would be masked in what the text says."""
+        """Mask within a JSON text what would be masked in the parsed value."""
         search = _Search()
         try:
             search.walk(json.loads(text))
@@ -295,7 +295,7 @@ class _Masks:
         return _pattern(JSON_TEXT).sub(lambda found: f'"{MASK}"' if found[0] in quoted else found[0], text)
 
     def by_form(self, text: str) -> str:
-        """Mask what is a secret wherever it stands."""
+        """Mask texts that are secrets in any place."""
         text = _pattern(ALWAYS).sub(self._always, text)
         if "://" in text and "@" in text:
             text = _pattern(DATABASE).sub(self._value, text)
@@ -359,7 +359,7 @@ class _Masks:
         return self._value(found) if is_one else found[0]
 
     def commands(self, text: str) -> str:
-        """Mask credentials in commands, in files of credentials, and behind "Bearer"."""
+        """Mask credentials in commands, in credential files, and after "Bearer"."""
         text = _pattern(SCHEME_IN_TEXT).sub(self._scheme, text)
         if text.startswith("-") or any(command in text for command in COMMANDS):
             of_client = any(client in text for client in CLIENTS)
@@ -405,7 +405,7 @@ class _Masks:
         return cell.replace(value, MASK)
 
     def _value(self, found: re.Match[str]) -> str:
-        """Mask the value, and leave what stands around it."""
+        """Mask the value, and leave the text around it."""
         if found["value"] == MASK:
             return found[0]
         self._found.append(found["value"])
@@ -419,7 +419,7 @@ class _Masks:
         return lambda found: self._value(found) if is_secret(found["name"], found["value"], place) else found[0]
 
     def _always(self, found: re.Match[str]) -> str:
-        """Mask all but what leads to a password in an address."""
+        """Mask a password in an address, and keep the text before it."""
         before = found["user"] or found["hook"] or found["private"] or ""
         user = before.removesuffix(":")
         self._found.append(found[0][len(before) :])
@@ -437,7 +437,7 @@ class _Masks:
         return self._value(found) if is_secret(name, found["value"], "query" if in_query else "") else found[0]
 
     def _quoted(self, found: re.Match[str]) -> str:
-        """Mask the value of a name in JSON, or what within it is a secret: JSON may hold JSON."""
+        """Mask the value of a name in JSON, or a secret within it: JSON may hold JSON."""
         if is_secret(found["name"], found["value"], "entry"):
             return self._value(found)
         if found["mark"] not in found["value"] and "\\" not in found["value"]:
@@ -480,7 +480,7 @@ class _Masks:
         return found[0][:start] + MASK + found[0][end:]
 
     def _scheme(self, found: re.Match[str]) -> str:
-        """Mask credentials, and leave "basic authentication", "Bearer bonds" and the number of one."""
+        """Mask credentials, and leave "basic authentication", "Bearer bonds" and their numbers."""
         is_one = {"basic": is_credentials_base64, "token": _is_token}.get(found["scheme"].lower(), is_bearer_token)
         return self._value(found) if is_one(found["value"]) and not is_data(found["value"]) else found[0]
 
@@ -519,7 +519,7 @@ def _is_password_said(found: re.Match[str], value: str, beside_user: bool) -> bo
 
 
 def _is_alone(found: re.Match[str], value: str) -> bool:
-    """Return whether a value ends its line: more words would make it one of a sentence."""
+    """Return whether a value ends its line: further words would make it part of a sentence."""
     rest = found.string[found.start("value") + len(value) : found.end("value") + 24]
     return not rest.split("\n")[0].strip(" \t\r,;.*\"'`|)")
 
@@ -531,7 +531,7 @@ def _is_quoted(found: re.Match[str]) -> bool:
 
 
 def _is_given(value: str) -> bool:
-    """Return whether what follows a user's name and a colon, behind an option for both, is a password."""
+    """Return whether the text after a user's name and a colon, in an option for both, is a password."""
     return len(value) > 2 and not value.startswith("/")  # noqa: PLR2004  of a path
 
 

@@ -1,1 +1,1 @@
-"""This try of this task: what Airflow's side of a run needs, and what operators and sensors share."""
+"""This try of this task: Airflow's side of a run, and the code that operators and sensors share."""

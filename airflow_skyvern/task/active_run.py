@@ -1,4 +1,4 @@
-"""The run that a task has in Skyvern, and what becomes of it when the try ends before the run."""
+"""A task's run in Skyvern, and the decision about it when the try ends before the run."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from airflow_skyvern.hooks import SkyvernHook
 
 ENDS_THE_TASK = (AirflowFailException, AirflowSkipException, SkyvernTaskEnded)
-"""The errors after which no other try takes the run of this one."""
+"""The errors after which no other try resumes this try's run."""
 
 LONGEST_SLEEP = 1.0
 """Seconds between two checks whether the task was killed."""
 
 STATE_BUDGET = 1.5
-"""Seconds of a killed task for asking Airflow why; the rest of its time is for canceling the run."""
+"""Seconds for which a killed task asks Airflow for the reason; the rest of its time is for canceling the run."""
 
 LOOKUP_BUDGET = 0.7
-"""Seconds of a killed task for reading its XCom or its connection."""
+"""Seconds for which a killed task reads its XCom or its connection."""
 
 REQUEST_TIMEOUT = 1.2
 """Seconds for one request of a killed task: its budget has to suffice for a fetch that fails, and for the cancel."""
@@ -53,7 +53,7 @@ LEAST_BUDGET = 2.5
 
 
 class Verdict(Enum):
-    """What becomes of the run when its try ends first."""
+    """The decision about the run when its try ends first."""
 
     CANCEL = "no try will resume it, or a user has ended the task"
     LEAVE = "the next try resumes it"
@@ -62,11 +62,11 @@ class Verdict(Enum):
 @dataclass(frozen=True)
 class Names:
     """
-    What the runs of a task carry, to find those that this process does not know.
+    The tags of a task's runs, for finding runs that this process does not know.
 
-    :param group: The tag of the attempt group; None where it cannot be made, as templates failed.
-    :param task: The tag of the task instance; None where other runs with it are waited for.
-    :param only_task: Whether each run with that tag is certainly one of this task's.
+    :param group: The tag of the attempt group; None if it cannot be computed, as templates failed.
+    :param task: The tag of the task instance; None if other waits use runs with it.
+    :param only_task: Whether each run with that tag certainly belongs to this task.
     """
 
     group: str | None
@@ -75,12 +75,12 @@ class Names:
 
 
 class TaskLog(Log, ErrorLog, Protocol):
-    """What the run's end is logged to."""
+    """The log for the run's end."""
 
 
 class ActiveRun:
     """
-    The run of this task, as far as it may be active, and the one decision whether it is canceled.
+    The run of this task, if it may be active, and the only decision about canceling it.
 
     A try may end before its run in many ways: Airflow stops it, at any line of it; its ``execution_timeout`` is over;
     an error ends it, also before it has found the run of the try before. All of them ask :meth:`_decide`. Airflow
@@ -125,14 +125,14 @@ class ActiveRun:
         self._attempted: list[str | None] = []
 
     def begins(self, task_try: TaskTry, run_id: str | None = None) -> None:
-        """Note the try, and the run that its deferral carries; raise if the task was killed before."""
+        """Record the try, and the run in its deferral; raise if the task was killed before."""
         self._try, self._run_id = task_try, run_id
         self._attempted.clear()  # templates, and with them the run's names, may not have been complete
         self.stop_if_killed()
 
     def will_start(self, task_try: TaskTry) -> None:
         """
-        Note that a start is sent next: from now on, a run may exist that is not known by its id.
+        Record that a start is sent next: from now on, a run with an unknown id may exist.
 
         :raises SkyvernRunCanceled: the task was killed, so nothing is to be started.
         """
@@ -140,7 +140,7 @@ class ActiveRun:
         self._try, self._run_id, self._start_sent = task_try, None, True
 
     def was_not_started(self) -> None:
-        """Note that the start certainly did nothing: it never left, or Skyvern itself refused it."""
+        """Record that the start certainly did nothing: it was never sent, or Skyvern itself refused it."""
         self._start_sent = False
 
     def is_running(self, task_try: TaskTry, run_id: str) -> None:
@@ -148,22 +148,22 @@ class ActiveRun:
         self._try, self._run_id, self._over = task_try, run_id, False
 
     def is_unwanted(self) -> None:
-        """Note that the run is to be canceled however the task ends: it is late, or a person has rejected it."""
+        """Record that the run must be canceled however the task ends: it is late, or a person has rejected it."""
         self._unwanted = True
 
     def ended(self) -> None:
-        """Note that nothing is left to cancel."""
+        """Record that nothing is left to cancel."""
         self._run_id, self._over = None, True
 
     def interrupt(self) -> None:
-        """Let the thread that waits for the run stop, and decide there what becomes of it."""
+        """Let the thread that waits for the run stop, and decide there whether to cancel it."""
         self._killed = True
 
     def on_kill(self, *, timed_out: bool | None = None) -> None:
         """
         Cancel the run, or leave it to the next try, within the seconds that Airflow leaves.
 
-        :param timed_out: Whether ``execution_timeout`` is over. Default: found out here, in Airflow's own thread.
+        :param timed_out: Whether ``execution_timeout`` is over. Default: determined here, in Airflow's own thread.
         """
         began = time.monotonic()
         self._killed = True
@@ -171,7 +171,7 @@ class ActiveRun:
             self.learn(TaskTry(context))
         if timed_out is None:
             timed_out = internals.timed_out_by_airflow()
-        if timed_out and not self._timed_out:  # a signal may come during what that takes
+        if timed_out and not self._timed_out:  # a signal may come meanwhile
             self._timed_out = self._unwanted = True
             self._decide()
             self._cancel_after_timeout()
@@ -207,11 +207,11 @@ class ActiveRun:
             self.ended()
 
     def _is_of_another_try(self, error: Exception) -> bool:
-        """Return whether another try of the task has taken over, and with it the run."""
+        """Return whether another try has taken over the task and its run."""
         return isinstance(error, SkyvernOvertaken) or self._was_overtaken()
 
     def _was_overtaken(self) -> bool:
-        """Return whether Airflow says so; without an answer, a run that nobody may wait for is not left."""
+        """Return Airflow's answer; without one, return False, so that no run is left without a waiting task."""
         return self._try is not None and self._try.standing_within(STATE_BUDGET) is Standing.OVERTAKEN
 
     def sleep(self, seconds: float) -> None:
@@ -345,7 +345,7 @@ class ActiveRun:
         return run_id is not None or bool(canceled)
 
     def _cancel_others(self, task_try: TaskTry) -> None:
-        """Cancel or name what else of this task is active: its group is not known, or it was another one before."""
+        """Cancel or name other active runs of this task: their group is unknown, or it has changed."""
         names = self._names_of(task_try)
         if names is not None and names.task is not None:
             try:
@@ -373,7 +373,7 @@ class ActiveRun:
                 )
 
     def _log_left(self, run_id: str | None, group: str | None, problem: object) -> None:
-        """Log how a person finds what may be active: nobody else will."""
+        """Log how a person finds runs that may be active: nobody else will look for them."""
         names = self._names_of(self._try) if self._try is not None else None
         tag = f"airflow_key:{group}" if group else f"airflow_task_key:{names.task}" if names else None
         what = f"Skyvern run {run_id}" if run_id else "A Skyvern run of this task"
@@ -387,7 +387,7 @@ class ActiveRun:
         )
 
     def _sender(self) -> Send:
-        """Return what sends calls, and cancels nothing if Airflow says that the run is another try's by now."""
+        """Return a sender that cancels nothing if Airflow says that another try now owns the run."""
         from airflow_skyvern.client.session import checked
 
         send = self._hook().send

@@ -27,7 +27,7 @@ Approvers = Sequence[str | Mapping[str, str]] | Mapping[str, str] | str | None
 
 
 class Request(TypedDict):
-    """What of a request crosses Airflow's database while the task is deferred."""
+    """The part of a request that is stored in Airflow's database while the task is deferred."""
 
     run_id: str
     block_id: str | None
@@ -50,7 +50,7 @@ class Note(TypedDict):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a person has answered in Airflow."""
+    """A person's answer in Airflow."""
 
     approved: bool
     option: str
@@ -93,7 +93,7 @@ def _check_request(task_id: str, name: str, value: Any, *, waits_deferred: bool)
 
 def users_of(task_id: str, approvers: Any) -> list[dict[str, str]] | None:
     """
-    Return those who alone may answer, as Airflow takes them; None if whoever may edit the request may.
+    Return the only users who may answer, in Airflow's form; None if everybody who may edit the request may answer.
 
     :raises SkyvernConfigError: not a list of user ids; an empty one would let everybody answer.
     """
@@ -122,7 +122,7 @@ def _user(task_id: str, user: Any) -> dict[str, str]:
 
 
 def answer_of(event: Any, request: Request) -> Answer | None:
-    """Return what a person has answered, from the event of our trigger or Airflow 3.3's; None for another event."""
+    """Return a person's answer from our trigger's event or Airflow 3.3's; None for another event."""
     chosen = event.get("chosen_options") if isinstance(event, Mapping) else None
     if not chosen or chosen[0] not in request["options"]:
         return None
@@ -149,7 +149,7 @@ class Approvals:
     The request of this try, which is at most one at a time.
 
     :param sleep: How to pause; ends early when the task is killed.
-    :param users: Those who alone may answer; see :func:`users_of`. Default: whoever may edit the request.
+    :param users: The only users who may answer; see :func:`users_of`. Default: everybody who may edit the request.
     :param asks_for_codes: Whether the same task may ask for a code, with the same request.
     """
 
@@ -168,7 +168,7 @@ class Approvals:
         self._users, self._asks_for_codes = users, asks_for_codes
 
     def ask(self, workflow_id: str) -> Request | None:
-        """Show in Airflow what the run asks; return None if it asks nothing any more."""
+        """Show the run's question in Airflow; return None if it does not wait for a person any more."""
         from airflow_skyvern.runs.question import APPROVE, REJECT, asking, question_of
 
         question = asking(self._sleep)(question_of, self._hook.send, self._run_id)
@@ -202,7 +202,7 @@ class Approvals:
     def reject(
         self, request: Request, answer: Answer, before_cancel: Callable[[], object] = lambda: None
     ) -> tuple[Run, Note] | None:
-        """Cancel the run and return it as it is then, and the note; None if it has moved on already."""
+        """Cancel the run and return its new state, and the note; None if it has moved on already."""
         from airflow_skyvern.runs.question import asking, still_asks
 
         if not asking(self._sleep)(still_asks, self._hook.send, self._run_id, request["block_id"]):
@@ -213,7 +213,7 @@ class Approvals:
     def cancel(
         self, request: Request, answer: Answer, before_cancel: Callable[[], object] = lambda: None
     ) -> tuple[Run, Note]:
-        """Cancel the run, and return it as it is then, and the note."""
+        """Cancel the run, and return its new state, and the note."""
         from airflow_skyvern.client.session import checked
         from airflow_skyvern.runs.cancel import cancel_and_fetch
 

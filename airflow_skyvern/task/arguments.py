@@ -62,7 +62,7 @@ def _check_request(fields: Mapping[str, Any], run_options: Any, *, durable: bool
 
 def checked_request(fields: Mapping[str, Any], run_options: Any, *, durable: bool) -> RunRequest:
     """
-    Build a request of arguments and check them: what is known at parse, and all of it once templates are rendered.
+    Build a request from arguments and check them: known values at DAG parse, all once templates are rendered.
 
     :raises SkyvernConfigError: names every field that is wrong and what would be right.
     """
@@ -78,7 +78,7 @@ def checked_request(fields: Mapping[str, Any], run_options: Any, *, durable: boo
 
 def with_limits(task_id: str, run_options: Any, **limits: int | str | None) -> Any:
     """
-    Put the limits that are arguments of their own among the options, where they are checked and sent with them.
+    Add the limits that are separate arguments to the options, which are checked and sent together.
 
     :raises SkyvernConfigError: one is given twice, or the options are a template as a whole.
     """
@@ -136,7 +136,7 @@ def is_dynamic(value: Any) -> bool:
 
 def refuse_late_values(**given: Any) -> None:
     """
-    Refuse templates and XComs in what is not the argument of a task.
+    Refuse templates and XComs in values that are not arguments of a task.
 
     :raises SkyvernConfigError: names the argument.
     """
@@ -146,9 +146,9 @@ def refuse_late_values(**given: Any) -> None:
 
 def complaint_about(values: Mapping[str, Any], annotations: Mapping[str, Any] | None = None) -> str | None:
     """
-    Return what is wrong with the first of these values that is wrong; nothing renders them.
+    Return the error in the first wrong value; nothing renders these values.
 
-    :param annotations: The types in the signature: a switch is True or False, and nothing that counts as true.
+    :param annotations: The types in the signature: a switch must be True or False, not just truthy.
     """
     complaints = (_complaint(name, value, (annotations or {}).get(name)) for name, value in values.items())
     return next((complaint for complaint in complaints if complaint is not None), None)

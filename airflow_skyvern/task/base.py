@@ -1,5 +1,5 @@
 """
-What our operators have in common: arguments that are checked, and the hook of their connection.
+The base of our operators: argument checks, and the hook of their connection.
 
 Values that are only known when the task runs are refused when the DAG is parsed, in each argument that nothing
 renders. Jinja would leave ``overwrite="{{ params.overwrite }}"`` as it is, a text, and so a true value; an XCom would
@@ -39,13 +39,13 @@ class ChecksArguments(BaseOperator):
     """
 
     fields_of_start: ClassVar[Sequence[str]] = ()
-    """Templated arguments that matter to the start of a run only: a task that resumes takes them as they are."""
+    """Templated arguments that matter only to the start of a run: a task that resumes leaves them as they are."""
 
     if not TYPE_CHECKING:  # for mypy it stays what Airflow declares: an attribute that can be called
 
         @classmethod
         def partial(cls, **kwargs: Any) -> CheckedPartial:
-            """Set what all tasks have in common that ``expand`` makes."""
+            """Set the common arguments of all tasks that ``expand`` creates."""
             partial = super().partial(**kwargs)
             partial.__class__ = CheckedPartial
             return partial
@@ -89,8 +89,8 @@ class UsesConnection:
     """
     A task that calls Skyvern: its hook is loaded when it is needed, and not when a DAG is parsed.
 
-    Stands behind the operator among the bases of a class: a class without an ``__init__`` of its own did not get the
-    ``default_args`` of the DAG otherwise.
+    It must come after the operator among the bases of a class: otherwise a class without its own ``__init__`` does
+    not get the DAG's ``default_args``.
     """
 
     skyvern_conn_id: str
@@ -104,7 +104,7 @@ class UsesConnection:
 
 
 class CheckedPartial(OperatorPartial):
-    """What ``partial`` returns; Airflow makes the tasks, and thereby checks their arguments, on the workers only."""
+    """The result of ``partial``; Airflow creates the tasks, and so checks their arguments, only on the workers."""
 
     __slots__ = ()
 
@@ -139,7 +139,7 @@ def defaults_of(*homes: Any) -> dict[str, Any]:
 
 def check_untemplated(operator: type[BaseOperator], given: Mapping[str, Any]) -> None:
     """
-    Refuse late values where nothing would render them, and switches that are neither true nor false.
+    Refuse late values in arguments that are not rendered, and switches that are neither true nor false.
 
     :param given: The arguments, with those in ``default_args``.
     :raises SkyvernConfigError: names the task, the argument, and what would be right.
@@ -155,7 +155,7 @@ def check_untemplated(operator: type[BaseOperator], given: Mapping[str, Any]) ->
 
 @cache
 def _arguments_of(operator: type[BaseOperator]) -> dict[str, Any]:
-    """Return the arguments of our classes, and of Airflow's sensor, that no author's subclass has made its own."""
+    """Return the arguments of our classes, and of Airflow's sensor, that no author's subclass has redefined."""
     arguments: dict[str, Any] = {}
     of_authors: set[str] = set()
     for kind in operator.__mro__[: operator.__mro__.index(BaseOperator)]:

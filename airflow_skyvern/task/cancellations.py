@@ -1,8 +1,8 @@
 """
 Cancels runs in the background of Airflow's API server: a few at a time, each once.
 
-A cancellation may take minutes while Skyvern is away, and a user may mark a DAG run with hundreds of tasks. So there
-are a few threads, which end when they have nothing to do.
+A cancellation may take minutes while Skyvern is unreachable, and a user may mark a DAG run with hundreds of tasks. So
+there are a few threads, which end when they have nothing to do.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Cancellations:
             self._changed.notify()
 
     def join(self, timeout: float) -> bool:
-        """Wait until nothing is left to cancel; return whether that was in time."""
+        """Wait until nothing is left to cancel; return whether that happened in time."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._unfinished, timeout)
 

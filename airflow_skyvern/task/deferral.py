@@ -1,5 +1,5 @@
 """
-What a deferral carries: until when to wait, and the note that identifies the run.
+The data of a deferral: the deadline of the wait, and the note that identifies the run.
 
 A deadline is in seconds since the epoch, so it survives deferrals and restarts. Airflow keeps the note with the try,
 also when the XComs are another try's.
@@ -44,7 +44,7 @@ TRIGGER_FAILED_WAIT = 60.0
 POLLS_AND_DEFERS_AGAIN = (
     "Skyvern run %s: its wait cannot be resumed; this worker polls for a minute and defers again. %s"
 )
-"""What the log says when the trigger failed, or a newer version has deferred the task."""
+"""The log message if the trigger failed, or a newer version has deferred the task."""
 
 
 def can_resume(task: Any, next_method: str) -> bool:
@@ -53,7 +53,7 @@ def can_resume(task: Any, next_method: str) -> bool:
 
 
 def no_method(next_method: str) -> str:
-    """Say what a task without that method does not know."""
+    """Describe what a task without that method cannot do."""
     return f"A newer version of this provider has deferred the task; this one has no {next_method}."
 
 
@@ -72,7 +72,7 @@ def note_of_run(
 
 def note_of(next_kwargs: Any) -> Mapping[str, Any]:
     """
-    Read the note of a try, whatever Airflow has made of the kwargs.
+    Read the note of a try, in any form that Airflow has given the kwargs.
 
     Once the trigger has sent its event, the event may be all that is left: it has the run id.
     """
@@ -109,7 +109,7 @@ def status_of(next_kwargs: Any) -> str | None:
 
 
 def decoded(value: Any) -> Any:
-    """Unwrap a stored value: JSON as text, or a value with its type beside it."""
+    """Unwrap a stored value: JSON as text, or a value with its type."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             value = json.loads(value)

@@ -26,7 +26,7 @@ WIDTH = 100
 
 
 class ErrorLog(Protocol):
-    """What a task logs its end to."""
+    """The log for a task's end."""
 
     def error(self, msg: str, /, *args: Any) -> Any:
         """Log what ends the task."""
@@ -34,7 +34,7 @@ class ErrorLog(Protocol):
 
 def logged_error_of(run: Run, log: ErrorLog, send: Send | None = None, limit: str | None = None) -> SkyvernRunError:
     """
-    Make the error for a run that ended badly, and log it line by line.
+    Create the error for a run that ended badly, and log it line by line.
 
     Airflow logs the error, too, but as one long line at the end of a traceback.
 
@@ -63,9 +63,9 @@ def failed_at(run: Run, send: Send) -> tuple[str | None, str]:
 
 def without_retry_at(limit: str | None, error: SkyvernRunError, task: Any) -> Exception:
     """
-    Return what ends a task whose run was ended by a limit of the task's own: no plain retry runs into it again.
+    Return the error for a run that reached the task's own limit: a plain retry must not run into it again.
 
-    A retry policy of the task gets the error as it is, and decides.
+    A retry policy of the task gets the error unchanged, and decides.
 
     :param limit: Which limit of the task has ended the run, if one has.
     """
@@ -79,7 +79,7 @@ def without_retry_at(limit: str | None, error: SkyvernRunError, task: Any) -> Ex
 @contextmanager
 def no_retry_for_permanent_errors() -> Iterator[None]:
     """
-    Turn errors that no retry can cure into :class:`AirflowFailException`.
+    Turn errors that no retry can fix into :class:`AirflowFailException`.
 
     These are a wrong key, an unknown workflow or run, a request that Skyvern does not accept, no credit, and
     a wrong connection or argument. Everything else keeps its type, and the task its retries.
@@ -94,7 +94,7 @@ def no_retry_for_permanent_errors() -> Iterator[None]:
 
 @contextmanager
 def marks_stay() -> Iterator[None]:
-    """Let an error that ends the task not overwrite what a user has made of it meanwhile, also on 2.11."""
+    """Keep an error that ends the task from overwriting a state that a user has set meanwhile, also on 2.11."""
     try:
         yield
     except (SkyvernError, AirflowFailException) as error:
@@ -105,6 +105,6 @@ def marks_stay() -> Iterator[None]:
 
 @contextmanager
 def errors_for_airflow() -> Iterator[None]:
-    """End a task as Airflow has to: without a retry where none can help, and without overwriting a user's mark."""
+    """End a task correctly: without a retry if none can help, and without overwriting a user's mark."""
     with marks_stay(), no_retry_for_permanent_errors():
         yield

@@ -1,8 +1,9 @@
 """
 A code that a run waits for at a login: the request in Airflow's Required Actions that says so.
 
-The code itself is not answered there, as Airflow would keep it: a person types it on the run's page, whose server
-sends it to Skyvern and closes the request, see :mod:`airflow_skyvern.ui.login_code`. So nothing here ever has it.
+The code itself is not entered there, as Airflow would keep it: a person types it on the run's page, whose server
+sends it to Skyvern and closes the request, see :mod:`airflow_skyvern.ui.login_code`. So this module never has the
+code.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.task.task_try import TaskTry
 
 SENT = "The code was sent"
-"""What the request is answered with, by the page or by a person who has given Skyvern the code otherwise."""
+"""The answer to the request, from the page or from a person who has sent Skyvern the code in another way."""
 
 WANTED = (
     "The run waits at a login for a code. Type it on the page of the run in Airflow, which sends it to Skyvern at "
@@ -29,7 +30,7 @@ WANTED = (
 
 
 class CodeRequest(Request):
-    """What of a request for a code crosses Airflow's database while the task is deferred; no code."""
+    """The part of a request for a code, without the code, that Airflow's database stores during a deferral."""
 
     step: dict[str, Any]
 
@@ -46,7 +47,7 @@ def ask_for_code(
     """
     Say in Airflow that a run waits for a code.
 
-    :param users: Those who alone may send it; see :func:`~airflow_skyvern.task.approval.users_of`.
+    :param users: The only users who may send it; see :func:`~airflow_skyvern.task.approval.users_of`.
     :param asks_for_approvals: Whether the same task may ask for an approval, with the same request: its text and its
         answers are those of the first question of a try.
     """

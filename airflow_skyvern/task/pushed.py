@@ -1,8 +1,8 @@
 """
-What tasks have pushed, read from Airflow's database: for the API server, the scheduler and the command line.
+Reads the XComs of tasks from Airflow's database, for the API server, the scheduler and the command line.
 
 A custom XCom backend stores something other than the value, such as an address in an object store. Only the backend
-can read that, and it may take a request; so what is found is read when it is used, not in the transaction.
+can read that, and it may take a request; so values are read when they are used, not in the transaction.
 """
 
 from __future__ import annotations
@@ -109,18 +109,18 @@ def of_changed_tasks(since: datetime, states: Collection[str] = (), **ids: Any) 
 
 
 XCOMS_OF_RUN = (xcom.RUN_ID, xcom.APP_URL, xcom.CONNECTION_AND_RUN_KEY)
-"""What :class:`KnownRun` reads."""
+"""The columns that :class:`KnownRun` reads."""
 
 
 class KnownRun:
     """
-    What Airflow's database says of the run of a task instance, in the order of trust.
+    The run of a task instance according to Airflow's database, in the order of trust.
 
     The deferral and the rendered arguments come first: no user can edit them. An XCom is read only if it is needed.
 
     A task that runs an agent may have several: one of each tool call.
 
-    :param next_kwargs: Those of the task instance's deferral.
+    :param next_kwargs: The kwargs of the task instance's deferral.
     :param rendered: Its rendered arguments.
     :param call: Which of the tool calls, the first one is 0. Default: the newest.
     """
@@ -139,7 +139,7 @@ class KnownRun:
 
     @classmethod
     def all_of(cls, pushed: Mapping[str, Pushed]) -> Iterator[KnownRun]:
-        """Yield what is known of each run of a task instance: of its own, or of its tool calls."""
+        """Yield the known facts about each run of a task instance: its own run, or the runs of its tool calls."""
         for number in range(len(cls(pushed).calls) or 1):
             yield cls(pushed, call=number)
 
@@ -166,12 +166,12 @@ class KnownRun:
 
     @property
     def certain_id(self) -> str | None:
-        """The run's id, if it is known from what nobody can edit."""
+        """The run's id, if a source that nobody can edit has it."""
         return _first_text(self._note.get("run_id"), self._rendered.get("run_id"))
 
     @property
     def run_id(self) -> str | None:
-        """The run's id; the XCom of that name is the agent's own, where a task runs one."""
+        """The run's id; if a task runs an agent, the XCom of that name belongs to the agent."""
         return self.certain_id or _first_text(self._of_run(xcom.RUN_ID))
 
     @property
@@ -192,7 +192,7 @@ class KnownRun:
 
     @property
     def approval(self) -> Mapping[str, Any] | None:
-        """What a person has answered to this run."""
+        """A person's answer to this run."""
         answer = self._value(xcom.APPROVAL)
         is_of_run = isinstance(answer, Mapping) and answer.get("run_id") == self.run_id is not None
         return answer if is_of_run else None
@@ -204,7 +204,7 @@ class KnownRun:
         return note if isinstance(note, Mapping) else None
 
     def _of_run(self, key: str) -> Any:
-        """Return what the chosen call has noted, or the XCom of the task's own run."""
+        """Return the record of the chosen call, or the XCom of the task's own run."""
         return self._announced.get(key) if self.calls else self._value(key)
 
     @property

@@ -1,5 +1,5 @@
 """
-Templates without a value: Jinja would write None as the text "None", and a run would be paid for with that.
+Rejects templates without a value: Jinja would write None as the text "None", and a paid run would use it.
 
 While a task's arguments are rendered, None leaves a mark where a template prints it, joins it to a text, or passes it
 to a filter for texts. So a text that says "None" itself stays, and so does ``{{ … | string }}``.
@@ -34,10 +34,10 @@ TEXT_FILTERS = (
     "capitalize", "center", "e", "escape", "forceescape", "indent", "lower", "pprint", "replace", "safe", "striptags",
     "title", "trim", "truncate", "upper", "urlencode", "urlize", "wordwrap",
 )  # fmt: skip
-"""Jinja's filters that make a text of whatever they get."""
+"""Jinja's filters that convert any value to text."""
 
 PRINTED = (list, tuple, set, frozenset, ValuesView, ItemsView)
-"""What Python prints with each of its items."""
+"""Types that Python prints with each of their items."""
 
 GIVEN, EACH_GIVEN = "skyvern_given", "skyvern_each_given"
 """Attributes of the environment: functions that the code of a template calls."""
@@ -51,9 +51,9 @@ ADVICE = (
 
 class Absent:
     """
-    A value that is None, or holds it, on its way into a text.
+    A value that is None, or contains None, before it becomes part of a text.
 
-    :param value: What it stands for where a template renders to a native object instead.
+    :param value: The value to use if a template renders to a native object instead.
     """
 
     def __init__(self, value: Any) -> None:
@@ -68,8 +68,8 @@ def guarded(environment: Environment, *, refuses: bool) -> Environment:
     """
     Return an environment in which None leaves a mark.
 
-    :param refuses: False returns one that renders as before. So does that of a DAG with a ``finalize`` of its own,
-        which says what None is.
+    :param refuses: False returns one that renders as before. The environment of a DAG with its own ``finalize`` does
+        the same: that function decides about None.
     """
     environment = environment.overlay()
     vars(environment).update({GIVEN: _given, EACH_GIVEN: _each_given})
@@ -125,14 +125,14 @@ def _given(value: Any) -> Any:
 
 
 def _each_given(value: Any) -> Any:
-    """Mark what is None among the values that are put into a text."""
+    """Mark None among the values that are inserted into a text."""
     if isinstance(value, dict):
         return {name: _given(item) for name, item in value.items()}
     return type(value)(map(_given, value)) if type(value) in (list, tuple) else _given(value)
 
 
 def _items_given(value: Any) -> Any:
-    """Mark what is None among the items that are joined, also those of a generator, as ``map`` makes one."""
+    """Mark None among the joined items, also in a generator such as ``map`` returns."""
     is_joined = isinstance(value, Iterable) and not isinstance(value, str | Mapping | Undefined)
     return list(map(_given, value)) if is_joined else value
 
@@ -172,7 +172,7 @@ def _marking_format(text_format: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _marking(generator: type[CodeGenerator]) -> type[CodeGenerator]:
-    """Return a generator of templates' code that marks None in ``a ~ b``, ``"%s" % a`` and ``format``."""
+    """Return a code generator for templates that marks None in ``a ~ b``, ``"%s" % a`` and ``format``."""
 
     class Marking(generator):  # type: ignore[valid-type, misc]  # each kind of environment has its own
         def visit_Concat(self, node: nodes.Concat, frame: Any) -> None:  # noqa: N802  Jinja's name, as below

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import BaseSensorOperator
 
 HANGING = re.compile(r"xcom_pull\((?:(?!map_indexes).)*$", re.DOTALL)
-"""Airflow 3.3 renders such a template in the triggerer, and hangs there where no map index is given."""
+"""Airflow 3.3 renders such a template in the triggerer, and hangs there if no map index is given."""
 
 
 def start_trigger_args(
     sensor: BaseSensorOperator, run_id: Any, skyvern_conn_id: Any, *, end_from_trigger: bool, log_blocks: bool
 ) -> StartTriggerArgs | None:
     """
-    Return how Airflow starts this sensor in the triggerer, or None where it cannot.
+    Return how Airflow starts this sensor in the triggerer, or None if it cannot.
 
     :raises SkyvernConfigError: an argument is a template that would never be rendered.
     """

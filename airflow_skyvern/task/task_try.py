@@ -1,5 +1,5 @@
 """
-This try of this task: its names, what it stores, what Airflow knows of it, and whether it is still the current one.
+This try of this task: its names, its stored data, Airflow's knowledge about it, and whether it is still current.
 
 A process may have been stopped for minutes, and another try may have taken over meanwhile.
 """
@@ -44,8 +44,8 @@ CONFIRMATION = 0.3
 
 PROOF_SECONDS = 5.0
 """
-For how long Airflow's word is taken. A retry that has taken over since then has yet to be scheduled and started, and
-searches for runs before it starts one.
+For how long Airflow's answer is trusted. A retry that has taken over since then still has to be scheduled and
+started, and searches for runs before it starts one.
 """
 
 MOST_PROOFS = 5
@@ -66,7 +66,7 @@ class TaskTry:
     """
     This try of this task.
 
-    :param context: What Airflow gives to ``execute``.
+    :param context: The context that Airflow passes to ``execute``.
     """
 
     def __init__(self, context: Context) -> None:
@@ -113,11 +113,11 @@ class TaskTry:
 
     @cached_property
     def start_store(self) -> StartStore:
-        """What outlives this try, where this Airflow has something that does."""
+        """The store that outlives this try, if this Airflow has one."""
         return self.store_of()
 
     def store_of(self, call: str = "") -> StartStore:
-        """Return what outlives this try: of the task's run, or of one of its tool calls."""
+        """Return the store that outlives this try, for the task's run or for one of its tool calls."""
         from airflow_skyvern.runs.store import StartStore
 
         return StartStore(since_3_3.task_state_store(self._context), self._run_started, call)
@@ -131,7 +131,7 @@ class TaskTry:
         """
         Return what identifies this try as one that starts a run.
 
-        :param already: What has identified the try in which this operator has started one.
+        :param already: The identity of the try in which this operator has started a run.
         :raises SkyvernConfigError: it is this try, as a subclass may call ``execute`` more than once, and a retry
             could not distinguish the two runs.
         """
@@ -150,14 +150,14 @@ class TaskTry:
 
     def stop_if_overtaken(self) -> None:
         """
-        Raise if Airflow says that another try has taken over; if it says nothing, this one does what it has to.
+        Raise if Airflow says that another try has taken over; without an answer, this try continues.
 
         :raises SkyvernOvertaken: the run is the other try's.
         """
         try:
             self._current.ensure()
         except SkyvernTaskEnded:
-            return  # what was started has to be ended
+            return  # a started run has to be ended
         except SkyvernOvertaken:
             if self.standing_within(ANSWER_BUDGET) is Standing.OVERTAKEN:
                 raise
@@ -223,7 +223,7 @@ class TaskTry:
 
     @cached_property
     def _dag_run_name(self) -> str:
-        """What the task's first start has called its DAG run; asked once, as a signal handler may need it."""
+        """The name that the task's first start gave its DAG run; read once, as a signal handler may need it."""
         return self.start_store.run_started(first_try=not self.earlier_tries)
 
     def publish_run(self, run: Run) -> None:
@@ -247,11 +247,11 @@ class TaskTry:
         self._ti.xcom_push(key=xcom.BROWSER_SESSION, value=dict(value))
 
     def publish_workflow_version(self, value: Mapping[str, Any]) -> None:
-        """Push which version of a workflow is run, and which file it was made of."""
+        """Push which version of a workflow is run, and which file it was created from."""
         self._ti.xcom_push(key=xcom.WORKFLOW_VERSION, value=dict(value))
 
     def publish_pause(self, run_id: str, app_url: str | None) -> None:
-        """Push where the run waits for a person, so that a notification or another task can send one there."""
+        """Push where the run waits for a person, so that a notification or another task can send somebody there."""
         self._ti.xcom_push(key=xcom.AWAITING_PERSON, value={"run_id": run_id, "app_url": app_url})
 
     def publish_files(self, key: str, files: list[dict[str, Any]]) -> None:
@@ -259,7 +259,7 @@ class TaskTry:
         self._ti.xcom_push(key=key, value=files)
 
     def publish_manifest(self, reference: Mapping[str, Any]) -> None:
-        """Push where the manifest of what was stored is."""
+        """Push the address of the manifest of the stored files."""
         self._ti.xcom_push(key=xcom.MANIFEST, value=dict(reference))
 
     def published_app_url(self, run_id: str) -> str | None:
@@ -267,17 +267,17 @@ class TaskTry:
         return self._published.app_url if self._published and self._published.run_id == run_id else None
 
     def publish_approval(self, note: Mapping[str, Any]) -> None:
-        """Push what a person has answered."""
+        """Push a person's answer."""
         self._ti.xcom_push(key=xcom.APPROVAL, value=dict(note))
 
     def add_to_outlet_events(
         self, outlets: Iterable[Any], extra: Mapping[str, Any], addresses: Iterable[str] = ()
     ) -> list[str]:
         """
-        Put something into the extra of the asset events that this task's success makes.
+        Put something into the extra of the asset events that this task's success creates.
 
-        :param addresses: What an asset alias among the outlets gets an event for, each.
-        :return: Those of which Airflow takes no asset.
+        :param addresses: The addresses for which an asset alias among the outlets gets an event each.
+        :return: The addresses that Airflow does not accept for an asset.
         """
         events: Any = self._context.get("outlet_events")
         given, assets = list(outlets), {address: asset(address) for address in addresses}
@@ -325,7 +325,7 @@ class TaskTry:
         """
         Return the run that this task has published, or that Airflow's task state has for this attempt group.
 
-        None also where Airflow does not answer.
+        None also if Airflow does not answer.
         """
         with suppress(Exception):
             if (published := self.published_run_id()) is not None:
@@ -336,7 +336,7 @@ class TaskTry:
         return None
 
     def standing_within(self, seconds: float) -> Standing | None:
-        """Return what Airflow says of this try within this time, if anything; may be called in a signal handler."""
+        """Return Airflow's answer about this try within this time, if any; may be called in a signal handler."""
 
         def ask() -> Standing | None:
             with suppress(Exception):
@@ -358,10 +358,10 @@ class TaskTry:
 
 def answer_within(seconds: float, question: Callable[[], T], otherwise: T) -> T:
     """
-    Return what a function that asks Airflow returns, or something else where it takes too long.
+    Return the result of a function that asks Airflow, or a default if it takes too long.
 
-    May be called in a signal handler: one that has interrupted a question to Airflow asks nothing. A thread asks, and
-    is abandoned when it gets no answer.
+    May be called in a signal handler: a handler that has interrupted a question to Airflow asks nothing. A thread
+    asks, and is abandoned when it gets no answer.
     """
     if since_3_0.interrupts_question():
         return otherwise
@@ -376,10 +376,10 @@ def check_is_the_task(operator: Any, context: Context, otherwise: str) -> None:
     """
     Check that Airflow executes this operator, and not a task that executes it in turn.
 
-    Airflow retries, kills, defers and links the outer task only, and its ids are the only ones there are: of several
-    requests, a retry could not know which run belongs to which, and nothing would cancel them.
+    Airflow retries, kills, defers and links only the outer task, and only the outer task has ids: with several
+    requests, a retry could not know which run belongs to which, and nothing would cancel the runs.
 
-    :param otherwise: What follows from that, and what to do instead.
+    :param otherwise: The consequence, and what to do instead.
     :raises SkyvernConfigError: it is executed within another task.
     """
     task = getattr(context["ti"], "task", None) or context.get("task")
@@ -393,11 +393,11 @@ class CurrentTry:
     """
     This try, as long as no other one has taken over.
 
-    A process that is stopped notices nothing, and on a suspended machine the monotonic clock stands still. So what
-    counts is the longest time that any clock has seen since Airflow was asked.
+    A stopped process notices nothing, and on a suspended machine the monotonic clock stops. So the longest time that
+    any clock has measured since Airflow was asked counts.
 
     :param standing: Asks Airflow.
-    :param clocks: What the age of an answer is measured by.
+    :param clocks: The clocks that measure the age of an answer.
     """
 
     def __init__(
@@ -412,7 +412,7 @@ class CurrentTry:
         Ask Airflow, unless it has answered just now.
 
         :raises SkyvernOvertaken: another try has taken over, or Airflow does not answer.
-        :raises SkyvernTaskEnded: no try is to do anything more.
+        :raises SkyvernTaskEnded: no try may do anything more.
         """
         for _ in range(MOST_PROOFS):
             if self._is_proved():

@@ -1,9 +1,9 @@
 """
-The tool calls of an agent that a task runs: each starts a run of its own, and a retry of the task finds it again.
+The tool calls of an agent that a task runs: each starts its own run, and a retry of the task finds it again.
 
-Airflow knows the task only. So a call is named by what it asks for, and by how often the task has asked for the same
-before: a model that makes the same calls in a retry gets the same runs, in whatever order it makes them. Airflow's AI
-provider replays what the model has said (``durable=True``), so that they are the same.
+Airflow knows only the task. So a call is named by its arguments, and by how often the task has made the same call
+before: a model that makes the same calls in a retry gets the same runs, in any order. Airflow's AI provider replays
+the model's messages (``durable=True``), so that the calls are the same.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.store import StartStore
 
 MOST_TASKS = 16
-"""Of how many tries a process knows the calls: a worker runs one, ``dag.test()`` several."""
+"""The number of tries whose calls a process remembers: a worker runs one, ``dag.test()`` several."""
 
 LONGEST_KILL = 4.5
 """Seconds for which Airflow's signal handler waits: half a second later, Airflow kills the process."""
 
 
 class Killable(Protocol):
-    """What waits for the run of a call."""
+    """The code that waits for the run of a call."""
 
     def on_kill(self, *, timed_out: bool | None = None) -> None:
         """Cancel the run, or leave it to the next try."""
@@ -82,9 +82,9 @@ class ToolCalls:
 
     def begin(self, agent: str, arguments: Mapping[str, Any]) -> CallTry:
         """
-        Note a call, and return what its run needs of the task.
+        Record a call, and return what its run needs from the task.
 
-        :raises SkyvernWaitInterrupted: the task was killed, or has ended: nothing is started for it any more.
+        :raises SkyvernWaitInterrupted: the task was killed, or has ended: no more runs are started for it.
         """
         if self._killed or self.is_over():
             raise SkyvernWaitInterrupted("The task has been stopped, so it starts nothing more.")
@@ -97,7 +97,7 @@ class ToolCalls:
 
     @contextmanager
     def active(self, call: Killable) -> Iterator[None]:
-        """Let a kill of the task reach what waits for the run of a call."""
+        """Pass a kill of the task on to the code that waits for the run of a call."""
         self._active.append(call)
         try:
             yield
@@ -150,7 +150,7 @@ class ToolCalls:
             self._made[call["content"]] += 1
 
     def _notice_kills(self) -> None:
-        """Airflow calls ``on_kill`` of the task that it executes; that is somebody else's operator."""
+        """Airflow calls ``on_kill`` of the task that it executes, which is not our operator."""
         self.task.on_kill = partial(_killed, self.task.on_kill, self)
 
 
@@ -167,10 +167,10 @@ _MAKING = threading.Lock()
 
 class CallTry(TaskTry):
     """
-    A tool call of this try: the try, with a name and a record of its own.
+    A tool call of this try: the try, with a separate name and record.
 
-    :param tag: Which call it is.
-    :param about: What is noted of it from its beginning.
+    :param tag: Identifies the call.
+    :param about: The facts recorded from the beginning.
     """
 
     def __init__(self, context: Context, calls: ToolCalls, tag: str, about: Mapping[str, Any]) -> None:
@@ -181,7 +181,7 @@ class CallTry(TaskTry):
 
     @cached_property
     def start_store(self) -> StartStore:
-        """What outlives this try, of this call."""
+        """The store that outlives this try, for this call."""
         return self.store_of(self._tag)
 
     def run_key(self, request: RunRequest) -> RunKey:

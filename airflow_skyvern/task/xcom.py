@@ -12,17 +12,17 @@ AWAITING_PERSON = "awaiting_person"
 """Where a paused run waits for a person: ``run_id`` and ``app_url``."""
 
 APPROVAL = "approval"
-"""The last answer of a person to a paused run: what it was, by whom, where, and when."""
+"""The last answer of a person to a paused run: the answer, by whom, where, and when."""
 
 CONNECTION_AND_RUN_KEY = "connection_and_run_key"
 """
 How the run of a task is found that ended without our code: connection id, and tag of the attempt group. The API
-server reads it when a user marks the task, the scheduler when the DAG run ends. A task that runs an agent has them of
-its newest tool call, and those of all in ``calls``, with run id and address.
+server reads it when a user marks the task, the scheduler when the DAG run ends. A task that runs an agent has them
+for its newest tool call, and for all calls in ``calls``, with run id and address.
 """
 
 WORKFLOW_VERSION = "workflow_version"
-"""Of a task with a workflow file, what is run: ``file``, ``workflow_id``, ``version``, ``digest`` of the content."""
+"""What a workflow file's task runs: ``file``, ``workflow_id``, ``version``, ``digest`` of the content."""
 
 FILES = "files"
 """The files that the run downloaded, as they were stored: a list of path, filename, size and checksum."""
@@ -31,10 +31,10 @@ EVIDENCE = "evidence"
 """Recording and screenshots of the run, in the same form."""
 
 MANIFEST = "manifest"
-"""The manifest of what the run has left: path, size and checksum."""
+"""The manifest of the run's files: path, size and checksum."""
 
 BROWSER_SESSION = "browser_session"
 """
-Of a task that has opened a browser session: ``browser_session_id``, ``app_url``, ``skyvern_conn_id``,
+For a task that has opened a browser session: ``browser_session_id``, ``app_url``, ``skyvern_conn_id``,
 ``installation``, and ``ends_with_dag_run``. The scheduler reads it when the DAG run ends.
 """

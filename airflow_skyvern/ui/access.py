@@ -1,5 +1,5 @@
 """
-Who may see a page and who may act on it: Airflow's own authorization, for exactly the DAG in the path.
+Decides who may see a page and who may act on it: Airflow's own authorization, for exactly the DAG in the path.
 
 Airflow's dependency takes a path without a DAG, and the DAG ``~``, for "any DAG", and does not check that the DAG
 exists; the routes here always have ``dag_id`` in their path, and :mod:`airflow_skyvern.ui.lookup` knows what exists.
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 PAGE_HEADER = "x-skyvern-page"
-"""What the page's script sends with a request that changes something; another site's page cannot."""
+"""The header that the page's script sends with a changing request; another site's page cannot send it."""
 
 ENTITIES = (DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
-"""What a page shows of a DAG: its task instances, and what their XComs lead to."""
+"""The parts of a DAG that a page shows: its task instances, and the runs that their XComs name."""
 
 
 def not_any_dag(dag_id: str) -> None:
-    """Refuse what Airflow takes for all DAGs."""
+    """Reject "~", which Airflow reads as any DAG."""
     if dag_id == "~":
         raise HTTPException(404, "This DAG does not exist.")
 
 
 def from_our_page(request: Request) -> None:
     """
-    Refuse a request that another site's page made with the user's cookie, which Airflow does not.
+    Reject a request that another site's page made with the user's cookie; Airflow does not reject it.
 
-    The cookie is also sent from another port of the same host. But only a page of this origin can add a header of its
-    own, and browsers say where a request comes from: in ``Sec-Fetch-Site``, or over plain HTTP in ``Origin``.
+    The cookie is also sent from another port of the same host. But only a page of this origin can add a custom
+    header, and browsers report a request's origin: in ``Sec-Fetch-Site``, or over plain HTTP in ``Origin``.
     """
     headers = request.headers
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
@@ -54,7 +54,7 @@ READ = [Depends(not_any_dag), *(Depends(requires_access_dag("GET", entity)) for 
 """For a route that shows something of the DAG ``dag_id``."""
 
 CHANGE = [Depends(from_our_page), *READ, Depends(requires_access_dag("PUT", DagAccessEntity.TASK_INSTANCE))]
-"""For a route that does something for a task instance of the DAG ``dag_id``: who may mark it may do so."""
+"""For a route that acts on a task instance of the DAG ``dag_id``: users who may mark it may do so."""
 
 
 def readable(user: Any, dag_ids: Iterable[str]) -> set[str]:
@@ -69,12 +69,12 @@ def may_answer(user: Any, dag_id: str) -> bool:
 
 
 def is_one_of(user: Any, user_ids: Collection[str]) -> bool:
-    """Return whether this user is among those who may answer, as Airflow decides when it is answered."""
+    """Return whether this user may answer, by the rule that Airflow applies to the answer."""
     return bool(get_auth_manager().is_authorized_hitl_task(assigned_users=set(user_ids), user=user))
 
 
 def may_read_logs(user: Any, dag_id: str) -> bool:
-    """Return whether the user may read the logs of a DAG's tasks, and so what they say of a failure."""
+    """Return whether the user may read the logs of a DAG's tasks, and so the reason of a failure."""
     return _may(user, dag_id, "GET", DagAccessEntity.TASK_LOGS)
 
 

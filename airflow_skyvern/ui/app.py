@@ -1,7 +1,7 @@
 """
-The pages, as a FastAPI app that Airflow's API server mounts at ``/skyvern``; made with its first request.
+The pages, as a FastAPI app that Airflow's API server mounts at ``/skyvern``; created at the first request.
 
-Every route that shows something of a DAG has ``dag_id`` in its path and :data:`~airflow_skyvern.ui.access.READ` among
+Every route that shows part of a DAG has ``dag_id`` in its path and :data:`~airflow_skyvern.ui.access.READ` among
 its dependencies. Which run it shows follows from the task instance alone: no run id is ever taken from an address.
 """
 
@@ -62,7 +62,7 @@ class Routes:
         return await self.media.picture(ref, artifact)
 
     async def recording(self, request: Request, user: GetUserDep) -> Response:
-        """Send the recording of the run of a task instance, or a part of it."""
+        """Send the recording of a task instance's run, or a part of it."""
         ref = await ref_of(self.reader, request, user)
         artifact = _existing(await self.reader.recording(ref))
         return await self.media.recording(ref, artifact, _id_of(user), request.headers.get("range"))
@@ -124,14 +124,14 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _not_answered(request: Request, error: Exception) -> Response:
-    """Answer for a Skyvern that does not: no error of this server, and no traceback in its log."""
+    """Answer if Skyvern does not: this is no error of this server, and leaves no traceback in its log."""
     log.info("Skyvern did not answer for %s: %s", request.url.path, type(error).__name__)
     status = 404 if isinstance(error, SkyvernNotFoundError) else 502
     return await _refused(request, StarletteHTTPException(status, sentence_of(error, "")))
 
 
 def made(pages: Routes) -> FastAPI:
-    """Make the app, which shows no documentation of itself."""
+    """Create the app, without API documentation pages."""
     app = FastAPI(title="Skyvern", openapi_url=None)
     html: dict[str, Any] = {"methods": ["GET"], "response_class": HTMLResponse, "response_model": None}
     app.add_api_route(TASK, pages.task, dependencies=READ, **html)

@@ -1,4 +1,4 @@
-"""Fetches what several viewers need once for all of them."""
+"""Fetches data once for all viewers that need it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FAILURE_TTL = 3.0
-"""Seconds for which a failure answers everybody: a server that is away is not asked by each viewer."""
+"""Seconds for which a failure is shared: not every viewer sends a request to a server that is down."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class SharedCache(Generic[T]):
 
     :param ttl: Seconds for which a result is kept, made from the result.
     :param size: The size of a result, in the unit of ``capacity``. Default: 1 each.
-    :param capacity: How much is kept at most; what was used longest ago goes first.
+    :param capacity: How much is kept at most; the least recently used results are dropped first.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class SharedCache(Generic[T]):
 
     async def get(self, key: Hashable, fetch: Callable[[], Awaitable[T]]) -> T:
         """
-        Return what is remembered under the key, or fetch it.
+        Return the cached result for the key, or fetch it.
 
-        A viewer who leaves does not stop the fetching for the others.
+        A viewer who leaves does not cancel the fetch for the others.
         """
         entry = self._entries.pop(key, None)
         if entry is None or entry.expires <= self._clock():
@@ -56,12 +56,12 @@ class SharedCache(Generic[T]):
         return await asyncio.shield(entry.task)
 
     def __contains__(self, key: Hashable) -> bool:
-        """Return whether a result is there, or on its way."""
+        """Return whether a result is cached, or being fetched."""
         entry = self._entries.get(key)
         return entry is not None and entry.expires > self._clock()
 
     def put(self, key: Hashable, result: T) -> None:
-        """Remember what was fetched together with other things."""
+        """Cache a result that was fetched together with others."""
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         done.set_result(result)
         self._entries[key] = _Entry(done, self._size(result), self._clock() + self._ttl(result))

@@ -1,4 +1,4 @@
-"""What a page says of a code that a run waits for; :mod:`airflow_skyvern.ui.login_code` sends it."""
+"""The part of a page about a code that a run waits for; :mod:`airflow_skyvern.ui.login_code` sends the code."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class CodeField:
     """
-    What a page says of a code that a run waits for.
+    The part of a page about a code that a run waits for.
 
     :param block: The label of the block.
-    :param sent_to: Where the code has arrived; for those only who may send it.
+    :param sent_to: Where the code has arrived; only for users who may send it.
     """
 
     block_id: str
@@ -27,7 +27,7 @@ class CodeField:
 
 
 async def code_field(reader: RunReader, found: FoundTask, *, may_send: bool) -> CodeField | None:
-    """Return what the page of a task instance says of a code; None where its run waits for none."""
+    """Return the code field for a task instance's page; None if its run waits for no code."""
     step = found.noted.code_step
     if step is None or found.run is None:
         return None

@@ -1,4 +1,4 @@
-"""What a page must not show of a run: the values of secret parameters, and what was typed into password fields."""
+"""Hides a run's secrets from its page: the values of secret parameters, and texts typed into password fields."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONGEST_TEXT = 2000
 """Characters of a text on a page."""
 
 INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-"""Characters that show nothing, and may turn what stands around them: ``invoice_<U+202E>fdp.exe``."""
+"""Invisible characters, which may reverse the text around them: ``invoice_<U+202E>fdp.exe``."""
 
 SAYS_SECRET = re.compile(
     r"\bpass(word|code|phrase|wd|key)s?\b|\bpwd\b|\bpin\b|\botps?\b|\btotp\b|one[- ]time|\b(2|m)fa\b|secret|\btoken\b"
@@ -32,10 +32,10 @@ SAYS_SECRET = re.compile(
     r"|passwor[td]|kennwort|contrase|mot de passe|\bsenha\b|wachtwoord",
     re.IGNORECASE,
 )
-"""What the agent says of a field whose content is a secret."""
+"""The agent's words for a field whose content is secret."""
 
 SECRET_FIELDS = frozenset({"current-password", "new-password", "one-time-code", "cc-number", "cc-csc"})
-"""What the attribute ``autocomplete`` says of such a field."""
+"""The values of the attribute ``autocomplete`` for such a field."""
 
 OPEN_FIELDS = frozenset(
     {"email", "search", "url", "date", "datetime-local", "month", "time", "week", "color", "range"}
@@ -47,13 +47,13 @@ class Concealment:
     """
     Masks secrets in everything that a page shows of one run.
 
-    Skyvern puts values of parameters, and what it types, into descriptions, reasons and errors. So the values of
-    parameters whose names or contents say that they are secret are masked there, and so is what was typed into a
-    password field. Short ones are masked as whole words only, and never in a name: a password ``demo`` says nothing
-    about the block ``find_demo``.
+    Skyvern puts values of parameters, and typed texts, into descriptions, reasons and errors. So the values of
+    parameters whose names or contents show that they are secret are masked there, and so are texts typed into a
+    password field. Short ones are masked only as whole words, and never in a name: a password ``demo`` does not
+    affect the block ``find_demo``.
 
     :param parameters: The parameters of the run.
-    :param actions: What its agent did.
+    :param actions: The actions of its agent.
     """
 
     def __init__(self, parameters: Mapping[str, Any], actions: Iterable[Action] = ()) -> None:
@@ -65,15 +65,15 @@ class Concealment:
         self._in_texts = _any_of(unmistakable, whole_words=secrets)
 
     def text(self, value: Any) -> str:
-        """Return a sentence as a page may show it: masked, and not endless."""
+        """Return a sentence for a page: masked, and limited in length."""
         return _shortened(self._masked_text(value, self._in_texts))
 
     def name(self, value: Any) -> str:
-        """Return a title, a label, a code or the name of a file: only what is certainly a secret is masked in it."""
+        """Return a title, a label, a code or the name of a file, with only certain secrets masked."""
         return _shortened(self._masked_text(value, self._in_names))
 
     def parameter(self, name: str, value: Any) -> str:
-        """Return the value of a parameter as a page may show it."""
+        """Return the value of a parameter, masked for a page."""
         if self._is_secret(name, value):
             return MASK
         shown = self._masked(value)
@@ -108,9 +108,9 @@ class Concealment:
 
 def types_secret(action: Action) -> bool:
     """
-    Return whether the agent has typed a secret: by the field, else by what the agent says of it.
+    Return whether the agent has typed a secret: judged by the field, else by the agent's words.
 
-    Whatever else was typed (a customer's number, a month) is what the run is about, and stands in its reasons.
+    Other typed texts (a customer's number, a month) are the subject of the run, and appear in its reasons.
     """
     if not action.text:
         return False
@@ -137,7 +137,7 @@ def _said_of(action: Action) -> str:
 
 
 def visible(value: Any) -> str:
-    """Return a text without the characters that would show nothing, or turn the others around."""
+    """Return a text without invisible characters and characters that reverse others."""
     return INVISIBLE.sub("", str(value or "")[: 4 * LONGEST_TEXT])
 
 
@@ -148,12 +148,12 @@ def _is_unmistakable(secret: str) -> bool:
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return how a secret may stand in a text: as it is, within JSON, and in an address."""
+    """Return the forms of a secret in a text: as it is, encoded in JSON, and encoded in an address."""
     return {secret, json.dumps(secret)[1:-1], quote(secret, safe="")}
 
 
 def _any_of(anywhere: Iterable[str], *, whole_words: Iterable[str] = ()) -> re.Pattern[str]:
-    """Return what finds any of these texts, the longest first."""
+    """Return a pattern that finds any of these texts, the longest first."""
     found = {text: re.escape(text) for text in anywhere}
     found = {**{text: rf"(?<!\w){re.escape(text)}(?!\w)" for text in whole_words}, **found}
     return re.compile("|".join(found[text] for text in sorted(found, key=len, reverse=True)) or r"(?!)")
@@ -164,7 +164,7 @@ def _shortened(text: str) -> str:
 
 
 def web_address(text: Any) -> str | None:
-    """Return an address that a page may link to: anything but http runs as a script in Airflow's page."""
+    """Return an address that a page may link to: anything but http could run as a script in Airflow's page."""
     if not isinstance(text, str):
         return None
     try:

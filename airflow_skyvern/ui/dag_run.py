@@ -115,7 +115,7 @@ async def dag_run_page(pages: TaskPages, request: Request, user: Any, dag_id: st
 
 
 def _most_urgent(found: Sequence[TaskOfRun]) -> Sequence[TaskOfRun]:
-    """Limit the number of rows: of many tasks, those that succeeded are left out."""
+    """Limit the number of rows: if there are too many tasks, those that succeeded are left out."""
     if len(found) <= MOST_TASKS:
         return found
     chosen = {task.key for task in sorted(found, key=lambda task: task.state == "success")[:MOST_TASKS]}
@@ -184,7 +184,7 @@ async def _address(reader: RunReader, task: TaskOfRun) -> str | None:
 async def _reasons(
     pages: TaskPages, user: Any, tasks: Sequence[TaskOfRun], known: Mapping[RunRef, Any]
 ) -> dict[TaskKey, str]:
-    """Return why tasks have ended: of a run that failed itself, why it did; else the error in the task's log."""
+    """Return why tasks ended: the reason of the run if it failed itself; else the error in the task's log."""
     of_run = {
         task.key: task.ref
         for task in tasks
@@ -206,7 +206,7 @@ def _run_of(task: TaskOfRun, known: Mapping[RunRef, Any]) -> Any:
 
 
 def _last_seen(reader: RunReader, task: TaskOfRun) -> Any:
-    """Return the run of a task as it was last, while Skyvern does not answer; another DAG's is not shown."""
+    """Return the last known state of a task's run, while Skyvern does not answer; another DAG's run is not shown."""
     seen = None if task.ref is None else reader.last_seen(task.ref)
     return seen if seen is not None and seen.dag_id in (None, task.key.dag_id) else None
 
@@ -214,7 +214,7 @@ def _last_seen(reader: RunReader, task: TaskOfRun) -> Any:
 async def _from_skyvern(
     reader: RunReader, user: Any, dag_id: str, run_id: str, found: Sequence[TaskOfRun]
 ) -> tuple[dict[RunRef, Any], list[str]]:
-    """Fetch the runs of the tasks: all that carry the tags of this DAG run with one request per hundred."""
+    """Fetch the runs of the tasks: runs with the tags of this DAG run with one request per hundred."""
     known: dict[RunRef, Any] = {}
     sentences = []
     refs = {task.ref for task in found if task.ref is not None}

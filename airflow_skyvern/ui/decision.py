@@ -1,8 +1,8 @@
 """
 The two buttons of a run that waits for a person: they answer the request that its task has made in Required Actions.
 
-The answer is Airflow's own to take: its checks, its first answer counts, its way of resuming the task. The page adds
-that the request comes from itself.
+Airflow itself takes the answer: it checks it, lets the first answer count, and resumes the task. The page only adds
+proof that the request comes from itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from airflow_skyvern.ui.access import CHANGE
 from airflow_skyvern.ui.lookup import TaskKey, key_of
 
 ANSWER = [*CHANGE, Depends(requires_access_dag("PUT", since_3_1.hitl_entity()))]
-"""For the route that answers a request: who may do so under Required Actions, and may mark the task."""
+"""For the route that answers a request: for users who may do so under Required Actions, and may mark the task."""
 
 
 async def answer(
@@ -48,10 +48,11 @@ class Request:
     """
     The request of a task instance in Required Actions.
 
-    :param options: What it offers: first what lets the run continue, then what rejects and cancels it.
-    :param answer: What was answered; nothing while it is open.
-    :param by: Who has answered; nothing where nobody has, as the run does not wait any more.
-    :param approvers: Who alone may answer, names by user id; empty where it is whoever may edit the request.
+    :param options: Its answers: first the one that lets the run continue, then the one that rejects and cancels it.
+    :param answer: The given answer; empty while it is open.
+    :param by: The user who answered; empty if nobody did, as the run does not wait any more.
+    :param approvers: The only users who may answer, names by user id; empty if everybody who may edit the request may
+        answer.
     """
 
     options: Sequence[str]
@@ -87,7 +88,7 @@ def answer_request(user: Any, key: TaskKey, option: str) -> None:
     """
     Answer the open request of a task instance as a user.
 
-    :raises HTTPException: 409 it is answered already, or offers no such answer; and whatever Airflow refuses.
+    :raises HTTPException: 409 it is answered already, or offers no such answer; and any refusal of Airflow.
     """
     # Imported late, as that imports every route of Airflow's, which takes seconds where they are not loaded.
     from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail

@@ -1,8 +1,8 @@
 """
-The field of a run that waits at its login for a code: what a person types goes from this server straight to Skyvern.
+Sends the code that a run waits for at its login: this server passes the typed code straight to Skyvern.
 
 Airflow never stores it. The request in Required Actions only says that a code is wanted; it is answered, without the
-code, when Skyvern has it. Who may answer that request may send the code.
+code, when Skyvern has the code. Users who may answer that request may send the code.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Wanted:
     """
     A code that a run waits for, and the request that says so.
 
-    :param option: What the request is answered with when the code was sent.
+    :param option: The answer to the request after the code was sent.
     """
 
     run: RunRef
@@ -51,8 +51,8 @@ async def send_code(reader: RunReader, user: Any, key: TaskKey, code: Any) -> No
     """
     Give Skyvern the code for which the run of a task instance waits, and close the request.
 
-    :raises HTTPException: 422 it is not a code, 403 it is for others to send, 409 the run does not wait for it, 502
-        Skyvern does not take it. None of them repeats it.
+    :raises HTTPException: 422 it is not a code, 403 only others may send it, 409 the run does not wait for it, 502
+        Skyvern does not accept it. No message repeats the code.
     """
     content = _checked(code)
     found = await find(key, None)
@@ -77,7 +77,7 @@ def _checked(code: Any) -> str:
 
 def _wanted(found: FoundTask, user: Any) -> Wanted:
     step, request = found.noted.code_step, request_of(found.key)
-    if found.state != "deferred":  # it was cleared, or has ended: what it waited for is still in the database
+    if found.state != "deferred":  # it was cleared, or has ended: its wait is still in the database
         raise HTTPException(409, GONE)
     if step is None or found.run is None or request is None or not request.is_open:
         raise HTTPException(409, GONE)
@@ -87,10 +87,10 @@ def _wanted(found: FoundTask, user: Any) -> Wanted:
 
 
 async def _send(send: SendAsync, wanted: Wanted, content: str) -> None:
-    """Send the code to the block that waits for it, for the seconds in which it is to be used."""
+    """Send the code to the block that waits for it, valid for some seconds."""
     run_id = wanted.run.run_id
     identifier = await identifier_at(send, wanted.step)
-    run, _ = await afetch_snapshot(send, run_id)  # a canceled run still takes a code
+    run, _ = await afetch_snapshot(send, run_id)  # a canceled run still accepts a code
     if identifier is None or run.status != "running" or not await is_still_at(send, run_id, wanted.step):
         raise HTTPException(409, GONE)
     until = datetime.now(timezone.utc) + timedelta(seconds=EXPIRES)
@@ -98,7 +98,7 @@ async def _send(send: SendAsync, wanted: Wanted, content: str) -> None:
 
 
 def _close(user: Any, key: TaskKey, option: str) -> None:
-    """Answer the request; that somebody else has closed it meanwhile takes nothing back."""
+    """Answer the request; if somebody else has closed it meanwhile, the code was still sent."""
     try:
         answer_request(user, key, option)
     except HTTPException as error:

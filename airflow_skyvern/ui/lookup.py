@@ -29,7 +29,7 @@ NOT_STARTED = frozenset({None, "scheduled", "queued"})
 
 @dataclass(frozen=True)
 class TaskKey:
-    """Which task instance a page is about."""
+    """The task instance that a page is about."""
 
     dag_id: str
     run_id: str
@@ -37,7 +37,7 @@ class TaskKey:
     map_index: int
 
     def of(self, model: Any) -> tuple[Any, ...]:
-        """Return the conditions that choose its rows of a table."""
+        """Return the conditions that select its rows in a table."""
         return (
             model.dag_id == self.dag_id,
             model.run_id == self.run_id,
@@ -48,7 +48,7 @@ class TaskKey:
 
 @dataclass(frozen=True)
 class RunRef:
-    """Which run, and the connection that leads to it."""
+    """A run, and the connection that leads to it."""
 
     skyvern_conn_id: str
     run_id: str
@@ -62,13 +62,13 @@ class RunRef:
 @dataclass(frozen=True)
 class Noted:
     """
-    What Airflow's database says of a run, also while Skyvern does not answer.
+    A run according to Airflow's database, also while Skyvern does not answer.
 
     :param app_url: The address of its page in Skyvern.
     :param status: The last status that the trigger has reported.
     :param deadline: Until when the task waits for it.
-    :param answer: What a person has answered to it: the XCom ``approval``.
-    :param version: Which version of a workflow file it is of: the XCom ``workflow_version``.
+    :param answer: A person's answer to it: the XCom ``approval``.
+    :param version: Its version of a workflow file: the XCom ``workflow_version``.
     :param code_step: Where the run waits for a code, or has just got one, if its task says so in Required Actions.
     """
 
@@ -83,7 +83,7 @@ class Noted:
 @dataclass(frozen=True)
 class FoundTask:
     """
-    What Airflow knows of a task instance and its runs.
+    Airflow's knowledge about a task instance and its runs.
 
     :param state: The state of the chosen try.
     :param try_number: The chosen try.
@@ -113,12 +113,12 @@ class FoundTask:
 
     @property
     def place(self) -> str:
-        """What names the try, and the call, in an address."""
+        """The parameters that name the try, and the call, in an address."""
         return f"{self.try_number}" if self.call is None else f"{self.try_number}.{self.call}"
 
 
 MAP_INDEX = re.compile(r"-1|\d{1,9}", re.ASCII)
-"""What is a map index: Airflow's database has 32 bits for it."""
+"""A valid map index: Airflow's database has 32 bits for it."""
 
 
 def map_index_of(text: str) -> int | None:
@@ -132,7 +132,7 @@ def key_of(dag_id: str, run_id: str, task_id: str, map_index: str) -> TaskKey:
     """
     Return which task instance an address names.
 
-    :raises HTTPException: 404 it can name none.
+    :raises HTTPException: 404 it cannot name one.
     """
     index = map_index_of(map_index)
     if index is None:
@@ -190,7 +190,7 @@ def _known_of_try(
     call: int | None,
 ) -> KnownRun | None:
     """
-    Return what is known of the run of a try: XComs and arguments are the newest one's, once it has begun.
+    Return the known facts about a try's run: XComs and arguments belong to the newest try, once it has begun.
 
     None if there is no such call.
     """
@@ -217,7 +217,7 @@ def _noted(next_kwargs: Any, known: KnownRun) -> Noted:
 
 
 def _code_step(next_kwargs: Any, known: KnownRun) -> CodeStep | None:
-    """Return the step at which the run of a deferred task waits for a code; of another run it is none."""
+    """Return the step at which a deferred task's run waits for a code; None for another run."""
     request = deferral.request_of(next_kwargs) or {}
     step = deferral.decoded(request.get("step"))
     return CodeStep.of(step) if isinstance(step, Mapping) and request.get("run_id") == known.run_id else None
@@ -244,7 +244,7 @@ def _looks_like_ours(session: Session, ti: TaskInstance, pushed: Mapping[str, An
 
 
 def is_own_operator(operator: Any) -> bool:
-    """Return whether a task instance's operator is one of ours by its name; a user's subclass has another one."""
+    """Return whether a task instance's operator is ours, by its name; a user's subclass has another name."""
     return str(operator or "").startswith("Skyvern")
 
 

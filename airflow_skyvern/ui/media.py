@@ -1,10 +1,10 @@
 """
 Pictures, recordings and downloaded files of a run, passed on from Skyvern.
 
-Their kind is detected from their first bytes and not taken from the server: all that is shown in the page is a PNG, a
-JPEG, a WebM or an MP4. A downloaded file may be anything, also HTML or SVG with scripts, which must never run on
-Airflow's origin: it is always saved to disk. Everything else that a run leaves (HAR files with cookies and passwords,
-prompts, scraped HTML) is not passed on.
+Their kind is detected from their first bytes and not taken from the server: a page shows only PNG, JPEG, WebM and
+MP4. A downloaded file may be anything, also HTML or SVG with scripts, which must never run on Airflow's origin: it is
+always saved to disk. All other files of a run (HAR files with cookies and passwords, prompts, scraped HTML)
+is not passed on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_PICTURE = 10 * 2**20
-"""Bytes of a picture; a screenshot of a whole page has some 2 MB."""
+"""Bytes of a picture; a screenshot of a whole page has about 2 MB."""
 
 PICTURES_KEPT = 32 * 2**20
 """Bytes of the pictures that are kept for other viewers."""
@@ -50,10 +50,10 @@ PICTURE_TTL = 120.0
 """Seconds for which a picture is kept."""
 
 MAX_STREAMS = 16
-"""Recordings and files that are on their way at the same time, in one process."""
+"""Recordings and files sent at the same time, in one process."""
 
 MAX_STREAMS_OF_USER = 4
-"""Of these, those of one user: browsers open two or three for a video."""
+"""Of these, the number for one user: browsers open two or three for a video."""
 
 REPLACING = 5.0
 """Seconds for which a recording may be missing after its run: Skyvern names the MP4 before it is there."""
@@ -76,14 +76,14 @@ HEADERS = {
 
 
 class ClosingResponse(StreamingResponse):
-    """A stream that is closed with its response, and not when the garbage is collected: it holds a connection."""
+    """A stream that is closed with its response, not at garbage collection, because it holds a connection."""
 
     def __init__(self, stream: AsyncGenerator[Any, None], status_code: int, headers: Mapping[str, str]) -> None:
         super().__init__(stream, status_code, headers)
         self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response; one that Skyvern breaks off is broken off, as its status is sent already."""
+        """Send the response; if Skyvern breaks off, break off too, as the status is already sent."""
         try:
             await super().__call__(scope, receive, send)
         except httpx.HTTPError as error:
@@ -138,7 +138,7 @@ class Media:
     """
     Passes media on.
 
-    :param clients: Where the connections lead.
+    :param clients: The clients of the connections.
     """
 
     def __init__(self, clients: Clients) -> None:
@@ -156,7 +156,7 @@ class Media:
         return Response(found.content, media_type=found.media_type, headers=HEADERS)
 
     async def recording(self, ref: RunRef, artifact: Artifact, user_id: str, wanted: str | None) -> Response:
-        """Answer with a recording, or with the part of it that a player wants."""
+        """Answer with a recording, or with the part of it that a player requests."""
         key = (ref.skyvern_conn_id, artifact.artifact_id, str(artifact.modified_at))
         media_type = await self._video_types.get(
             key, lambda: _once_there(404, 416)(self._fetch_video_type, ref, artifact)
@@ -202,7 +202,7 @@ class Media:
     async def _streamed(
         self, ref: RunRef, artifact: Artifact, user_id: str, wanted: str | None, headers: Mapping[str, str]
     ) -> Response:
-        """Open the stream, so that a failure has a status of its own, and pass it on."""
+        """Open the stream first, so that a failure gets its own status, and pass it on."""
         asked = {"range": wanted} if wanted and RANGE.match(wanted) else {}
         stream = self._chunks(ref, artifact, user_id, asked)
         answer = await anext(stream)
@@ -212,7 +212,7 @@ class Media:
     async def _chunks(
         self, ref: RunRef, artifact: Artifact, user_id: str, asked: Mapping[str, str]
     ) -> AsyncGenerator[Any, None]:
-        """Yield the answer, then its body; whoever stops reading closes both."""
+        """Yield the answer, then its body; a reader that stops closes both."""
         async with self._stream_limit.slot(user_id), self._opened(ref, artifact, asked) as answer:
             yield answer
             async for chunk in answer.aiter_raw(CHUNK):
@@ -233,7 +233,7 @@ class Media:
 
 
 def _once_there(*statuses: int) -> tenacity.AsyncRetrying:
-    """Return what repeats a function while it fails with one of these statuses: 404 is missing, 416 still empty."""
+    """Return a retrier for a function that fails with one of these statuses: 404 is missing, 416 still empty."""
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(lambda e: isinstance(e, HTTPException) and e.status_code in statuses),
         stop=tenacity.stop_after_delay(REPLACING),
@@ -253,7 +253,7 @@ def _check(answer: httpx.Response) -> None:
 
 
 def disposition(filename: str) -> str:
-    """Return the header that lets a browser save a file under its name, whatever the name holds."""
+    """Return the header that lets a browser save a file under its name, with any characters in it."""
     name = re.sub(r"[\x00-\x1f\x7f/\\:*?\"<>|]", "_", visible(filename)).strip(". ")[:150] or "file"
     plain = re.sub(r"[^A-Za-z0-9._ -]", "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

@@ -46,7 +46,7 @@ MOST_CONNECTIONS = 10
 """Connections whose runs are listed."""
 
 ROWS = 50
-"""Rows from which on a page is long enough, and older runs are another page."""
+"""Rows from which a page is long enough, and older runs go to another page."""
 
 PAGES_AT_ONCE = 5
 """Pages of a hundred runs that are searched for the rows of one page."""
@@ -80,7 +80,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Found:
-    """A run, and where it came from."""
+    """A run, and its origin."""
 
     ref: RunRef
     run: RunSummary
@@ -113,16 +113,16 @@ SORTS: Mapping[str, Callable[[ShownRun], Any]] = {
     "started": lambda row: str(row.created_at),
     "duration": lambda row: row.seconds,
 }
-"""What a page can be sorted by."""
+"""The columns that a page can be sorted by."""
 
 
 @dataclass(frozen=True)
 class Wanted:
     """
-    What the user wants to see.
+    The user's filter.
 
-    :param status: A status of Skyvern; nothing for all.
-    :param dag: A part of the id of the DAG; the same with task and workflow.
+    :param status: A status of Skyvern; empty for all.
+    :param dag: A part of the DAG's id; the same applies to task and workflow.
     :param workflow: A part of the title or of the id.
     :param page: The page of Skyvern's list to begin with.
     """
@@ -137,7 +137,7 @@ class Wanted:
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Wanted:
-        """Read the address; a status that Skyvern does not know would be refused by it."""
+        """Read the address; Skyvern would refuse a status that it does not know."""
         status, page = query.get("status", ""), query.get("page", "")
         known = status in {one.value for one in RunStatus}
         parts = {name: query.get(name, "").strip()[:250] for name in ("dag", "task", "workflow")}
@@ -155,7 +155,7 @@ class Wanted:
         return api.list_runs(status=[self.status] if self.status else [], page=page)
 
     def fits(self, found: Found) -> bool:
-        """Return whether a run is wanted; a server that does not know a filter ignores it."""
+        """Return whether a run passes the filter; a server that does not know a filter ignores it."""
         run, origin = found.run, found.origin
         return (
             self.status in ("", run.status)
@@ -165,12 +165,12 @@ class Wanted:
         )
 
     def address(self, **changed: Any) -> str:
-        """Return the query of the same page with something changed."""
+        """Return the query of the same page with changed parameters."""
         usual = asdict(Wanted())
         return "?" + urlencode({name: v for name, v in {**asdict(self), **changed}.items() if v != usual[name]})
 
     def sorted_by(self, name: str) -> str:
-        """Return the address of the same page sorted by a column, and the other way around if it is already."""
+        """Return the address of the same page sorted by a column, reversed if it is sorted by it already."""
         first = "desc" if name in ("started", "duration") else "asc"
         other = {"asc": "desc", "desc": "asc"}[self.order]
         return self.address(sort=name, order=other if self.sort == name else first)
@@ -207,7 +207,7 @@ def _nothing(wanted: Wanted, next_page: int | None) -> str:
 
 
 async def _found(reader: RunReader, user: Any, wanted: Wanted) -> tuple[list[Found], int | None, list[str]]:
-    """Read on through the lists of all connections, until there are enough rows for a page."""
+    """Read the lists of all connections until there are enough rows for a page."""
     conn_ids = await run_in_threadpool(_connections_of, user)
     found: dict[str, Found] = {}
     sentences: list[str] = []

@@ -1,4 +1,4 @@
-"""The output of a run as its page shows it: masked, and no more of it than a reader takes in."""
+"""Formats a run's output for its page: masked, and limited to a readable length."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DEEPEST = 20
 """Levels of nesting on a page."""
 
 LEFT_OUT = "…"
-"""What stands for what is left out."""
+"""Marks omitted parts."""
 
 
 def output_text(output: Any, conceal: Concealment) -> str:
-    """Return the output of a run as text, as JSON unless it is one; nothing where there is none."""
+    """Return the output of a run as text, or as JSON if it is not a text; empty if there is none."""
     if output in (None, "", {}, []):
         return ""
     shown = _concealed(OutputMasker().masked(_Excerpt(MOST_VALUES).of(output)), conceal)
@@ -57,7 +57,7 @@ class _Excerpt:
         return {**found, **dict.fromkeys(self._rest(len(value) - len(found)), LEFT_OUT)}
 
     def _first(self, items: Any) -> Any:
-        """Yield the items that there is still space for; each takes some of it."""
+        """Yield items while there is space; each takes some of it."""
         for item in islice(items, MOST_VALUES):
             if self.left <= 0:
                 return

@@ -1,4 +1,4 @@
-"""What the page of a run shows, made from what Skyvern says of it: plain values, masked, for the templates."""
+"""Turns Skyvern's data about a run into the data of its page: plain values, masked, for the templates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DEEPEST = 8
 EVER = datetime.min.replace(tzinfo=timezone.utc)
 
 ENDED_BADLY = frozenset({"failed", "terminated", "timed_out"})
-"""How a run ends that has failed by itself."""
+"""The statuses of a run that failed by itself."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class RunError:
 
 @dataclass(frozen=True)
 class FileData:
-    """A file that the run downloaded; ``artifact_id`` is None where Skyvern does not give it out."""
+    """A file that the run downloaded; ``artifact_id`` is None if Skyvern does not return it."""
 
     artifact_id: str | None
     name: str
@@ -123,13 +123,13 @@ class RunData:
     codes_since: Mapping[str, datetime]
 
     def hides(self, artifact: Artifact) -> bool:
-        """Return whether a picture may show a code: of a block, from the moment on when it typed one in."""
+        """Return whether a picture may show a code: any picture of a block after it typed one in."""
         since = self.codes_since.get(artifact.task_id or "")
         return since is not None and (artifact.created_at is None or artifact.created_at >= since)
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing changes any more: recordings are compressed and pictures added seconds after the end."""
+        """Whether the page is final: recordings are compressed and pictures added seconds after the end."""
         ended = self.finished_at
         return self.is_final and ended is not None and datetime.now(timezone.utc) - ended > timedelta(seconds=60)
 
@@ -165,16 +165,17 @@ def page_of(
     login_failure: str = "",
 ) -> RunData:
     """
-    Make the page of a run.
+    Create the page of a run.
 
     :param timeline: The run's timeline, newest first.
     :param pictures: The run's pictures, newest first, if the timeline is missing.
     :param schedule_id: The schedule in Skyvern that has started the run.
-    :param has_recording: Whether the run is over and Skyvern's API has its recording; a browser session's it has not.
+    :param has_recording: Whether the run is over and Skyvern's API has its recording; it has no recordings of browser
+        sessions.
     :param cost: What the run has cost, once it is over.
     :param sizes: The sizes of downloaded files by the ids of their artifacts, where the run does not report them.
     :param names: The names of its browser profile and credentials, by their ids.
-    :param login_failure: What it has failed at, where that is its login.
+    :param login_failure: Why its login failed, if it did.
     """
     request = run.run_request or {}
     parameters: Mapping[str, Any] = request.get("parameters") or {}
@@ -219,13 +220,13 @@ def page_of(
 
 
 def _named(found: str | None, names: Mapping[str, str], conceal: Concealment) -> str:
-    """Return the name of something and its id; the id alone where the name is not known."""
+    """Return an object's name and id; only the id if the name is not known."""
     name = conceal.name(names.get(found or ""))
     return f"{name} ({visible(found)})" if name else visible(found)
 
 
 def _shown(key: str, value: Any, names: Mapping[str, str], conceal: Concealment) -> str:
-    """Return the value of a parameter; of a credential, its name."""
+    """Return the value of a parameter; for a credential, its name."""
     is_named = isinstance(value, str) and value in names
     return _named(value, names, conceal) if is_named else conceal.parameter(key, value)
 
@@ -305,7 +306,7 @@ def _step(action: Action, conceal: Concealment) -> Step:
 
 
 def _pictures(block: Block) -> list[str]:
-    """Return the ids of a block's pictures, newest first; of one that typed in a code, only those from before."""
+    """Return the ids of a block's pictures, newest first; if it typed in a code, only the earlier pictures."""
     numbers = [number for number, action in enumerate(block.actions) if types_code(action)]
     if numbers:
         before = block.actions[numbers[-1] + 1 :]
@@ -321,14 +322,14 @@ def _texts(values: Iterable[Any]) -> list[str]:
 
 
 def _duration_of(block: Block) -> str:
-    """Return how long a block took; nothing while it is active."""
+    """Return how long a block took; empty while it is active."""
     is_over = block.duration is not None or block.status not in ("running", "paused", None)
     seconds = block_seconds(block.duration, block.created_at, block.modified_at) if is_over else None
     return "" if seconds is None else in_words(seconds, tenths=True)
 
 
 def size_in_words(size: int | None) -> str:
-    """Return a file's size: ``312 kB``; nothing if it is not known."""
+    """Return a file's size: ``312 kB``; empty if it is not known."""
     if size is None:
         return ""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

@@ -47,22 +47,22 @@ if TYPE_CHECKING:
     from airflow_skyvern.ui.lookup import TaskKey
 
 PATIENCE = 10.0
-"""Seconds that a page waits for Skyvern; a person is watching."""
+"""Seconds that a page waits for Skyvern; a person is waiting."""
 
 SETTINGS_MAX_AGE = 60.0
-"""Seconds for which a connection is not read again. After a refused key it is read at once."""
+"""Seconds for which a connection is not read again. After a refused key it is read again at once."""
 
 CLOSING_DELAY = 600.0
-"""Seconds until the client of an edited connection is closed: a file may be on its way."""
+"""Seconds until the client of an edited connection is closed: a transfer may be in progress."""
 
 ACTIVE_TTL = 4.0
-"""Seconds for which an active run is shown to all viewers as it was fetched."""
+"""Seconds for which all viewers see an active run as it was fetched."""
 
 ENDED_TTL = 60.0
 """Seconds for a run that has ended a while ago."""
 
 REASON_TTL = 3600.0
-"""Seconds for which lists show why a run has ended, which does not change."""
+"""Seconds for which lists keep the reason of a run's end, which does not change."""
 
 REASONS_PATIENCE = 4.0
 """Seconds that a list waits for the reasons of its runs; the next refresh has the others."""
@@ -77,7 +77,7 @@ TAGS_TTL = 300.0
 """Seconds for the tags of a run, which do not change."""
 
 PARSE_IN_THREAD_BYTES = 64_000
-"""Answers from this size on are read in a thread: Airflow's own API shares the event loop."""
+"""Answers of this size or more are parsed in a thread: Airflow's own API shares the event loop."""
 
 DAG_TAG = "airflow_dag_id"
 PICTURES = ("screenshot_action", "screenshot_final", "screenshot_llm")
@@ -88,9 +88,9 @@ DOWNLOAD = "download"
 @dataclass(frozen=True)
 class LastSeen:
     """
-    A run as it was fetched last.
+    A run as last fetched.
 
-    :param dag_id: The DAG that has started it, as its tags say.
+    :param dag_id: The DAG that started it, according to its tags.
     """
 
     status: str
@@ -111,11 +111,11 @@ class Clients:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def get(self, conn_id: str) -> AsyncSkyvernClient:
-        """Return the client of a connection as it is now, or was a minute ago."""
+        """Return the client of a connection in its current form, or as it was up to a minute ago."""
         return await self._session(conn_id).client(SETTINGS_MAX_AGE)
 
     async def send(self, conn_id: str, call: Call[Any]) -> Any:
-        """Send a call and read its answer, a large one in a thread; a rotated key is noticed. Of a list, one page."""
+        """Send a call and read its answer, or one page of a list, large ones in a thread; notice a rotated key."""
         raw: Call[bytes] = replace(call, parse=bytes, last_page=None, fits=None)
         client = await self.get(conn_id)  # reads an old connection again
         body = await self._session(conn_id).send(raw)
@@ -124,7 +124,7 @@ class Clients:
         return with_own_page(call.kept(result), client.settings)
 
     async def run_page(self, conn_id: str, address: str | None) -> str | None:
-        """Return the address of a run's page as the connection has it now; as it was where that cannot be read."""
+        """Return the address of a run's page by the current connection, or by the last one if that cannot be read."""
         try:
             return (await self.get(conn_id)).settings.run_page(address)
         except (SkyvernError, AirflowNotFoundException):
@@ -152,9 +152,9 @@ def _new_client(settings: Settings) -> AsyncSkyvernClient:
 
 class RunReader:
     """
-    What pages read of runs.
+    Reads runs for the pages.
 
-    :param clients: Where the connections lead.
+    :param clients: The clients of the connections.
     """
 
     def __init__(self, clients: Clients | None = None) -> None:
@@ -178,15 +178,15 @@ class RunReader:
         return await self._pages.get(ref, lambda: self._fetch(ref))
 
     def last_seen(self, ref: RunRef) -> LastSeen | None:
-        """Return a run as this process has fetched it last, for the time in which Skyvern does not answer."""
+        """Return a run as last fetched by this process, for use while Skyvern does not answer."""
         return self._seen.get(ref)
 
     async def reason(self, ref: RunRef) -> str:
-        """Return why a run that has ended did so badly."""
+        """Return why a run ended badly."""
         return await self._reasons.get(ref, lambda: self._fetch_reason(ref))
 
     async def reasons(self, refs: Iterable[RunRef]) -> dict[RunRef, str]:
-        """Return why runs have ended badly: those that are known within some seconds, the others next time."""
+        """Return why runs ended badly: reasons that arrive within some seconds now, the others next time."""
         wanted = list(refs)
         waiting = [asyncio.ensure_future(self.reason(ref)) for ref in wanted]
         for one in waiting:
@@ -208,7 +208,7 @@ class RunReader:
         return await self._artifacts.get(ref, lambda: self._fetch_artifacts(ref))
 
     async def artifact(self, ref: RunRef, artifact_id: str, kinds: Sequence[str]) -> Artifact | None:
-        """Return an artifact of this run and of one of these kinds; None for all else."""
+        """Return an artifact of this run and of one of these kinds; None for any other."""
         found = (await self.artifacts(ref)).get(artifact_id)
         return found if found is not None and found.artifact_type in kinds else None
 
@@ -219,7 +219,7 @@ class RunReader:
         return max(found, key=lambda item: str(item.created_at), default=None)
 
     async def code_identifier(self, ref: RunRef, step: CodeStep) -> str:
-        """Return what a code for a step of a run is sent to; nothing while Skyvern does not say it."""
+        """Return the destination of a code for a step of a run; empty while Skyvern does not report it."""
 
         async def fetch() -> str:
             return await identifier_at(partial(self.clients.send, ref.skyvern_conn_id), step) or ""
@@ -235,7 +235,7 @@ class RunReader:
         return await self._lists.get(key, lambda: self.clients.send(conn_id, call))
 
     async def tags(self, conn_id: str, run_ids: Sequence[str]) -> dict[str, Mapping[str, str]]:
-        """Return the tags of runs, those that are not known yet with one request per hundred."""
+        """Return the tags of runs; tags that are not cached take one request per hundred."""
         unknown = [run_id for run_id in run_ids if RunRef(conn_id, run_id) not in self._tags]
         for start in range(0, len(unknown), PAGE_SIZE):
             some = unknown[start : start + PAGE_SIZE]
@@ -246,9 +246,9 @@ class RunReader:
 
     async def run_of_try(self, key: TaskKey, conn_id: str, ended_at: datetime) -> RunRef | None:
         """
-        Find the run of a try that has ended by the tag of its task instance: the newest that was there by then.
+        Find the run of a finished try by the tag of its task instance: the newest run that existed by then.
 
-        Airflow keeps nothing of an earlier try that was not deferred.
+        Airflow stores nothing about an earlier try that was not deferred.
         """
         tag = task_tag(key.dag_id, key.run_id, key.task_id, key.map_index, since_3_0.installation())
         rows = await self.listed(conn_id, api.find_runs({TASK_TAG: tag}).as_answered())
@@ -289,7 +289,7 @@ class RunReader:
             self._fetch_cost(ref, run), self._sizes(ref, run), self._names_in(ref, run)
         )
         login = await self._login_failure(ref, run, timeline or [])
-        # Asked after the run: that of a browser session has an address, and no artifact that could be fetched.
+        # Requested after the run: a browser session's recording has an address, but no artifact to fetch.
         has_recording = run.is_final and bool(run.recording_url) and await self.recording(ref) is not None
         return await run_in_threadpool(
             lambda: page_of(
@@ -306,7 +306,7 @@ class RunReader:
         )
 
     async def _names_in(self, ref: RunRef, run: Run) -> Mapping[str, str]:
-        """Return the names of a run's browser profile and credentials, by their ids, where Skyvern has them."""
+        """Return the names of a run's browser profile and credentials, by their ids, if Skyvern has them."""
         ids = named_ids(run)
         names = await asyncio.gather(
             *(self._names.get((ref.skyvern_conn_id, one), self._name_of(ref, one)) for one in ids)
@@ -324,7 +324,7 @@ class RunReader:
         return fetch
 
     async def _login_failure(self, ref: RunRef, run: Run, timeline: Sequence[TimelineItem]) -> str:
-        """Return what a run that has ended badly has failed at, where that is its login."""
+        """Return why a run's login failed, if that is why the run ended badly."""
         if not run.is_final or run.succeeded:
             return ""
 
@@ -338,7 +338,7 @@ class RunReader:
         return f"Block {block.label}: {what}." if what and block is not None and block.label else what
 
     async def _fetch_cost(self, ref: RunRef, run: Run) -> RunCost:
-        """Return what a run cost, once it is over; nothing where Skyvern does not report it."""
+        """Return the cost of a run, once it is over; empty if Skyvern does not report it."""
         if not run.is_final:
             return {}
         try:
@@ -348,14 +348,14 @@ class RunReader:
         return found
 
     async def _sizes(self, ref: RunRef, run: Run) -> Mapping[str, int]:
-        """Return the sizes of downloaded files where the run itself does not report them."""
+        """Return the sizes of downloaded files if the run itself does not report them."""
         if all(file.file_size is not None for file in run.downloaded_files):
             return {}
         found = (await self.artifacts(ref)).values()
         return {artifact.artifact_id: artifact.file_size for artifact in found if artifact.file_size is not None}
 
     async def _fetch_timeline(self, ref: RunRef) -> list[TimelineItem] | None:
-        """Return the timeline; None where there is none: a task (400), a deleted workflow, a pause before 1.0.48."""
+        """Return the timeline; None if none exists: a task (400), a deleted workflow, a pause before 1.0.48."""
         try:
             found: list[TimelineItem] = await self.clients.send(ref.skyvern_conn_id, api.get_run_timeline(ref.run_id))
         except (SkyvernRequestError, SkyvernNotFoundError):
@@ -389,7 +389,7 @@ class RunReader:
         return (await self._all_tags(ref.skyvern_conn_id, [ref.run_id])).get(ref.run_id, {})
 
     async def _all_tags(self, conn_id: str, run_ids: Sequence[str]) -> dict[str, Mapping[str, str]]:
-        """Fetch tags; where runs have none, as the organization or the server has no tags, they are empty."""
+        """Fetch tags; they are empty if the organization or the server has no run tags."""
         try:
             found = await self.clients.send(conn_id, api.get_run_tags(run_ids))
         except SkyvernAPIError as error:

@@ -1,4 +1,4 @@
-"""Templates, static files, and the headers under which a page cannot run what a run has brought along."""
+"""Templates, static files, and the headers that keep a page from running content that comes from a run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ TASK_ROUTE = "skyvern"
 
 @cache
 def static_version() -> str:
-    """Return what changes with the static files, so that browsers may keep them."""
+    """Return a version that changes with the static files, so that browsers may cache them."""
     digest = hashlib.sha256()
     for name in STATIC:
         digest.update((HERE / "static" / name).read_bytes())

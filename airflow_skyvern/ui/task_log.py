@@ -1,4 +1,4 @@
-"""Why a task has failed, in its own words: its log says so, read as Airflow's own page reads it."""
+"""Finds in a task's log why it failed; the log is read as Airflow's own page reads it."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ MOST_LINES = 100_000
 """Lines of a log that are searched."""
 
 MOST_AT_ONCE = 4
-"""Logs that are read at the same time, in one process."""
+"""Logs read at the same time, in one process."""
 
 FAILED = "Task failed with exception"
 SKIPPED = "Skipping task."
-"""How Airflow begins the line that says why a task has ended."""
+"""The beginning of Airflow's line about why a task has ended."""
 
 IN_WORDS = {
     "AirflowTaskTimeout": "The task took longer than its execution_timeout.",
     "TaskDeferralTimeout": "The task was deferred for longer than its timeout.",
 }
-"""Errors of Airflow whose own words say nothing."""
+"""Errors of Airflow with uninformative messages."""
 
 
 class TaskErrors:
@@ -63,7 +63,7 @@ class TaskErrors:
         self._free = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def of(self, key: TaskKey, try_number: int) -> str | None:
-        """Return the error of a try that has ended; nothing if its log has none, None if reading takes too long."""
+        """Return the error of a finished try; empty if its log has none, None if reading takes too long."""
         try:
             return await asyncio.wait_for(
                 self._errors.get((key, try_number), lambda: self._found(key, try_number)), PATIENCE
@@ -102,7 +102,7 @@ def _row_of(session: Session, key: TaskKey, try_number: int) -> Any:
 
 
 def error_in(lines: Iterable[Any]) -> str:
-    """Return why a try ended: what Airflow calls the reason, else the last exception, else the last error."""
+    """Return why a try ended: the reason that Airflow logged, else the last exception, else the last error."""
     found: dict[int, str] = {}
     for line in lines:
         said: Mapping[str, Any] = getattr(line, "model_extra", None) or {}

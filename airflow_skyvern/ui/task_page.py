@@ -1,4 +1,4 @@
-"""The tab of a task instance: which run it shows, and what it says when there is none to show."""
+"""The tab of a task instance: the run that it shows, or a sentence if it has no run to show."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ REFRESH = 5
 ACTIVE = frozenset(
     {None, "scheduled", "queued", "running", "deferred", "restarting", "up_for_retry", "awaiting_input"}
 )
-"""States of a task from which it may come to a run."""
+"""States of a task that may still get a run."""
 
 READ_ERRORS = (SkyvernError, AirflowNotFoundException, ValidationError, OtherAnswer)
-"""How reading a run may fail."""
+"""The errors of reading a run."""
 
 
 ENDED = {
@@ -57,16 +57,16 @@ ENDED = {
 """How a task has ended, as a page says it."""
 
 WITHOUT_ERROR = frozenset({"upstream_failed", "removed", "success"})
-"""Ends of which a log says no reason."""
+"""Ends for which a log gives no reason."""
 
 
 @dataclass(frozen=True)
 class TaskEnd:
     """
-    Why a task has ended as its run alone does not explain.
+    The end of a task, if its run alone does not explain it.
 
     :param what: How it has ended, and its run.
-    :param reason: The task's own error; nothing where Airflow does not give it.
+    :param reason: The task's own error; empty if Airflow does not report it.
     :param is_known: Whether the log was read; if not, the next refresh has it.
     """
 
@@ -77,7 +77,7 @@ class TaskEnd:
 
 @dataclass(frozen=True)
 class KnownRun:
-    """What is known of a run while Skyvern does not answer."""
+    """The known facts about a run while Skyvern does not answer."""
 
     run_id: str
     app_url: str | None
@@ -88,15 +88,15 @@ class KnownRun:
 @dataclass(frozen=True)
 class Shown:
     """
-    What a page says.
+    The content of a page.
 
     :param run: The run, if there is one to show.
-    :param known: What is known of the run without Skyvern.
+    :param known: The facts about the run known without Skyvern.
     :param conn_id: The connection that led to it, for those who may read connections.
     :param sentence: Why there is none.
-    :param end: Why the task has ended, where the run does not say it.
-    :param changes: Whether to look again soon.
-    :param status_code: What the page is answered with.
+    :param end: Why the task has ended, if the run does not say it.
+    :param changes: Whether to refresh soon.
+    :param status_code: The HTTP status of the page.
     """
 
     run: RunData | None = None
@@ -160,8 +160,8 @@ async def belongs(reader: RunReader, ref: RunRef, dag_id: str, user: Any, *, is_
     """
     Return whether a run may be shown with this DAG: an XCom that names it can be edited.
 
-    A run carries the DAG that started it in its tags. A sensor waits for a run of another DAG, which its readers may
-    see if they may read that one too, or of another Airflow.
+    A run's tags name the DAG that started it. A sensor may wait for a run of another DAG, which its readers may see
+    if they may read that DAG too, or for a run of another Airflow.
 
     :param is_certain: Whether Airflow itself has stored that the task is about this run.
     """
@@ -216,7 +216,7 @@ class TaskPages:
         return Shown(run, conn_id=conn_id, changes=not run.has_ended)
 
     async def _known(self, found: FoundTask, user: Any) -> KnownRun | None:
-        """Return what Airflow and this process know of a run while Skyvern does not answer."""
+        """Return the facts about a run that Airflow and this process know while Skyvern does not answer."""
         if found.run is None:
             return None
         seen = self.reader.last_seen(found.run)
@@ -228,7 +228,7 @@ class TaskPages:
         return KnownRun(found.run.run_id, web_address(address), status, seen.at if seen else None)
 
     async def error_of(self, task: Any, user: Any) -> str:
-        """Return why the newest try of a task has ended, as its log says, to those who may read that."""
+        """Return from the log why the newest try of a task ended, for users who may read the log."""
         if task.state in WITHOUT_ERROR:
             return f"{ENDED[task.state]}."
         if not await run_in_threadpool(may_read_logs, user, task.key.dag_id):
@@ -248,7 +248,7 @@ class TaskPages:
 
 
 def _what_ended(state: str | None, run: RunData | None) -> str | None:
-    """Return how a task has ended; None if it has not, or if its run has ended alike and says why."""
+    """Return how a task ended; None if it has not, or if its run ended in the same way and says why."""
     if state not in ENDED or (run is None and state == "success"):
         return None
     alike = run is not None and (run.ended_badly if state != "success" else run.status == "completed")
@@ -302,7 +302,7 @@ async def task_page(pages: TaskPages, request: Request, user: Any, ids: tuple[st
 
 
 def _asked(shown: Shown, found: FoundTask, user: Any) -> tuple[Asked | None, bool]:
-    """Return what the newest try of a task asks a person, and whether this user may answer."""
+    """Return the newest try's request to a person, and whether this user may answer."""
     asks = shown.run is not None and shown.changes and found.try_number == max(found.tries, default=0)
     asked = request_of(found.key) if asks else None
     if asked is None:
@@ -317,7 +317,7 @@ def _time_left(found: FoundTask) -> str:
 
 
 def _workflow_file(found: FoundTask) -> str:
-    """Return which version of which file the run is of, as the task has noted it."""
+    """Return the run's file and version, as recorded by the task."""
     note = found.noted.version
     return f"{visible(note.get('file'))}, version {visible(note.get('version'))}" if note else ""
 
@@ -344,7 +344,7 @@ def sentence_of(error: Exception, conn_id: str, run_id: str = "") -> str:
     """
     Return why a run cannot be shown: a sentence, without addresses and keys.
 
-    :param conn_id: The connection; nothing if its name is not for the reader.
+    :param conn_id: The connection; empty if the reader may not see its name.
     """
     connection = f"connection {conn_id}" if conn_id else "connection of this task"
     if isinstance(error, AirflowNotFoundException):

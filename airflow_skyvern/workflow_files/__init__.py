@@ -1,1 +1,1 @@
-"""Workflows as files next to the DAGs: read, compared with Skyvern's, and made there."""
+"""Workflows as files next to the DAGs: read, compared with Skyvern's, and created there."""

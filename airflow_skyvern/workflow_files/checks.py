@@ -1,7 +1,7 @@
 """
-What is wrong with a definition, before Skyvern gets it: Skyvern takes a misspelt key without a word.
+Finds errors in a definition before it is sent to Skyvern, which silently accepts misspelt keys.
 
-Types of blocks and of parameters that this version does not know are only warned of: Skyvern adds some now and then.
+Unknown types of blocks and parameters only cause warnings: Skyvern adds some now and then.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ADVICE = (
 
 def check(file: WorkflowFile, *, keys: bool = True) -> list[str]:
     """
-    Check a definition, and return what is only worth a warning.
+    Check a definition, and return the warnings.
 
     :param keys: Whether a key that this version does not know is an error; else it is a warning.
     :raises SkyvernConfigError: names everything that is wrong and what would be right; never the value of a secret.
@@ -54,7 +54,7 @@ def _with_inner(blocks: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _mappings(raw: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Fields]]:
-    """Yield each mapping with known fields: what it is called, what it holds, what it may hold."""
+    """Yield each mapping with known fields: its name, its content, its allowed fields."""
     definition = raw["workflow_definition"]
     yield "", raw, fields.of_root()
     yield "workflow_definition", definition, fields.of_definition()
@@ -134,7 +134,7 @@ def _missing(raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _names(raw: Mapping[str, Any]) -> Iterator[str]:
-    """Yield names that are not identifiers, which Skyvern's templates need, and names that are there twice."""
+    """Yield names that are not identifiers, as Skyvern's templates require, and duplicate names."""
     labels = [label for block in blocks_of(raw) if isinstance(label := block.get("label"), str)]
     keys = [key for row in raw["workflow_definition"]["parameters"] if isinstance(key := row.get("key"), str)]
     for kind, names in (("block", labels), ("parameter", keys)):

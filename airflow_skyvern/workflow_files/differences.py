@@ -1,4 +1,4 @@
-"""What differs between two definitions, block by block."""
+"""Finds the differences between two definitions, block by block."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_VALUE = 60
 
 ABSENT = object()
 NAMED_BY = {"blocks": ("block", "label"), "loop_blocks": ("block", "label"), "parameters": ("parameter", "key")}
-"""The lists whose rows have names: what a row is called, and which field has its name."""
+"""The lists whose rows have names: the word for a row, and the field with its name."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Difference:
     One field that differs.
 
     :param where: The block or the parameter, or "" outside of them; a loop's blocks follow the loop.
-    :param field: The field; "" where all of it is new or gone.
-    :param change: What has changed, in words, without secrets.
+    :param field: The field; "" if all of it is new or gone.
+    :param change: The change in words, without secrets.
     :param lines: Of a long text, the lines that differ.
     """
 
@@ -48,7 +48,7 @@ class Difference:
 
 
 def differences(before: Form, after: Form) -> list[Difference]:
-    """Return what differs, in the order of the definition: settings, parameters, blocks."""
+    """Return the differences, in the order of the definition: settings, parameters, blocks."""
     return list(_of_mappings("", _flat(comparable(before)), _flat(comparable(after))))
 
 

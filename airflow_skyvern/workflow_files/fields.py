@@ -1,8 +1,8 @@
 """
-What a workflow's definition may hold, by Skyvern's own names, and what Skyvern assumes for what is left out.
+Lists the fields of a workflow's definition, by Skyvern's own names, with Skyvern's defaults.
 
-``fields.json`` has the models of ``POST /v1/workflows`` of Skyvern 1.0.56. A contract test compares it with what the
-server says of itself.
+``fields.json`` has the models of ``POST /v1/workflows`` of Skyvern 1.0.56. A contract test compares it with the
+server's own description.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ RETRY_POLICY: Fields = {
 }
 RETRY_RULE: Fields = {"status": REQUIRED, "error_codes": None}
 BROWSER_SETTINGS: Fields = {"timezone_id": None}
-"""Within a definition; of what else is within blocks, Skyvern has no table."""
+"""Within a definition; for other mappings within blocks, Skyvern has no table."""
 
 UNKNOWN_BLOCK: Fields = dict.fromkeys(("block_type", "label"), REQUIRED)
 UNKNOWN_PARAMETER: Fields = dict.fromkeys(("parameter_type", "key"), REQUIRED)
 """Of types that this version does not know: their fields stay as they are."""
 
 STORED_AS: Mapping[str, Fields] = {"validation": {"max_steps_per_run": 2}, "action": {"max_steps_per_run": 1}}
-"""What Skyvern stores for what such a block leaves out, where that is not the default of its own table."""
+"""The values that Skyvern stores for omitted fields of such a block, if they differ from its own table's defaults."""
 
 NOT_STORED: Mapping[str, str] = {"validation": "disable_cache", "task_v2": "disable_cache"}
-"""A field that Skyvern takes in such a block, and forgets."""
+"""A field that Skyvern accepts in such a block, and forgets."""
 
 OBSOLETE = frozenset({"cache_actions"})
-"""Keys of older exports, which Skyvern reads no more."""
+"""Keys of older exports, which Skyvern no longer reads."""
 
 
 @cache
 def tables() -> Mapping[str, Any]:
-    """Return all tables; read when they are needed first."""
+    """Return all tables; they are read at first use."""
     loaded: Mapping[str, Any] = json.loads((Path(__file__).parent / "fields.json").read_text())
     return loaded
 
 
 def of_root() -> Fields:
-    """Return the fields beside ``workflow_definition``, and itself."""
+    """Return the top-level fields, including ``workflow_definition``."""
     fields: Fields = tables()["root"]
     return fields
 
@@ -80,7 +80,7 @@ def of_parameter(kind: str) -> Fields | None:
 
 @cache
 def of_all_blocks() -> frozenset[str]:
-    """Return the names that blocks of any type have: an answer has many of them that its block does not take."""
+    """Return the names that blocks of any type have: an answer has many that its block does not accept."""
     return frozenset(name for fields in tables()["blocks"].values() for name in fields)
 
 

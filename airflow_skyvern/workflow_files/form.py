@@ -1,9 +1,9 @@
 """
 The form of a workflow in files: Skyvern's own export, without values that Skyvern adds or assumes.
 
-Skyvern answers with a definition that it would not take: with ids and times, the outputs of blocks as parameters, and
-whole parameters where a definition has their names. Both forms become the same here, so that a file can be compared
-with what the server has.
+Skyvern answers with a definition that it would not accept: with ids and times, the outputs of blocks as parameters,
+and whole parameters where a definition has their names. This module converts both to one form, so that a file can be
+compared with the server's workflow.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.workflow_files.fields import Fields
 
 Form = Mapping[str, Any]
-"""A workflow as files have it."""
+"""A workflow in the form of files."""
 
 WHEN_LEFT_OUT: Form = {
     "proxy_location": None,
@@ -35,13 +35,13 @@ WHEN_LEFT_OUT: Form = {
     "enable_self_healing": False,
     "code_version": 2,
 }
-"""What an update has to name, or the version before would be asked; ``code_version`` is what a new workflow gets."""
+"""Fields that an update sets, or the version before would supply them; ``code_version`` is a new workflow's."""
 
 OF_THE_SERVER = ("folder_id",)
-"""What a file may say when the workflow is created, and what is not compared: people move workflows."""
+"""Fields that a file may set when the workflow is created, and that are not compared: people move workflows."""
 
 MASKED = "***"
-"""What Skyvern answers in the place of the values of ``cdp_connect_headers``."""
+"""Skyvern's placeholder for the values of ``cdp_connect_headers``."""
 
 VERSION_WITH_ROUTES = 2
 """The form of a definition whose blocks name the next one."""
@@ -74,7 +74,7 @@ def form_of(definition: Mapping[str, Any]) -> dict[str, Any]:
     """
     Return a workflow as files have it.
 
-    :param definition: What Skyvern answers, or what a file holds: of that, what Skyvern assumes anyway is left out.
+    :param definition: Skyvern's answer, or the content of a file; Skyvern's default values are left out.
     """
     fields_of_root = {**fields.of_root(), **WHEN_LEFT_OUT}
     form = _kept(definition, fields_of_root, {*NOISE_OF_WORKFLOWS, *OF_THE_SERVER})
@@ -86,16 +86,16 @@ def form_of(definition: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_send(raw: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return what makes a version of exactly what a file says: with all that an update would else keep.
+    Return the request for a version with exactly the file's content: it sets all that an update would otherwise keep.
 
-    :param raw: What the file holds.
+    :param raw: The content of the file.
     """
     definition = {"browser_settings": None, **raw["workflow_definition"]}
     return {**WHEN_LEFT_OUT, **raw, "workflow_definition": definition}
 
 
 def are_equal(one: Form, other: Form) -> bool:
-    """Return whether two forms mean the same; Skyvern stores parameters of type ``context`` behind all others."""
+    """Return whether two forms mean the same; Skyvern stores parameters of type ``context`` after all others."""
     return comparable(one) == comparable(other)
 
 
@@ -109,7 +109,7 @@ def _digest(text: str) -> str:
 
 
 def comparable(form: Form) -> dict[str, Any]:
-    """Return a form as it is compared: with the parameters in the order in which Skyvern stores them."""
+    """Return a form for comparison: with the parameters in the order in which Skyvern stores them."""
     definition = form["workflow_definition"]
     ordered = sorted(definition.get("parameters") or (), key=lambda row: row.get("parameter_type") == "context")
     return {**form, "workflow_definition": {**definition, "parameters": ordered}}
@@ -166,7 +166,7 @@ def _block(given: Mapping[str, Any], platform: set[Any]) -> dict[str, Any]:
     known = fields.of_block(kind)
     raw = _with_names_of_parameters(given, platform)
     if kind == "code":
-        raw.pop("steps", None)  # which Skyvern makes of the code
+        raw.pop("steps", None)  # which Skyvern generates from the code
     noise = (
         NOISE_OF_BLOCKS
         | fields.OBSOLETE
@@ -217,7 +217,7 @@ def _without_nulls(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settle(form: dict[str, Any], name: str, settled: Any) -> None:
-    """Bring a part of another form into this one; what is not of the expected type stays for the checks to name."""
+    """Convert a part of another form into this one; values of an unexpected type stay, for the checks to report."""
     if name not in form:
         return
     try:
@@ -229,7 +229,7 @@ def _settle(form: dict[str, Any], name: str, settled: Any) -> None:
 
 
 def _kept(given: Mapping[str, Any], known: Fields, noise: set[str] | frozenset[str]) -> dict[str, Any]:
-    """Return what is not noise and not assumed anyway, in the order of the table; what that does not know, last."""
+    """Return the fields that are neither noise nor defaults, in the order of the table; unknown ones last."""
     unknown = sorted(name for name in given if name not in known and name not in noise)
     names = [*(name for name in known if name in given and name not in noise), *unknown]
     return {name: given[name] for name in names if not _is_assumed(given[name], known.get(name, fields.REQUIRED))}

@@ -16,7 +16,7 @@ class Outcome:
     What was done with a file, or would be.
 
     :param action: ``created``, ``updated``, ``unchanged``, ``differs``, ``refused`` or ``failed``.
-    :param differences: From what was there before to what is there now.
+    :param differences: From the earlier to the present content.
     :param message: Why it was not done.
     """
 
@@ -29,7 +29,7 @@ class Outcome:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing stood against it."""
+        """Whether it succeeded."""
         return self.action not in ("refused", "failed")
 
     def as_row(self) -> dict[str, Any]:

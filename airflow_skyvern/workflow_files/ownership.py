@@ -1,8 +1,8 @@
 """
-Which workflow of Skyvern belongs to a file: a tag at the workflow says so.
+Finds the Skyvern workflow that belongs to a file, by a tag on the workflow.
 
-So the same file has its own workflow in each organization, such as staging and production. A file that has
-none yet gets one with a key of its name, so that any number of tasks, and of Airflows, make the same one.
+So the same file has its own workflow in each organization, such as staging and production. A file without a workflow
+gets one with a key of its name, so that any number of tasks, and of Airflows, create the same one.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ RECORD = re.compile(r"(\d+) (pulled|pushed) ([0-9a-f]{16})")
 @dataclass(frozen=True)
 class Record:
     """
-    What is noted at a workflow.
+    The record on a workflow.
 
-    :param how: ``pushed`` where the file has made this version, ``pulled`` where the file was made of it.
+    :param how: ``pushed`` if the file created this version, ``pulled`` if the file was created from it.
     """
 
     version: int
@@ -60,7 +60,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Owned:
-    """A workflow that belongs to a file: its newest version, and what is noted at it."""
+    """A workflow that belongs to a file: its newest version, and the record on it."""
 
     workflow: Workflow
     record: Record | None = None
@@ -77,11 +77,11 @@ class Owned:
 
     @property
     def form(self) -> dict[str, Any]:
-        """Its newest version, as files have it."""
+        """Its newest version, in the form of files."""
         return form_of(self.workflow.model_dump(mode="json"))
 
     def holds(self, file: WorkflowFile) -> bool:
-        """Return whether its newest version has the content of a file: it shows, or was noted when it was made."""
+        """Return whether its newest version has the content of a file, by comparison or by its record."""
         if are_equal(self.form, file.form):
             return True
         record = self.record
@@ -113,7 +113,7 @@ def find(send: Send, name: str) -> Owned | None:
 
 
 def newest(send: Send, workflow_id: str, tags: Mapping[str, str]) -> Owned | None:
-    """Return a workflow as it is now; None if it was deleted a moment ago."""
+    """Return the current state of a workflow; None if it was deleted a moment ago."""
     try:
         return Owned(send(api.get_workflow(workflow_id)), Record.of(tags))
     except SkyvernNotFoundError:
@@ -130,9 +130,9 @@ def tags_of(send: Send, workflow_ids: list[str]) -> dict[str, dict[str, str]]:
 
 def create(send: Send, file: WorkflowFile) -> Owned:
     """
-    Return the workflow that is made with the file's key; it may be there already, with other content.
+    Return the workflow created with the file's key; it may exist already, with other content.
 
-    One that somebody has deleted stays deleted, and another one takes its place.
+    A workflow that somebody has deleted stays deleted, and another one replaces it.
 
     :raises SkyvernConfigError: too many were deleted.
     """
@@ -148,7 +148,7 @@ def create(send: Send, file: WorkflowFile) -> Owned:
 
 
 def note(send: Send, workflow_id: str, name: str, record: Record | None = None) -> None:
-    """Note at a workflow which file it belongs to, and which version they have in common."""
+    """Record on a workflow which file it belongs to, and which version they have in common."""
     tags = {FILE_TAG: tag_value(name)} | ({VERSION_TAG: str(record)} if record else {})
     try:
         send(workflow_api.apply_workflow_tags(workflow_id, tags))

@@ -1,9 +1,9 @@
 """
-A version in Skyvern of exactly what a file says: found by its content, else made.
+Finds or creates a version in Skyvern with exactly the content of a file.
 
-Each version of a workflow stays as it was made, and a run may be of any of them. So what a file says is run, whatever
-the newest version is: one that somebody has edited in Skyvern, or that another Airflow has made of a newer file. A
-version is made only where no version has this content yet, and only if the newest is still the one that was compared:
+Versions of a workflow never change, and a run may use any of them. So the file's content is run, regardless of the
+newest version, which somebody may have edited in Skyvern, or another Airflow may have created from a newer file. A
+version is created only if no version has this content yet, and only if the newest is still the one that was compared:
 Skyvern refuses it otherwise, and everything is compared again.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_skyvern.workflow_files.text import WorkflowFile
 
 PATIENCE = 120.0
-"""Seconds for which it is tried again while Skyvern is away, or others update the same workflow."""
+"""Seconds for which it is retried while Skyvern is unreachable, or others update the same workflow."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Published:
     """
     The version of a workflow that has the content of a file.
 
-    :param made: Whether it was made now.
+    :param made: Whether it was created now.
     """
 
     workflow_id: str
@@ -53,7 +53,7 @@ def ensure_version(
     clock: Callable[[], float] = time.monotonic,
 ) -> Published:
     """
-    Return the version that has the content of a file, made now if none exists.
+    Return the version with the content of a file, created now if none exists.
 
     :raises SkyvernRequestError: Skyvern does not accept the definition.
     :raises SkyvernConfigError: several workflows belong to the file.
@@ -110,9 +110,9 @@ def version_of(send: Send, owned: Owned, file: WorkflowFile) -> int | None:
 
 def make_version(send: Send, owned: Owned, file: WorkflowFile) -> int:
     """
-    Make a version of what a file says, if nothing has changed since the newest version was read.
+    Create a version from a file, if nothing has changed since the newest version was read.
 
-    :raises SkyvernAPIError: another version was made meanwhile (409), or the workflow was deleted (404).
+    :raises SkyvernAPIError: another version was created meanwhile (409), or the workflow was deleted (404).
     """
     call = workflow_api.update_workflow(owned.workflow_id, to_send(file.raw), expected_version=owned.version)
     made: Workflow = send(call)
@@ -128,7 +128,7 @@ def _is_there(send: Send, workflow_id: str, version: int) -> bool:
 
 
 def _note(send: Send, workflow_id: str, file: WorkflowFile, version: int, log: Log) -> None:
-    """Note it at the workflow; without that, the version is found by its content."""
+    """Record it on the workflow; without the record, the version is found by its content."""
     try:
         note(send, workflow_id, file.name, Record(version, "pushed", file.digest))
     except SkyvernError as error:

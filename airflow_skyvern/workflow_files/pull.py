@@ -1,4 +1,4 @@
-"""Workflows of Skyvern into files."""
+"""Writes Skyvern's workflows into files."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Pull:
 
     :param folder: Where the files are.
     :param suffix: The extension of new files.
-    :param force: Whether a file may be replaced that was changed and not pushed.
-    :param dry_run: Whether only to say what would be done.
+    :param force: Whether to replace files with changes that were not pushed.
+    :param dry_run: Whether only to report what would be done.
     """
 
     send: Send
@@ -47,7 +47,7 @@ class Pull:
         """
         Write the newest version of a workflow into its file, unless the file says the same already.
 
-        :raises SkyvernConfigError: the file has changes of its own, or the workflow holds a secret.
+        :raises SkyvernConfigError: the file has unpushed changes, or the workflow holds a secret.
         :raises SkyvernNotFoundError: there is no such workflow.
         """
         workflow = self.send(api.get_workflow(workflow_id))
@@ -89,7 +89,7 @@ class Pull:
         return Outcome(str(path), owned.workflow_id, owned.version, action, tuple(changes))
 
     def _may_replace(self, owned: Owned, path: Path) -> bool:
-        """Return whether all that a file says is in Skyvern's history."""
+        """Return whether a file's content is in Skyvern's history."""
         file = read(path)
         return file.digest == file.base or version_of(self.send, owned, file) is not None
 

@@ -1,4 +1,4 @@
-"""Files into workflows of Skyvern: what differs, and a version where something does."""
+"""Pushes files into Skyvern's workflows: finds the differences, and creates a version if there are any."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Plan:
     What a push of a file would do.
 
     :param owned: The workflow of the file; None if it would be created.
-    :param changes: What differs, from the workflow to the file.
-    :param refusal: Why it must not be pushed; None if nothing stands against it.
-    :param warnings: What is only worth a warning.
+    :param changes: The differences, from the workflow to the file.
+    :param refusal: Why it must not be pushed; None if it may be.
+    :param warnings: Problems that do not prevent the push.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class Plan:
 
     @property
     def outcome(self) -> Outcome:
-        """What would be done, and is not."""
+        """The outcome of a plan that is not carried out."""
         workflow_id = self.owned.workflow_id if self.owned else None
         version = self.owned.version if self.owned else None
         return Outcome(str(self.path), workflow_id, version, self.action, self.changes, self.refusal)
@@ -61,7 +61,7 @@ def plan(send: Send, path: Path, *, force: bool = False, unknown_keys: bool = Fa
     Compare a file with its workflow.
 
     :param force: Whether to push although the newest version is not the one that the file was pulled from.
-    :param unknown_keys: Whether keys that this version does not know are only warned of.
+    :param unknown_keys: Whether unknown keys only cause warnings.
     :raises SkyvernConfigError: the file cannot be read, or is not a definition that Skyvern accepts.
     """
     file = read(path)
@@ -80,8 +80,8 @@ def is_based_on(file: WorkflowFile, owned: Owned) -> bool:
     """
     Return whether the newest version is one that the file may follow: nobody has edited it in Skyvern since.
 
-    That is the version that the file was pulled from, or one that an earlier state of the file has made: which of
-    its states is the right one, Git decides, also when it goes back.
+    That is the version that the file was pulled from, or one created from an earlier state of the file: Git decides
+    which state is the right one, also when it goes back.
     """
     if file.base == digest_of(owned.form):
         return True
@@ -99,7 +99,7 @@ def _edited(path: Path, owned: Owned) -> str:
 
 def carry_out(send: Send, plan: Plan, *, sleep: Callable[[float], Any] = time.sleep) -> Outcome:
     """
-    Do what a plan says, if nothing has changed since; a push of the same content at the same time is not a change.
+    Carry out a plan, if nothing has changed since; a simultaneous push of the same content is not a change.
 
     :raises SkyvernRequestError: Skyvern does not accept the definition.
     """
@@ -123,7 +123,7 @@ def _attempt(send: Send, plan: Plan) -> Outcome:
 
 
 def _seen_again(send: Send, plan: Plan) -> Plan:
-    """Return the plan with the workflow as it is now; it is refused where that is not what was planned with."""
+    """Return the plan with the workflow's current state; it is refused if the workflow has changed since the plan."""
     owned = find(send, plan.file.name)
     planned = plan.owned.version if plan.owned else 0
     if owned is None or owned.version == planned or owned.holds(plan.file):
@@ -134,9 +134,9 @@ def _seen_again(send: Send, plan: Plan) -> Plan:
 
 def files_in(paths: Iterable[str]) -> list[Path]:
     """
-    Return the files that are named, and those in folders that are named.
+    Return the named files, and the files in named folders.
 
-    :raises SkyvernConfigError: there is no such file, or there are two of one name: a name has one workflow.
+    :raises SkyvernConfigError: a file does not exist, or two have the same name: a name has one workflow.
     """
     found = list(dict.fromkeys(file for path in paths for file in _files(Path(path))))
     names = [file.name for file in found]

@@ -1,4 +1,4 @@
-"""Secrets in a definition: by the names that they stand under and by their form, as outputs are masked."""
+"""Finds secrets in a definition by their names and by their form, in the same way as outputs are masked."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CODE = "code"
 """The field whose text is Python, where ``password=password`` is not a secret, and ``password="…"`` is one."""
 
 SELECTOR = re.compile(r"\s*([#.\[]\w|//|\w+\[)")
-"""How a text begins that finds an element of a page: the field for a password is not a password."""
+"""The beginnings of texts that locate an element of a page: the field for a password is not a password."""
 
 NAMES_OF_SECRETS = re.compile(r"(_parameter_key|_aws_secret_key|^aws_key|^(username|password|totp_secret)_key)$")
-"""Fields that name a secret in a vault, or a parameter, and hold none."""
+"""Fields that name a secret in a vault, or a parameter, but hold no secret."""
 
 FIELDS_OF_SECRETS = frozenset({"azure_storage_account_key"})
 """Skyvern's fields that hold a secret, though their name alone could name data."""
@@ -30,7 +30,7 @@ NAMES_OF_THE_AUTHOR = ("error_code_mapping", "column_mapping")
 
 
 def secrets_of(raw: Mapping[str, Any]) -> Iterator[str]:
-    """Yield where a definition holds a secret: the path of the field, and never its value."""
+    """Yield the paths of fields that hold a secret, never their values."""
     definition = raw["workflow_definition"]
     rest = {key: value for key, value in raw.items() if key != "workflow_definition"}
     yield from _secrets("", rest)
@@ -45,7 +45,7 @@ def secrets_of(raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def is_secret_at(name: str, value: Any) -> bool:
-    """Return whether something must not be printed: a secret stands in it, or under this name."""
+    """Return whether something must not be printed because it contains a secret, or has a secret's name."""
     return any(_secrets("", value, name))
 
 

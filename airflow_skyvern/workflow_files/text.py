@@ -1,8 +1,8 @@
 """
-Files of workflows: read, and written so that the same workflow always gives the same bytes.
+Reads workflow files, and writes them so that the same workflow always gives the same bytes.
 
-The first line of a file that was pulled says what Skyvern had then; it is a comment, and Skyvern's own import takes
-the file as it is.
+The first line of a pulled file records Skyvern's state at that time; it is a comment, and Skyvern's own import
+accepts the file unchanged.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ WIDTH = 110
 """Characters of a line, after which a long text continues in the next one."""
 
 LONG = 80
-"""Characters of a text that becomes a block, also without lines of its own."""
+"""Length from which a text becomes a block, even if it is a single line."""
 
 
 @dataclass(frozen=True)
 class WorkflowFile:
     """
-    A workflow as a file has it.
+    A workflow file.
 
-    :param name: Its name, without the folder: what Skyvern's workflow is tagged with.
-    :param raw: What it holds.
-    :param base: The digest of what Skyvern had when it was pulled; None for a file that says nothing of it.
+    :param name: Its name, without the folder: Skyvern's workflow is tagged with it.
+    :param raw: Its content.
+    :param base: The digest of Skyvern's content when it was pulled; None for a file that does not record it.
     """
 
     name: str
@@ -47,7 +47,7 @@ class WorkflowFile:
 
     @cached_property
     def form(self) -> dict[str, Any]:
-        """What it holds, without what Skyvern assumes anyway."""
+        """Its content, without Skyvern's default values."""
         return form_of(self.raw)
 
     @cached_property
@@ -78,9 +78,9 @@ def read(path: Path) -> WorkflowFile:
 
 def parsed(name: str, text: str) -> WorkflowFile:
     """
-    Make it of a text.
+    Parse a text.
 
-    :param name: The name of the file, whose extension says what the text is: ``.yaml``, ``.yml`` or ``.json``.
+    :param name: The name of the file, whose extension gives the format: ``.yaml``, ``.yml`` or ``.json``.
     :raises SkyvernConfigError: it holds no workflow.
     """
     if not name.lower().endswith(SUFFIXES):
@@ -109,7 +109,7 @@ def with_base(text: str, digest: str) -> str:
 def store(path: Path, text: str) -> None:
     """Write a file as a whole, or leave it as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    target = path.resolve()  # beside what a link leads to, which may be on another file system
+    target = path.resolve()  # next to the link's target, which may be on another file system
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(text.encode())
@@ -121,7 +121,7 @@ def store(path: Path, text: str) -> None:
 
 
 def _check_shape(name: str, raw: Mapping[str, Any]) -> None:
-    """Check what all else relies on; what is in blocks and parameters is for the checks to name."""
+    """Check what all other code relies on; errors in blocks and parameters are left to the checks."""
     definition = raw.get("workflow_definition")
     if not isinstance(raw.get("title"), str) or not raw["title"].strip():
         raise SkyvernConfigError(f"{name}: title: is missing. Give the workflow's title, as a text.")
@@ -159,7 +159,7 @@ def _unique(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """Reads as Skyvern does: what looks like a date stays a text. A key that is there twice is an error."""
+    """Reads as Skyvern does: a text that looks like a date stays a text. A duplicate key is an error."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  as in its base class
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -208,7 +208,7 @@ def _text(dumper: yaml.SafeDumper, value: str) -> Any:
 
 
 def _style(value: str) -> str | None:
-    """Return how a text is written: quoted where it has line ends that YAML would take for others."""
+    """Return a text's style: quoted if it has line ends that YAML would change."""
     if any(char in value for char in "\r\x85\u2028\u2029\ufeff"):
         return '"'
     return "|" if "\n" in value else ">" if len(value) > LONG and " " in value else None
