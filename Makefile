@@ -118,7 +118,7 @@ faults: $(VENV)/.installed $(SKYVERN_SERVER)  ## runs under faults and kills (AI
 # RIG=airflow: deferred runs on real servers, worker seconds and every request (RUNS=, RUN_SECONDS=, BLIP=).
 # RIG=files: storing the files of a run in a folder, beside curl (ROUNDS=).
 # RIG=pages: fifty viewers of one running run on a real API server, and the latency of Airflow's own API meanwhile.
-# RIG=simulation: up to 100,000 waits over ten triggerers in virtual time, an hour (PLANS="10000:4:30": waits, triggerers, interval).
+# RIG=simulation: up to 100,000 waits over ten triggerers in virtual time, a quarter of an hour (PLANS="10000:4:30": waits, triggerers, interval).
 BENCH := $(if $(RIG),$(NEWEST),.venvs/bench)
 bench: $(BENCH)/.installed $(if $(filter airflow,$(RIG)),$(SKYVERN_SERVER))  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, BLOCKS=1, SMOKE=1, RIG=airflow|pages|files|simulation)
 	@$(BENCH)/bin/python -m $(or $(rig_$(RIG)),benchmarks.run $(if $(SMOKE),--smoke))
