@@ -56,7 +56,7 @@ OF_AIRFLOW = {
     "provider": "Airflow has discovered the provider",
     "plugin": "Airflow has loaded its plugin",
     "triggerer": "a triggerer is alive, for deferred tasks",
-    "base_url": "Airflow has an address of its own, for links and to distinguish its runs from those of others",
+    "base_url": "Airflow has its own address, for links and to distinguish its runs from other installations' runs",
     "stores": "what connections to object stores need is installed",
     "airflow": "what this version of Airflow can and cannot do",
 }

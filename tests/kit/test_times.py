@@ -25,15 +25,16 @@ WARM = 10.0
 
 @pytest.mark.parametrize("state", ["cold", "warm", "warm again"])
 def test_a_test_is_quick_but_for_the_first_one(skyvern: Skyvern, state: str) -> None:
-    began = 0.0 if state == "cold" else time.process_time()
+    cold = not SEEN
     SEEN.append(state)
+    began = 0.0 if cold else time.process_time()
     skyvern.workflow("wpid_123")
     with DAG("quick", schedule=None, start_date=datetime(2026, 1, 1)) as dag:  # noqa: DTZ001  as authors write it
         SkyvernRunWorkflowOperator(task_id="run", workflow_id="wpid_123", deferrable=True)
     assert dag.test().state == "success"
     seconds = time.process_time() - began
     print(f"{state}: {seconds:.1f} s")
-    assert state == "cold" or seconds < WARM
+    assert cold or state == "cold" or seconds < WARM
 
 
 def _two_portals(skyvern: Skyvern) -> dict[str, str]:
@@ -54,7 +55,7 @@ def _branch_on_failure(skyvern: Skyvern) -> dict[str, str]:
 
 
 SEEN: list[str] = []
-"""The tests that this process has run."""
+"""The tests that this process has run: of pytest-xdist's processes, each may begin with any of them."""
 
 STRANGERS = {"two_portals": _two_portals, "hook_in_a_task": _hook_in_a_task, "branch_on_failure": _branch_on_failure}
 
@@ -71,4 +72,4 @@ def test_a_test_of_a_strangers_dag_is_quick(skyvern: Skyvern, dag_of: DagOf, nam
     assert dag.test(run_conf=conf).state == "success"
     seconds = time.process_time() - began
     print(f"{name}, {len(dag.tasks)} tasks, {'cold' if cold else state}: {seconds:.1f} s")
-    assert state == "first" or seconds < WARM
+    assert cold or state == "first" or seconds < WARM
