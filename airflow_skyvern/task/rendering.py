@@ -27,8 +27,8 @@ known to use. It is another one in each process, so no text can be written that 
 slice of a text does not leave a part of it.
 """
 
-MARK_FORMS = (MARK, quote(MARK), json.dumps(MARK)[1:-1])
-"""The mark as it is, and as the filters ``urlencode`` and ``tojson`` write it in ASCII."""
+MARK_FORMS = (MARK, quote(MARK), json.dumps(MARK)[1:-1], repr(MARK)[1:-1])
+"""The mark as it is, and as ``urlencode``, ``tojson`` and a printed list write it in ASCII."""
 
 TEXT_FILTERS = (
     "capitalize", "center", "e", "escape", "forceescape", "indent", "lower", "pprint", "replace", "safe", "striptags",

@@ -77,6 +77,8 @@ ABSENT = [
     "{{ ('x' ~ params.month) | upper }}",
     "https://example.com/?m={{ ('x' ~ params.month) | urlencode }}",
     "month: {{ ('x' ~ params.month) | tojson }}",
+    "{{ ('x' ~ params.month) | pprint }}",
+    "months: {{ ['x' ~ params.month] }}",
 ]
 
 
