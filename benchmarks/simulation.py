@@ -27,7 +27,7 @@ import httpx
 from airflow_skyvern.client.retry import RetryPolicy
 from airflow_skyvern.client.sender import AsyncSkyvernClient
 from airflow_skyvern.client.settings import Settings
-from airflow_skyvern.limits import PAGE_SIZE
+from airflow_skyvern.limits import LAST_RUNS_PAGE, PAGE_SIZE
 from airflow_skyvern.polling.poller import RunPoller
 from airflow_skyvern.runs.wait import Wait
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
@@ -56,9 +56,6 @@ PLANS = (
     (100_000, 10, 300.0),
 )
 """Waits, triggerers that share them, and seconds between two polls."""
-
-LAST_PAGE = 100
-"""Skyvern refuses further pages."""
 
 
 class Server:
@@ -94,7 +91,7 @@ class Server:
         if request.url.path == "/v1/runs":
             self.lists += 1
             page = int(request.url.params["page"])
-            assert page <= LAST_PAGE
+            assert page <= LAST_RUNS_PAGE
             self._listed = self._listed or list(self.active)
             rows = self._listed[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
             text = ",".join(self._row.replace(self._model, run_id) for run_id in rows)
