@@ -44,8 +44,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from airflow_skyvern.secret_values import masked_text
-
 if TYPE_CHECKING:
     from airflow_skyvern.models import Run
 
@@ -425,6 +423,8 @@ def error_of_ending(run: Run, block: str | None = None, limit: str | None = None
     message = f"Skyvern run {run.run_id} ended as {run.status}" + (f" in block {block}" if block else "")
     reason = "; ".join(part for part in (run.failure_reason, _codes(run)) if part)
     if reason:
+        from airflow_skyvern.secret_values import masked_text
+
         message += f": {shorten(masked_text(reason))}"
     if login:
         message = sentence(message, f"{login[0].upper()}{login[1:]}.")

@@ -1,7 +1,8 @@
-"""What importing the operators costs a DAG file, by ``python -X importtime``, in a new interpreter each time."""
+"""What importing an operator costs a DAG file, by ``python -X importtime``, in a new interpreter each time."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -12,15 +13,16 @@ REPO = Path(__file__).resolve().parent.parent
 REPEAT = 3
 
 OPERATORS = {
-    "skyvern": "airflow_skyvern.operators",
-    "databricks": "airflow.providers.databricks.operators.databricks",
-    "dbt-cloud": "airflow.providers.dbt.cloud.operators.dbt",
-    "airbyte": "airflow.providers.airbyte.operators.airbyte",
-    "fivetran": "fivetran_provider_async.operators",
+    "skyvern": "from airflow_skyvern.operators import SkyvernRunWorkflowOperator",
+    "databricks": "from airflow.providers.databricks.operators.databricks import DatabricksSubmitRunOperator",
+    "dbt-cloud": "from airflow.providers.dbt.cloud.operators.dbt import DbtCloudRunJobOperator",
+    "airbyte": "from airflow.providers.airbyte.operators.airbyte import AirbyteTriggerSyncOperator",
+    "fivetran": "from fivetran_provider_async.operators import FivetranOperator",
 }
+"""The line of a DAG file for the operator of each provider that runs a job."""
 
 _MARK = "benchmarks"
-_CODE = f"from airflow.sdk import DAG, BaseOperator\nimport {_MARK}\nimport {{module}}\n"
+_CODE = f"from airflow.sdk import DAG, BaseOperator\nimport {_MARK}\n{{statement}}\n"
 _LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \| +(\S+)")
 
 
@@ -36,20 +38,22 @@ class Imports:
     modules: int
 
 
-def measured(module: str, repeat: int = REPEAT) -> Imports:
-    """Import a module repeatedly, after what every DAG file imports; the first time does not count."""
-    runs = [_once(module) for _ in range(repeat + 1)][1:]
+def measured(statement: str, repeat: int = REPEAT) -> Imports:
+    """Execute an import repeatedly, after what every DAG file imports; the first time does not count."""
+    runs = [_once(statement) for _ in range(repeat + 1)][1:]
     return Imports(min(time for time, _ in runs), runs[0][1])
 
 
-def _once(module: str) -> tuple[float, int]:
-    command = [sys.executable, "-X", "importtime", "-c", _CODE.format(module=module)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPO)
+def _once(statement: str) -> tuple[float, int]:
+    command = [sys.executable, "-X", "importtime", "-c", _CODE.format(statement=statement)]
+    compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPO, env=compiled)
     found = _LINE.findall(done.stderr)
     begin = [name for _, name in found].index(_MARK) + 1
     return sum(int(microseconds) for microseconds, _ in found[begin:]) / 1000, len(found) - begin
 
 
 if __name__ == "__main__":
-    for name, operators in OPERATORS.items():
-        print(name, measured(operators))
+    from benchmarks.report import imports_table
+
+    print(imports_table({name: measured(statement) for name, statement in OPERATORS.items()}))

@@ -205,7 +205,7 @@ def imports_table(found: Mapping[str, Imports]) -> str:
         [contender(name).label, f"{one.milliseconds:.1f} ms", f"{one.milliseconds / ours:.3g}", str(one.modules)]
         for name, one in found.items()
     ]
-    return table(["import of the operators", "time", "as a multiple of ours", "modules"], rows)
+    return table(["import of an operator", "time", "as a multiple of ours", "modules"], rows)
 
 
 def warnings(results: Results) -> list[str]:

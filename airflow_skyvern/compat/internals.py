@@ -6,7 +6,6 @@ Nothing is imported before it is needed: the DAG processor and Airflow's command
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import sys
@@ -192,6 +191,8 @@ def in_scheduler() -> bool:
 
     A listener in a DAG processor would forbid ``end_from_trigger=True``, see ``since_3_0.in_api_server``.
     """
+    import multiprocessing
+
     return sys.argv[1:2] == ["scheduler"] and multiprocessing.parent_process() is None
 
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args, get_origin, get_type_
 
 from airflow_skyvern.exceptions import SkyvernConfigError, shorten
 from airflow_skyvern.results.fitting import fitted
-from airflow_skyvern.secret_values import MASK
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError as JsonSchemaError
@@ -444,6 +443,8 @@ def _path(parts: Any) -> str:
 def _rule(detail: ErrorDetails) -> str:
     """Describe the error in pydantic's words, without quotes from the value or from the author's code."""
     from pydantic_core.core_schema import ErrorType
+
+    from airflow_skyvern.secret_values import MASK
 
     if detail["type"] not in get_args(ErrorType):
         return f"refused by the model as {detail['type']}"

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_skyvern.compat import internals, since_3_1
 from airflow_skyvern.compat.sdk import AirflowFailException, BaseOperator, BaseSensorOperator, OperatorPartial
 from airflow_skyvern.exceptions import SkyvernConfigError
-from airflow_skyvern.secret_values import secrets_in
 from airflow_skyvern.task.arguments import complaint_about
 from airflow_skyvern.task.rendering import ADVICE, Absent, absent_in, guarded, is_guarded
 from airflow_skyvern.task.task_try import TaskTry
@@ -75,6 +74,8 @@ class ChecksArguments(BaseOperator):
                 raise AirflowFailException(message)
             raise SkyvernConfigError(message)
         if is_executed:
+            from airflow_skyvern.secret_values import secrets_in
+
             for secret in {*secrets_in(rendered)}:
                 if len(secret) >= SHORTEST_SECRET:
                     since_3_1.mask_secret(secret)

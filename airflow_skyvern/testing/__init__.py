@@ -60,10 +60,11 @@ __all__ = [
 pytest_plugins = ("airflow_skyvern.testing.plugin",)
 """Only pytest loads this, together with this module."""
 
+if not TYPE_CHECKING:  # a type checker would take any name to be here
 
-def __getattr__(name: str) -> Any:
-    """Import a name on first use: importing the fake alone needs no pytest."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "skyvern" if name in ("Skyvern", "StartedRun") else "endings"
-    return getattr(import_module(f"{__name__}.{module}"), name)
+    def __getattr__(name: str) -> Any:
+        """Import a name on first use: importing the fake alone needs no pytest."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = "skyvern" if name in ("Skyvern", "StartedRun") else "endings"
+        return getattr(import_module(f"{__name__}.{module}"), name)

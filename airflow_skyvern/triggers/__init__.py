@@ -27,12 +27,13 @@ __all__ = [
     "SkyvernWorkflowRunsTrigger",
 ]
 
+if not TYPE_CHECKING:  # a type checker would take any name to be here
 
-def __getattr__(name: str) -> Any:
-    if name == "SkyvernWorkflowRunsTrigger":
-        if not since_3_0.is_airflow_3():
-            raise ImportError(f"{name} needs Airflow 3, which brought watchers of assets.")
-        from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
+    def __getattr__(name: str) -> Any:
+        if name == "SkyvernWorkflowRunsTrigger":
+            if not since_3_0.is_airflow_3():
+                raise ImportError(f"{name} needs Airflow 3, which brought watchers of assets.")
+            from airflow_skyvern.triggers.workflow_runs import SkyvernWorkflowRunsTrigger
 
-        return SkyvernWorkflowRunsTrigger
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return SkyvernWorkflowRunsTrigger
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

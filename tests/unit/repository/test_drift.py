@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import airflow_skyvern
+from airflow_skyvern import operators
 from airflow_skyvern.cli import main
 from airflow_skyvern.provider_info import get_provider_info
 from dev.airflow_2 import HOMES, for_airflow_2, runs_on_airflow_2
@@ -29,10 +30,15 @@ PACKAGE = ROOT / "airflow_skyvern"
 MOST_MODULES, MOST_MOVES = 53, 415
 """Of a deferred run, with a margin: it enters 52 and moves 405 times; docs/architecture.md says what they are."""
 
+MODULES_OF_AN_OPERATOR = 34
+"""Modules of this package that a DAG file with one operator loads, with a margin of two."""
+
 HARMLESS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.With)
 
 FRESH = {
-    "parsing": "import airflow_skyvern.operators, airflow_skyvern.sensors, airflow_skyvern.schedules.guard",
+    "parsing": "from airflow_skyvern.operators import *; from airflow_skyvern.schedules import guard; "
+    "import airflow_skyvern.sensors",
+    "one operator": "from airflow_skyvern.operators import SkyvernRunWorkflowOperator",
     "discovery": "import airflow_skyvern.provider_info, airflow_skyvern.cli",
 }
 
@@ -154,9 +160,23 @@ def test_every_example_is_short_and_says_what_it_shows(path: Path) -> None:
 @pytest.mark.slow
 def test_parsing_a_dag_loads_neither_the_client_nor_the_models(fresh: dict[str, subprocess.Popen[str]]) -> None:
     loaded = loaded_by(fresh["parsing"])
-    assert loaded >= {"airflow_skyvern.operators", "airflow_skyvern.sensors"}
+    assert loaded >= {"airflow_skyvern.operators.run_prompt", "airflow_skyvern.sensors"}
     heavy = ("client", "models", "hooks", "runs", "polling")
     assert not loaded & {f"airflow_skyvern.{name}" for name in heavy}
+
+
+@pytest.mark.slow
+def test_a_dag_file_pays_for_the_operators_that_it_names(fresh: dict[str, subprocess.Popen[str]]) -> None:
+    ours = {name for name in loaded_by(fresh["one operator"]) if name.startswith("airflow_skyvern")}
+    others = ("operators.run_prompt", "operators.browser_session", "secret_values", "results.contract")
+    assert not ours & {f"airflow_skyvern.{name}" for name in others}
+    assert len(ours) <= MODULES_OF_AN_OPERATOR
+
+
+def test_operators_are_imported_by_the_names_that_are_listed() -> None:
+    assert all(hasattr(operators, name) for name in operators.__all__)
+    with pytest.raises(AttributeError, match=r"'airflow_skyvern.operators' has no attribute 'SkyvernRun'"):
+        getattr(operators, "SkyvernRun")  # noqa: B009
 
 
 def test_discovery_loads_nothing_but_itself(fresh: dict[str, subprocess.Popen[str]]) -> None:
