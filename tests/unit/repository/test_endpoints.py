@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from dev.constraints import SKYVERN
 from dev.site import described, endpoint_users, endpoints
 
 ROOT = Path(__file__).parents[3]
@@ -15,6 +16,7 @@ OPERATIONS = described.recorded()["operations"]
 
 
 def test_each_endpoint_that_skyvern_describes_has_a_method_or_a_reason() -> None:
+    assert described.recorded()["version"] == SKYVERN[-1]
     assert len(OPERATIONS) >= 90
     assert endpoints.without_method(OPERATIONS) == set()
 
