@@ -34,7 +34,7 @@ VENV := .venvs/$(or $(OF_SUITE),airflow-$(AIRFLOW)$(OTHER))
 
 # What pytest runs for SUITE=. A new suite is a line here, and one in .ci/run or dev/release_check.py.
 # The kit is for pytest in an author's own environment: tried on 2.11, 3.1 and 3.3 (docs/testing.md).
-suite_unit := -q $(PROCESSES) tests/unit $(if $(CORE)$(filter lowest,$(AIRFLOW)),,tests/kit)
+suite_unit := -q $(PROCESSES) $(if $(QUICK),-m "not slow") tests/unit $(if $(CORE)$(filter lowest,$(AIRFLOW)),,tests/kit)
 suite_installs := -v -n 2 --dist loadgroup tests/installs
 suite_site := -v -rP tests/site
 suite_snippets := -v -m snippets tests/system
@@ -53,9 +53,10 @@ suite_sessions := -v -rP tests/sessions
 suite_contract := -v -n 1 -rx tests/contract
 suite_distributed := -v -s tests/distributed
 suite_agents := -v tests/agents
-suite_servers := -v -n 2 --dist loadgroup $(if $(CORE),-m core) $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
+suite_core := -v -n 2 --dist loadgroup -m core tests/system
+suite_servers := -v -n 2 --dist loadgroup -m "not core and not real_ticks and not snippets" $(if $(filter 3.3,$(AIRFLOW)),tests/contract) tests/system
 SUITES := $(patsubst suite_%,%,$(filter suite_%,$(.VARIABLES)))
-WANTED := $(or $(SUITE),$(if $(filter 0,$(UNIT)),,unit) servers)
+WANTED := $(or $(SUITE),unit core)
 ifneq ($(filter-out $(SUITES),$(WANTED)),)
 $(error SUITE=$(SUITE): one of $(sort $(SUITES)))
 endif
@@ -89,8 +90,11 @@ ifneq ($(UNIT),0)
 	$(NEWEST)/bin/python -m pytest -q -n $(CPUS) --dist worksteal -m "not slow" --hypothesis-profile=check tests/unit
 endif
 
-# AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13, CORE=1: what differs between versions: unit tests that know Airflow, some of the system tests.
-# SUITE=unit: no servers; also AIRFLOW=lowest|newest, the lowest and newest versions that the package allows.
+# AIRFLOW=2.11|3.0|3.1|3.2|3.3, PYTHON=3.10|3.11|3.12|3.13; without SUITE=: unit and core.
+# SUITE=unit: no servers; CORE=1 leaves out what is the same on every Airflow, QUICK=1 what make check leaves out; also
+#   AIRFLOW=lowest|newest, the lowest and newest versions that the package allows.
+# SUITE=core: the main job, kills, marks, clears, events on a real Airflow and a real Skyvern.
+# SUITE=servers: the other tests of that kind, and on Airflow 3.3 the contract suite: a quarter of an hour.
 # SUITE=installs: the wheel, by pip, beside each Airflow's dependencies of its time (ALL=1: on each Python).
 # SUITE=site: the documentation's site: what fails its build, and what its search finds; needs Chromium.
 # SUITE=snippets: every DAG in README and docs as written, scheduled, by hand and by `dags test`.
@@ -109,7 +113,7 @@ endif
 # SUITE=distributed: Celery, two of every component, under kills, stalls, restarts, repeated messages (SEED=, WAITS=, ONLY=, EVENTS=).
 # SUITE=agents: agents of Airflow's AI provider that call Skyvern, without a model; a real Airflow and a real Skyvern.
 # SUITE=approvals: persons who answer in Airflow and in Skyvern, clears, marks, kills (AIRFLOW=3.1 or newer, TIMES=3).
-test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN_SERVER)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed) $(if $(filter stores,$(SUITE)),.venvs/azurite/.installed) $(if $(filter pages,$(SUITE)),.venvs/axe/.installed)  ## * all tests, with real servers (AIRFLOW=, PYTHON=, UNIT=0, SUITE=)
+test: $(VENV)/.installed $(if $(NEEDS_SKYVERN),$(SKYVERN_SERVER)) $(if $(filter site,$(SUITE)),.venvs/docs/.installed) $(if $(filter stores,$(SUITE)),.venvs/azurite/.installed) $(if $(filter pages,$(SUITE)),.venvs/axe/.installed)  ## * unit tests, and the main job on real servers: ten minutes (AIRFLOW=, PYTHON=, SUITE=)
 	@set -ex; $(foreach suite,$(WANTED),$(VENV)/bin/python -m pytest $(suite_$(suite));)
 
 faults: $(VENV)/.installed $(SKYVERN_SERVER)  ## runs under faults and kills (AIRFLOW=, SEED=, EXECUTIONS=, TIMES=, ONLY=, EVENTS=, ROUNDS=, DURABLE=0)

@@ -46,6 +46,7 @@ def steps() -> Iterator[str]:
         yield f"test SUITE=unit PYTHON={python}"
     for airflow in AIRFLOWS:
         yield f"test AIRFLOW={airflow}"
+        yield f"test SUITE=servers AIRFLOW={airflow}"
         yield f"test SUITE=stalls AIRFLOW={airflow}"
     yield from (f"test SUITE=contract SKYVERN={version}" for version in SKYVERN)
     yield "demo"

@@ -89,7 +89,18 @@ def eventually_xcom(rig: Rig, dag_id: str, name: str, key: str, timeout: float =
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_completed_run_gives_its_output_to_the_next_task(all_started: Rig, way: str) -> None:
-    rig, name, dag_id = all_started, f"ok_{way}", f"run_{way}"
+    check_output(all_started, f"run_{way}", f"ok_{way}")
+
+
+@pytest.mark.core
+def test_the_main_job(rig: Rig) -> None:
+    """A task lets go of its worker while its run goes on, and the next task has the output."""
+    rig.start("main", "run_deferred", "params_http", parameters={"name": "Ann", "count": 7})
+    check_output(rig, "run_deferred", "main")
+    assert "deferr" in log_of(rig, "run_deferred", "main").lower()
+
+
+def check_output(rig: Rig, dag_id: str, name: str) -> None:
     assert ended(rig, dag_id, name)["state"] == "success"
     run_id = xcom(rig, dag_id, name, key="run_id")
     status, run = rig.skyvern.request("GET", f"/v1/runs/{run_id}")
