@@ -48,4 +48,4 @@ MOST_RETENTION_DAYS = 365
 """Days for which an uploaded file may be kept."""
 
 LARGEST_UPLOAD = 30 * 2**20
-"""Bytes of an uploaded file; a server of one's own may allow more."""
+"""Bytes of an uploaded file; a self-hosted server may allow more."""

@@ -148,9 +148,9 @@ class SkyvernAgent:
     def begin(self, request: ManagedAgentRequest) -> Call:
         """Prepare a call; it is made when it is called."""
         if request.session_id is not None:
-            raise ValueError(f"{self._target.name} keeps no conversation, so session_id cannot be used.")
+            raise ValueError(f"{self._target.name} does not keep a conversation, so session_id cannot be used.")
         if others := sorted(set(request.vendor_options) - {ARGUMENTS}):
-            raise ValueError(f"vendor_options: {others[0]}: what is run, and where, is the hook's to say.")
+            raise ValueError(f"vendor_options: {others[0]}: the hook sets what is run, and where.")
         return Call(self, request)
 
     def answer(self, request: ManagedAgentRequest, call: Call) -> ManagedAgentResponse:
@@ -175,7 +175,7 @@ class SkyvernAgent:
         if isinstance(given, Mapping):
             return given
         if request.prompt is None:
-            raise ManagedAgentRejected("Ask in one prompt: this agent knows no conversation.")
+            raise ManagedAgentRejected("Ask in one prompt: this agent does not keep a conversation.")
         return self._target.arguments_in(request.prompt)
 
     def _definition(self) -> Workflow:

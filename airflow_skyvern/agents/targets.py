@@ -123,7 +123,7 @@ class WorkflowTarget:
         ]
         if logins:
             raise SkyvernConfigError(
-                f"agent({self.name!r}): {', '.join(logins)}: a login is nothing that a model chooses. Give it in "
+                f"agent({self.name!r}): {', '.join(logins)}: the model may not choose a login. Give it in "
                 f"parameters={{{logins[0]!r}: …}}."
             )
         return [pair for pair in free if not pair[0].is_credential]
@@ -203,7 +203,7 @@ class PromptTarget:
 
     def schema(self) -> dict[str, Any]:
         """Return the prompt, and where to begin if that is not fixed."""
-        what = "What to do there, and what to return, step by step and complete: nothing else is known of this talk."
+        what = "What to do there, and what to return, complete and step by step: it sees nothing else."
         properties = {"prompt": {"type": "string", "description": what}}
         if self._url is None:
             where = f"The address to begin at, on one of these sites: {self._sites}. Default: {self._sites.start}"

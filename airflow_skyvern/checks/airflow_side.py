@@ -153,8 +153,8 @@ def abilities(version: str) -> Finding:
     cannot = [what for since, several in CAME_WITH.items() if here < _numbers(since) for what in several]
     sentences = [
         f"Airflow {version}.",
-        f"There is: {', '.join(can)}." if can else "",
-        f"There is not: {', '.join(cannot)}." if cannot else "",
+        f"Available: {', '.join(can)}." if can else "",
+        f"Not available: {', '.join(cannot)}." if cannot else "",
     ]
     return Finding("airflow", "ok", " ".join(filter(None, sentences)))
 

@@ -144,7 +144,7 @@ class _ConnectionCheck:
             return Finding(
                 "webhooks",
                 "problem",
-                "This Airflow has no address that Skyvern could send to.",
+                "This Airflow has no address to which Skyvern could send webhooks.",
                 "Set [api] base_url, or give the outer address of the receiver: --webhook-url.",
             )
         patient = replace(client.settings, timeout=max(client.settings.timeout, LONGEST_WEBHOOK))

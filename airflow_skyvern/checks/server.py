@@ -271,7 +271,7 @@ def webhooks(address: str, result: WebhookTest) -> Finding:
             "webhooks",
             "problem",
             f"Skyvern does not reach {address}: {result.error or 'it does not say why'}",
-            "Let Skyvern's machine through to it, or give its outer address: --webhook-url; a Skyvern of your own "
+            "Let Skyvern's machine through to it, or give its outer address: --webhook-url; a self-hosted Skyvern "
             "refuses private hosts that its ALLOWED_HOSTS does not name.",
         )
     said = said_in(result.response_body)
@@ -288,7 +288,7 @@ def webhooks(address: str, result: WebhookTest) -> Finding:
     return Finding(
         "webhooks",
         "problem",
-        f"Something else than the receiver answers Skyvern at {address}, with {result.status_code}.",
+        f"Something other than the receiver answers Skyvern at {address}, with {result.status_code}.",
         "Correct the address, let the proxy before Airflow pass /skyvern/webhooks/, and restart the API server with "
         "[skyvern] webhook_connections.",
     )

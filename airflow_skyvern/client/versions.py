@@ -62,7 +62,7 @@ PROFILE_CHANGES = Feature(
 )
 NEW_PROFILES = Feature("1.0.40", "profiles that a browser session leaves (generate_browser_profile)")
 RUN_LIMITS = Feature("1.0.40", "limits of a run's duration (max_elapsed_time_minutes)")
-CDP_HEADERS = Feature("1.0.40", "headers for a browser of your own (cdp_connect_headers)")
+CDP_HEADERS = Feature("1.0.40", "headers for your own browser (cdp_connect_headers)")
 RUN_TAGS = Feature("1.0.48", "run tags", ("GET /v1/run-tags", rf"\w+ {_RUN}/tags(/.*)?"), proof=TAGS_PROBE)
 PAUSES = Feature("1.0.48", "approvals (the pauses of runs)")
 MASKED_SECRETS = Feature("1.0.48", "secrets of a workflow that stay masked (mask_secrets)")

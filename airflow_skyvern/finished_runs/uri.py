@@ -72,7 +72,7 @@ def runs_named(uri: str) -> tuple[str, str, tuple[str, ...]]:
     workflow_id = unquote(parts.path.strip("/"))
     query = parse_qsl(parts.query, keep_blank_values=True)
     if parts.scheme != SCHEME or not parts.netloc or not workflow_id or "/" in parts.path.strip("/"):
-        raise SkyvernConfigError(f"{uri!r} names no Skyvern runs; write {WANTED}.")
+        raise SkyvernConfigError(f"{uri!r} does not name Skyvern runs; write {WANTED}.")
     if others := sorted({key for key, _ in query} - {"status"}):
-        raise SkyvernConfigError(f"{uri!r}: {', '.join(others)} means nothing there; write {WANTED}.")
+        raise SkyvernConfigError(f"{uri!r}: {', '.join(others)} is not allowed there; write {WANTED}.")
     return workflow_id, unquote(parts.netloc), checked_statuses([value for _, value in query])

@@ -54,3 +54,6 @@ if not TYPE_CHECKING:  # a type checker would take any name to be here
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return [*globals(), *__all__]

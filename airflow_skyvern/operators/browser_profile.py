@@ -127,7 +127,7 @@ class SkyvernCreateBrowserProfileOperator(ChecksArguments, UsesConnection):
         session_id = self.browser_session_id or ""
         if session_id.strip() in ("", "None"):
             raise SkyvernConfigError(
-                f"browser_session_id: is {self.browser_session_id!r}. The task it comes from has opened none."
+                f"browser_session_id: is {self.browser_session_id!r}. The task it comes from has not opened one."
             )
         return session_id
 

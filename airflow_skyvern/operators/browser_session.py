@@ -248,7 +248,7 @@ class SkyvernCloseBrowserSessionOperator(ChecksArguments):
         from airflow_skyvern.runs.browser_sessions import close_session
 
         if not self.browser_session_id:
-            self.log.info("No browser session was opened, so there is none to close")
+            self.log.info("No browser session was opened, so there is nothing to close")
             return
         with errors_for_airflow(), closing(SkyvernHook(self.skyvern_conn_id)) as hook:
             check_is_the_task(self, context, NOT_NESTED)

@@ -119,7 +119,7 @@ def wait_for_turn(operator: TaskInSession, task_try: TaskTry, by: str, until: fl
     session_id = operator.browser_session_id
     if time.time() >= until:
         raise SkyvernWaitTimeout(
-            f"Browser session {session_id} was in use until the time of this task was over, now by Skyvern run {by}; "
+            f"Browser session {session_id} was in use until this task's time was over, last by Skyvern run {by}; "
             "nothing was started. The runs of a session go one after the other: put their tasks one behind the other."
         )
     operator.log.info("Browser session %s: in use by Skyvern run %s; waiting for its end", session_id, by)

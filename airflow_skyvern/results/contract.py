@@ -430,9 +430,9 @@ def _schema_in(path: str, text: str) -> Any:
     try:
         schema = json.loads(text)
     except ValueError as error:
-        raise SkyvernConfigError(f"output_schema: {path} holds no JSON: {error}") from None
+        raise SkyvernConfigError(f"output_schema: {path} does not hold JSON: {error}") from None
     if not isinstance(schema, Mapping):
-        raise SkyvernConfigError(f"output_schema: {path} holds no JSON Schema, which is an object.")
+        raise SkyvernConfigError(f"output_schema: {path} does not hold a JSON Schema, which is an object.")
     return schema
 
 

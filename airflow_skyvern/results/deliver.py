@@ -240,7 +240,9 @@ class Delivery:
             add_output_to_lineage(self._task.hook, address)
         extra = {"skyvern_run_id": self._run.run_id, **extra}
         for refused in self._try.add_to_outlet_events(self._task.outlets, extra, addresses):
-            self._task.log.warning("Airflow takes no asset of this address, so it gets no event: %s", refused)
+            self._task.log.warning(
+                "Airflow does not accept an asset with this address, so there is no event: %s", refused
+            )
 
 
 def _entries(files: list[StoredFile]) -> list[dict[str, Any]]:

@@ -133,7 +133,7 @@ def _if_exists(options: FileOptions) -> str | None:
         listed = ", ".join(map(repr, choices[:-1]))
         return f"if_exists must be {listed} or {choices[-1]!r}, not {options.if_exists!r}."
     if options.overwrite and options.if_exists not in (None, "replace"):
-        return f"overwrite=True says the contrary of if_exists={options.if_exists!r}; leave it out."
+        return f"overwrite=True contradicts if_exists={options.if_exists!r}; leave it out."
     return None
 
 

@@ -60,7 +60,7 @@ class OutputOptions:
         """
         Read the options of an operator or a sensor, with the file that holds its schema.
 
-        :raises SkyvernConfigError: the schema cannot be read, or is not a schema; ``output_to`` names no file.
+        :raises SkyvernConfigError: the schema cannot be read, or is not a schema; ``output_to`` does not name a file.
         """
         if task.output_to is not None:
             check_output_to(task.task_id, task.output_to)
@@ -124,8 +124,8 @@ class OutputOptions:
         where = f" of block {self.source}" if self.source else ""
         link = f" See {run.app_url}" if run.app_url else ""
         return SkyvernOutputError(
-            f"Skyvern run {run.run_id} completed, but its output{where} is not what output_schema and "
-            f"output_from say: {misfit}.{link}",
+            f"Skyvern run {run.run_id} completed, but its output{where} does not match output_schema "
+            f"and output_from: {misfit}.{link}",
             run,
             transient=transient,
         )

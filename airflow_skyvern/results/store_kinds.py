@@ -170,7 +170,9 @@ class Address:
         if kind.protocol == "folder":
             return cls(kind, scheme, text.rstrip("/"), _local_path(text, rest).rstrip("/"))
         if rest.startswith("/") or not rest.rpartition("@")[2].strip("/"):
-            raise SkyvernConfigError(f"{text!r} names no place: a bucket, container or host comes after {scheme}://.")
+            raise SkyvernConfigError(
+                f"{text!r} does not name a place: a bucket, container or host comes after {scheme}://."
+            )
         return cls(kind, scheme, text.rstrip("/"), "")
 
     @property
@@ -185,7 +187,7 @@ class Address:
         :raises SkyvernConfigError: it has no name.
         """
         if not self.has_parent:
-            raise SkyvernConfigError(f"{self.text!r} names no file in a folder or bucket.")
+            raise SkyvernConfigError(f"{self.text!r} does not name a file in a folder or bucket.")
         text, _, name = self.text.rpartition("/")
         if self.kind.protocol == "folder":
             path, _, name = self.path.rpartition("/")

@@ -220,7 +220,7 @@ class Submission:
     def _is_rejected(self, run: Run) -> bool:
         if rejected := self._rejects(run):
             self._log.warning(
-                "Skyvern run %s: completed, but its output is not what output_schema says: not resumed", run.run_id
+                "Skyvern run %s: completed, but its output does not match output_schema: not resumed", run.run_id
             )
         return rejected
 
@@ -433,7 +433,7 @@ class Submission:
         except SkyvernError as error:
             if not error.transient and refusals(error) and self._clock() >= self._deadline:
                 self._give_up(
-                    f"Skyvern refuses what is known to be right, and no time is left to wait. {error}", error
+                    f"Skyvern refuses a request that it should accept, and no time is left to wait. {error}", error
                 )
             raise
 
@@ -449,7 +449,7 @@ class Submission:
 
     def _warn_of_missing_tags(self, refusal: TagsRefused) -> None:
         self._log.warning(
-            "Skyvern finds no runs by tag, as %s. So a start that is not answered cannot be searched for. %s",
+            "Skyvern cannot find runs by tag, as %s. So a start that is not answered cannot be searched for. %s",
             refusal.reason,
             refusal,
         )

@@ -142,7 +142,7 @@ def _names(raw: Mapping[str, Any]) -> Iterator[str]:
             if not name.isidentifier():
                 yield f"{kind} {name!r}: the name must be letters, digits and underscores, and not begin with a digit"
             if names.count(name) > 1:
-                yield f"{kind} {name}: is there {names.count(name)} times"
+                yield f"{kind} {name}: appears {names.count(name)} times"
 
 
 def _references(raw: Mapping[str, Any]) -> Iterator[str]:

@@ -154,7 +154,7 @@ def _unique(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise SkyvernConfigError(f"{name}: {next(key for key in keys if keys.count(key) > 1)!r} is there twice.")
+        raise SkyvernConfigError(f"{name}: {next(key for key in keys if keys.count(key) > 1)!r} appears twice.")
     return found
 
 
@@ -169,7 +169,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  as in its base class
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
         if twice := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.MarkedYAMLError(problem=f"{twice!r} is there twice", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"{twice!r} appears twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
 

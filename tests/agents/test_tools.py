@@ -99,7 +99,7 @@ async def test_an_own_description_stands_for_the_workflows(skyvern: Skyvern) -> 
 
 async def test_a_login_is_nothing_that_a_model_chooses(skyvern: Skyvern) -> None:
     skyvern.workflow("wpid_1", parameters={"login": "credential_id"})
-    with pytest.raises(Exception, match="a login is nothing that a model chooses"):
+    with pytest.raises(Exception, match="the model may not choose a login"):
         await tool_of(SkyvernHook().agent("wpid_1").toolset("read"))
 
 

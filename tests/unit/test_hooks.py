@@ -721,7 +721,7 @@ def test_airflow_2_gets_a_widget_for_every_field() -> None:
 
 @pytest.mark.parametrize("app_url", ["https://skyvern.example.com/ui/", "https://skyvern.example.com/ui/runs"])
 def test_the_page_of_a_run_is_where_the_connection_says(skyvern: FakeSkyvern, connect: Connect, app_url: str) -> None:
-    """A server of one's own gives http://localhost:8080, whatever its address is."""
+    """A self-hosted server gives http://localhost:8080, whatever its address is."""
     connect(extra={"app_url": app_url})
     run_id = skyvern.run()
     hook = SkyvernHook()

@@ -103,10 +103,10 @@ def test_pages(address: str, base_url: str, error: Any, state: str) -> None:
     ("status", "body", "state", "part"),
     [
         (200, '{"result":"not of a workflow","run_id":"tsk_1"}', "ok", "its signature is right"),
-        (200, "<html>", "problem", "Something else"),
-        (200, '{"status": "ok"}', "problem", "Something else"),
+        (200, "<html>", "problem", "Something other"),
+        (200, '{"status": "ok"}', "problem", "Something other"),
         (401, '{"detail":"Invalid signature"}', "problem", "signs with another key"),
-        (401, "<html>login", "problem", "Something else"),
+        (401, "<html>login", "problem", "Something other"),
         (502, "", "problem", "with 502"),
     ],
 )
@@ -175,8 +175,8 @@ def test_stores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("version", "there", "missing"),
     [
-        ("2.11.2", "", "There is not: events and webhooks"),
-        ("3.0.6", "There is: events and webhooks of finished runs.", "There is not: the run page"),
+        ("2.11.2", "", "Not available: events and webhooks"),
+        ("3.0.6", "Available: events and webhooks of finished runs.", "Not available: the run page"),
         ("3.3.2", "retry policies", ""),
         ("3.10.0rc1", "retry policies", ""),
         ("4.0.0", "retry policies", ""),
@@ -186,4 +186,4 @@ def test_what_an_airflow_can_do(version: str, there: str, missing: str) -> None:
     fact = airflow_side.abilities(version).fact
     assert there in fact
     assert missing in fact
-    assert bool(missing) == ("There is not" in fact)
+    assert bool(missing) == ("Not available" in fact)

@@ -21,12 +21,12 @@ has_partitions = pytest.mark.skipif(
 on_airflow_3 = pytest.mark.skipif(AIRFLOW_2, reason="assets came with Airflow 3")
 
 WRONG = [
-    ("skyvern://", "names no Skyvern runs"),
-    ("skyvern://c", "names no Skyvern runs"),
-    ("skyvern://c/", "names no Skyvern runs"),
-    ("skyvern://c/wpid_1/more", "names no Skyvern runs"),
-    ("skyvern:/c/wpid_1", "names no Skyvern runs"),
-    ("skyvern://c/wpid_1?page=2", "page means nothing there"),
+    ("skyvern://", "does not name Skyvern runs"),
+    ("skyvern://c", "does not name Skyvern runs"),
+    ("skyvern://c/", "does not name Skyvern runs"),
+    ("skyvern://c/wpid_1/more", "does not name Skyvern runs"),
+    ("skyvern:/c/wpid_1", "does not name Skyvern runs"),
+    ("skyvern://c/wpid_1?page=2", "page is not allowed there"),
     ("skyvern://c/wpid_1?status=done", "choose from canceled, completed"),
     ("skyvern://c/wpid_1?status=", "choose from canceled, completed"),
 ]

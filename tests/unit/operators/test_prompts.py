@@ -136,7 +136,7 @@ def test_the_schema_may_be_a_file_beside_the_dag(skyvern: FakeSkyvern, tmp_path:
 @pytest.mark.parametrize("data", [[{"number": "INV-1"}], {"answer": "none"}, None])
 def test_data_that_does_not_fit_fails_without_a_retry(skyvern: FakeSkyvern, data: Any) -> None:
     skyvern.created_output = extracted(data)
-    with pytest.raises(AirflowFailException, match="is not what output_schema"):
+    with pytest.raises(AirflowFailException, match="does not match output_schema"):
         run_task(lambda: make(output_schema=list[Invoice]))
 
 

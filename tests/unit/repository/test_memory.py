@@ -55,7 +55,7 @@ def test_a_large_output_takes_a_few_times_its_size(output: Callable[[], Any], mo
     with serving(answer) as port:
         done = subprocess.run(
             [sys.executable, "-m", "tests.support.take_output", str(port), f"{tmp_path}/output.json"],
-            cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120, check=True,
+            cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300, check=True,
         )  # fmt: skip
     found = re.search(r"peak: (\d+)", done.stderr)
     assert found is not None

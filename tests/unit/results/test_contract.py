@@ -197,8 +197,8 @@ def test_a_json_schema_is_read_from_a_file() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("{", "invoice.json holds no JSON"),
-        ("[1]", "holds no JSON Schema"),
+        ("{", "invoice.json does not hold JSON"),
+        ("[1]", "does not hold a JSON Schema"),
         ('{"type": "objct"}', "at type: 'objct' is"),
     ],
 )

@@ -468,7 +468,7 @@ def test_an_alias_gets_an_event_for_each_file_and_for_the_output(
     events = alias_events(context, alias)
     if folder is TOO_LONG:
         assert events == {}
-        assert "Airflow takes no asset of this address" in task_log()
+        assert "Airflow does not accept an asset with this address" in task_log()
         return
     written = place.replace("#", "%23")
     expected = {f"file://{written}/{name}" for name in ("out.json", "a.pdf", "b.csv")}
@@ -521,7 +521,7 @@ def test_each_file_that_could_not_be_stored_is_named(skyvern: FakeSkyvern, tmp_p
 def test_an_output_that_does_not_fit_leaves_its_evidence(skyvern: FakeSkyvern, tmp_path: Path) -> None:
     workflow_id = skyvern.workflow(output={"rows_output": "none"}, media=PICTURES)
     more = {"output_from": "rows", "output_schema": list[int], "screenshots": True, "files_to": str(tmp_path)}
-    with pytest.raises(AirflowFailException, match="is not what output_schema and output_from say"):
+    with pytest.raises(AirflowFailException, match="does not match output_schema and output_from"):
         run_task(partial(make, workflow_id, **more))
     assert any("screenshot" in name for name in stored(tmp_path))
 

@@ -86,8 +86,8 @@ def test_an_output_that_does_not_fit_fails_without_a_retry_and_without_its_value
         run_task(lambda: make(workflow_id, **given))
     run_id = next(iter(skyvern.runs))
     assert str(failed.value) == (
-        f"Skyvern run {run_id} completed, but its output of block extract is not what output_schema and output_from "
-        "say: total: Input should be a valid number, unable to parse string as a number. "
+        f"Skyvern run {run_id} completed, but its output of block extract does not match output_schema and "
+        "output_from: total: Input should be a valid number, unable to parse string as a number. "
         f"See http://localhost:8080/runs/{run_id}"
     )
     assert SECRET not in task_log()

@@ -379,7 +379,7 @@ def test_what_is_no_manifest_is_kept_and_starts_no_run(skyvern: FakeSkyvern, tmp
             "if_exists must be 'fail', 'skip_same' or 'replace', not 'append'",
         ),
         ({"if_exists": True, "files_to": "/x"}, "if_exists must be 'fail'"),
-        ({"if_exists": "fail", "overwrite": True, "files_to": "/x"}, "overwrite=True says the contrary of if_exists"),
+        ({"if_exists": "fail", "overwrite": True, "files_to": "/x"}, "overwrite=True contradicts if_exists"),
         ({"if_exists": "replace"}, "if_exists needs files_to or output_to"),
         ({"manifest_to": "/x/m.json"}, "manifest_to needs files_to or output_to"),
         ({"manifest_to": "m.json", "files_to": "/x"}, "manifest_to must be the absolute path of a file"),

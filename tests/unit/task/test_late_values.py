@@ -34,7 +34,7 @@ from airflow_skyvern.sensors import SkyvernRunSensor
 TASKS: list[type[BaseOperator]] = [
     kind
     for module in (operators, sensors)
-    for kind in vars(module).values()
+    for kind in (getattr(module, name) for name in dir(module))
     if isinstance(kind, type) and issubclass(kind, BaseOperator) and kind.__name__.startswith("Skyvern")
 ]
 

@@ -725,7 +725,7 @@ async def test_a_mapped_task_has_its_own_page(ui: Ui, skyvern: FakeSkyvern) -> N
     assert runs[0] not in page
 
 
-LOG = "The output is not what output_schema says: total: must be a number."
+LOG = "The output does not match output_schema: total: must be a number."
 """What a task says at its end, in its log."""
 
 

@@ -54,7 +54,7 @@ def test_any_content_survives(prompt: str, value: Any) -> None:
     ("text", "complaint"),
     [
         ("title: [x", r"a.yaml, line 1: is not YAML"),
-        ("title: a\ntitle: b\n", r"'title' is there twice"),
+        ("title: a\ntitle: b\n", r"'title' appears twice"),
         ("- a", "must hold a mapping"),
         ("title: a", "workflow_definition: is missing"),
         ("workflow_definition: {parameters: [], blocks: []}", "title: is missing"),
@@ -73,7 +73,7 @@ def test_what_is_no_workflow_is_refused(text: str, complaint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"), [("{", "is not JSON"), ('{"title": "a", "title": "b"}', "'title' is there twice")]
+    ("text", "complaint"), [("{", "is not JSON"), ('{"title": "a", "title": "b"}', "'title' appears twice")]
 )
 def test_what_is_no_json_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(SkyvernConfigError, match=complaint):
