@@ -198,9 +198,14 @@ def _write_block(tracer: Tracer, row: TimelineRow, parent: Context, run_ended: d
 
 
 def _is_recorded() -> bool:
-    from opentelemetry.trace import get_current_span
+    """
+    Return whether the current span is recorded, and one of ours would be, too.
 
-    return get_current_span().is_recording()
+    Airflow below 3.2 has a tracer of its own, and a process that its scheduler forks inherits the span of its loop.
+    """
+    from opentelemetry.trace import ProxyTracerProvider, get_current_span, get_tracer_provider
+
+    return get_current_span().is_recording() and not isinstance(get_tracer_provider(), ProxyTracerProvider)
 
 
 def _tracer() -> Tracer:

@@ -24,8 +24,9 @@ from airflow_skyvern import traces
 from airflow_skyvern.compat.sdk import AirflowFailException
 from airflow_skyvern.exceptions import SkyvernRunFailed, SkyvernWaitTimeout
 from airflow_skyvern.limits import MOST_METADATA
+from airflow_skyvern.operators import SkyvernRunPromptOperator
 from airflow_skyvern.runs.key import OUR_TAGS, TRACE_TAG
-from tests.support.run_workflow_tasks import execute, make, try_number
+from tests.support.run_workflow_tasks import execute, extracted, make, try_number
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, first_event, rebuilt, resumed, run_task
 
 if TYPE_CHECKING:
@@ -235,6 +236,24 @@ def test_a_run_that_is_canceled_at_the_deadline_is_in_the_trace(skyvern: FakeSky
     assert block.end_time == run.end_time
 
 
+async def test_a_prompt_is_in_one_trace_too_and_is_in_no_attribute(skyvern: FakeSkyvern, airflow: Airflow) -> None:
+    skyvern.created_output = extracted({"answer": SECRET})
+    prompt = f"Log in with {SECRET}"
+    await deferred_and_resumed(
+        airflow,
+        lambda: SkyvernRunPromptOperator(
+            task_id="t", prompt=prompt, url="https://portal.example.com", poll_interval=0.01, deferrable=True
+        ),
+        FakeTaskInstance(),
+    )
+    [run] = skyvern.runs.values()
+    ids = {"skyvern.run_id": run.run_id, "skyvern.workflow_id": run.workflow.workflow_id}
+    for name in ("skyvern.start", "skyvern.run"):
+        assert about(airflow.only(name)).items() >= ids.items()
+    assert TRACE_TAG in run.tags
+    assert SECRET not in "".join(span.to_json() for span in airflow.spans)
+
+
 def test_the_run_has_the_position_of_its_start_as_a_tag(skyvern: FakeSkyvern, airflow: Airflow) -> None:
     with airflow.worker():
         deferral(make(skyvern.workflow(), deferrable=True))
@@ -331,6 +350,18 @@ def test_a_trace_that_is_not_sampled_is_as_one_that_is_off(
     exporter = InMemorySpanExporter()
     airflow = Airflow(use(monkeypatch, SimpleSpanProcessor(exporter), sampler=ALWAYS_OFF), exporter)
     with airflow.worker():
+        run_task(lambda: make(skyvern.workflow()))
+    [run] = skyvern.runs.values()
+    assert TRACE_TAG not in run.tags
+    assert skyvern.sent("GET", TIMELINE) == []
+
+
+def test_a_span_that_a_process_has_inherited_from_the_scheduler_is_none_of_the_task(skyvern: FakeSkyvern) -> None:
+    """Airflow below 3.2 does not give its tracer to others."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with Airflow(provider, exporter).worker():
         run_task(lambda: make(skyvern.workflow()))
     [run] = skyvern.runs.values()
     assert TRACE_TAG not in run.tags
