@@ -59,7 +59,8 @@ def note(attributes: Attributes) -> None:
     with _harmless():
         from opentelemetry.trace import get_current_span
 
-        get_current_span().set_attributes(_known(attributes))
+        if _is_recorded():
+            get_current_span().set_attributes(_known(attributes))
 
 
 def traceparent() -> str | None:
@@ -106,7 +107,8 @@ def _note_error(error: Exception) -> None:
     with _harmless():
         from opentelemetry.trace import get_current_span
 
-        _fail(get_current_span(), type(error).__name__)
+        if _is_recorded():
+            _fail(get_current_span(), type(error).__name__)
     note({"error.type": type(error).__name__})
 
 
