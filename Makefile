@@ -48,6 +48,7 @@ suite_stores := -v -rP tests/stores
 suite_upgrade := -v -rP tests/upgrade
 suite_orphans := -v -rP tests/orphans
 suite_backends := -v tests/backends
+suite_traces := -v -rP tests/traces
 suite_two_airflows := -v -rP tests/two_airflows
 suite_sessions := -v -rP tests/sessions
 suite_contract := -v -n 1 -rx tests/contract
@@ -107,6 +108,7 @@ endif
 # SUITE=upgrade: this package is upgraded and taken back under waiting tasks, from the last released wheel (AIRFLOW=).
 # SUITE=orphans: ends of tasks that reach no code of the provider: DAG runs timed out, DAGs deleted, files removed.
 # SUITE=backends: the run page and marks where XComs are kept by a custom backend.
+# SUITE=traces: the spans of a task, as a collector gets them (AIRFLOW=3.2 or newer).
 # SUITE=two_airflows: two Airflows that run one workflow file on one Skyvern, twenty tasks each (AIRFLOW=).
 # SUITE=sessions: every end of a DAG run with a browser session, which sessions are open afterwards, kills (TIMES=5).
 # SUITE=contract: the fake beside a real Skyvern (SKYVERN=1.0.48, or another of constraints/); what it lacks is told by name.

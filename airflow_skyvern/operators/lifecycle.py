@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
-from airflow_skyvern import metrics
+from airflow_skyvern import metrics, traces
 from airflow_skyvern.compat import internals, since_3_3
 from airflow_skyvern.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow_skyvern.exceptions import SkyvernError, SkyvernNotFoundError, SkyvernOvertaken, SkyvernWaitTimeout
@@ -121,6 +121,8 @@ class RunLifecycle(ChecksArguments, UsesConnection):
     """How many runs of this try have found another one in their browser session."""
     _group: str | None = None
     """The tag of the attempt group, where this process knows it."""
+    _traceparent: str | None = None
+    """The position of the run's start in Airflow's trace, where there is one."""
 
     @cached_property
     def _active_run(self) -> ActiveRun:
@@ -190,6 +192,13 @@ class RunLifecycle(ChecksArguments, UsesConnection):
 
     def start_run(self, task_try: TaskTry) -> Run:
         """Start the run, or resume the run of an earlier try."""
+        with traces.step(traces.START):
+            self._traceparent = traces.traceparent()
+            run = self._started_or_resumed(task_try)
+            traces.note({traces.RUN_ID: run.run_id, traces.WORKFLOW_ID: self.workflow_id})
+        return run
+
+    def _started_or_resumed(self, task_try: TaskTry) -> Run:
         from airflow_skyvern.runs.parameter_check import refused_parameter_named
 
         request, self.version_to_publish, self._definition = self._request(), None, None
@@ -324,6 +333,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
                 self._active_run.was_not_started()
             raise
         metrics.run_started(self.skyvern_conn_id, resumed=submission.resumed)
+        traces.note({"skyvern.resumed": submission.resumed})
         if submission.resumed or submission.was_unanswered:
             self._cancel_twins(run)
         return run
@@ -334,12 +344,12 @@ class RunLifecycle(ChecksArguments, UsesConnection):
 
     def _to_send(self, task_try: TaskTry, request: RunRequest) -> RunRequest:
         """Complete the request of a run, right before it is started."""
-        from airflow_skyvern.runs.key import ENDS_WITH_TASK
+        from airflow_skyvern.runs.key import ENDS_WITH_TASK, with_trace
 
         request = self._with_uploads(task_try, request)
-        if not self._run_ends_with_task:
-            return request
-        return request.model_copy(update={"run_metadata": {**(request.run_metadata or {}), **ENDS_WITH_TASK}})
+        ends = ENDS_WITH_TASK if self._run_ends_with_task else {}
+        metadata = with_trace({**(request.run_metadata or {}), **ends}, self._traceparent)
+        return request.model_copy(update={"run_metadata": metadata or None})
 
     def _cancel_twins(self, run: Run) -> None:
         """Cancel second runs of the same start, if there are any; a few seconds at most, and never an error."""
@@ -413,7 +423,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
     ) -> NoReturn:
         """Wait until a person has answered the request that this task has made in Airflow, or need not any more."""
         self._stop_if_ended_by_user(task_try, run_id)
-        note = note_of_run(run_id, self.skyvern_conn_id, request["app_url"], self._group)
+        note = self._note_of(run_id, request["app_url"])
         wait = (run_id, self.skyvern_conn_id, self.poll_interval, deadline)
         self.defer(
             trigger=make_trigger(*wait, cancel_on_kill=self.cancel_on_kill),
@@ -421,6 +431,9 @@ class RunLifecycle(ChecksArguments, UsesConnection):
             kwargs={"deadline": deadline, "try_number": task_try.number, "request": request, NOTE: note},
             timeout=airflows_timeout_for(deadline),
         )
+
+    def _note_of(self, run_id: str, app_url: str | None) -> dict[str, Any]:
+        return note_of_run(run_id, self.skyvern_conn_id, app_url, self._group, self._traceparent)
 
     def _rejected(self, task_try: TaskTry, run: Run, note: Note) -> Any:
         """End the task after a person's rejection, unless the run has completed before it was canceled."""
@@ -456,7 +469,7 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         :param answered: The step for which a person has just sent a code.
         """
         self._stop_if_ended_by_user(task_try, run_id)
-        note = note_of_run(run_id, self.skyvern_conn_id, task_try.published_app_url(run_id), self._group)
+        note = self._note_of(run_id, task_try.published_app_url(run_id))
         kind = trigger_class() if self.code is None else partial(login_trigger_class(), answered=answered)
         self.defer(
             trigger=kind(
@@ -626,11 +639,13 @@ class RunLifecycle(ChecksArguments, UsesConnection):
         return limits.max_elapsed_time_minutes if limits else None
 
     def _note_cost(self, run: Run) -> Cost:
-        """Count a run that has ended and what it has cost, and warn if it nearly reached a limit."""
+        """Count and trace a run that has ended, and what it has cost, and warn if it nearly reached a limit."""
         from airflow_skyvern.runs.cost import account
 
         cost = account(run, self.hook.emergency_client, self.log, self._limits())
         metrics.run_ended(self.skyvern_conn_id, run, cost)
+        make_client = partial(self.hook.emergency_client, observed=True)
+        traces.run_ended(run, self.workflow_id, self._traceparent, make_client)
         return cost
 
     def _whole_run(self, run: Run, output: Any, files: Sequence[Any], cost: Cost) -> dict[str, Any]:

@@ -542,7 +542,7 @@ class SkyvernRunWorkflowOperator(RunLifecycle):
         :param is_over: What the log says then.
         """
         task_try = TaskTry(context)
-        self._group = (skyvern or {}).get("group")
+        self._group, self._traceparent = ((skyvern or {}).get(name) for name in ("group", "traceparent"))
         if try_number is not None and try_number != task_try.number:
             self.log.warning(is_over, try_number)
             return None

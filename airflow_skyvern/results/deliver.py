@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_skyvern import traces
 from airflow_skyvern.compat.stores import add_input_to_lineage, add_output_to_lineage
 from airflow_skyvern.exceptions import (
     SkyvernFileConflict,
@@ -161,11 +163,19 @@ class Delivery:
             fix.
         """
         try:
-            return self._bring(output)
+            return self._traced(output)
         except (SkyvernOutputError, SkyvernOutputTooLarge, SkyvernFileError) as error:
             if not isinstance(error, SkyvernTransferError):
                 deliver_evidence(self._task, self._try, self._run, self._check_stop)
             raise
+
+    def _traced(self, output: OutputOptions | None) -> tuple[Any, list[StoredFile]]:
+        if self._options is None and (output is None or output.file is None):
+            return self._bring(output)  # nothing is stored
+        with _step(self._run):
+            value, files = self._bring(output)
+            _note_files(files)
+        return value, files
 
     def _bring(self, output: OutputOptions | None) -> tuple[Any, list[StoredFile]]:
         value = None if output is None else output.agreed(self._run, self._task.log)
@@ -249,6 +259,17 @@ def _entries(files: list[StoredFile]) -> list[dict[str, Any]]:
     return [file.as_xcom() for file in files]
 
 
+def _step(run: Run) -> AbstractContextManager[None]:
+    """Record that files are stored, as a step of the task's trace."""
+    return traces.step(traces.FILES, {traces.RUN_ID: run.run_id})
+
+
+def _note_files(files: list[StoredFile]) -> None:
+    """Record how many files were stored, and their bytes."""
+    size = sum(file.size for file in files)
+    traces.note({"skyvern.files.count": len(files), "skyvern.files.size": size})
+
+
 def deliver_evidence(
     task: DeliveringTask, task_try: TaskTry, run: Run, check_stop: Callable[[], object] = lambda: None
 ) -> None:
@@ -257,7 +278,8 @@ def deliver_evidence(
     if options is None or not options.evidence:
         return
     try:
-        _store_evidence(task, task_try, run, options, check_stop)
+        with _step(run):
+            _note_files(_store_evidence(task, task_try, run, options, check_stop))
     except Exception as error:  # noqa: BLE001  whatever it is, the run's own error is what the task fails with
         task.log.warning("Skyvern run %s: its recording or screenshots could not be stored. %s", run.run_id, error)
 

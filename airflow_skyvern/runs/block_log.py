@@ -6,15 +6,12 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
-
-from pydantic import TypeAdapter
 
 from airflow_skyvern.client import api
 from airflow_skyvern.durations import in_words
 from airflow_skyvern.exceptions import SkyvernError, shorten
-from airflow_skyvern.runs.blocks import ENDED, block_seconds
+from airflow_skyvern.runs.blocks import ENDED, seconds_of
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.session import Send
@@ -22,9 +19,6 @@ if TYPE_CHECKING:
     from airflow_skyvern.runs.wait import Log
 
 log = logging.getLogger(__name__)
-
-MOMENT = TypeAdapter(datetime)
-"""Reads a time as Skyvern writes it; the parser of Python 3.10 itself takes three or six decimals only."""
 
 INTERVAL = 60.0
 """Seconds between two requests for the timeline of a run, at least."""
@@ -108,7 +102,7 @@ def _name(block: BlockRow) -> str:
 def _state(block: BlockRow, children: Sequence[TimelineRow]) -> str:
     status = block.get("status") or "running"
     if status in ENDED:
-        seconds = _seconds(block)
+        seconds = seconds_of(block)
         return status if seconds is None else f"{status} {_preposition(status)} {in_words(seconds)}"
     values, at = block.get("loop_values"), max(map(_iteration, children), default=0)
     return f"{status}, at {at} of {len(values)}" if at and values else status
@@ -123,18 +117,6 @@ def _iteration(child: TimelineRow) -> int:
 
 def _preposition(status: str) -> str:
     return "in" if status == "completed" else "after"
-
-
-def _seconds(block: BlockRow) -> float | None:
-    begun, modified = _moment(block.get("created_at")), _moment(block.get("modified_at"))
-    return block_seconds(block.get("duration"), begun, modified)
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        return MOMENT.validate_python(text)
-    except ValueError:
-        return None
 
 
 def with_blocks(fetch: Callable[[], Run], send: Send, blocks: BlockLog) -> Callable[[], Run]:

@@ -1,15 +1,21 @@
-"""Reads a run's timeline: the block that failed, and the block that waits for a person."""
+"""Reads a run's timeline: the block that failed, the block that waits for a person, and the times of each block."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from datetime import datetime
+from pydantic import TypeAdapter
 
-    from airflow_skyvern.models import Block, TimelineItem
+from airflow_skyvern.models import UtcDatetime
+
+if TYPE_CHECKING:
+    from airflow_skyvern.models import Block, BlockRow, TimelineItem, TimelineRow
+
+MOMENT: TypeAdapter[datetime] = TypeAdapter(UtcDatetime)
+"""Reads a time as Skyvern writes it; the parser of Python 3.10 itself takes three or six decimals only."""
 
 HUMAN_INTERACTION = "human_interaction"
 """The type of a block that waits for a person."""
@@ -39,6 +45,13 @@ def blocks_of(timeline: Sequence[TimelineItem], deepest: float = math.inf) -> It
             yield from blocks_of(item.children, deepest - 1)
 
 
+def rows_of(timeline: Sequence[TimelineRow], depth: int = 0) -> Iterator[tuple[TimelineRow, int]]:
+    """Yield the rows of a timeline in the same order, each with the number of rows that it is within."""
+    for row in reversed(timeline):
+        yield row, depth
+        yield from rows_of(row.get("children") or (), depth + 1)
+
+
 def block_seconds(duration: float | None, begun: datetime | None, modified: datetime | None) -> float | None:
     """Return how long a finished block took; blocks that need no browser do not report a duration."""
     if duration is not None:
@@ -46,6 +59,32 @@ def block_seconds(duration: float | None, begun: datetime | None, modified: date
     if begun is None or modified is None:
         return None
     return max(0.0, (modified - begun).total_seconds())
+
+
+def seconds_of(block: BlockRow) -> float | None:
+    """Return how long a finished block took, of a row of a timeline."""
+    begun, modified = _moment(block.get("created_at")), _moment(block.get("modified_at"))
+    return block_seconds(block.get("duration"), begun, modified)
+
+
+def times_of(block: BlockRow, run_ended: datetime) -> tuple[datetime, datetime] | None:
+    """
+    Return when a block of a finished run began and ended; None if Skyvern does not report it.
+
+    :param run_ended: When the run ended: so did a block that was still running then.
+    """
+    begun, seconds = _moment(block.get("created_at")), seconds_of(block)
+    if begun is None:
+        return None
+    is_over = block.get("status") in ENDED and seconds is not None
+    return begun, begun + timedelta(seconds=seconds or 0.0) if is_over else max(begun, run_ended)
+
+
+def _moment(text: Any) -> datetime | None:
+    try:
+        return MOMENT.validate_python(text)
+    except ValueError:
+        return None
 
 
 def failing_block(timeline: Sequence[TimelineItem]) -> Block | None:

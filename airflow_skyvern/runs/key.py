@@ -24,6 +24,8 @@ Only on runs that their task waits for and that are canceled with it: a run that
 so nothing that compares Skyvern's runs with Airflow's tasks ever takes it for an orphan.
 """
 ENDS_WITH_TASK = {ENDS_WITH_TASK_TAG: "yes"}
+TRACE_TAG = "traceparent"
+"""The W3C's name for a position in a trace. The tag leads people from a run to its trace; nothing relies on it."""
 OUR_TAGS = frozenset({GROUP_TAG, TASK_TAG, *READABLE_TAGS, ENDS_WITH_TASK_TAG})
 
 
@@ -212,6 +214,17 @@ def check_metadata(metadata: Mapping[str, str] | None) -> None:
             f"run_options.run_metadata: at most {MOST_METADATA - len(OUR_TAGS)} entries, "
             f"as the provider adds {len(OUR_TAGS)} of the {MOST_METADATA} that Skyvern allows."
         )
+
+
+def with_trace(metadata: Mapping[str, str], traceparent: str | None) -> dict[str, str]:
+    """
+    Add the tag that leads to the trace, right before the start: no key or search contains it.
+
+    It is left out if the author uses its name, or has used all tags that Skyvern allows besides ours.
+    """
+    has_room = len(metadata.keys() - OUR_TAGS) < MOST_METADATA - len(OUR_TAGS)
+    tag = {TRACE_TAG: traceparent} if traceparent is not None and has_room else {}
+    return {**tag, **metadata}
 
 
 def _digest(parts: list[Any]) -> str:

@@ -58,16 +58,22 @@ def no_method(next_method: str) -> str:
 
 
 def note_of_run(
-    run_id: str, skyvern_conn_id: str, app_url: str | None = None, group: str | None = None
+    run_id: str,
+    skyvern_conn_id: str,
+    app_url: str | None = None,
+    group: str | None = None,
+    traceparent: str | None = None,
 ) -> dict[str, Any]:
     """
     Return the note that identifies a try's run from its deferral on; it contains no secret.
 
     :param app_url: The address of the run's page in Skyvern, if it is known.
     :param group: The tag of the attempt group, by which a second run of the same start is found at the end.
+    :param traceparent: The position of the run's start in Airflow's trace, if there is one.
     """
     note = {"run_id": run_id, "skyvern_conn_id": skyvern_conn_id, "app_url": app_url}
-    return note if group is None else {**note, "group": group}
+    more = {"group": group, "traceparent": traceparent}
+    return {**note, **{name: value for name, value in more.items() if value is not None}}
 
 
 def note_of(next_kwargs: Any) -> Mapping[str, Any]:

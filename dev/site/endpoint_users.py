@@ -38,6 +38,7 @@ USERS: dict[str, str] = {
     "schedules": "`airflow-skyvern schedules`",
     "sensors": "sensor",
     "task": "operators",
+    "traces": "operators",
     "triggers": "deferred tasks",
     "triggers/workflow_runs": "assets",
     "ui": "run page",

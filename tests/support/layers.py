@@ -16,7 +16,7 @@ LAYERS = (
     "polling",
     # Above here is what knows Airflow.
     "compat",
-    "metrics connection_list credential_sources",
+    "metrics traces connection_list credential_sources",
     "hooks",
     "task",
     "results finished_runs",

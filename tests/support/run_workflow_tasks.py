@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
+from airflow_skyvern.runs.prompt_workflow import LABEL
 from tests.support.tasks import FakeTaskInstance, context_of
 
 if TYPE_CHECKING:
@@ -38,6 +39,12 @@ def try_number(number: int, max_tries: int = 2) -> FakeTaskInstance:
 def fail(operator: SkyvernRunWorkflowOperator, ti: FakeTaskInstance, error: str = "Trigger timeout") -> Any:
     """Resume a task as Airflow does when its deferral ended without an event."""
     return operator.resume_execution("__fail__", {"error": error}, context_of(ti))
+
+
+def extracted(data: Any) -> dict[str, Any]:
+    """Return the output of a prompt's run, whose one block has used the browser."""
+    block = {"task_id": "tsk_1", "status": "completed", "extracted_information": data, "failure_reason": None}
+    return {f"{LABEL}_output": block, "extracted_information": [data]}
 
 
 def not_found(what: str, skyvern: FakeSkyvern) -> httpx.Response:

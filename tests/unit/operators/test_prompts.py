@@ -27,6 +27,7 @@ from airflow_skyvern.operators.run_prompt import BLOCK, OWN_NAMES
 from airflow_skyvern.results.contract import TypeContract
 from airflow_skyvern.runs.prompt_workflow import LABEL, MOST_REPLACEMENTS, Shape, filled, find_or_create
 from airflow_skyvern.testing.fake.skyvern import LOST, FakeSkyvern
+from tests.support.run_workflow_tasks import extracted
 from tests.support.tasks import FakeTaskInstance, context_of, deferral, resumed, run_task
 
 if TYPE_CHECKING:
@@ -41,12 +42,6 @@ ROWS = [{"number": "INV-1", "amount": 2.5}]
 class Invoice(BaseModel):
     number: str
     amount: float
-
-
-def extracted(data: Any) -> dict[str, Any]:
-    """The output of a run whose one block has used the browser."""
-    block = {"task_id": "tsk_1", "status": "completed", "extracted_information": data, "failure_reason": None}
-    return {f"{LABEL}_output": block, "extracted_information": [data]}
 
 
 @pytest.fixture(autouse=True)

@@ -27,8 +27,8 @@ DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
 
 PACKAGE = ROOT / "airflow_skyvern"
 
-MOST_MODULES, MOST_MOVES = 53, 415
-"""Of a deferred run, with a margin: it enters 52 and moves 405 times; docs/architecture.md says what they are."""
+MOST_MODULES, MOST_MOVES = 54, 420
+"""Of a deferred run, with a margin: it enters 53 and moves 412 times; docs/architecture.md says what they are."""
 
 MODULES_OF_AN_OPERATOR = 34
 """Modules of this package that a DAG file with one operator loads, with a margin of two."""

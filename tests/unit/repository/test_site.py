@@ -44,6 +44,7 @@ INTERNAL = {
     "schedules",
     "secret_values",
     "task",
+    "traces",
     "ui",
     "workflow_cli",  # documented by its own help, and in workflow-files.md
     "workflow_files",
