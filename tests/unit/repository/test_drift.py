@@ -30,7 +30,7 @@ PACKAGE = ROOT / "airflow_skyvern"
 MOST_MODULES, MOST_MOVES = 54, 420
 """Of a deferred run, with a margin: it enters 53 and moves 412 times; docs/architecture.md says what they are."""
 
-MODULES_OF_AN_OPERATOR = 34
+MODULES_OF_AN_OPERATOR = 37
 """Modules of this package that a DAG file with one operator loads, with a margin of two."""
 
 HARMLESS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.With)
