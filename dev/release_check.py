@@ -56,6 +56,7 @@ def steps() -> Iterator[str]:
     for suite in ("browser", "events", "ticks", "orphans", "backends", "sessions", "two_airflows", "upgrade"):
         for airflow in ("3.3", "2.11"):
             yield f"test SUITE={suite} AIRFLOW={airflow}"
+    yield "test SUITE=teams"
     yield "test SUITE=distributed"
     yield "test SUITE=agents"
     yield "test SUITE=snippets"
