@@ -34,7 +34,7 @@ WORKFLOWS = {
 }
 ENDED = ("completed", "canceled")
 SLOW = 300.0
-SOON = 60.0
+SOON = 120.0
 ADVICE = "define it as AIRFLOW_CONN_SKYVERN_A in the environment of that team's triggerer"
 
 
@@ -62,7 +62,7 @@ class Rig:
         self.started[name] += 1
         return self.events(webhook_of).start_run(name, webhook=bool(webhook_of))
 
-    def start(self, dag_id: str, workflow: str) -> str:
+    def start(self, dag_id: str, workflow: str = "waits") -> str:
         """Start a DAG whose task runs a workflow, and return the DAG run."""
         return self.airflow.trigger(dag_id, {"workflow_id": self.made[workflow]}, timeout=SLOW)
 
@@ -167,17 +167,31 @@ def test_a_team_needs_a_triggerer_that_needs_the_connection_or_a_worker_waits(ri
     rig.wait_canceled(run_id)
 
 
+def test_a_sensor_that_starts_in_the_triggerer_is_continued_by_a_worker(rig: Rig) -> None:
+    run_id = rig.start_run("ends")
+    dag_run = rig.airflow.trigger("a_senses", {"run_id": run_id}, timeout=SLOW)
+    assert rig.airflow.wait_run("a_senses", dag_run, timeout=SLOW) == "success"
+    assert ADVICE in rig.airflow.log("a_senses", dag_run, "run")
+
+
 def test_a_watcher_runs_in_the_triggerer_of_the_team_that_was_parsed_first_and_says_what_it_needs(rig: Rig) -> None:
     assert {team for team, _ in rig.triggers("watchers")} == {"team_a"}
     rig.triggerer_logs("cannot watch it yet, next try in")
     assert ADVICE in rig.triggerer.log_path.read_text()
 
 
-def test_a_task_of_another_team_fails_and_starts_nothing(rig: Rig) -> None:
-    dag_run = rig.start("b_waits", "waits")
+def test_a_task_of_another_team_fails_starts_nothing_and_shows_no_run_on_the_connection(rig: Rig) -> None:
+    dag_run = rig.start("b_waits")
     rig.airflow.wait_task("b_waits", dag_run, "run", "failed", timeout=SLOW)
     log = rig.airflow.log("b_waits", dag_run, "run")
     assert "The conn_id `skyvern_a` isn't defined. With teams ([core] multi_team), a connection of a team" in log
+    path = f"/dags/b_waits/dagRuns/{dag_run}/taskInstances/run/xcomEntries"
+    xcom = {"key": "run_id", "value": rig.start_run("ends"), "map_index": -1}  # without tags of any DAG
+    assert rig.airflow.request("POST", path, xcom).is_success
+    headers = {"authorization": f"Bearer {rig.airflow.token}", "accept": "text/html"}
+    page = rig.airflow.client.get(f"/skyvern/ti/b_waits/{dag_run}/run/-1", headers=headers)
+    assert page.status_code == 404
+    assert "or on the connection of another team" in page.text
 
 
 def test_a_connection_in_the_api_servers_environment_is_read_for_its_team(rig: Rig) -> None:
@@ -235,6 +249,14 @@ def test_a_mark_of_a_deferred_task_cancels_its_run(rig: Rig, state: str, trigger
     rig.wait_canceled(run_id)
     if triggerer == "killed":
         rig.triggerer.start()
+
+
+def test_the_scheduler_cancels_what_a_dag_run_has_left(rig: Rig) -> None:
+    """The process of its task was killed; the DAG run times out before the retry, and the task with it."""
+    dag_run = rig.start("a_times_out")
+    rig.started["waits"] += 1
+    assert rig.airflow.wait_run("a_times_out", dag_run, timeout=SLOW) == "failed"
+    rig.wait_canceled(rig.airflow.xcom("a_times_out", dag_run, "run", key="run_id"))
 
 
 def test_the_commands_read_the_connections_of_all_teams(rig: Rig) -> None:
