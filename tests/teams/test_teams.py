@@ -79,6 +79,10 @@ class Rig:
 
         wait_until(f"{run_id} canceled", canceled, SOON)
 
+    def wait_shown(self, path: str, run_id: str) -> None:
+        """Wait until a page shows a run: the lists of other viewers are shown again for some seconds."""
+        wait_until(f"{run_id} in {path}", lambda: run_id in self.airflow.page(path), SOON)
+
     def triggers(self, what: str) -> list[tuple[str | None, int | None]]:
         """Return team and triggerer of the triggers of tasks or watchers, as Airflow's database has them."""
         with closing(sqlite3.connect(self.airflow.db_path)) as database:
@@ -240,9 +244,8 @@ def test_a_mark_of_a_deferred_task_cancels_its_run(rig: Rig, state: str, trigger
     """With the triggerer killed, it is the API server that cancels."""
     dag_run, run_id = rig.start_and_defer("a_waits")
     for path in (f"/ti/a_waits/{dag_run}/run/-1", f"/dag_run/a_waits/{dag_run}", "/runs"):
-        page = rig.airflow.page(path)
-        assert run_id in page
-        assert "does not exist" not in page
+        rig.wait_shown(path, run_id)
+        assert "does not exist" not in rig.airflow.page(path)
     if triggerer == "killed":
         rig.triggerer.kill()
     rig.airflow.mark("a_waits", dag_run, "run", state)

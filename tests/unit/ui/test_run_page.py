@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 if not since_3_1.shows_external_views():
     pytest.skip("pages of plugins came with Airflow 3.1", allow_module_level=True)
 
-from airflow.models.connection import Connection
 from airflow.models.team import Team
 from airflow.utils.log.file_task_handler import StructuredLogMessage
 from airflow.utils.session import create_session
@@ -133,7 +132,7 @@ async def test_a_run_of_another_dag_is_not_shown_whatever_an_xcom_says(
     assert skyvern.sent("GET", "/v1/artifacts.*") == skyvern.sent("GET", f"/v1/runs/{other}.*") == []
 
 
-@pytest.mark.skipif(not hasattr(Connection, "get_team_name"), reason="connections belong to teams since Airflow 3.2")
+@pytest.mark.skipif(hasattr(Team, "id"), reason="connections belong to teams since Airflow 3.2")
 @pytest.mark.parametrize("tags", [TAGS, {}], ids=["with the tags of this DAG", "without tags"])
 async def test_a_run_on_the_connection_of_another_team_is_not_shown(
     ui: Ui, skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str]
