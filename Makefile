@@ -50,6 +50,7 @@ suite_orphans := -v -rP tests/orphans
 suite_backends := -v tests/backends
 suite_traces := -v -rP tests/traces
 suite_two_airflows := -v -rP tests/two_airflows
+suite_teams := -v tests/teams
 suite_sessions := -v -rP tests/sessions
 suite_contract := -v -n 1 -rx tests/contract
 suite_distributed := -v -s tests/distributed
@@ -110,6 +111,7 @@ endif
 # SUITE=backends: the run page and marks where XComs are kept by a custom backend.
 # SUITE=traces: the spans of a task, as a collector gets them (AIRFLOW=3.2 or newer).
 # SUITE=two_airflows: two Airflows that run one workflow file on one Skyvern, twenty tasks each (AIRFLOW=).
+# SUITE=teams: an Airflow with two teams, each with its own executor, triggerer and DAGs; who may use a team's connection.
 # SUITE=sessions: every end of a DAG run with a browser session, which sessions are open afterwards, kills (TIMES=5).
 # SUITE=contract: the fake beside a real Skyvern (SKYVERN=1.0.48, or another of constraints/); what it lacks is told by name.
 # SUITE=distributed: Celery, two of every component, under kills, stalls, restarts, repeated messages (SEED=, WAITS=, ONLY=, EVENTS=).

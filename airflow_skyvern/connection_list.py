@@ -6,9 +6,7 @@ import json
 import os
 from contextlib import suppress
 
-from airflow_skyvern.compat import internals
-
-ENVIRONMENT_PREFIX = "AIRFLOW_CONN_"
+from airflow_skyvern.compat import internals, teams
 
 
 def connections_of(*conn_types: str) -> dict[str, str]:
@@ -29,11 +27,11 @@ def connections_of(*conn_types: str) -> dict[str, str]:
 
 
 def connections_in_environment(*conn_types: str) -> dict[str, str]:
-    """Return those that the environment has."""
+    """Return those that the environment has, for all or for a team."""
     kinds = {
-        name.removeprefix(ENVIRONMENT_PREFIX).lower(): _type_in(value)
+        teams.id_in_environment(name): _type_in(value)
         for name, value in os.environ.items()
-        if name.startswith(ENVIRONMENT_PREFIX)
+        if name.startswith(teams.ENVIRONMENT_PREFIX)
     }
     return {conn_id: kind for conn_id, kind in kinds.items() if kind in conn_types}
 

@@ -19,7 +19,7 @@ from airflow_skyvern.client.session import AsyncSession, Session, afetch_run, fe
 from airflow_skyvern.client.settings import DEFAULT_MAX_ANSWER_BYTES, Settings, settings_from
 from airflow_skyvern.client.versions import described, version_of_server
 from airflow_skyvern.compat import internals, since_3_2, teams
-from airflow_skyvern.compat.sdk import AirflowNotFoundException, BaseHook, conf
+from airflow_skyvern.compat.sdk import BaseHook, conf
 from airflow_skyvern.exceptions import SkyvernConfigError, SkyvernError
 from airflow_skyvern.models.base import whole
 from airflow_skyvern.provider_info import CONNECTION_TYPE
@@ -394,7 +394,8 @@ class SkyvernHook(BaseHook):
         return connection
 
     def _settings(self) -> Settings:
-        return self._checked(self._connection())
+        with teams.advised(teams.RULE):
+            return self._checked(self._connection())
 
     async def asettings(self) -> Settings:
         """
@@ -403,10 +404,11 @@ class SkyvernHook(BaseHook):
         :raises AirflowNotFoundException: it does not exist, or belongs to a team; triggerers cannot read a team's
             connections.
         """
-        try:
+        with teams.advised(self._async_advice()):
             return self._checked(await internals.in_thread(self._connection))
-        except AirflowNotFoundException as error:
-            raise AirflowNotFoundException(f"{error}{teams.hint()}") from None
+
+    def _async_advice(self) -> str:
+        return teams.advice_for_triggerer(self.skyvern_conn_id)
 
     def _checked(self, connection: Connection) -> Settings:
         settings = settings_of(connection)
@@ -432,6 +434,9 @@ class ServerHook(SkyvernHook):
 
     def _connection(self) -> Connection:
         return teams.read_connection(self.skyvern_conn_id, self._dag_id)
+
+    def _async_advice(self) -> str:
+        return teams.RULE
 
 
 def settings_of(connection: Connection) -> Settings:

@@ -228,13 +228,18 @@ class AirflowServer:
 
     def start(self) -> Self:
         """Create the database if it is missing, start the processes, wait until all report healthy."""
-        if self.postgres is not None and not self._migrated:
-            self.postgres.create(DATABASE)
-        if not self._migrated:
-            self.cli("db", "migrate", timeout=400)
-            self._migrated = True
+        self.migrate()
         start_and_wait(list(self.processes.values()), self._healthy, self.start_seconds)
         return self
+
+    def migrate(self) -> None:
+        """Create the database if it is missing, for what has to be in it before the processes start."""
+        if self._migrated:
+            return
+        if self.postgres is not None:
+            self.postgres.create(DATABASE)
+        self.cli("db", "migrate", timeout=400)
+        self._migrated = True
 
     def stop(self) -> None:
         """Stop all processes; what takes more than 5 s (the triggerer of Airflow 3 needs 11 s) is killed."""

@@ -59,6 +59,7 @@ def steps() -> Iterator[str]:
         for airflow in ("3.3", "2.11"):
             yield f"test SUITE={suite} AIRFLOW={airflow}"
     yield from (f"test SUITE=traces AIRFLOW={airflow}" for airflow in WITH_TASK_TRACES)
+    yield "test SUITE=teams"
     yield "test SUITE=distributed"
     yield "test SUITE=agents"
     yield "test SUITE=snippets"

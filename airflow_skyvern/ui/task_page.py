@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern.client.calls import OtherAnswer
+from airflow_skyvern.compat import teams
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
 from airflow_skyvern.durations import in_words
 from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernConfigError, SkyvernError, SkyvernNotFoundError
@@ -161,10 +162,13 @@ async def belongs(reader: RunReader, ref: RunRef, dag_id: str, user: Any, *, is_
     Return whether a run may be shown with this DAG: an XCom that names it can be edited.
 
     A run's tags name the DAG that started it. A sensor may wait for a run of another DAG, which its readers may see
-    if they may read that DAG too, or for a run of another Airflow.
+    if they may read that DAG too, or for a run of another Airflow. A DAG shows no run that only the connection of
+    another team leads to.
 
     :param is_certain: Whether Airflow itself has stored that the task is about this run.
     """
+    if not await run_in_threadpool(teams.may_read, ref.skyvern_conn_id, dag_id):
+        return False
     started_by = await reader.dag_of(ref)
     if started_by in (None, dag_id):
         return True
@@ -368,7 +372,8 @@ def _no_run(found: FoundTask) -> str:
 
 
 def _not_ours(ref: RunRef) -> str:
-    return f"The run {ref.run_id} was started by a DAG that you may not read."
+    or_team = ", or on the connection of another team" if teams.has_teams() else ""
+    return f"The run {ref.run_id} was started by a DAG that you may not read{or_team}."
 
 
 def _key_of(ids: dict[str, str]) -> TaskKey:

@@ -21,7 +21,8 @@ from dev.process import wait_until
 from dev.skyvern_server import SkyvernServer, workflows
 
 DAGS = Path(__file__).parents[1] / "events" / "dags" / "events_dags.py"
-RECEIVER = "/skyvern/webhooks/skyvern_default"
+RECEIVERS = "/skyvern/webhooks/"
+RECEIVER = f"{RECEIVERS}skyvern_default"
 
 
 @dataclass
@@ -29,10 +30,11 @@ class EventsRig:
     airflow: AirflowServer
     skyvern: SkyvernServer
     workflows: dict[str, str]
+    conn_id: str = "skyvern_default"
 
     @property
     def receiver(self) -> str:
-        return f"{self.airflow.ui_url}{RECEIVER}"
+        return f"{self.airflow.ui_url}{RECEIVERS}{self.conn_id}"
 
     def start_run(self, name: str, *, webhook: bool = False, **more: Any) -> str:
         """Start a run past Airflow, as somebody else would."""
@@ -104,7 +106,7 @@ class EventsRig:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         signature = sign(raw, more.get("key", self.skyvern.api_key))
         headers = {"x-skyvern-signature": signature, "content-type": "application/json", **more.get("headers", {})}
-        url = f"{self.airflow.ui_url}{more.get('path', RECEIVER)}"
+        url = f"{self.airflow.ui_url}{more['path']}" if "path" in more else self.receiver
         return httpx.post(url, content=raw, headers=headers, timeout=60, trust_env=False)
 
 

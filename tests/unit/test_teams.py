@@ -32,10 +32,12 @@ from airflow.settings import engine
 from airflow.utils.session import create_session
 
 from airflow_skyvern.compat.sdk import AirflowNotFoundException
+from airflow_skyvern.compat.teams import may_read
 from airflow_skyvern.finished_runs.registry import Delivered, register, requeue_dags
 from airflow_skyvern.finished_runs.uri import FinishedRun, runs_uri
 from airflow_skyvern.finished_runs.webhooks import read_api_key
 from airflow_skyvern.hooks import ServerHook, SkyvernHook
+from airflow_skyvern.reconciler.sweep import skyvern_connections
 from airflow_skyvern.task.cancellations import Cancellation
 from airflow_skyvern.task.listener import cancel_marked
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
@@ -64,6 +66,7 @@ def teams(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             session.add(DagModel(dag_id=f"dag_{name}", bundle_name=f"bundle_{name}", **more))
         for conn_id, team in (("of_a", "a"), ("of_all", None)):
             session.add(Connection(conn_id, "skyvern", password=KEYS[conn_id], host="http://x", team_name=team))
+        for conn_id in (*KEYS, "hidden"):
             uri = runs_uri("wpid_1", conn_id)
             asset = AssetModel(name=uri, uri=uri, group="asset", extra={})
             session.add(asset)
@@ -104,16 +107,62 @@ def test_a_teams_connection_is_not_read_for_the_dag_of_another(dag_id: str) -> N
         ServerHook("of_a", dag_id=dag_id).get_conn()
 
 
-def test_a_connection_in_the_environment_is_a_teams_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def in_environment(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A connection that only the environment has, for team a, and an asset of its runs."""
     monkeypatch.setenv("AIRFLOW_CONN__A___HIDDEN", json.dumps({"conn_type": "skyvern", "password": "key-in-env"}))
-    assert key_read(ServerHook("hidden", dag_id="dag_a")) == "key-in-env"
+    return "hidden"
+
+
+@pytest.mark.parametrize("dag_id", ["dag_a", None])
+def test_a_connection_in_the_environment_is_a_teams_by_its_name(in_environment: str, dag_id: str | None) -> None:
+    assert key_read(ServerHook(in_environment, dag_id=dag_id)) == "key-in-env"
     with pytest.raises(AirflowNotFoundException):
-        ServerHook("hidden", dag_id="dag_b").get_conn()
+        ServerHook(in_environment, dag_id="dag_b").get_conn()
+
+
+def test_it_is_among_the_connections_that_the_commands_check(in_environment: str) -> None:
+    assert skyvern_connections() == ["hidden", "of_a", "of_all"]
+    assert read_api_key(in_environment) == b"key-in-env"
+
+
+def test_one_that_the_environment_has_for_several_teams_is_read_for_their_dags_only(
+    in_environment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN__B___HIDDEN", json.dumps({"conn_type": "skyvern", "password": "key-of-b"}))
+    assert key_read(ServerHook(in_environment, dag_id="dag_a")) == "key-in-env"
+    assert key_read(ServerHook(in_environment, dag_id="dag_b")) == "key-of-b"
+    with pytest.raises(AirflowNotFoundException):
+        ServerHook(in_environment).get_conn()
+
+
+def test_one_that_the_environment_has_for_all_is_no_teams(
+    in_environment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_HIDDEN", json.dumps({"conn_type": "skyvern", "password": "key-of-all"}))
+    assert (
+        key_read(ServerHook(in_environment)) == key_read(ServerHook(in_environment, dag_id="dag_b")) == "key-of-all"
+    )
+
+
+def test_pages_show_no_run_on_the_connection_of_another_team(in_environment: str) -> None:
+    for conn_id in ("of_a", in_environment):
+        assert [may_read(conn_id, dag_id) for dag_id in ("dag_a", "dag_b", "dag_none")] == [True, False, False]
+    assert all(may_read("of_all", dag_id) for dag_id in ("dag_a", "dag_b", "dag_none"))
 
 
 def test_a_triggerer_that_is_not_given_the_connection_says_what_helps() -> None:
-    with pytest.raises(AirflowNotFoundException, match="environment of that team's triggerer"):
+    advice = "isn't defined. A triggerer .* AIRFLOW_CONN_OF_A in the environment of that team's triggerer"
+    with pytest.raises(AirflowNotFoundException, match=advice):
         asyncio.run(SkyvernHook("of_a").asettings())
+
+
+def test_a_task_and_a_page_that_are_not_given_the_connection_name_the_rule() -> None:
+    rule = "isn't defined. With teams .*, a connection of a team is read for DAGs of that team only"
+    with pytest.raises(AirflowNotFoundException, match=rule):
+        SkyvernHook("of_a").get_conn()
+    with pytest.raises(AirflowNotFoundException, match=rule):
+        asyncio.run(ServerHook("of_a", dag_id="dag_b").asettings())
 
 
 def test_without_teams_nothing_is_said_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,8 +203,9 @@ def queued() -> list[str]:
 
 
 @pytest.mark.slow
-def test_runs_of_a_teams_connection_start_that_teams_dags_only() -> None:
-    assert register([delivered("of_a")], max_age=86400.0) == ["event created"]
+@pytest.mark.parametrize("conn_id", ["of_a", "hidden"])
+def test_runs_of_a_teams_connection_start_that_teams_dags_only(conn_id: str, in_environment: str) -> None:
+    assert register([delivered(conn_id)], max_age=86400.0) == ["event created"]
     assert queued() == ["dag_a"]
 
 

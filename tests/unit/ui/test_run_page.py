@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 if not since_3_1.shows_external_views():
     pytest.skip("pages of plugins came with Airflow 3.1", allow_module_level=True)
 
+from airflow.models.team import Team
 from airflow.utils.log.file_task_handler import StructuredLogMessage
+from airflow.utils.session import create_session
 
 from airflow_skyvern.ui import media, task_log
 from tests.support.ui_rig import (
@@ -127,6 +130,23 @@ async def test_a_run_of_another_dag_is_not_shown_whatever_an_xcom_says(
     media_id = f"a_{other[3:]}0"
     assert (await ui.get(f"{PAGE}/tries/{tries.format(id=media_id)}")).status_code == 404
     assert skyvern.sent("GET", "/v1/artifacts.*") == skyvern.sent("GET", f"/v1/runs/{other}.*") == []
+
+
+@pytest.mark.skipif(hasattr(Team, "id"), reason="connections belong to teams since Airflow 3.2")
+@pytest.mark.parametrize("tags", [TAGS, {}], ids=["with the tags of this DAG", "without tags"])
+async def test_a_run_on_the_connection_of_another_team_is_not_shown(
+    ui: Ui, skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str]
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    monkeypatch.setenv("AIRFLOW_CONN__OTHERS___OF_OTHERS", os.environ["AIRFLOW_CONN_SKYVERN_DEFAULT"])
+    with create_session() as session:
+        session.merge(Team(name="others"))
+    run_id = started(skyvern, tags=tags)
+    add_task(conn_id="of_others", xcoms={"run_id": run_id})
+    answer = await ui.get(PAGE)
+    assert answer.status_code == 404
+    assert "or on the connection of another team" in answer.text
+    assert skyvern.requests == []
 
 
 @pytest.mark.slow
