@@ -152,7 +152,7 @@ def test_pages_show_no_run_on_the_connection_of_another_team(in_environment: str
 
 
 def test_a_triggerer_that_is_not_given_the_connection_says_what_helps() -> None:
-    advice = "isn't defined. A triggerer .* AIRFLOW_CONN_OF_A in the environment of that team's triggerer"
+    advice = "isn't defined. Airflow's triggerers .* AIRFLOW_CONN_OF_A in the environment of that team's triggerer"
     with pytest.raises(AirflowNotFoundException, match=advice):
         asyncio.run(SkyvernHook("of_a").asettings())
 
