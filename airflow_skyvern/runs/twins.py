@@ -16,7 +16,6 @@ from airflow_skyvern.exceptions import SkyvernAuthError, SkyvernError, SkyvernRe
 from airflow_skyvern.models import ACTIVE_STATUSES
 from airflow_skyvern.runs.key import GROUP_TAG
 from airflow_skyvern.runs.lookup import TagsRefused
-from airflow_skyvern.runs.orphan_search import runs_of_group
 
 if TYPE_CHECKING:
     from airflow_skyvern.client.session import Send
@@ -40,6 +39,8 @@ def cancel_twins(send: Send, group: str, taken: str, log: Log) -> None:
         active = send(api.list_runs(ACTIVE_STATUSES, tags={GROUP_TAG: group}, page=1).as_answered())
         if all(row.run_id == taken for row in active):
             return
+        from airflow_skyvern.runs.orphan_search import runs_of_group  # rarely needed, and slow to import
+
         for run in surplus(runs_of_group(send, group), taken)[:MOST_TWINS]:
             send(api.cancel_run(run.run_id))
             log.warning(
