@@ -12,8 +12,9 @@ import pytest
 from airflow_skyvern.client.api import get_run_definition, list_block_rows
 from airflow_skyvern.runs.block_log import BlockLog
 from benchmarks import airflow_runs
-from benchmarks.apis import FIRST_ID, Jobs, Request, apis, service_of
+from benchmarks.apis import Request, apis, service_of
 from benchmarks.contenders import CONTENDERS, OURS
+from benchmarks.jobs import FIRST_ID, Jobs
 from benchmarks.plan import PHASES, Plan
 from benchmarks.report import Markers, ratios, targets, warnings
 from benchmarks.verdict import Result, result
