@@ -51,10 +51,10 @@ FIRST_END = 15.0
 """Seconds until the first job ends: SkyvernRunTrigger polls for the first time after 8 s."""
 
 WORKERS = 3
-"""The executor's parallelism: one more than processors, so that no task is queued behind one that waits."""
+"""The executor's parallelism: a task whose job has ended hardly ever waits for the two tasks of another."""
 
 STARTS_AT_ONCE = 2
-"""Tasks that run at once while jobs are started: as many as processors, so that they do not delay each other."""
+"""Tasks that run at once while jobs are started: no more than two processors run side by side."""
 
 SECONDS_PER_START = 10
 Dag = tuple[str, str]
@@ -88,11 +88,11 @@ class Usage:
             cpu.setdefault((dag_id, task_id), []).append(float(seconds))
         return cls(occupied, cpu)
 
-    def visits(self, task: Mapping[str, Any]) -> Mapping[str, float]:
+    def visits_of(self, task: Mapping[str, Any]) -> Mapping[str, float]:
         """Return for how long each visit of a task occupied a worker, by the state that it left the task in."""
         return self._visits[task["id"]]
 
-    def cpu(self, task: Mapping[str, Any]) -> Sequence[float]:
+    def cpu_of(self, task: Mapping[str, Any]) -> Sequence[float]:
         """Return the CPU seconds of each visit of a task."""
         return self._cpu.get((task["dag_id"], task["task_id"]), [])
 
@@ -115,19 +115,38 @@ class Measurement:
     def run(self) -> list[Group]:
         """Let all tasks start a job and defer, end the jobs one by one, and return what happened."""
         self._airflow.wait_run("warm_up", self._airflow.trigger("warm_up"), 300)
+        self._start_jobs()
+        self._end_jobs()
+        found = {dag: self._rows(dag) for dag in self._dags}
+        every = [row for tasks in found.values() for row in tasks.values()]
+        usage = Usage.of(self._airflow, every, 3 * self._count)
+        return [self._group(dag, tasks, usage) for dag, tasks in found.items()]
+
+    @property
+    def _count(self) -> int:
+        """The number of jobs of all DAGs."""
+        return self._jobs * len(self._dags)
+
+    def _start_jobs(self) -> None:
+        """Start a run of each DAG, and wait until all its tasks are deferred."""
         for dag in self._dags:
             self._airflow.wait_dag("_".join(dag), 120)
-        count = self._jobs * len(self._dags)
         self._set_slots(STARTS_AT_ONCE)
         self._runs = {dag: self._airflow.trigger("_".join(dag)) for dag in self._dags}
-        wait_until(f"{count} tasks deferred", self._all_deferred, 60 + SECONDS_PER_START * count, 1)
-        self._set_slots(count)
-        self._end_jobs()
+        wait_until(f"{self._count} tasks deferred", self._all_deferred, 60 + SECONDS_PER_START * self._count, 1)
+        self._set_slots(self._count)
+
+    def _end_jobs(self) -> None:
+        """End the jobs one after the other, those of all DAGs in random order, and wait for the DAG runs."""
+        jobs = [(name, number) for name, started in self._server.jobs.items() for number in range(len(started))]
+        random.Random(len(jobs)).shuffle(jobs)
+        begin = time.time() + FIRST_END
+        for position, (name, number) in enumerate(jobs):
+            moment = begin + SECONDS_PER_END * (position + random.random())
+            self._ends[name, number] = moment
+            self._server.jobs[name].end(number, moment)
         slowest = max(PROVIDERS[name].seconds(kind) for name, kind in self._dags)
-        wait_until("all DAG runs ended", self._all_ended, FIRST_END + SECONDS_PER_END * count + slowest + 120, 1)
-        found = {dag: self._rows(dag) for dag in self._dags}
-        usage = Usage.of(self._airflow, [row for tasks in found.values() for row in tasks.values()], 3 * count)
-        return [self._group(dag, tasks, usage) for dag, tasks in found.items()]
+        wait_until("all DAG runs ended", self._all_ended, moment - time.time() + slowest + 120, 1)
 
     def _set_slots(self, slots: int) -> None:
         options = {"params": {"update_mask": ["slots"]}}
@@ -146,20 +165,10 @@ class Measurement:
         )
         if bad := states["failed"] + states["success"]:
             raise RigError(f"{bad} tasks have ended before their jobs: {dict(states)}")
-        return states["deferred"] == self._jobs * len(self._dags)
+        return states["deferred"] == self._count
 
     def _all_ended(self) -> bool:
         return all(self._airflow.run_state("_".join(dag), run) in RUN_FINAL for dag, run in self._runs.items())
-
-    def _end_jobs(self) -> None:
-        """Set the end of each job: one after the other, those of all DAGs in turn at random."""
-        jobs = [(name, number) for name, started in self._server.jobs.items() for number in range(len(started))]
-        random.Random(len(jobs)).shuffle(jobs)
-        begin = time.time() + FIRST_END
-        for position, (name, number) in enumerate(jobs):
-            moment = begin + SECONDS_PER_END * (position + random.random())
-            self._ends[name, number] = moment
-            self._server.jobs[name].end(number, moment)
 
     def _group(self, dag: Dag, tasks: Mapping[str, Mapping[str, Any]], usage: Usage) -> Group:
         both = [(tasks[f"job_{number}"], tasks[f"next_{number}"]) for number in range(self._jobs)]
@@ -176,9 +185,9 @@ class Measurement:
             noticed=self._server.noticed.get(key, math.nan),
             task_ended=_moment(task["end_date"]),
             next_started=_moment(following["start_date"]),
-            visits=usage.visits(task),
-            cpu=usage.cpu(task),
-            empty=(sum(usage.visits(following).values()), sum(usage.cpu(following))),
+            visits=usage.visits_of(task),
+            cpu=usage.cpu_of(task),
+            empty=(sum(usage.visits_of(following).values()), sum(usage.cpu_of(following))),
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import statistics
 from collections import Counter
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from benchmarks.contenders import contender, versions
 from benchmarks.providers import KINDS, PROVIDERS
 from benchmarks.report import machine, table
+from benchmarks.verdict import nearest_rank
 
 SECONDS_PER_END = 4.0
 """Seconds between two ends: the two visits that follow one have left the workers when the next one comes."""
@@ -74,8 +74,7 @@ class Group:
 
     def percentile(self, percent: float, value: Callable[[Pair], float]) -> float:
         """Return a percentile by the nearest rank."""
-        ranked = sorted(map(value, self.pairs))
-        return ranked[max(0, math.ceil(percent / 100 * len(ranked)) - 1)]
+        return nearest_rank(sorted(map(value, self.pairs)), percent)
 
 
 def faults(groups: Iterable[Group], started: Mapping[str, int], refused: Mapping[str, int]) -> list[str]:
