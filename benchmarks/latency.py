@@ -217,8 +217,9 @@ def servers(chosen: Sequence[Contender], jobs: int) -> Iterator[tuple[AirflowSer
         write_certificate(certificate)
         server = stack.enter_context(JobServer([one.name for one in chosen], certificate))
         connections = {
-            f"AIRFLOW_CONN_{PROVIDERS[one.name].conn_id.upper()}": json.dumps(one.connection(server.address))
+            f"AIRFLOW_CONN_{PROVIDERS[one.name].conn_id(kind).upper()}": json.dumps(one.connection(server.address))
             for one in chosen
+            for kind in KINDS
         }
         env = {
             **connections,

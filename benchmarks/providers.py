@@ -23,14 +23,12 @@ class Provider:
     A contender's operator.
 
     :param name: The name of the contender.
-    :param conn_id: The operator's default connection.
     :param operator: The class that runs a job.
     :param interval: Its argument for the seconds between two polls.
     :param job_id: The XCom that has the id of the job.
     """
 
     name: str
-    conn_id: str
     operator: str
     interval: str
     job_id: str = "run_id"
@@ -39,6 +37,10 @@ class Provider:
     def dag_file(self) -> Path:
         """The file with its DAGs: one per provider, as its imports count for its tasks only."""
         return DAGS / f"latency_{self.name.replace('-', '_')}.py"
+
+    def conn_id(self, kind: str) -> str:
+        """Return the connection of a DAG of some kind: the operator's default connection, or another one."""
+        return f"{self.name.replace('-', '_')}_{kind}"
 
     def seconds(self, kind: str) -> float:
         """Return the seconds between two polls, in a DAG of some kind."""
@@ -49,8 +51,8 @@ class Provider:
 PROVIDERS = {
     one.name: one
     for one in (
-        Provider("skyvern", "skyvern_default", "SkyvernRunWorkflowOperator", "poll_interval"),
-        Provider("databricks", "databricks_default", "DatabricksSubmitRunOperator", "polling_period_seconds"),
-        Provider("dbt-cloud", "dbt_cloud_default", "DbtCloudRunJobOperator", "check_interval", "job_run_id"),
+        Provider("skyvern", "SkyvernRunWorkflowOperator", "poll_interval"),
+        Provider("databricks", "DatabricksSubmitRunOperator", "polling_period_seconds"),
+        Provider("dbt-cloud", "DbtCloudRunJobOperator", "check_interval", "job_run_id"),
     )
 }

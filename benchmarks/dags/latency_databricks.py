@@ -12,4 +12,4 @@ job = partial(
     existing_cluster_id="1122-202447-abcdefgh",
     notebook_task={"notebook_path": "/Users/a@example.com/notebook"},
 )
-make_dags("databricks", job, "polling_period_seconds")
+make_dags("databricks", job, "polling_period_seconds", "databricks_conn_id")

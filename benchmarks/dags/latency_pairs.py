@@ -13,15 +13,18 @@ INTERVAL = int(os.environ["BENCH_INTERVAL"])
 WORKERS = int(os.environ["AIRFLOW__CORE__PARALLELISM"])
 
 
-def make_dags(name: str, job: Callable[..., BaseOperator], interval: str) -> None:
+def make_dags(name: str, job: Callable[..., BaseOperator], interval: str, connection: str) -> None:
     """
     Make a DAG with the default interval of a provider, and one with the interval that all providers get.
 
+    The second one has a connection of its own: waits in Skyvern share their polls with others of their connection.
+
     :param job: Makes the task that runs a job.
     :param interval: The operator's argument for the interval.
+    :param connection: The operator's argument for the connection.
     """
     _make_dag(f"{name}_default", job, {})
-    _make_dag(f"{name}_same", job, {interval: INTERVAL})
+    _make_dag(f"{name}_same", job, {interval: INTERVAL, connection: f"{name.replace('-', '_')}_same"})
 
 
 def _make_dag(dag_id: str, job: Callable[..., BaseOperator], options: dict[str, Any]) -> None:

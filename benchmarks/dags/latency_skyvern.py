@@ -9,4 +9,4 @@ from latency_pairs import make_dags
 from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 
 job = partial(SkyvernRunWorkflowOperator, workflow_id="wpid_600000000000000001")
-make_dags("skyvern", job, "poll_interval")
+make_dags("skyvern", job, "poll_interval", "skyvern_conn_id")
