@@ -68,10 +68,11 @@ NEEDS_SKYVERN := $(filter-out unit installs site,$(WANTED))
 rig_airflow := benchmarks.airflow_runs
 rig_pages := benchmarks.run_page
 rig_files := benchmarks.files
+rig_latency := benchmarks.latency
 rig_simulation := benchmarks.simulation
 ifneq ($(RIG),)
 ifeq ($(rig_$(RIG)),)
-$(error RIG=$(RIG): airflow, pages, files or simulation)
+$(error RIG=$(RIG): airflow, latency, pages, files or simulation)
 endif
 endif
 
@@ -124,11 +125,12 @@ faults: $(VENV)/.installed $(SKYVERN_SERVER)  ## runs under faults and kills (AI
 	AIRFLOW=$(AIRFLOW) $(VENV)/bin/python -m tests.faults.run
 
 # RIG=airflow: deferred runs on real servers, worker seconds and every request (RUNS=, RUN_SECONDS=, BLIP=).
+# RIG=latency: from the end of a job to the start of the next task, beside two other providers, on one real Airflow: 15 minutes (JOBS=, PEERS=, KEEP=1).
 # RIG=files: storing the files of a run in a folder, beside curl (ROUNDS=).
 # RIG=pages: fifty viewers of one running run on a real API server, and the latency of Airflow's own API meanwhile.
 # RIG=simulation: up to 100,000 waits over ten triggerers in virtual time, a quarter of an hour (PLANS="10000:4:30": waits, triggerers, interval).
-BENCH := $(if $(RIG),$(NEWEST),.venvs/bench)
-bench: $(BENCH)/.installed $(if $(filter airflow,$(RIG)),$(SKYVERN_SERVER))  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, BLOCKS=1, SMOKE=1, RIG=airflow|pages|files|simulation)
+BENCH := $(if $(filter-out latency,$(RIG)),$(NEWEST),.venvs/bench)
+bench: $(BENCH)/.installed $(if $(filter airflow,$(RIG)),$(SKYVERN_SERVER))  ## waiting beside the triggers of other providers, 20 min (N=, PEERS=, BLOCKS=1, SMOKE=1, RIG=airflow|latency|pages|files|simulation)
 	@$(BENCH)/bin/python -m $(or $(rig_$(RIG)),benchmarks.run $(if $(SMOKE),--smoke))
 
 # Resumable: what passed on this commit is not run again (STEPS=, LIST=1; dev/release_check.py says what runs).

@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,31 +30,29 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from benchmarks.report import PAGE, Markers, machine, table
+from benchmarks.task_instances import rows, visits
 from dev.airflow_server import RUN_FINAL, AirflowServer
 from dev.fault_proxy import Answer, FaultProxy
 from dev.postgres import PostgresServer
-from dev.process import RigError, wait_until
+from dev.process import RigError
 from dev.skyvern_server import SKYVERN_VENV, SkyvernServer
 
 if TYPE_CHECKING:
     from dev.fault_proxy import Exchange
 
 REPO = Path(__file__).resolve().parent.parent
-DAGS = REPO / "benchmarks" / "dags"
+DAG_FILE = REPO / "benchmarks" / "dags" / "bench_dags.py"
 RUNS, MOST_RUNS = 100, 1000
 EMPTY_TASKS = 20
 EVERY_NTH_FAILS = 5
 INTERVAL = 5
 """Seconds between two polls, as in benchmarks/dags."""
 ROWS = 100
-"""Rows of a page, of both APIs."""
+"""Rows of a page of Skyvern's API."""
 SECONDS_PER_RUN = 2.0
 """How much longer each run takes per run, so that all tasks are deferred when the first run ends."""
 KEY = "made-up-key-of-the-benchmark"
 NOT_FOUND = Answer(404, b"404 page not found", "text/plain")
-
-_FINISHED = re.compile(r"Workload finished.*?duration=([\d.]+).*?final_state=(\w+).*?workload_id=(\S+)")
-_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass
@@ -185,19 +183,10 @@ class DagRun:
         """
         Return how long each visit to a worker took and the state it left the task in, from the executor's log.
 
-        :param each: How many visits each task has; the last ones are logged a little late.
+        :param each: How many visits each task has.
         """
         ids = {row["id"] for row in self._rows()}
-        found: list[tuple[float, str]] = []
-
-        def all_logged() -> bool:
-            log = _COLORS.sub("", self.airflow.processes["scheduler"].log_path.read_text(errors="replace"))
-            found[:] = [(float(seconds), state) for seconds, state, ti in _FINISHED.findall(log) if ti in ids]
-            return len(found) == each * len(ids)
-
-        with suppress(RigError):  # a missing visit is a finding, reported beside the others
-            wait_until(f"{each * len(ids)} visits of {self.task_id} in the scheduler's log", all_logged, 30)
-        return found
+        return [(visit.seconds, visit.state) for visit in visits(self.airflow, ids, each * len(ids))]
 
     def has_output(self, number: int) -> bool:
         """Whether the task with a map index returned the output of its run."""
@@ -208,12 +197,7 @@ class DagRun:
 
     def _rows(self) -> list[dict[str, Any]]:
         path = f"/dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/{self.task_id}/listMapped"
-        rows: list[dict[str, Any]] = []
-        while True:
-            page = self.airflow.request("GET", path, params={"limit": ROWS, "offset": len(rows)}).raise_for_status()
-            rows += page.json()["task_instances"]
-            if len(page.json()["task_instances"]) < ROWS:
-                return rows
+        return rows(self.airflow, path)
 
 
 def make_workflow(skyvern: SkyvernServer, seconds: int, *, terminated: bool) -> str:
@@ -255,7 +239,7 @@ def servers(counter: RequestCounter) -> Iterator[tuple[AirflowServer, SkyvernSer
             "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
         }
         postgres = stack.enter_context(PostgresServer())
-        yield stack.enter_context(AirflowServer(home / "airflow", DAGS, env, postgres=postgres)), skyvern
+        yield stack.enter_context(AirflowServer(home / "airflow", [DAG_FILE], env, postgres=postgres)), skyvern
 
 
 def measure(runs: int, seconds: int, blip: float) -> Found:

@@ -2,7 +2,7 @@
 What the five services answer when a trigger polls a job: shape and size as in their API references.
 
 An API is a function from a request to an answer, which names the jobs that the request polled. Its only state is the
-:class:`Jobs`, which end when the plan says so.
+:class:`~benchmarks.jobs.Jobs`. Skyvern, Databricks and dbt Cloud also answer when an operator starts a job.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from airflow_skyvern.testing.fake.records import Run, Seen, Workflow
 from airflow_skyvern.testing.fake.run_details import timeline
 from airflow_skyvern.testing.fake.skyvern import MOST_PAGES, MOST_ROWS
 from airflow_skyvern.testing.fake.views import row, view, workflow_view
+from benchmarks.jobs import FIRST_ID
 
 if TYPE_CHECKING:
-    from benchmarks.plan import Plan
-
-FIRST_ID = 700_000_000
-"""Id of the first job; every other one adds its number."""
+    from benchmarks.jobs import Jobs
 
 LIST_IS_NEW = 0.02
 """Seconds for which a list of active runs is reused: an end shows in the list at most this late."""
+
+WORKFLOW = "wpid_600000000000000001"
+"""The workflow of every run in Skyvern."""
 
 BLOCKS = [
     {
@@ -75,39 +76,12 @@ def _answer(value: Any, *polled: int) -> Answer:
 NOT_FOUND = Answer(b'{"detail":"Not Found"}', HTTPStatus.NOT_FOUND)
 
 
-class Jobs:
-    """The jobs of one measurement as the server sees them."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self._born = [plan.zero + job.born for job in plan.jobs]
-        self._ends = [plan.zero + job.ends for job in plan.jobs]
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def has_ended(self, number: int, now: float) -> bool:
-        """Whether a job has ended."""
-        return now >= self._ends[number]
-
-    def active(self, now: float) -> list[int]:
-        """Return the jobs that run, newest first."""
-        both = zip(self._born, self._ends, strict=True)
-        return [number for number, (born, ends) in enumerate(both) if born <= now < ends][::-1]
-
-    def number(self, identifier: str | int) -> int | None:
-        """Return the number of the job with an id."""
-        number = int(identifier) - FIRST_ID
-        return number if 0 <= number < len(self) else None
-
-
-Api = Callable[[Request, Jobs], Answer]
+Api = Callable[[Request, "Jobs"], Answer]
 
 
 def dbt_cloud(request: Request, jobs: Jobs) -> Answer:
-    """GET /api/v2/accounts/{account_id}/runs/{run_id}/."""
-    found = re.fullmatch(r"/api/v2/accounts/\d+/runs/(\d+)/", request.path)
-    if found is None or (number := jobs.number(found[1])) is None:
+    """GET /api/v2/accounts/{account_id}/runs/{run_id}/, and POST …/jobs/{job_id}/run/ before."""
+    if (number := _dbt_number(request, jobs)) is None:
         return NOT_FOUND
     ended = jobs.has_ended(number, request.now)
     data: dict[str, Any] = {
@@ -140,6 +114,14 @@ def dbt_cloud(request: Request, jobs: Jobs) -> Answer:
     return _answer({"status": status, "data": data}, number)
 
 
+def _dbt_number(request: Request, jobs: Jobs) -> int | None:
+    if request.method == "POST":
+        known = re.fullmatch(r"/api/v2/accounts/\d+/jobs/\d+/run/", request.path)
+        return jobs.start(request.now) if known else None
+    found = re.fullmatch(r"/api/v2/accounts/\d+/runs/(\d+)/", request.path)
+    return jobs.number(found[1]) if found else None
+
+
 _DBT_EMPTY = (
     *("status_message", "trigger", "job", "environment", "repository", "deferring_run_id", "artifact_s3_path"),
     *("owner_thread_id", "executed_by_thread_id", "notifications_sent", "blocked_by", "scribe_enabled"),
@@ -149,8 +131,11 @@ _DBT_DURATIONS = ("duration", "queued_duration", "run_duration", "duration_human
 
 
 def databricks(request: Request, jobs: Jobs) -> Answer:
-    """GET /api/2.2/jobs/runs/get."""
-    identifier = json.loads(request.body or b"{}").get("run_id")
+    """GET /api/2.2/jobs/runs/get, and POST /api/2.2/jobs/runs/submit before."""
+    if (request.method, request.path) == ("POST", "/api/2.2/jobs/runs/submit"):
+        started = jobs.start(request.now)
+        return NOT_FOUND if started is None else _answer({"run_id": FIRST_ID + started})
+    identifier = _databricks_id(request)
     if request.path != "/api/2.2/jobs/runs/get" or identifier is None or (number := jobs.number(identifier)) is None:
         return NOT_FOUND
     ended = jobs.has_ended(number, request.now)
@@ -189,6 +174,12 @@ def databricks(request: Request, jobs: Jobs) -> Answer:
         },
         number,
     )
+
+
+def _databricks_id(request: Request) -> str | int | None:
+    """Return the id of the run: the hook has it in the query, its asynchronous half in the body."""
+    sent = json.loads(request.body or b"{}")
+    return sent.get("run_id") or next(iter(parse_qs(request.query).get("run_id", [])), None)
 
 
 def airbyte(request: Request, jobs: Jobs) -> Answer:
@@ -256,6 +247,7 @@ class Skyvern:
     """
     GET /v1/runs/{run_id} and GET /v1/runs; for the blocks GET /v1/runs/{run_id}/timeline and the run's workflow.
 
+    An operator starts a run with POST /v1/run/workflows, after GET /v1/workflows/{workflow_id}.
     The views and checks are those of the fake that tests/contract compares with a real server.
     """
 
@@ -267,9 +259,10 @@ class Skyvern:
         if self._known is None or self._known[0] is not jobs:
             self._known = jobs, SkyvernRuns(jobs)
         runs = self._known[1]
+        fixed = {"/v1/runs": runs.listed, "/v1/run/workflows": runs.start, f"/v1/workflows/{WORKFLOW}": runs.workflow}
         try:
-            if request.path == "/v1/runs":
-                return runs.listed(request)
+            if request.path in fixed:
+                return fixed[request.path](request)
             if request.path.endswith("/timeline"):
                 return Answer(runs.timeline)
             return Answer(runs.definition) if request.path.startswith("/v1/workflows/runs/") else runs.one(request)
@@ -285,13 +278,14 @@ class SkyvernRuns:
         self._rows: dict[tuple[int, bool], bytes] = {}
         self._views: dict[tuple[int, bool], bytes] = {}
         self._active: tuple[float, list[int]] = (-1.0, [])
+        self._tags: dict[int, set[str]] = {}
 
     @cached_property
     def _workflow(self) -> Workflow:
         output = {"fetch_output": {"status_code": 200}, "extracted_information": [{"invoice": "4711"}]}
         made = datetime(2026, 11, 22, 20, 0, tzinfo=timezone.utc)
         plan = ({"status": "running", "blocks": len(BLOCKS)}, "completed")
-        return Workflow("wpid_600000000000000001", "fetch invoices", plan, output, made, blocks=BLOCKS)
+        return Workflow(WORKFLOW, "fetch invoices", plan, output, made, blocks=BLOCKS)
 
     @cached_property
     def timeline(self) -> bytes:
@@ -309,6 +303,18 @@ class SkyvernRuns:
         parameters = {"vendor": "ACME", "month": "2026-10"}
         return Run(run_id, made, parameters, {}, None, made.created_at, request={}, step=1 if ended else 0)
 
+    def workflow(self, request: Request) -> Answer:
+        """Answer GET /v1/workflows/{workflow_id}."""
+        return Answer(json.dumps(workflow_view(self._workflow)).encode())
+
+    def start(self, request: Request) -> Answer:
+        """Answer POST /v1/run/workflows."""
+        if (number := self._jobs.start(request.now)) is None:
+            return NOT_FOUND
+        tags = json.loads(request.body).get("run_metadata") or {}
+        self._tags[number] = {f"{key}:{value}" for key, value in tags.items()}
+        return Answer(json.dumps(view(self._run(number, ended=False))).encode())
+
     def one(self, request: Request) -> Answer:
         """Answer GET /v1/runs/{run_id}."""
         found = re.fullmatch(r"/v1/runs/wr_(\d+)", request.path)
@@ -320,9 +326,10 @@ class SkyvernRuns:
         return Answer(self._views[number, ended], polled=(number,))
 
     def listed(self, request: Request) -> Answer:
-        """Answer GET /v1/runs; the status is the only filter of this server."""
+        """Answer GET /v1/runs; the status, and the tags of started runs, are the only filters of this server."""
         query = parse_qs(request.query)
-        if set(query) - {"page", "page_size", "status"}:
+        wanted = set(query.get("tags", ()))
+        if set(query) - {"page", "page_size", "status", "tags"} or (wanted and not self._tags):
             return Answer(b'{"detail":"this server has no such filter"}', HTTPStatus.NOT_IMPLEMENTED)
         seen = Seen(request.method, request.path, query, {}, request.body)
         page, size = page_of(seen, MOST_PAGES, MOST_ROWS)
@@ -330,6 +337,8 @@ class SkyvernRuns:
         if not query.get("status") or "completed" in query["status"]:
             return Answer(b'{"detail":"this server lists active runs only"}', HTTPStatus.NOT_IMPLEMENTED)
         active = self._active_at(request.now) if "running" in query["status"] else []
+        if wanted:
+            active = [number for number in active if wanted <= self._tags[number]]
         chosen = active[(page - 1) * size : page * size]
         return Answer(b"[%s]" % b",".join(map(self._row, chosen)), polled=chosen)
 
@@ -345,7 +354,7 @@ class SkyvernRuns:
 
 
 ROUTES = (
-    (re.compile(r"/v1/runs(/.*)?|/v1/workflows.*"), "skyvern"),
+    (re.compile(r"/v1/runs(/.*)?|/v1/workflows.*|/v1/run/workflows"), "skyvern"),
     (re.compile(r"/api/v2/accounts/.*"), "dbt-cloud"),
     (re.compile(r"/api/2\.\d/.*"), "databricks"),
     (re.compile(r"/v1/jobs/.*|/v1/applications/token"), "airbyte"),

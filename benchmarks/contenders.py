@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.apis import FIRST_ID
+from benchmarks.jobs import FIRST_ID
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
@@ -176,3 +176,22 @@ CONTENDERS = (
 def contender(name: str) -> Contender:
     """Return the contender with a name."""
     return next(found for found in CONTENDERS if found.name == name)
+
+
+def versions(found: Iterable[str]) -> dict[str, str]:
+    """Return the installed versions of Airflow and of some contenders."""
+    return {
+        "apache-airflow": version("apache-airflow"),
+        **{contender(name).distribution: contender(name).version for name in found},
+    }
+
+
+def chosen_by(names: str | None, among: Sequence[Contender] = CONTENDERS) -> list[Contender]:
+    """Return the contenders that PEERS= names, ours always among them; "none" is ours alone."""
+    if names == "none":
+        return [contender(OURS)]
+    known = [one.name for one in among]
+    wanted = [OURS, *filter(None, names.split(","))] if names else known
+    if unknown := set(wanted) - set(known):
+        raise SystemExit(f"PEERS={names}: no {', '.join(sorted(unknown))}; there are {', '.join(known[1:])}")
+    return [one for one in among if one.name in wanted]

@@ -22,14 +22,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from benchmarks import report
-from benchmarks.contenders import CONTENDERS, LOG_BLOCKS, OURS, Contender, contender
+from benchmarks.contenders import CONTENDERS, LOG_BLOCKS, OURS, Contender, chosen_by, contender, versions
 from benchmarks.imports import OPERATORS, Imports, measured
 from benchmarks.plan import AFTER_INTERVALS, Plan
 from benchmarks.verdict import Result, result
@@ -251,14 +250,6 @@ def raw(results: report.Results, imported: Mapping[str, Imports]) -> str:
     return f'{{"about": {json.dumps(head)},\n"results": [\n' + ",\n".join(lines) + "\n]}\n"
 
 
-def versions(found: Iterable[str]) -> dict[str, str]:
-    """Return the installed versions."""
-    return {
-        "apache-airflow": version("apache-airflow"),
-        **{contender(name).distribution: contender(name).version for name in found},
-    }
-
-
 def page(results: report.Results, imported: Mapping[str, Imports], minutes: float) -> str:
     """Write the generated part of docs/performance.md."""
     installed = ", ".join(f"{name} {number}" for name, number in versions(report.names(results)).items())
@@ -277,17 +268,6 @@ def page(results: report.Results, imported: Mapping[str, Imports], minutes: floa
 
 def _from_page(file: Path) -> str:
     return os.path.relpath(file, report.PAGE.parent)
-
-
-def chosen_by(names: str | None) -> list[Contender]:
-    """Return the chosen contenders, ours always among them."""
-    if names == "none":
-        return [contender(OURS)]
-    wanted = [OURS, *(names or "").split(",")] if names else [one.name for one in CONTENDERS]
-    known = [one.name for one in CONTENDERS]
-    if unknown := set(filter(None, wanted)) - set(known):
-        raise SystemExit(f"PEERS={names}: no {', '.join(sorted(unknown))}; there are {', '.join(known[1:])}")
-    return [one for one in CONTENDERS if one.name in wanted]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -22,9 +22,10 @@ from collections import Counter
 from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
-from benchmarks.apis import NOT_FOUND, Answer, Jobs, Request, apis, service_of
+from benchmarks.apis import NOT_FOUND, Answer, Request, apis, service_of
+from benchmarks.jobs import Jobs
 from benchmarks.plan import PHASES, Plan
 
 BACKLOG = 4096
@@ -113,10 +114,17 @@ class Service:
         return Answer(self._seen[contender].to_json()) if contender in self._seen else NOT_FOUND
 
 
+class Answers(Protocol):
+    """What answers the requests of all connections."""
+
+    def answer(self, request: Request, *, first: bool) -> Answer:
+        """Answer a request; `first` says that it is the first one of its connection."""
+
+
 class Connection(asyncio.Protocol):
     """One connection: HTTP/1.1, kept alive, one request after the other."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Answers) -> None:
         self._service = service
         self._buffer = b""
         self._first = True
@@ -182,15 +190,20 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-async def serve(certificate: str) -> None:
-    """Serve until the process is ended."""
+async def listen(service: Answers, certificate: str | Path) -> tuple[asyncio.Server, int]:
+    """Listen on a free port of loopback, and return the port."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
-    service = Service()
     server = await asyncio.get_running_loop().create_server(
         lambda: Connection(service), "127.0.0.1", 0, ssl=tls, backlog=BACKLOG
     )
-    print(server.sockets[0].getsockname()[1], flush=True)
+    return server, int(server.sockets[0].getsockname()[1])
+
+
+async def serve(certificate: str) -> None:
+    """Serve until the process is ended."""
+    server, port = await listen(Service(), certificate)
+    print(port, flush=True)
     gc.freeze()
     await server.serve_forever()
 

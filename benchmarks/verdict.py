@@ -23,6 +23,11 @@ TOO_FEW, TOO_MANY = 0.5, 1.3
 """Polls of each job at least, and of all jobs together at most, as a share of those that the interval asks for."""
 
 
+def nearest_rank(ranked: Sequence[float], percent: float) -> float:
+    """Return a percentile of sorted values by the nearest rank; NaN where there are none."""
+    return ranked[max(0, math.ceil(percent / 100 * len(ranked)) - 1)] if ranked else math.nan
+
+
 @dataclass(frozen=True)
 class Result:
     """
@@ -77,7 +82,7 @@ class Result:
     def latency(self, percent: float) -> float:
         """Return a percentile of the latency by the nearest rank; infinite where an end was not noticed."""
         ranked = [*self.latencies, *[math.inf] * self.missed]
-        return ranked[max(0, math.ceil(percent / 100 * len(ranked)) - 1)] if ranked else math.nan
+        return nearest_rank(ranked, percent)
 
     def line(self) -> str:
         """Return the numbers in one line."""

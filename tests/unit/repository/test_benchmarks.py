@@ -11,9 +11,11 @@ import pytest
 
 from airflow_skyvern.client.api import get_run_definition, list_block_rows
 from airflow_skyvern.runs.block_log import BlockLog
-from benchmarks import airflow_runs
-from benchmarks.apis import FIRST_ID, Jobs, Request, apis, service_of
-from benchmarks.contenders import CONTENDERS, OURS
+from benchmarks import airflow_runs, latency_results
+from benchmarks.apis import Request, apis, service_of
+from benchmarks.contenders import CONTENDERS, OURS, chosen_by
+from benchmarks.job_server import JobServer
+from benchmarks.jobs import FIRST_ID, Jobs, StartedJobs
 from benchmarks.plan import PHASES, Plan
 from benchmarks.report import Markers, ratios, targets, warnings
 from benchmarks.verdict import Result, result
@@ -253,3 +255,118 @@ def test_deferred_runs_are_reported_with_worker_seconds_and_requests() -> None:
     assert "| **both visits of a run** | **3.40 s** |" in said
     assert "| `GET /v1/runs/{run_id}` | 20 | 2.00 |" in said
     assert "send 120 requests in that time" in said
+
+
+STARTS = {
+    "skyvern": ("/v1/run/workflows", b'{"workflow_id": "wpid_600000000000000001", "run_metadata": {"key": "7"}}'),
+    "dbt-cloud": ("/api/v2/accounts/1/jobs/4/run/", b"{}"),
+    "databricks": ("/api/2.2/jobs/runs/submit", b"{}"),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_a_started_job_runs_until_it_is_ended(name: str) -> None:
+    start, sent = STARTS[name]
+    poll, body, word = PATHS[name]
+    jobs, api = StartedJobs(), apis()[name]
+    started = [api(Request("POST", start, "", sent, 1000.0), jobs) for _ in range(2)]
+    jobs.end(1, 1010.0)
+    poll, body = poll.format(FIRST_ID + 1), body % (FIRST_ID + 1) if body else body
+    before, after = (api(Request("GET", poll, "", body, moment), jobs) for moment in (1009.9, 1010.0))
+    assert str(FIRST_ID + 1) in started[1].body.decode()
+    assert service_of(start) == name
+    assert (word.encode() in before.body, word.encode() in after.body) == (False, True)
+    assert api(Request("POST", start, "", sent, PLAN.zero), Jobs(PLAN)).status == 404, "a plan has all its jobs"
+
+
+def test_started_runs_are_found_by_tag() -> None:
+    jobs, api = StartedJobs(), apis()["skyvern"]
+    for key in ("7", "8"):
+        body = STARTS["skyvern"][1].replace(b"7", key.encode())
+        api(Request("POST", "/v1/run/workflows", "", body, 1000.0), jobs)
+    listed = api(Request("GET", "/v1/runs", "status=running&tags=key:8", b"", 1001.0), jobs)
+    assert [row["run_id"] for row in json.loads(listed.body)] == [f"wr_{FIRST_ID + 1}"]
+
+
+def test_a_hook_of_databricks_may_send_the_id_in_the_query() -> None:
+    answer = apis()["databricks"](
+        Request("GET", "/api/2.2/jobs/runs/get", f"run_id={FIRST_ID}", b"", 1000.0), Jobs(PLAN)
+    )
+    assert (answer.status, answer.polled) == (200, (0,))
+
+
+def test_an_end_is_noticed_with_the_first_answer_that_shows_it(tmp_path: Path) -> None:
+    server = JobServer(["skyvern"], tmp_path)
+    run = f"/v1/runs/wr_{FIRST_ID}"
+    server.answer(Request("POST", "/v1/run/workflows", "", STARTS["skyvern"][1], 1000.0), first=True)
+    server.jobs["skyvern"].end(0, 1010.0)
+    for moment, path, query in (
+        (1009.0, run, ""),
+        (1011.0, "/v1/runs", "status=running"),
+        (1012.0, run, ""),
+        (1013.0, run, ""),
+    ):
+        server.answer(Request("GET", path, query, b"", moment), first=False)
+    assert (server.noticed, server.refused) == ({("skyvern", 0): 1012.0}, {})
+    assert server.answer(Request("GET", "/v1/jobs/1", "", b"", 1000.0), first=True).status == 404
+    assert server.refused == {"GET /v1/jobs/1?: 404": 1}
+
+
+def pair(number: int, **more: Any) -> latency_results.Pair:
+    """A job that ended, was noticed 2 s later, and whose next task started 2 s after that."""
+    made = latency_results.Pair(
+        job=f"wr_{number}",
+        states=("success", "success"),
+        ended=1000.0 + number,
+        noticed=1002.0 + number,
+        task_ended=1003.5 + number,
+        next_started=1004.0 + number,
+        visits={"deferred": 1.25, "success": 0.75},
+        cpu=[1.0, 0.5],
+        empty=(0.25, 0.125),
+    )
+    return replace(made, **more)
+
+
+def latency_faults(*pairs: latency_results.Pair, started: int = 2) -> list[str]:
+    return latency_results.faults([latency_results.Group("skyvern", "same", pairs)], {"skyvern": started}, {})
+
+
+LATENCY_FAULTS: list[tuple[str, dict[str, Any]]] = [
+    ("skyvern_same: 1 jobs have succeeded and their tasks are ('failed', None)", {"states": ("failed", None)}),
+    ("skyvern_same: jobs that nobody saw end, or whose tasks did not follow: ['wr_1']", {"noticed": math.nan}),
+    ("skyvern_same: jobs that nobody saw end, or whose tasks did not follow: ['wr_1']", {"noticed": 1000.0}),
+    (
+        "skyvern_same: jobs whose task had not one visit to defer and one to end: ['wr_1']",
+        {"cpu": [0.5]},
+    ),
+    ("skyvern: 1 tasks have a job of their own and 2 jobs were started, of 2", {"job": "wr_0"}),
+]
+
+
+@pytest.mark.parametrize(("fault", "more"), LATENCY_FAULTS)
+def test_a_latency_is_not_reported_if_anything_went_wrong(fault: str, more: dict[str, Any]) -> None:
+    assert latency_faults(pair(0), pair(1)) == []
+    assert latency_faults(pair(0), pair(1, **more)) == [fault]
+
+
+def test_a_job_without_a_task_and_a_refused_request_are_faults() -> None:
+    assert latency_faults(pair(0), pair(1), started=3)[0].endswith(
+        "2 tasks have a job of their own and 3 jobs were started, of 2"
+    )
+    assert latency_results.faults([], {}, {"GET /x?: 404": 2}) == ["the server refused 2 x GET /x?: 404"]
+
+
+def test_the_latency_is_reported_with_its_parts_and_the_worker_seconds() -> None:
+    group = latency_results.Group("skyvern", "default", [pair(0), pair(1), pair(2, next_started=1009.0)])
+    assert group.percentile(50, lambda one: one.latency) == 4.0
+    row = "10 s | **4.0 / 7.0 s** | 2.0 s | 1.5 s | 0.5 s | 2.00 s | 1.50 s | 0.25 / 0.12 s |"
+    assert f"| Skyvern (this package) | {row}" in latency_results.tables([group])
+
+
+def test_peers_are_chosen_by_name() -> None:
+    assert [one.name for one in chosen_by("airbyte")] == [OURS, "airbyte"]
+    assert [one.name for one in chosen_by("none")] == [OURS]
+    assert chosen_by(None) == list(CONTENDERS)
+    with pytest.raises(SystemExit, match="no nobody; there are databricks"):
+        chosen_by("nobody")
