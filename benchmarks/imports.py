@@ -13,16 +13,16 @@ REPO = Path(__file__).resolve().parent.parent
 REPEAT = 3
 
 OPERATORS = {
-    "skyvern": "from airflow_skyvern.operators import SkyvernRunWorkflowOperator",
-    "databricks": "from airflow.providers.databricks.operators.databricks import DatabricksSubmitRunOperator",
-    "dbt-cloud": "from airflow.providers.dbt.cloud.operators.dbt import DbtCloudRunJobOperator",
-    "airbyte": "from airflow.providers.airbyte.operators.airbyte import AirbyteTriggerSyncOperator",
-    "fivetran": "from fivetran_provider_async.operators import FivetranOperator",
+    "skyvern": ("airflow_skyvern.operators", "SkyvernRunWorkflowOperator"),
+    "databricks": ("airflow.providers.databricks.operators.databricks", "DatabricksSubmitRunOperator"),
+    "dbt-cloud": ("airflow.providers.dbt.cloud.operators.dbt", "DbtCloudRunJobOperator"),
+    "airbyte": ("airflow.providers.airbyte.operators.airbyte", "AirbyteTriggerSyncOperator"),
+    "fivetran": ("fivetran_provider_async.operators", "FivetranOperator"),
 }
-"""The line of a DAG file for the operator of each provider that runs a job."""
+"""The operator of each provider that runs a job: its module and its name."""
 
 _MARK = "benchmarks"
-_CODE = f"from airflow.sdk import DAG, BaseOperator\nimport {_MARK}\n{{statement}}\n"
+_CODE = f"from airflow.sdk import DAG, BaseOperator\nimport {_MARK}\nfrom {{}} import {{}}\n"
 _LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \| +(\S+)")
 
 
@@ -38,14 +38,14 @@ class Imports:
     modules: int
 
 
-def measured(statement: str, repeat: int = REPEAT) -> Imports:
-    """Execute an import repeatedly, after what every DAG file imports; the first time does not count."""
-    runs = [_once(statement) for _ in range(repeat + 1)][1:]
+def measured(operator: tuple[str, str], repeat: int = REPEAT) -> Imports:
+    """Import an operator repeatedly, after what every DAG file imports; the first time does not count."""
+    runs = [_once(operator) for _ in range(repeat + 1)][1:]
     return Imports(min(time for time, _ in runs), runs[0][1])
 
 
-def _once(statement: str) -> tuple[float, int]:
-    command = [sys.executable, "-X", "importtime", "-c", _CODE.format(statement=statement)]
+def _once(operator: tuple[str, str]) -> tuple[float, int]:
+    command = [sys.executable, "-X", "importtime", "-c", _CODE.format(*operator)]
     compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPO, env=compiled)
     found = _LINE.findall(done.stderr)
@@ -56,4 +56,4 @@ def _once(statement: str) -> tuple[float, int]:
 if __name__ == "__main__":
     from benchmarks.report import imports_table
 
-    print(imports_table({name: measured(statement) for name, statement in OPERATORS.items()}))
+    print(imports_table({name: measured(operator) for name, operator in OPERATORS.items()}))

@@ -23,13 +23,11 @@ class Provider:
     A contender's operator.
 
     :param name: The name of the contender.
-    :param operator: The class that runs a job.
     :param interval: Its argument for the seconds between two polls.
     :param job_id: The XCom that has the id of the job.
     """
 
     name: str
-    operator: str
     interval: str
     job_id: str = "run_id"
 
@@ -44,15 +42,16 @@ class Provider:
 
     def seconds(self, kind: str) -> float:
         """Return the seconds between two polls, in a DAG of some kind."""
-        operator = getattr(import_module(OPERATORS[self.name]), self.operator)
+        module, operator_name = OPERATORS[self.name]
+        operator = getattr(import_module(module), operator_name)
         return INTERVAL if kind == "same" else float(inspect.signature(operator).parameters[self.interval].default)
 
 
 PROVIDERS = {
     one.name: one
     for one in (
-        Provider("skyvern", "SkyvernRunWorkflowOperator", "poll_interval"),
-        Provider("databricks", "DatabricksSubmitRunOperator", "polling_period_seconds"),
-        Provider("dbt-cloud", "DbtCloudRunJobOperator", "check_interval", "job_run_id"),
+        Provider("skyvern", "poll_interval"),
+        Provider("databricks", "polling_period_seconds"),
+        Provider("dbt-cloud", "check_interval", "job_run_id"),
     )
 }

@@ -289,7 +289,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     print(f"\n{report.ratios(results)}\n{report.targets_table(results, INTERVAL)}")
     if sizes == list(WAITS) and chosen == list(CONTENDERS) and not LOG_BLOCKS:
-        imported = {name: measured(operators) for name, operators in OPERATORS.items()}
+        imported = {name: measured(operator) for name, operator in OPERATORS.items()}
         RAW.write_text(raw(results, imported), encoding="utf-8")
         plot = import_module("benchmarks.plot")  # matplotlib takes its time
         plot.draw(results, PLOT)
