@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,11 @@ class Rig:
     skyvern: SkyvernServer
     events: events_rig.EventsRig
     started: dict[str, str] = field(default_factory=dict)
+    workflows: Counter[str] = field(default_factory=Counter)
+    """How many DAG runs were started for each workflow."""
 
     def start(self, name: str, dag_id: str, workflow: str, **conf: Any) -> None:
+        self.workflows[workflow] += 1
         self.started[name] = self.airflow.trigger(
             dag_id, {"workflow_id": self.skyvern.workflow(workflow), **conf}, run_id=f"test_{name}"
         )
