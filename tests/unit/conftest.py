@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from airflow_skyvern.runs.parameter_check import DEFINITIONS
 from airflow_skyvern.testing.fake.skyvern import API_KEY, FakeSkyvern
 from airflow_skyvern.testing.loopback import Loopback
+from tests.support import dag_test_walk
 from tests.support.layers import needs_airflow
 from tests.support.masker import forget_secrets
 
@@ -53,6 +54,16 @@ def _reschedules_can_be_stored() -> None:
 
         import_all_models()  # the table refers to others
         TaskReschedule.__table__.create(engine, checkfirst=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _walk_through_dags(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Start what test_dag_test.py looks at when the first test begins, so that it need not wait for it."""
+    wanted = any(item.path.name == dag_test_walk.TEST for item in request.session.items)
+    walk = dag_test_walk.start(dag_test_walk.home_of(tmp_path_factory)) if wanted else None
+    yield
+    if walk is not None:
+        walk.wait(dag_test_walk.PATIENCE)  # others may still look for it
 
 
 @pytest.fixture(scope="session")

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_skyvern.compat.since_3_0 import is_airflow_3
+from tests.support import dag_test_walk
 from tests.support.dag_test_world import ERRORS
 
-ROOT = Path(__file__).parents[3]
 RUNS = {"ordinary": 1, "deferred": 1, "mapped": 3, "subclass": 1, "prompted": 1, "function": 2}
 
 pytestmark = pytest.mark.slow
@@ -23,30 +17,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What became of the DAGs; walking them takes a minute, so the first process of pytest-xdist does it for all."""
-    base = tmp_path_factory.getbasetemp()
-    home = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "dag_test"
-    found = home / "results.json"
-    with home.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not home.exists():
-            _walk(home)
-    assert found.exists(), (home / "log").read_text()[-15000:]
-    results: dict[str, Any] = json.loads(found.read_text())
-    return results
-
-
-def _walk(home: Path) -> None:
-    home.mkdir()
-    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
-        "PYTHONPATH": str(ROOT),
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-    }
-    command = [sys.executable, "-m", "tests.support.dag_test_world"]
-    with (home / "log").open("w") as log:
-        subprocess.run(command, cwd=ROOT, env=env, stdout=log, stderr=log, timeout=900, check=False)
+    """What became of the DAGs; tests/unit/conftest.py has started the walk through them."""
+    return dag_test_walk.results_in(dag_test_walk.home_of(tmp_path_factory))
 
 
 @pytest.mark.parametrize("name", RUNS)
