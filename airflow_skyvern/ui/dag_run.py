@@ -16,6 +16,7 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from airflow_skyvern.client import api
+from airflow_skyvern.compat import teams
 from airflow_skyvern.durations import in_words
 from airflow_skyvern.limits import PAGE_SIZE
 from airflow_skyvern.runs.key import READABLE_TAGS, tag_value
@@ -92,7 +93,7 @@ async def dag_run_page(pages: TaskPages, request: Request, user: Any, dag_id: st
     found = await run_in_threadpool(look)
     if found is None:
         raise HTTPException(404, "This DAG run does not exist.")
-    shown = _most_urgent(found)
+    shown = await run_in_threadpool(_readable, _most_urgent(found), dag_id)
     known, sentences = await _from_skyvern(pages.reader, user, dag_id, run_id, shown)
     if not found:
         sentences = ["No task of this DAG run has started a run in Skyvern."]
@@ -120,6 +121,16 @@ def _most_urgent(found: Sequence[TaskOfRun]) -> Sequence[TaskOfRun]:
         return found
     chosen = {task.key for task in sorted(found, key=lambda task: task.state == "success")[:MOST_TASKS]}
     return [task for task in found if task.key in chosen]
+
+
+def _readable(tasks: Sequence[TaskOfRun], dag_id: str) -> Sequence[TaskOfRun]:
+    """Leave out runs on connections of other teams, which only an edited XCom can name."""
+    connections = {task.ref.skyvern_conn_id for task in tasks if task.ref is not None}
+    hidden = {conn_id for conn_id in connections if not teams.may_read(conn_id, dag_id)}
+    return [
+        replace(task, ref=None) if task.ref is not None and task.ref.skyvern_conn_id in hidden else task
+        for task in tasks
+    ]
 
 
 def find_tasks(session: Session, dag_id: str, run_id: str) -> list[TaskOfRun] | None:

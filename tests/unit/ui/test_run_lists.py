@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if not since_3_1.shows_external_views():
     pytest.skip("pages of plugins came with Airflow 3.1", allow_module_level=True)
 
 from airflow.models.connection import Connection
+from airflow.models.team import Team
 from airflow.utils.session import create_session
 from fastapi import FastAPI
 
@@ -105,6 +107,31 @@ async def test_a_dag_run_shows_the_runs_of_its_tasks_with_one_request_for_all(ui
     paths = [seen.path for seen in skyvern.requests]
     assert paths[:2] == ["/v1/runs", "/v1/run-tags"]
     assert all(runs["fail"] in path for path in paths[2:])  # why it failed
+
+
+@pytest.mark.skipif(hasattr(Team, "id"), reason="connections belong to teams since Airflow 3.2")
+@pytest.mark.parametrize("was_seen", [False, True], ids=["never seen", "seen before"])
+async def test_a_dag_run_shows_nothing_on_the_connection_of_another_team(
+    ui: Ui, skyvern: FakeSkyvern, monkeypatch: pytest.MonkeyPatch, was_seen: bool
+) -> None:
+    """Not even what this process has read for the DAGs of that team."""
+    run_id = skyvern.run(plan=("terminated",))
+    add_task(conn_id="of_others", xcoms={"run_id": run_id})
+    given = os.environ["AIRFLOW_CONN_SKYVERN_DEFAULT"]
+    if was_seen:
+        monkeypatch.setenv("AIRFLOW_CONN_OF_OTHERS", given)
+        assert "terminated" in (await ui.get(DAG_RUN)).text
+        monkeypatch.delenv("AIRFLOW_CONN_OF_OTHERS")
+    skyvern.requests.clear()
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    monkeypatch.setenv("AIRFLOW_CONN__OTHERS___OF_OTHERS", given)
+    with create_session() as session:
+        session.merge(Team(name="others"))
+    page = (await ui.get(DAG_RUN)).text
+    assert TASK in page
+    assert run_id not in page
+    assert "terminated" not in page
+    assert skyvern.requests == []
 
 
 @pytest.mark.slow
