@@ -110,6 +110,11 @@ class Call(Generic[T]):
     keeps: Callable[[Any], bool] | None = field(default=None, compare=False)
     otherwise: Otherwise | None = field(default=None, compare=False)
 
+    @property
+    def is_address_only(self) -> bool:
+        """Whether the request is its address and nothing more, as nearly always for a GET."""
+        return self.method == "GET" and not (self.headers or self.before_sending or self.within or self.slow)
+
     def result_of(self, body: bytes) -> T:
         """
         Make the result from the bytes of an answer.

@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -243,10 +243,10 @@ class AsyncSkyvernClient:
         self._observe = observe or _ignore
         self._server = Server()
         options = _options(settings, trust, transport)
-        if transport is None:
-            way = {name: options.pop(name) for name in ("verify", "proxy", "trust_env")}
-            options |= {"transport": _Pools(way, keep), "trust_env": False}
-        self._http = httpx.AsyncClient(**options)
+        way = {name: options.pop(name) for name in ("verify", "proxy", "trust_env")}
+        self._connections = _Connections(way, keep, transport)
+        self._http = httpx.AsyncClient(**options | {"transport": self._connections, "trust_env": False})
+        self._get = lru_cache(maxsize=128)(partial(_get, self._http, settings.base_url))
         policy = retry or RetryPolicy()
         self._repeat = tenacity.AsyncRetrying(**policy.repeating(), sleep=sleep) if policy.attempts > 1 else None
 
@@ -336,41 +336,88 @@ class AsyncSkyvernClient:
     async def _exchange(self, call: Call[T]) -> T:
         settings = _settings_for(call, self.settings)
         try:
-            request = _request(settings, call) | {"extensions": _checked_async(call)}
-            async with self._http.stream(call.method, **request) as response:
-                body = _Body(call, response, settings.max_answer_bytes)
-                async for chunk in response.aiter_bytes():
-                    body.add(chunk)
+            with self._connections.used_for(call) as connections:
+                # Not self._http.send(): it keeps cookies and follows redirects, which takes a sixth of a request.
+                response = await connections.handle_async_request(self._built(call, settings))
+                try:
+                    body = _Body(call, response, settings.max_answer_bytes)
+                    async for chunk in response.aiter_bytes():
+                        body.add(chunk)
+                finally:
+                    await response.aclose()
         except NO_ANSWER as error:
             raise no_answer(call, error, settings) from error
         return _result(call, response, body.taken(), settings)
 
+    def _built(self, call: Call[Any], settings: Settings) -> httpx.Request:
+        if self._http.is_closed:
+            raise RuntimeError("this client has been closed")  # its connections would be made again, and left
+        if call.is_address_only:
+            return self._get(call.path, str(httpx.QueryParams(call.query)))
+        return self._http.build_request(call.method, **_request(settings, call), extensions=_checked_async(call))
 
-class _Pools(httpx.AsyncBaseTransport):
+
+def _get(http: httpx.AsyncClient, base_url: str, path: str, query: str) -> httpx.Request:
+    """Build a GET request once: waits ask for the same pages every few seconds, and it takes a tenth of a request."""
+    return http.build_request("GET", _address(base_url, path, query))
+
+
+class _Connections(httpx.AsyncBaseTransport):
     """
-    The connections of an event loop, those for lists of runs apart: thousands of waits send little else.
+    The connections of an event loop: some for one list of runs at a time, as thousands of waits send little else.
 
     For each request, httpx checks every idle connection of its pool, which takes longer than the request itself where
     there are a dozen.
 
     :param way: The arguments of httpx for the way to the server.
     :param keep: Seconds for which an idle connection is kept.
+    :param transport: What carries all requests instead.
     """
 
-    def __init__(self, way: Mapping[str, Any], keep: float) -> None:
-        def pool(idle: int) -> httpx.AsyncHTTPTransport:
-            limits = httpx.Limits(max_connections=100, max_keepalive_connections=idle, keepalive_expiry=keep)
-            return httpx.AsyncHTTPTransport(**way, limits=limits)
+    def __init__(
+        self, way: Mapping[str, Any], keep: float, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._way = way
+        self._keep = keep
+        self._for_all = transport or self._pool(IDLE)
+        self._for_lists: list[httpx.AsyncBaseTransport] | None = None if transport is None else []
+        self._free: list[httpx.AsyncBaseTransport] = []
 
-        self._for_lists, self._for_others = pool(IDLE_FOR_LISTS), pool(IDLE)
+    @contextmanager
+    def used_for(self, call: Call[Any]) -> Iterator[httpx.AsyncBaseTransport]:
+        """Return what to send a call with, and keep lists of runs off it meanwhile."""
+        if call.path != "/v1/runs":
+            yield self._for_all
+            return
+        if self._for_lists is None:
+            self._for_lists = [self._for_a_list() for _ in range(IDLE_FOR_LISTS)]
+            self._free = list(self._for_lists)
+        if not self._free:
+            yield self._for_all
+            return
+        connection = self._free.pop()  # the last one used
+        try:
+            yield connection
+        finally:
+            self._free.append(connection)
+
+    def _pool(self, idle: int) -> httpx.AsyncBaseTransport:
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=idle, keepalive_expiry=self._keep)
+        return httpx.AsyncHTTPTransport(**self._way, limits=limits)
+
+    def _for_a_list(self) -> httpx.AsyncBaseTransport:
+        if self._way["proxy"] is not None:
+            return self._pool(1)
+        from airflow_skyvern.client.list_connections import ListTransport  # few waits send no list
+
+        return ListTransport(self._way["verify"], self._keep)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        is_list = request.method == "GET" and request.url.path.endswith("/v1/runs")
-        return await (self._for_lists if is_list else self._for_others).handle_async_request(request)
+        return await self._for_all.handle_async_request(request)
 
     async def aclose(self) -> None:
-        await self._for_lists.aclose()
-        await self._for_others.aclose()
+        for pool in (self._for_all, *(self._for_lists or ())):
+            await pool.aclose()
 
 
 def _when_unused(client: object, close: Callable[..., object], *args: object) -> None:
@@ -484,7 +531,7 @@ def _timeout(settings: Settings) -> httpx.Timeout:
 def _request(settings: Settings, call: Call[Any]) -> dict[str, Any]:
     limit = {} if call.within is call.slow is None else {"timeout": _timeout(settings)}
     return limit | {
-        "url": _parsed(settings.base_url.rstrip("/") + call.path, str(httpx.QueryParams(call.query))),
+        "url": _address(settings.base_url, call.path, str(httpx.QueryParams(call.query))),
         "json": call.body,
         "files": call.files,
         "data": call.form,
@@ -515,9 +562,8 @@ def _checked_async(call: Call[Any]) -> dict[str, Any]:
     return {"trace": trace}
 
 
-@lru_cache(maxsize=128)
-def _parsed(address: str, query: str) -> httpx.URL:
-    """Read an address once: waits ask for the same pages every few seconds, and it takes a tenth of a request."""
+def _address(base_url: str, path: str, query: str) -> httpx.URL:
+    address = base_url.rstrip("/") + path
     return httpx.URL(address, query=query.encode()) if query else httpx.URL(address)
 
 

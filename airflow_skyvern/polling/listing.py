@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from airflow_skyvern.client.retry import jittered
@@ -42,9 +43,12 @@ class ListPolicy:
         :param due: How many runs have to be polled now.
         :param near: How many have to be polled within about one interval: a list polls them all.
         """
-        if now < self._off_until:
-            return False
-        return due > self._cost or (near > self._cost and now - self._listed_at >= 0.9 * interval)
+        cost = self.cost(now)
+        return due > cost or (near > cost and now - self._listed_at >= 0.9 * interval)
+
+    def cost(self, now: float) -> float:
+        """Return how many requests a list costs; infinity while lists fail."""
+        return math.inf if now < self._off_until else self._cost
 
     def forget_old_cost(self, now: float) -> bool:
         """Forget the cost of a list if it was measured too long ago, and return whether it was."""
@@ -111,9 +115,13 @@ class ListPass:
         self.is_complete = self.is_complete or len(rows) < PAGE_SIZE
 
 
-def is_no_news(row: ListedRun, wait: Wait[RunSnapshot]) -> bool:
-    """Return whether a row changes and logs nothing, as nearly always when thousands of rows are read."""
-    return wait.has_nothing_to_log and wait.run is not None and _is_same(row, wait.run)
+def is_no_news(row: ListedRun, wait: Wait[RunSnapshot], delay: float) -> bool:
+    """
+    Return whether a row changes and logs nothing, as nearly always when thousands of rows are read.
+
+    :param delay: Seconds until the next poll; it must not be later than the deadline.
+    """
+    return wait.run is not None and _is_same(row, wait.run) and wait.is_quiet(delay)
 
 
 def row_suffices(row: ListedRun, wait: Wait[RunSnapshot]) -> bool:

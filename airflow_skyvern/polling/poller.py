@@ -41,7 +41,10 @@ log = logging.getLogger(__name__)
 MAX_CONCURRENT_FETCHES = 8
 
 LIST_DELAY = 1.0
-"""Seconds after which runs are due again while the poller of another connection reads the same list."""
+"""
+Seconds after which runs are due again that a list may show: while the poller of another connection reads it, or more
+fetches wait than a list costs.
+"""
 
 LIST_PATIENCE = 5.0
 """Seconds to wait for that list: the way to the server, or Airflow's log, may be slow only for that connection."""
@@ -177,19 +180,30 @@ class RunPoller:
             if self._queue.start_fetch(probe):
                 await self._fetch(probe)
         if not self._breaker.is_open(self._loop.time()):
+            by_list = []
             for entry in due:
                 if entry.wait.expired:  # the last poll is a fetch
                     self._fetch_soon(entry)
-            by_list = [entry for entry in due if entry.state is State.POPPED]
-            interval = min((entry.wait.poll_interval for entry in by_list), default=math.inf)
+                elif entry.state is State.POPPED:
+                    by_list.append(entry)
+            interval = min({entry.wait.poll_interval for entry in by_list}, default=math.inf)
             if by_list and self._should_list(by_list, interval):
                 await self._list(by_list, interval)
         left = [entry for entry in due if entry.state is State.POPPED]
         if self._breaker.is_open(self._loop.time()):
             self._postpone(left)
         else:
-            for entry in left:
+            self._fetch_some(left)
+
+    def _fetch_some(self, left: list[QueueEntry]) -> None:
+        """Have runs fetched; when more fetches wait than a list costs, the others are due a little later."""
+        now = self._loop.time()
+        most = max(MAX_CONCURRENT_FETCHES, self._list_policy.cost(now))
+        for entry in left:
+            if len(self._to_fetch) < most or entry.in_list is InList.NEVER:
                 self._fetch_soon(entry)
+            else:  # all at the same moment, so that a list costs less
+                self._queue.requeue(entry, (now // LIST_DELAY + 1) * LIST_DELAY)
 
     def _postpone(self, entries: Iterable[QueueEntry]) -> None:
         """Send nothing while the breaker is open; only deadlines are kept."""
@@ -278,7 +292,7 @@ class RunPoller:
         now = self._loop.time()
         if self._list_policy.forget_old_cost(now):
             self._queue.expect_all_in_list()
-        expected = sum(entry.in_list is not InList.NEVER for entry in due)
+        expected = len(due) - [entry.in_list for entry in due].count(InList.NEVER)
         near = sum(poller.count_within(2 * interval) for poller in self._sharing())
         return self._list_policy.is_worth_it(now, due=expected, near=near, interval=interval)
 
@@ -360,15 +374,28 @@ class RunPoller:
         began = self._loop.time()
         for row in rows:
             run_id = row["run_id"]
-            entries = self._queue.entries_of(run_id)
-            if entries:
+            for entry in self._queue.entries_of(run_id):
                 list_pass.unseen.discard(run_id)
-            for entry in entries:
-                if entry.state is not State.FETCHING:
-                    self._found_in_list(entry, row, list_pass)
-            if self._loop.time() - began > YIELD_INTERVAL:  # the first row of a run is logged, which takes time
-                await asyncio.sleep(0)
-                began = self._loop.time()
+                if entry.state is State.FETCHING or self._confirmed(entry, row, list_pass):
+                    continue
+                self._found_in_list(entry, row, list_pass)
+                if self._loop.time() - began > YIELD_INTERVAL:  # the first row of a run is logged, which takes time
+                    await asyncio.sleep(0)
+                    began = self._loop.time()
+
+    def _confirmed(self, entry: QueueEntry, row: ListedRun, list_pass: ListPass) -> bool:
+        """Poll a run again later if its row shows no change; as nearly all do, this does nothing else."""
+        interval = entry.wait.poll_interval * list_pass.spread
+        if (
+            entry.in_list is not InList.EXPECTED
+            or list_pass.started_at >= entry.recheck_at
+            or not is_no_news(row, entry.wait, interval)
+        ):
+            return False
+        self._queue.confirmed(entry, list_pass.started_at + interval)
+        if entry.blocks is not None:
+            self._requests_of_blocks().polled(entry)
+        return True
 
     def _found_in_list(self, entry: QueueEntry, row: ListedRun, list_pass: ListPass) -> None:
         wait, started_at = entry.wait, list_pass.started_at
@@ -377,7 +404,7 @@ class RunPoller:
         if started_at >= entry.recheck_at and list_pass.rechecks > 0:  # a stale list must not hide an end for ever
             list_pass.rechecks -= 1
             self._fetch_soon(entry)
-        elif is_no_news(row, wait) or self._call(entry, row_suffices, row, wait):
+        elif self._call(entry, row_suffices, row, wait):
             self._queue.requeue(entry, started_at + wait.poll_interval * list_pass.spread)
             if entry.blocks is not None:
                 self._requests_of_blocks().polled(entry)

@@ -167,11 +167,11 @@ class PollQueue:
 
     def runs_expected_in_list(self) -> set[str]:
         """Return the runs that a list can be expected to hold."""
+        never = InList.NEVER
         return {
             run_id
             for run_id, entries in self._by_run.items()
-            for entry in entries
-            if entry.in_list is not InList.NEVER
+            if entries[0].in_list is not never or any(twin.in_list is not never for twin in entries)
         }
 
     def count_within(self, interval: float) -> int:
@@ -194,7 +194,8 @@ class PollQueue:
                     self._push(entry)
                     continue
                 entry.state = State.POPPED
-                self._index(entry)
+                if not entry.is_indexed:
+                    self._index(entry)
                 due.append(entry)
         return due
 
@@ -206,6 +207,12 @@ class PollQueue:
         now = self._clock()
         entry.due = min(due, now + left) if left > 0.0 and due > now else now
         if entry.state is not State.QUEUED:
+            self._push(entry)
+
+    def confirmed(self, entry: QueueEntry, due: float) -> None:
+        """Poll a wait again at this time, before its deadline; for thousands of waits, so it does no more."""
+        entry.due = due
+        if entry.state is State.POPPED:
             self._push(entry)
 
     def start_fetch(self, entry: QueueEntry) -> bool:
@@ -243,8 +250,6 @@ class PollQueue:
         entry.in_list = in_list
 
     def _index(self, entry: QueueEntry) -> None:
-        if entry.is_indexed:
-            return
         entry.is_indexed = True
         self._by_run[entry.wait.run_id] = (*self.entries_of(entry.wait.run_id), entry)
         self._intervals[entry.wait.poll_interval] += entry.in_list is not InList.NEVER

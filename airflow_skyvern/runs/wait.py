@@ -129,13 +129,14 @@ class Wait(Generic[R]):
         """The seconds until the deadline."""
         return self.deadline - self._clock()
 
-    @property
-    def has_nothing_to_log(self) -> bool:
-        """Whether :meth:`unchanged` would change nothing and log nothing."""
+    def is_quiet(self, seconds: float) -> bool:
+        """Whether :meth:`unchanged` would change and log nothing, and the deadline is more than ``seconds`` away."""
         if self._failures:
             return False
         now = self._clock()  # read once: this is asked for each of thousands of rows
-        return now - self._logged_at < self._log_interval and now < self._near_limit_at
+        return (
+            now - self._logged_at < self._log_interval and now < self._near_limit_at and now + seconds < self.deadline
+        )
 
     def stop(self) -> None:
         """End the wait before its time."""

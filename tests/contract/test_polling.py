@@ -6,25 +6,26 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
 from airflow_skyvern.client import api
+from airflow_skyvern.client.retry import RetryPolicy
+from airflow_skyvern.client.sender import AsyncSkyvernClient
 from airflow_skyvern.client.settings import Settings
 from airflow_skyvern.exceptions import SkyvernRequestError
 from airflow_skyvern.limits import LAST_RUNS_PAGE
 from airflow_skyvern.polling.poller import RunPoller
-from airflow_skyvern.polling.session import single_attempt_client
 from airflow_skyvern.runs.wait import Wait
 
 if TYPE_CHECKING:
-    import httpx
-
-    from airflow_skyvern.client.sender import AsyncSkyvernClient
+    from airflow_skyvern.client.calls import Call
     from airflow_skyvern.models import ListedRun, RunSnapshot
     from dev.skyvern_server import SkyvernServer
     from tests.contract.conftest import Side
+
+T = TypeVar("T")
 
 ENDINGS = {"wait_5": "completed", "ok_http": "completed", "fail_http": "failed", "terminate": "terminated"}
 
@@ -79,13 +80,13 @@ async def test_the_poller_waits_for_many_runs_of_a_real_server(server: SkyvernSe
     async def connect() -> Settings:
         return Settings(server.api_key, server.base_url)
 
-    async def count(request: httpx.Request) -> None:
-        sent["list" if request.url.path == "/v1/runs" else "look"] += 1
+    class CountingClient(AsyncSkyvernClient):
+        async def send(self, call: Call[T]) -> T:
+            sent["list" if call.path == "/v1/runs" else "look"] += 1
+            return await super().send(call)
 
     def counting_client(settings: Settings) -> AsyncSkyvernClient:
-        client = single_attempt_client(settings)
-        client._http.event_hooks["request"].append(count)
-        return client
+        return CountingClient(settings, retry=RetryPolicy(attempts=1))
 
     watcher = RunPoller(connect, make_client=counting_client)
     log, deadline = logging.getLogger(__name__), time.time() + 120

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -58,6 +59,26 @@ def test_waits_that_begin_at_any_time_share_the_lists(fake: FakeSkyvern) -> None
         w.sent.clear()
         await asyncio.sleep(50)
         assert len(w.lists) <= 4 * 11
+
+    play(fake, scenario)
+
+
+@pytest.mark.slow
+def test_many_waits_that_begin_one_after_another_are_not_each_fetched(fake: FakeSkyvern) -> None:
+    async def scenario(w: PollerRig) -> None:
+        runs = [w.running() for _ in range(1500)]
+        random.Random(3).shuffle(runs)
+        for run_id in runs[:20]:
+            w.start(run_id)
+        await asyncio.sleep(2)
+        assert len(w.lists) >= 10  # the cost of a list is known, and one has just been read
+        w.sent.clear()
+        for number, run_id in enumerate(runs[20:]):
+            w.start(run_id)
+            if number % 5 == 0:  # as a triggerer begins its triggers: fewer at a time than a list has pages
+                await asyncio.sleep(0.002)
+        await asyncio.sleep(5)
+        assert len(w.sent) < 600
 
     play(fake, scenario)
 

@@ -110,7 +110,7 @@ class TestTheLimitOfTime:
         return sum("has used 80 % of max_elapsed_time_minutes=10" in line for line in lines.lines)
 
     def would_log(self, wait: Wait[Run]) -> bool:
-        return not wait.has_nothing_to_log
+        return not wait.is_quiet(0.0)
 
     def test_it_is_warned_of_once_when_most_of_it_is_used(self, clock: Clock, lines: LogLines) -> None:
         wait = self.limited(clock, lines)
