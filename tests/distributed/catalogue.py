@@ -44,6 +44,12 @@ OF_ALL = (
     "clear, deferred",
     "mark failed, running",
     "clear, running",
+    "session",
+    "session opens, task killed, answered",
+    "session closes, task killed",
+    "session in use, supervisor killed, POST answered",
+    "session in use, clear",
+    "session in use, mark failed",
 )
 """Faults of `make faults` that meet an Airflow on several machines in another way. Here a supervisor is a process of
 Celery's pool."""
@@ -121,7 +127,12 @@ def _worker_faults() -> list[Fault]:
         for name, when, number, group in others
     ]
     killed_at_start = Hook("start", worker_signaled(signal.SIGKILL, group=True))
-    return [*terms, *quits, Fault("worker SIGKILL during a start", (killed_at_start,), BOTH, (MEDIUM,))]
+    return [
+        *terms,
+        *quits,
+        Fault("worker SIGKILL during a start", (killed_at_start,), BOTH, (MEDIUM,)),
+        Fault("worker SIGKILL during a start, in a session", (killed_at_start,), ("session",), (MEDIUM,)),
+    ]
 
 
 WAITING = [Fault("wait", workflows=(length,), ways=DEFERRED) for length in (WAITS, HELD)]

@@ -129,11 +129,12 @@ class Cluster(Driver):
 
 
 @contextlib.contextmanager
-def cluster(rng: Random, own: Collection[str]) -> Iterator[Cluster]:
+def cluster(rng: Random, own: Collection[str], *, durable: bool) -> Iterator[Cluster]:
     """
     Start everything.
 
     :param own: The executions that have a DAG of their own.
+    :param durable: Whether retries find the runs of their tasks.
     """
     drivers: list[Cluster] = []
 
@@ -149,7 +150,7 @@ def cluster(rng: Random, own: Collection[str]) -> Iterator[Cluster]:
         say("Skyvern is up")
         proxy = stack.enter_context(FaultProxy(skyvern.base_url, skyvern.api_key, on_request))
         airflow_home = home / "airflow"
-        env = settings_of_the_suite(airflow_home, durable=True, timeout=TIMEOUT)
+        env = settings_of_the_suite(airflow_home, durable=durable, timeout=TIMEOUT)
         env |= {f"AIRFLOW__{name}": value for name, value in SETTINGS.items()}
         env["DISTRIBUTED_HOOKED"] = skyvern.workflow("ok_http")
         files = [*write_dags(airflow_home, own), *DAGS.glob("*.py")]
