@@ -1,9 +1,10 @@
 """
 `make release-check`: every suite on every version, one after the other; hours.
 
-A step that passed is not run again on the same commit, so an interrupted check continues where it stopped, and a
-failed one repeats what failed. The report, `.cache/release-check/report.md`, has the last line and the seconds of
-each step. The exit status is 1 while a step has failed or is missing.
+A step that passed is not run again while its files are the same, so an interrupted check goes on where it stopped,
+a failed one with what failed. Its files are all that git does not ignore; documents only where the step reads them.
+The report, `.cache/release-check/report.md`, has the last line and the seconds of each step. The exit status is 1
+while a step has failed or is missing.
 
 Settings: STEPS (a part of the steps' names, such as `faults` or `AIRFLOW=2.11`), LIST=1 (run nothing, print the
 report).
@@ -11,12 +12,13 @@ report).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,9 @@ WITH_TASK_TRACES = ("3.3", "3.2")
 PYTHONS = ("3.10", "3.12", "3.13")
 """The Pythons that this package allows besides the one that the pins are made for."""
 SEEDS = (21, 22)
+
+READ_DOCUMENTS = ("check", "docs", "SUITE=unit", "test AIRFLOW=", "snippets", "site", "installs", "browser")
+"""Parts of the names of the steps that read the documents."""
 
 OF_THE_OUTER_MAKE = frozenset({"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "STEPS", "LIST"})
 """Variables of the environment that a step's own make must not inherit."""
@@ -74,38 +79,46 @@ def steps() -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Result:
-    """How a step ended."""
+    """How a step ended, on which files."""
 
     passed: bool
     seconds: float
     last_line: str
+    files: str
 
 
 class Results:
     """
-    The results of the steps on one state of the project, kept in a file.
+    The newest results of the steps, kept in a file.
 
-    :param state: What names the state: the commit, and the checksum of what is not committed.
+    :param files: Returns what names the files of a step.
     """
 
-    def __init__(self, folder: Path, state: str) -> None:
-        self._folder = folder / state
+    def __init__(self, folder: Path, files: Callable[[str], str]) -> None:
+        self._folder = folder
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._files = files
         self._file = self._folder / "results.json"
         stored = json.loads(self._file.read_text()) if self._file.exists() else {}
         self._by_step = {step: Result(**result) for step, result in stored.items()}
 
+    def of(self, step: str) -> Result | None:
+        """Return the result of a step on the files as they are."""
+        result = self._by_step.get(step)
+        return result if result is not None and result.files == self._files(step) else None
+
     def has_passed(self, step: str) -> bool:
         """Return whether the step has passed already."""
-        return step in self._by_step and self._by_step[step].passed
+        return (result := self.of(step)) is not None and result.passed
 
-    def add(self, step: str, result: Result) -> None:
+    def add(self, step: str, *, passed: bool, seconds: float, last_line: str) -> Result:
         """Keep the result of a step, also if this process is killed next."""
-        self._by_step[step] = result
+        self._by_step[step] = result = Result(passed, seconds, last_line, self._files(step))
         written = {name: vars(one) for name, one in self._by_step.items()}
         unfinished = self._file.with_suffix(".tmp")
         unfinished.write_text(json.dumps(written, indent=1))
         unfinished.replace(self._file)
+        return result
 
     def log_of(self, step: str) -> Path:
         """Return the file for the output of a step."""
@@ -115,35 +128,38 @@ class Results:
         """Return a table of the steps and their results."""
         rows = ["| make | result | seconds | last line |", "|---|---|---|---|"]
         for step in wanted:
-            result = self._by_step.get(step)
+            result = self.of(step)
             outcome = "not run" if result is None else "passed" if result.passed else "FAILED"
             seconds, line = (f"{result.seconds:.0f}", result.last_line) if result else ("", "")
             rows.append(f"| `{step}` | {outcome} | {seconds} | {line.replace('|', '/')} |")
         return "\n".join(rows)
 
 
-def state_of(root: Path) -> str:
-    """Name the state of a checkout: its commit, and what is not committed."""
+def files_of(root: Path) -> Callable[[str], str]:
+    """Return what names the files of a step in a checkout, as they are now."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=root, check=True, capture_output=True, text=True
-        ).stdout.strip()
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, check=True, env=environment, capture_output=True, text=True
+        )
+        return done.stdout.strip()
 
-    commit = git("rev-parse", "--short=12", "HEAD")
-    if not git("status", "--porcelain"):
-        return commit
-    environment = {**os.environ, "GIT_INDEX_FILE": str(root / ".cache" / "release-check.index")}
     (root / ".cache").mkdir(exist_ok=True)
-    subprocess.run(["git", "add", "--all"], cwd=root, check=True, env=environment)
-    tree = subprocess.run(
-        ["git", "write-tree"], cwd=root, check=True, env=environment, capture_output=True, text=True
-    )
-    return f"{commit}-{tree.stdout.strip()[:12]}"
+    environment = {**os.environ, "GIT_INDEX_FILE": str(root / ".cache" / "release-check.index")}
+    git("add", "--all")
+    listed = git("ls-tree", "-r", git("write-tree")).splitlines()
+    others = [line for line in listed if not _is_document(line.split("\t")[1])]
+    with_documents, without = (hashlib.sha256("\n".join(lines).encode()).hexdigest() for lines in (listed, others))
+    return lambda step: with_documents if any(part in step for part in READ_DOCUMENTS) else without
 
 
-def run(step: str, log: Path) -> Result:
+def _is_document(path: str) -> bool:
+    return path.startswith("docs/") or ("/" not in path and path.endswith(".md"))
+
+
+def run(step: str, results: Results) -> Result:
     """Run a step; its output goes into a file."""
+    log = results.log_of(step)
     begun = time.monotonic()
     environment = {name: value for name, value in os.environ.items() if name not in OF_THE_OUTER_MAKE}
     with log.open("w") as output:
@@ -156,19 +172,19 @@ def run(step: str, log: Path) -> Result:
             check=False,
         )
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return Result(ended.returncode == 0, time.monotonic() - begun, lines[-1][:200] if lines else "")
+    seconds, last_line = time.monotonic() - begun, lines[-1][:200] if lines else ""
+    return results.add(step, passed=ended.returncode == 0, seconds=seconds, last_line=last_line)
 
 
 def main() -> int:
     part = os.environ.get("STEPS", "")
     wanted = [step for step in steps() if part in step]
-    results = Results(CACHE, state_of(ROOT))
+    results = Results(CACHE, files_of(ROOT))
     for step in wanted:
         if os.environ.get("LIST") or results.has_passed(step):
             continue
         print(f"=== make {step}", flush=True)
-        result = run(step, results.log_of(step))
-        results.add(step, result)
+        result = run(step, results)
         outcome = "ok" if result.passed else f"FAILED, see {results.log_of(step)}"
         print(f"=== make {step}: {outcome}, {result.seconds:.0f} s: {result.last_line}", flush=True)
     report = results.report(wanted)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dev.release_check import ROOT, Result, Results, state_of, steps
+from dev.release_check import ROOT, Results, files_of, steps
 
-PASSED, FAILED = Result(True, 61.0, "12 passed"), Result(False, 5.0, "1 failed | 11 passed")
+PASSED: dict[str, Any] = {"passed": True, "seconds": 61.0, "last_line": "12 passed"}
+FAILED: dict[str, Any] = {"passed": False, "seconds": 5.0, "last_line": "1 failed | 11 passed"}
 
 
 @pytest.mark.slow
@@ -25,50 +27,74 @@ def test_every_suite_is_among_the_steps() -> None:
     assert {suite for suite in suites if f"SUITE={suite}" not in words} == {"core"}  # in make test without SUITE
 
 
+def results(folder: Path, files: str = "as they are") -> Results:
+    return Results(folder, lambda step: files)
+
+
 def test_a_step_that_passed_is_not_run_again_and_one_that_failed_is(tmp_path: Path) -> None:
-    Results(tmp_path, "abc").add("check", PASSED)
-    Results(tmp_path, "abc").add("docs", FAILED)
-    again = Results(tmp_path, "abc")
+    results(tmp_path).add("check", **PASSED)
+    results(tmp_path).add("docs", **FAILED)
+    again = results(tmp_path)
     assert again.has_passed("check")
     assert not again.has_passed("docs")
     assert not again.has_passed("dist")
 
 
-def test_another_commit_begins_anew(tmp_path: Path) -> None:
-    Results(tmp_path, "abc").add("check", PASSED)
-    assert not Results(tmp_path, "def").has_passed("check")
+def test_other_files_begin_anew(tmp_path: Path) -> None:
+    results(tmp_path, "one").add("check", **PASSED)
+    assert not results(tmp_path, "two").has_passed("check")
+    assert "| `check` | not run |" in results(tmp_path, "two").report(["check"])
 
 
 def test_the_report_names_what_failed_and_what_has_not_run(tmp_path: Path) -> None:
-    results = Results(tmp_path, "abc")
-    results.add("check", PASSED)
-    results.add("docs", FAILED)
-    assert results.report(["check", "docs", "dist"]).splitlines()[2:] == [
+    found = results(tmp_path)
+    found.add("check", **PASSED)
+    found.add("docs", **FAILED)
+    assert found.report(["check", "docs", "dist"]).splitlines()[2:] == [
         "| `check` | passed | 61 | 12 passed |",
         "| `docs` | FAILED | 5 | 1 failed / 11 passed |",
         "| `dist` | not run |  |  |",
     ]
 
 
-@pytest.mark.slow
-def test_a_change_that_is_not_committed_is_another_state(tmp_path: Path) -> None:
-    def git(*arguments: str) -> None:
-        subprocess.run(
-            ["git", "-c", "user.name=x", "-c", "user.email=x@example.com", *arguments], cwd=tmp_path, check=True
-        )
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    files = {".gitignore": ".cache\n", "file": "one", "README.md": "one", "docs/page.md": "one", "dags/a.md": "one"}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    return tmp_path
 
-    git("init", "--quiet")
-    (tmp_path / ".gitignore").write_text(".cache\n")
-    (tmp_path / "file").write_text("one")
-    git("add", ".")
-    git("commit", "--quiet", "--message=first")
-    clean = state_of(tmp_path)
-    (tmp_path / "file").write_text("two")
-    changed = state_of(tmp_path)
-    (tmp_path / "new").write_text("")
-    assert len({clean, changed, state_of(tmp_path)}) == 3
-    (tmp_path / "new").unlink()
-    assert state_of(tmp_path) == changed
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["check", "test SUITE=contract SKYVERN=1.0.48"])
+def test_a_step_is_run_again_for_any_change_committed_or_not(checkout: Path, step: str) -> None:
+    def of_step() -> str:
+        return files_of(checkout)(step)
+
+    before = of_step()
+    subprocess.run(["git", "add", "."], cwd=checkout, check=True)
+    assert of_step() == before
+    (checkout / "file").write_text("two")
+    changed = of_step()
+    (checkout / "new").write_text("")
+    assert len({before, changed, of_step()}) == 3
+    (checkout / "new").unlink()
+    assert of_step() == changed
+    (checkout / "dags" / "a.md").write_text("two")  # belongs to an example
+    assert of_step() != changed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", ["README.md", "docs/page.md"])
+def test_only_steps_that_read_the_documents_are_run_again_for_them(checkout: Path, document: str) -> None:
+    before = files_of(checkout)
+    (checkout / document).write_text("two")
+    after = files_of(checkout)
+    again = {step for step in steps() if before(step) != after(step)}
+    assert {"check", "docs", "test AIRFLOW=3.3", "test SUITE=snippets"} <= again
+    assert not any("contract" in step or "faults" in step or "servers" in step for step in again)
 
 
 def _makefile_lines() -> list[str]:
