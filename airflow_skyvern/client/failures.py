@@ -24,7 +24,6 @@ from airflow_skyvern.exceptions import (
     sentence,
     shorten,
 )
-from airflow_skyvern.secret_values.forms import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -120,6 +119,10 @@ def refused(call: Call[Any], response: httpx.Response, body: bytes, settings: Se
 
 def _without(secrets: Collection[str], text: str) -> str:
     """Mask secrets in a server's answer, as they are and as JSON writes them: a vault may repeat its input."""
+    if not secrets:
+        return text
+    from airflow_skyvern.secret_values.forms import MASK
+
     forms = {
         *secrets,
         *(json.dumps(one, ensure_ascii=only_ascii)[1:-1] for one in secrets for only_ascii in (True, False)),

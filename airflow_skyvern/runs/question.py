@@ -18,7 +18,6 @@ from airflow_skyvern.client.session import fetch_run
 from airflow_skyvern.exceptions import SkyvernNotFoundError, shorten
 from airflow_skyvern.runs.blocks import HUMAN_INTERACTION, definitions_of, waiting_block
 from airflow_skyvern.runs.wait import PAUSED
-from airflow_skyvern.secret_values import masked_text
 
 if TYPE_CHECKING:
     import tenacity
@@ -139,4 +138,6 @@ def _options(block: Block) -> tuple[str, str]:
 
 
 def _text(text: str | None) -> str:
+    from airflow_skyvern.secret_values import masked_text
+
     return masked_text((text or "").strip())[:LONGEST_TEXT]

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict, Ty
 from airflow_skyvern.client.retry import backoff, jittered, patience_with
 from airflow_skyvern.durations import in_words
 from airflow_skyvern.exceptions import SkyvernAPIError, SkyvernError, shorten
-from airflow_skyvern.secret_values import masked_text
 
 if TYPE_CHECKING:
     from airflow_skyvern.models import Run, RunSnapshot
@@ -249,7 +248,11 @@ def wait_for_end(wait: Wait[Run], fetch: Callable[[], Run], sleep: Callable[[flo
 def ending(run: RunSnapshot) -> str:
     """Describe how a run ended, for the log."""
     duration = f" after {in_words(lasted.total_seconds())}" if (lasted := run.duration) else ""
-    reason = f": {shorten(masked_text(run.failure_reason), LONGEST_REASON)}" if run.failure_reason else ""
+    reason = ""
+    if run.failure_reason:
+        from airflow_skyvern.secret_values import masked_text
+
+        reason = f": {shorten(masked_text(run.failure_reason), LONGEST_REASON)}"
     return f"{run.status}{duration}{reason}"
 
 
