@@ -406,7 +406,8 @@ class _Connections(httpx.AsyncBaseTransport):
         return httpx.AsyncHTTPTransport(**self._way, limits=limits)
 
     def _for_a_list(self) -> httpx.AsyncBaseTransport:
-        if self._way["proxy"] is not None:
+        own_loop = isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)  # an API server has uvloop
+        if self._way["proxy"] is not None or not own_loop:
             return self._pool(1)
         from airflow_skyvern.client.list_connections import ListTransport  # few waits send no list
 

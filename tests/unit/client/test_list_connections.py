@@ -301,3 +301,19 @@ async def test_a_closed_client_makes_no_connection() -> None:
         with pytest.raises(RuntimeError, match="closed"):
             await client.send(api.get_run_snapshot("wr_1"))
         assert server.connections == 1
+
+
+def test_an_event_loop_that_is_not_asyncios() -> None:
+    uvloop = pytest.importorskip("uvloop")  # of Airflow's API server
+
+    async def lists() -> None:
+        async with Server(normal) as server, client_of(server) as client:
+            for _ in range(3):
+                assert await client.send(api.list_active_runs(1)) == ROWS
+            assert server.connections == 1
+
+    loop = uvloop.new_event_loop()
+    try:
+        loop.run_until_complete(lists())
+    finally:
+        loop.close()
