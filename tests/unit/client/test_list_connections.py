@@ -49,6 +49,7 @@ class Server:
         self.connections = 0
         self.asked: list[str] = []
         self.writers: list[asyncio.StreamWriter] = []
+        self._serving: list[asyncio.Task[Any]] = []
 
     async def __aenter__(self) -> Self:
         context = None
@@ -64,11 +65,15 @@ class Server:
         self._server.close()
         for writer in self.writers:
             writer.transport.abort()
-        await asyncio.sleep(0)
+        for serving in self._serving:
+            serving.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.writers.append(writer)
+        if (task := asyncio.current_task()) is not None:
+            self._serving.append(task)
         try:
             while request := await reader.readuntil(self._end_of_request):
                 self.asked.append(request.split(b"\r\n")[0].decode())
