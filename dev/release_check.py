@@ -2,9 +2,9 @@
 `make release-check`: every suite on every version, one after the other; hours.
 
 A step that passed is not run again while its files are the same, so an interrupted check goes on where it stopped,
-a failed one with what failed. Its files are all that git does not ignore; documents only where the step reads them.
-The report, `.cache/release-check/report.md`, has the last line and the seconds of each step. The exit status is 1
-while a step has failed or is missing.
+a failed one with what failed. Its files are all that git does not ignore, but documents and unit tests only where
+the step reads them. The report, `.cache/release-check/report.md`, has the last line and the seconds of each step.
+The exit status is 1 while a step has failed or is missing.
 
 Settings: STEPS (a part of the steps' names, such as `faults` or `AIRFLOW=2.11`), LIST=1 (run nothing, print the
 report).
@@ -34,7 +34,10 @@ PYTHONS = ("3.10", "3.12", "3.13")
 """The Pythons that this package allows besides the one that the pins are made for."""
 SEEDS = (21, 22)
 
-READ_DOCUMENTS = ("check", "docs", "SUITE=unit", "test AIRFLOW=", "snippets", "site", "installs", "browser")
+UNIT_TESTS = ("check", "SUITE=unit", "test AIRFLOW=")
+"""Parts of the names of the steps that run the unit tests."""
+
+READ_DOCUMENTS = (*UNIT_TESTS, "docs", "snippets", "site", "installs", "browser")
 """Parts of the names of the steps that read the documents."""
 
 OF_THE_OUTER_MAKE = frozenset({"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "STEPS", "LIST"})
@@ -148,13 +151,20 @@ def files_of(root: Path) -> Callable[[str], str]:
     environment = {**os.environ, "GIT_INDEX_FILE": str(root / ".cache" / "release-check.index")}
     git("add", "--all")
     listed = git("ls-tree", "-r", git("write-tree")).splitlines()
-    others = [line for line in listed if not _is_document(line.split("\t")[1])]
-    with_documents, without = (hashlib.sha256("\n".join(lines).encode()).hexdigest() for lines in (listed, others))
-    return lambda step: with_documents if any(part in step for part in READ_DOCUMENTS) else without
+
+    def of_step(step: str) -> str:
+        lines = (line for line in listed if _reads(step, line.split("\t")[1]))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    return of_step
 
 
-def _is_document(path: str) -> bool:
-    return path.startswith("docs/") or ("/" not in path and path.endswith(".md"))
+def _reads(step: str, path: str) -> bool:
+    if path.startswith("tests/unit/") or path == "dev/release_check.py":
+        return any(part in step for part in UNIT_TESTS)
+    if path.startswith("docs/") or ("/" not in path and path.endswith(".md")):
+        return any(part in step for part in READ_DOCUMENTS)
+    return True
 
 
 def run(step: str, results: Results) -> Result:

@@ -60,8 +60,9 @@ def test_the_report_names_what_failed_and_what_has_not_run(tmp_path: Path) -> No
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     files = {".gitignore": ".cache\n", "file": "one", "README.md": "one", "docs/page.md": "one", "dags/a.md": "one"}
+    files["tests/unit/test_one.py"] = "one"
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(text)
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     return tmp_path
@@ -87,14 +88,21 @@ def test_a_step_is_run_again_for_any_change_committed_or_not(checkout: Path, ste
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", ["README.md", "docs/page.md"])
-def test_only_steps_that_read_the_documents_are_run_again_for_them(checkout: Path, document: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "again"),
+    [
+        ("README.md", {"check", "docs", "test AIRFLOW=3.3", "test SUITE=snippets"}),
+        ("docs/page.md", {"check", "docs", "test AIRFLOW=3.3", "test SUITE=snippets"}),
+        ("tests/unit/test_one.py", {"check", "test SUITE=unit PYTHON=3.10", "test AIRFLOW=3.3"}),
+    ],
+)
+def test_only_steps_that_read_a_file_are_run_again_for_it(checkout: Path, path: str, again: set[str]) -> None:
     before = files_of(checkout)
-    (checkout / document).write_text("two")
+    (checkout / path).write_text("two")
     after = files_of(checkout)
-    again = {step for step in steps() if before(step) != after(step)}
-    assert {"check", "docs", "test AIRFLOW=3.3", "test SUITE=snippets"} <= again
-    assert not any("contract" in step or "faults" in step or "servers" in step for step in again)
+    changed = {step for step in steps() if before(step) != after(step)}
+    assert again <= changed
+    assert not any("contract" in step or "faults" in step or "servers" in step for step in changed)
 
 
 def _makefile_lines() -> list[str]:
