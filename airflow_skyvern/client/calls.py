@@ -113,7 +113,8 @@ class Call(Generic[T]):
     @property
     def is_address_only(self) -> bool:
         """Whether the request is its address and nothing more, as nearly always for a GET."""
-        return self.method == "GET" and not (self.headers or self.before_sending or self.within or self.slow)
+        with_own_limit = self.within is not None or self.slow is not None
+        return self.method == "GET" and not (with_own_limit or self.headers or self.before_sending)
 
     def result_of(self, body: bytes) -> T:
         """

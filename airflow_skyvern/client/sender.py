@@ -102,7 +102,10 @@ class SkyvernClient:
         self.fingerprint = _, trust = settings.fingerprint
         self._observe = observe or _ignore
         self._server = Server()
-        self._http = httpx.Client(**_options(settings, trust, transport))
+        options = _options(settings) | _way(settings, trust)
+        if transport is not None:
+            options |= {"transport": transport, "proxy": None}
+        self._http = httpx.Client(**options)
         self._repeat = tenacity.Retrying(**(retry or RetryPolicy()).repeating(), sleep=sleep)
 
     def send(self, call: Call[T]) -> T:
@@ -242,11 +245,10 @@ class AsyncSkyvernClient:
         self.fingerprint = _, trust = settings.fingerprint
         self._observe = observe or _ignore
         self._server = Server()
-        options = _options(settings, trust, transport)
-        way = {name: options.pop(name) for name in ("verify", "proxy", "trust_env")}
-        self._connections = _Connections(way, keep, transport)
-        self._http = httpx.AsyncClient(**options | {"transport": self._connections, "trust_env": False})
-        self._get = lru_cache(maxsize=128)(partial(_get, self._http, settings.base_url))
+        options = _options(settings)
+        self._connections = _Connections(_way(settings, trust), keep, transport)
+        self._http = httpx.AsyncClient(**options, transport=self._connections, trust_env=False)
+        self._get_request = lru_cache(maxsize=128)(partial(_get_request, self._http, settings.base_url))
         policy = retry or RetryPolicy()
         self._repeat = tenacity.AsyncRetrying(**policy.repeating(), sleep=sleep) if policy.attempts > 1 else None
 
@@ -353,11 +355,11 @@ class AsyncSkyvernClient:
         if self._http.is_closed:
             raise RuntimeError("this client has been closed")  # its connections would be made again, and left
         if call.is_address_only:
-            return self._get(call.path, str(httpx.QueryParams(call.query)))
+            return self._get_request(call.path, str(httpx.QueryParams(call.query)))
         return self._http.build_request(call.method, **_request(settings, call), extensions=_checked_async(call))
 
 
-def _get(http: httpx.AsyncClient, base_url: str, path: str, query: str) -> httpx.Request:
+def _get_request(http: httpx.AsyncClient, base_url: str, path: str, query: str) -> httpx.Request:
     """Build a GET request once: waits ask for the same pages every few seconds, and it takes a tenth of a request."""
     return http.build_request("GET", _address(base_url, path, query))
 
@@ -380,26 +382,29 @@ class _Connections(httpx.AsyncBaseTransport):
         self._way = way
         self._keep = keep
         self._for_all = transport or self._pool(IDLE)
-        self._for_lists: list[httpx.AsyncBaseTransport] | None = None if transport is None else []
+        self._most_for_lists = IDLE_FOR_LISTS if transport is None else 0
+        self._for_lists: list[httpx.AsyncBaseTransport] = []
         self._free: list[httpx.AsyncBaseTransport] = []
 
     @contextmanager
     def used_for(self, call: Call[Any]) -> Iterator[httpx.AsyncBaseTransport]:
         """Return what to send a call with, and keep lists of runs off it meanwhile."""
-        if call.path != "/v1/runs":
+        connection = self._free_for_a_list() if call.path == "/v1/runs" else None
+        if connection is None:
             yield self._for_all
             return
-        if self._for_lists is None:
-            self._for_lists = [self._for_a_list() for _ in range(IDLE_FOR_LISTS)]
-            self._free = list(self._for_lists)
-        if not self._free:
-            yield self._for_all
-            return
-        connection = self._free.pop()  # the last one used
         try:
             yield connection
         finally:
             self._free.append(connection)
+
+    def _free_for_a_list(self) -> httpx.AsyncBaseTransport | None:
+        if self._free:
+            return self._free.pop()  # the last one used
+        if len(self._for_lists) == self._most_for_lists:
+            return None
+        self._for_lists.append(connection := self._for_a_list())
+        return connection
 
     def _pool(self, idle: int) -> httpx.AsyncBaseTransport:
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=idle, keepalive_expiry=self._keep)
@@ -417,7 +422,7 @@ class _Connections(httpx.AsyncBaseTransport):
         return await self._for_all.handle_async_request(request)
 
     async def aclose(self) -> None:
-        for pool in (self._for_all, *(self._for_lists or ())):
+        for pool in (self._for_all, *self._for_lists):
             await pool.aclose()
 
 
@@ -505,7 +510,7 @@ def _quiet() -> None:
         log.setLevel(logging.WARNING)
 
 
-def _options(settings: Settings, trust: Trust, transport: object) -> dict[str, Any]:
+def _options(settings: Settings) -> dict[str, Any]:
     _quiet()
     _check_address(settings)
     return {
@@ -514,9 +519,11 @@ def _options(settings: Settings, trust: Trust, transport: object) -> dict[str, A
             "user-agent": f"airflow-provider-skyvern/{__version__}",
         },
         "timeout": _timeout(settings),
-        **way_through(proxy_for(settings.base_url, settings.proxy), _tls_context(trust)),
-        **({} if transport is None else {"transport": transport, "proxy": None}),
     }
+
+
+def _way(settings: Settings, trust: Trust) -> dict[str, Any]:
+    return way_through(proxy_for(settings.base_url, settings.proxy), _tls_context(trust))
 
 
 def _settings_for(call: Call[Any], settings: Settings) -> Settings:

@@ -376,40 +376,31 @@ class RunPoller:
             run_id = row["run_id"]
             for entry in self._queue.entries_of(run_id):
                 list_pass.unseen.discard(run_id)
-                if entry.state is State.FETCHING or self._confirmed(entry, row, list_pass):
-                    continue
-                self._found_in_list(entry, row, list_pass)
-                if self._loop.time() - began > YIELD_INTERVAL:  # the first row of a run is logged, which takes time
-                    await asyncio.sleep(0)
-                    began = self._loop.time()
-
-    def _confirmed(self, entry: QueueEntry, row: ListedRun, list_pass: ListPass) -> bool:
-        """Poll a run again later if its row shows no change; as nearly all do, this does nothing else."""
-        interval = entry.wait.poll_interval * list_pass.spread
-        if (
-            entry.in_list is not InList.EXPECTED
-            or list_pass.started_at >= entry.recheck_at
-            or not is_no_news(row, entry.wait, interval)
-        ):
-            return False
-        self._queue.confirmed(entry, list_pass.started_at + interval)
-        if entry.blocks is not None:
-            self._requests_of_blocks().polled(entry)
-        return True
+                if entry.state is not State.FETCHING:
+                    self._found_in_list(entry, row, list_pass)
+            if self._loop.time() - began > YIELD_INTERVAL:  # the first row of a run is logged, which takes time
+                await asyncio.sleep(0)
+                began = self._loop.time()
 
     def _found_in_list(self, entry: QueueEntry, row: ListedRun, list_pass: ListPass) -> None:
         wait, started_at = entry.wait, list_pass.started_at
+        delay = wait.poll_interval * list_pass.spread
         if entry.in_list is not InList.EXPECTED:
             self._queue.found_in_list(entry)
         if started_at >= entry.recheck_at and list_pass.rechecks > 0:  # a stale list must not hide an end for ever
             list_pass.rechecks -= 1
             self._fetch_soon(entry)
+            return
+        if is_no_news(row, wait, delay):
+            self._queue.confirmed(entry, started_at + delay)
         elif self._call(entry, row_suffices, row, wait):
-            self._queue.requeue(entry, started_at + wait.poll_interval * list_pass.spread)
-            if entry.blocks is not None:
-                self._requests_of_blocks().polled(entry)
-        elif entry.may_fetch(started_at):
-            self._fetch_soon(entry)
+            self._queue.requeue(entry, started_at + delay)
+        else:
+            if entry.may_fetch(started_at):
+                self._fetch_soon(entry)
+            return
+        if entry.blocks is not None:
+            self._requests_of_blocks().polled(entry)
 
     @property
     def waits(self) -> int:

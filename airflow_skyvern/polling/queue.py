@@ -170,7 +170,7 @@ class PollQueue:
         never = InList.NEVER
         return {
             run_id
-            for run_id, entries in self._by_run.items()
+            for run_id, entries in self._by_run.items()  # nearly all have one wait
             if entries[0].in_list is not never or any(twin.in_list is not never for twin in entries)
         }
 

@@ -81,9 +81,9 @@ async def test_the_poller_waits_for_many_runs_of_a_real_server(server: SkyvernSe
         return Settings(server.api_key, server.base_url)
 
     class CountingClient(AsyncSkyvernClient):
-        async def send(self, call: Call[T]) -> T:
+        async def _exchange(self, call: Call[T]) -> T:
             sent["list" if call.path == "/v1/runs" else "look"] += 1
-            return await super().send(call)
+            return await super()._exchange(call)
 
     def counting_client(settings: Settings) -> AsyncSkyvernClient:
         return CountingClient(settings, retry=RetryPolicy(attempts=1))

@@ -180,7 +180,7 @@ async def pour(writer: asyncio.StreamWriter) -> None:
 
 
 def streams(client: AsyncSkyvernClient) -> list[Any]:
-    pools = [transport._pool for transport in client._connections._for_lists or ()]  # type: ignore[attr-defined]  # httpx's
+    pools = [transport._pool for transport in client._connections._for_lists]  # type: ignore[attr-defined]  # httpx's
     return [one._connection._network_stream for pool in pools for one in pool.connections]
 
 
