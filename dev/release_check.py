@@ -2,8 +2,8 @@
 `make release-check`: every suite on every version, one after the other; hours.
 
 A step that passed is not run again while its files are the same, so an interrupted check goes on where it stopped,
-a failed one with what failed. Its files are all that git does not ignore, but documents and unit tests only where
-the step reads them. The report, `.cache/release-check/report.md`, has the last line and the seconds of each step.
+a failed one with what failed. Its files are all that git does not ignore, but documents and tests only where the
+step reads them. The report, `.cache/release-check/report.md`, has the last line and the seconds of each step.
 The exit status is 1 while a step has failed or is missing.
 
 Settings: STEPS (a part of the steps' names, such as `faults` or `AIRFLOW=2.11`), LIST=1 (run nothing, print the
@@ -39,6 +39,18 @@ UNIT_TESTS = ("check", "SUITE=unit", "test AIRFLOW=")
 
 READ_DOCUMENTS = (*UNIT_TESTS, "docs", "snippets", "site", "installs", "browser")
 """Parts of the names of the steps that read the documents."""
+
+READ_BY = {
+    "run_page": ("SUITE=pages",),
+    "system": ("SUITE=servers", "SUITE=ticks", "SUITE=snippets"),
+    "contract": ("SUITE=contract", "SUITE=servers AIRFLOW=3.3"),
+    "kit": (),
+    "unit": (),
+}
+"""Folders of tests, and parts of the names of the steps that run them; others are named as their suite is."""
+
+SHARED = frozenset({"support", "faults", "dags"})
+"""Folders among the tests that serve several suites."""
 
 OF_THE_OUTER_MAKE = frozenset({"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "STEPS", "LIST"})
 """Variables of the environment that a step's own make must not inherit."""
@@ -160,11 +172,19 @@ def files_of(root: Path) -> Callable[[str], str]:
 
 
 def _reads(step: str, path: str) -> bool:
-    if path.startswith("tests/unit/") or path == "dev/release_check.py":
-        return any(part in step for part in UNIT_TESTS)
-    if path.startswith("docs/") or ("/" not in path and path.endswith(".md")):
-        return any(part in step for part in READ_DOCUMENTS)
-    return True
+    parts = path.split("/")
+    readers: tuple[str, ...]
+    if path == "dev/release_check.py":
+        readers = UNIT_TESTS
+    elif parts[0] == "benchmarks":
+        readers = (*UNIT_TESTS, "bench")
+    elif parts[0] == "tests" and len(parts) > 2 and not SHARED & set(parts):
+        readers = (*UNIT_TESTS, *READ_BY.get(parts[1], (f"SUITE={parts[1]}",)))
+    elif parts[0] == "docs" or (len(parts) == 1 and path.endswith(".md")):
+        readers = READ_DOCUMENTS
+    else:
+        return True
+    return any(part in step for part in readers)
 
 
 def run(step: str, results: Results) -> Result:

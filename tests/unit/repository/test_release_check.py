@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dev.release_check import ROOT, Results, files_of, steps
+from dev.release_check import READ_BY, ROOT, SHARED, Results, files_of, steps
 
 PASSED: dict[str, Any] = {"passed": True, "seconds": 61.0, "last_line": "12 passed"}
 FAILED: dict[str, Any] = {"passed": False, "seconds": 5.0, "last_line": "1 failed | 11 passed"}
@@ -60,7 +61,8 @@ def test_the_report_names_what_failed_and_what_has_not_run(tmp_path: Path) -> No
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     files = {".gitignore": ".cache\n", "file": "one", "README.md": "one", "docs/page.md": "one", "dags/a.md": "one"}
-    files["tests/unit/test_one.py"] = "one"
+    tests = ("unit/test_one.py", "system/conftest.py", "faults/run.py", "teams/test_teams.py", "teams/dags/one.py")
+    files |= {f"tests/{name}": "one" for name in tests}
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(text)
@@ -87,13 +89,18 @@ def test_a_step_is_run_again_for_any_change_committed_or_not(checkout: Path, ste
     assert of_step() != changed
 
 
+DOCUMENTS_READ = {"docs", "test SUITE=snippets", "test SUITE=site", "test SUITE=browser AIRFLOW=3.3"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "again"),
     [
-        ("README.md", {"check", "docs", "test AIRFLOW=3.3", "test SUITE=snippets"}),
-        ("docs/page.md", {"check", "docs", "test AIRFLOW=3.3", "test SUITE=snippets"}),
-        ("tests/unit/test_one.py", {"check", "test SUITE=unit PYTHON=3.10", "test AIRFLOW=3.3"}),
+        ("README.md", DOCUMENTS_READ),
+        ("docs/page.md", DOCUMENTS_READ),
+        ("tests/unit/test_one.py", set()),
+        ("tests/system/conftest.py", {"test SUITE=servers AIRFLOW=3.0", "test SUITE=snippets"}),
+        ("tests/teams/test_teams.py", {"test SUITE=teams"}),
     ],
 )
 def test_only_steps_that_read_a_file_are_run_again_for_it(checkout: Path, path: str, again: set[str]) -> None:
@@ -101,8 +108,36 @@ def test_only_steps_that_read_a_file_are_run_again_for_it(checkout: Path, path: 
     (checkout / path).write_text("two")
     after = files_of(checkout)
     changed = {step for step in steps() if before(step) != after(step)}
-    assert again <= changed
-    assert not any("contract" in step or "faults" in step or "servers" in step for step in changed)
+    assert changed >= {"check", "test SUITE=unit PYTHON=3.10", "test AIRFLOW=3.3", *again}
+    one_of_each = {
+        *DOCUMENTS_READ,
+        "test SUITE=servers AIRFLOW=3.0",
+        "faults SEED=21 AIRFLOW=2.11",
+        "test SUITE=teams",
+    }
+    assert changed & one_of_each == again & one_of_each
+    assert "test SUITE=contract SKYVERN=1.0.48" not in changed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["tests/teams/dags/one.py", "tests/faults/run.py"])
+def test_what_serves_several_suites_may_be_read_by_every_step(checkout: Path, path: str) -> None:
+    before = files_of(checkout)
+    (checkout / path).write_text("two")
+    after = files_of(checkout)
+    assert not [step for step in steps() if before(step) == after(step)]
+
+
+def test_a_suite_imports_the_modules_of_another_only_where_its_steps_are_run_again_for_them() -> None:
+    strange = [
+        f"{path.relative_to(ROOT)} imports tests.{suite}"
+        for path in (*ROOT.glob("tests/**/*.py"), *ROOT.glob("dev/**/*.py"))
+        for folder in [path.relative_to(ROOT).parts[1]]
+        for suite in re.findall(r"^\s*(?:from|import) tests\.(\w+)", path.read_text(), re.MULTILINE)
+        if folder not in {suite, "unit", "kit"} and suite not in SHARED
+        if f"SUITE={folder}" not in READ_BY.get(suite, ())
+    ]
+    assert strange == []
 
 
 def _makefile_lines() -> list[str]:
