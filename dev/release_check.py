@@ -30,6 +30,7 @@ CACHE = ROOT / ".cache" / "release-check"
 AIRFLOWS = ("3.3", "3.2", "3.1", "3.0", "2.11")
 WITH_A_RUN_PAGE = ("3.3", "3.2", "3.1")
 WITH_TASK_TRACES = ("3.3", "3.2")
+WITH_EVENTS = ("3.3", "3.0")
 PYTHONS = ("3.10", "3.12", "3.13")
 """The Pythons that this package allows besides the one that the pins are made for."""
 SEEDS = (21, 22)
@@ -75,7 +76,8 @@ def steps() -> Iterator[str]:
     for suite in ("pages", "approvals"):
         for airflow in WITH_A_RUN_PAGE:
             yield f"test SUITE={suite} AIRFLOW={airflow}"
-    for suite in ("browser", "events", "ticks", "orphans", "backends", "sessions", "two_airflows", "upgrade"):
+    yield from (f"test SUITE=events AIRFLOW={airflow}" for airflow in WITH_EVENTS)
+    for suite in ("browser", "ticks", "orphans", "backends", "sessions", "two_airflows", "upgrade"):
         for airflow in ("3.3", "2.11"):
             yield f"test SUITE={suite} AIRFLOW={airflow}"
     yield from (f"test SUITE=traces AIRFLOW={airflow}" for airflow in WITH_TASK_TRACES)
