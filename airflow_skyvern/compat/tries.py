@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from contextlib import suppress
 from enum import Enum
 from http import HTTPStatus
@@ -12,6 +14,8 @@ from airflow_skyvern.compat import internals, since_3_0
 
 if TYPE_CHECKING:
     from airflow_skyvern.compat.sdk import Context
+
+log = logging.getLogger(__name__)
 
 
 class Standing(Enum):
@@ -110,24 +114,80 @@ def _status_of(answer: Any) -> int | None:
 
 
 def _standing_2(ti: Any) -> Standing:
-    from airflow import settings
     from airflow.models.taskinstance import TaskInstance as TI  # noqa: N817  Airflow's own name for it
     from sqlalchemy import select
 
-    if not isinstance(ti, TI) or ti.test_mode:
+    if not _is_in_database(ti):
         return Standing.CURRENT
-    rows = select(TI.try_number, TI.state, TI.job_id).where(
-        TI.dag_id == ti.dag_id, TI.run_id == ti.run_id, TI.task_id == ti.task_id, TI.map_index == ti.map_index
-    )
-    assert settings.engine is not None
-    with settings.engine.connect() as connection:  # not the session of the task, which may see the past only
-        row = connection.execute(rows).one_or_none()
+    row = _row(select(TI.try_number, TI.state, TI.job_id).where(*_is_of(TI, ti)))
     if row is None:
         return Standing.CURRENT if ti.job_id is None else Standing.ENDED
     try_number, state, job_id = row
     if try_number != ti.try_number or str(job_id) != str(ti.job_id) or state == "up_for_retry":
         return Standing.OVERTAKEN
     return Standing.ENDED if state in ENDED_2 else Standing.CURRENT
+
+
+def was_executed_before(ti: Any) -> bool:
+    """
+    Return whether Airflow has failed a try of this number before, so that this is its retry; on 2.11.
+
+    Seen on an overloaded Airflow: it wrote the failed try into the row once more when the retry was queued already.
+    """
+    if since_3_0.is_airflow_3() or not _is_in_database(ti):
+        return False
+    from airflow.models.taskinstancehistory import TaskInstanceHistory as Earlier
+    from sqlalchemy import select
+
+    return (
+        _row(select(Earlier.try_number).where(*_is_of(Earlier, ti), Earlier.try_number == ti.try_number)) is not None
+    )
+
+
+def leave_task_to_other_try() -> None:
+    """
+    End this process without a word to Airflow if another try has taken over its task; on 2.11.
+
+    2.11 writes the end of a try into the row that the tries of a task share, which would fail the other one. Later
+    versions refuse it.
+    """
+    if since_3_0.is_airflow_3() or (context := internals.current_context()) is None:
+        return
+    ti: Any = context["ti"]
+    with suppress(Exception):  # if the database does not answer, Airflow cannot write anything, either
+        if _standing_2(ti) is Standing.OVERTAKEN and _has_own_process(ti):
+            log.warning("Another try of this task has taken over. This one ends here, and Airflow is not told of it.")
+            logging.shutdown()
+            os._exit(1)  # as Airflow ends this process itself, whose parent writes nothing about the task
+
+
+def _has_own_process(ti: Any) -> bool:
+    """Return whether nothing but a try is executed in this process; the executor for debugging has one for all."""
+    from airflow.jobs.job import Job
+    from sqlalchemy import select
+
+    row = _row(select(Job.job_type).where(Job.id == ti.job_id))
+    return row is not None and row[0] == "LocalTaskJob"
+
+
+def _is_in_database(ti: Any) -> bool:
+    """Return whether this is Airflow's own object, and not of a task that is only tried; on 2.11."""
+    from airflow.models.taskinstance import TaskInstance
+
+    return isinstance(ti, TaskInstance) and not ti.test_mode
+
+
+def _is_of(model: Any, ti: Any) -> list[Any]:
+    return [getattr(model, name) == getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index")]
+
+
+def _row(query: Any) -> Any:
+    """Read at most one row, not in the session of the task, which may see the past only."""
+    from airflow import settings
+
+    assert settings.engine is not None
+    with settings.engine.connect() as connection:
+        return connection.execute(query).one_or_none()
 
 
 def dag_run_id(context: Context) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from airflow_skyvern.compat import internals
+from airflow_skyvern.compat import internals, tries
 from airflow_skyvern.compat.sdk import (
     AirflowFailException,
     AirflowNotFoundException,
@@ -178,6 +178,7 @@ class ActiveRun:
             return
         self._decide()
         self._cancel_if_decided(began)
+        tries.leave_task_to_other_try()  # else Airflow writes the end of this one next
 
     @contextmanager
     def canceled_if_given_up(self) -> Iterator[None]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_skyvern.compat import since_3_0
-from airflow_skyvern.compat.sdk import AirflowException, AirflowFailException
+from airflow_skyvern.compat import since_3_0, tries
+from airflow_skyvern.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 from airflow_skyvern.exceptions import (
     SkyvernError,
     SkyvernRunError,
@@ -94,11 +94,18 @@ def no_retry_for_permanent_errors() -> Iterator[None]:
 
 @contextmanager
 def marks_stay() -> Iterator[None]:
-    """Keep an error that ends the task from overwriting a state that a user has set meanwhile, also on 2.11."""
+    """
+    Keep an error that ends the task from overwriting a state that a user has set meanwhile, also on 2.11.
+
+    The state of another try that has taken over stays, too: then this does not return.
+    """
     try:
         yield
-    except (SkyvernError, AirflowFailException) as error:
-        if since_3_0.would_overwrite_mark():
+    except TaskDeferred:
+        raise
+    except BaseException as error:  # Airflow's signals are none of Exception
+        tries.leave_task_to_other_try()
+        if isinstance(error, SkyvernError | AirflowFailException) and since_3_0.would_overwrite_mark():
             raise AirflowException(str(error)) from error
         raise
 

@@ -170,13 +170,15 @@ class TaskTry:
     @cached_property
     def is_first_again(self) -> bool:
         """
-        Whether Airflow executes the first try again from its beginning, after that had published a run.
+        Whether Airflow executes the first try again from its beginning, after that may have started a run.
 
         Airflow 3 does so with a resumption that waits in a busy executor's queue, while the scheduler takes the task
-        for failed and queues a retry.
+        for failed and queues a retry; 2.11 when it is overloaded, after the first try has failed.
         """
+        if self.number != 1:
+            return False
         published = since_3_0.keys_pushed_before(self._ti)
-        return self.number == 1 and bool({xcom.RUN_ID, xcom.CONNECTION_AND_RUN_KEY} & published)
+        return bool({xcom.RUN_ID, xcom.CONNECTION_AND_RUN_KEY} & published) or tries.was_executed_before(self._ti)
 
     def is_after_clear(self, retries: int) -> bool:
         """

@@ -63,7 +63,9 @@ def test_the_run_page_and_a_mark_find_the_run(skyvern: SkyvernServer, airflow: A
     if airflow.is_3:  # where the API server cancels
         airflow.processes["triggerer"].kill()
     else:
-        wait_until("the trigger", lambda: run_id in (airflow.home / "triggerer.log").read_text(), SLOW)
+        wait_until(
+            "the trigger", lambda: f"trigger {DAG}/{RUN}/" in (airflow.home / "triggerer.log").read_text(), SLOW
+        )
     airflow.mark(DAG, RUN, TASK, "success")
     wait_until("the cancel", lambda: status_of(skyvern, run_id) == "canceled", 10 if airflow.is_3 else 30)
 

@@ -18,6 +18,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.models.trigger import Trigger
 from sqlalchemy import create_engine, event, insert
 from sqlalchemy.orm import sessionmaker
@@ -30,7 +31,17 @@ if TYPE_CHECKING:
     import pytest
 
 PLACE = Place("d", "r", "t")
-TABLES = (DagModel, DagRun, TaskInstance, Trigger, Log, RenderedTaskInstanceFields, Connection, Job)
+TABLES = (
+    DagModel,
+    DagRun,
+    TaskInstance,
+    TaskInstanceHistory,
+    Trigger,
+    Log,
+    RenderedTaskInstanceFields,
+    Connection,
+    Job,
+)
 LONG_AGO = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 
 
@@ -59,6 +70,8 @@ class MetadataDatabase:
         changed: datetime = LONG_AGO,
         next_kwargs: Any = None,
         trigger_id: int | None = None,
+        try_number: int = 0,
+        job_id: int | None = None,
         **xcoms: Any,
     ) -> Place:
         """Add a task instance, its DAG run, and its XComs."""
@@ -71,6 +84,8 @@ class MetadataDatabase:
             "pool": "default_pool",
             "next_kwargs": next_kwargs,
             "trigger_id": trigger_id,
+            "try_number": try_number,
+            "job_id": job_id,
         }
         self._insert(TaskInstance, **row)
         table = since_3_0.xcom_table()
@@ -79,6 +94,16 @@ class MetadataDatabase:
             timestamp = {"timestamp": changed}
             self._insert(table, **place._asdict(), key=key, value=stored, dag_run_id=number, **timestamp)
         return place
+
+    def earlier_try(self, try_number: int, place: Place = PLACE) -> None:
+        """Add a try that has failed to the history of a task instance."""
+        self._insert(
+            TaskInstanceHistory, **place._asdict(), try_number=try_number, state="failed", pool="default_pool"
+        )
+
+    def job(self, job_type: str, number: int) -> None:
+        """Add what Airflow has of one of its processes."""
+        self._insert(Job, id=number, job_type=job_type, state="running", start_date=LONG_AGO)
 
     def set_dag_run_state(self, state: str) -> None:
         """Give all DAG runs another state."""

@@ -8,7 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
+from airflow_skyvern.compat.since_3_0 import is_airflow_3
 from dev.process import wait_until
 from dev.skyvern_server import workflows
 
@@ -68,6 +70,26 @@ def test_a_retry_that_is_stopped_before_it_has_found_its_run(rig: Rig, *, last: 
         assert task.statuses == ["running"]
         rig.cancel(run_id)
     assert len(task.statuses) == 1
+
+
+@pytest.mark.skipif(is_airflow_3(), reason="Airflow 3 gives each try a row of its own")
+def test_a_first_try_that_is_executed_twice_keeps_its_run(rig: Rig) -> None:
+    """An overloaded Airflow 2.11 does so: its row is set back after the retry was queued."""
+    task = Task(rig, "executed_twice")
+    task.wait("running", 1)
+    run_id = task.xcom("run_id")
+    first = task.xcom("process_1")
+    os.kill(first, signal.SIGKILL)
+    task.wait("up_for_retry", 1)
+    assert rig.airflow.postgres is not None
+    set_back = "UPDATE task_instance SET try_number = 0 WHERE dag_id = 'executed_twice'"
+    with create_engine(rig.airflow.postgres.url("airflow")).begin() as connection:
+        connection.execute(text(set_back))
+    wait_until("executed again", lambda: task.xcom("process_1") != first, SLOW)
+    task.wait("running", 1)
+    assert task.xcom("run_id") == run_id
+    assert task.statuses == ["running"]
+    rig.cancel(run_id)
 
 
 def test_a_task_that_is_stopped_while_it_is_resumed_at_its_deadline_leaves_the_run_to_its_retry(rig: Rig) -> None:

@@ -100,6 +100,9 @@ for way, deferrable in WAYS.items():
             pre_execute=hold,
         )
 
+with dag("executed_twice"):
+    run(deferrable=False, timeout=600, retries=2, retry_delay=timedelta(seconds=40), pre_execute=hold)
+
 with dag("deleted"):
     run(deferrable=True, retries=2)
 
