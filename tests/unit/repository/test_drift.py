@@ -27,8 +27,8 @@ DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
 
 PACKAGE = ROOT / "airflow_skyvern"
 
-MOST_MODULES, MOST_MOVES = 54, 420
-"""Of a deferred run, with a margin: it enters 53 and moves 412 times; docs/architecture.md says what they are."""
+MOST_MODULES, MOST_MOVES = 54, 425
+"""Of a deferred run, with a margin: it enters 54, and moves 419 times (on Python 3.13: 422); see architecture.md."""
 
 MODULES_OF_AN_OPERATOR = 37
 """Modules of this package that a DAG file with one operator loads, with a margin of two."""
