@@ -218,11 +218,14 @@ def test_a_partition_is_replaced_as_a_whole(place: str) -> None:
             {"path": store.address(name), "filename": name, "size": len(content), "checksum": sha256(content)}
             for name, content in files.items()
         ]
-        assert not partition.begin(entries)
-        assert manifest_at(f"{place}/manifest.json", None) is None
-        for name, content in files.items():
-            put(store, name, content, overwrite=True)
-        return partition.finish(entries, None, [])
+        try:
+            assert not partition.begin(entries)
+            assert manifest_at(f"{place}/manifest.json", None) is None
+            for name, content in files.items():
+                put(store, name, content, overwrite=True)
+            return partition.finish(entries, None, [])
+        finally:
+            partition.close()
 
     options = FileOptions(files_to=place, manifest_to=f"{place}/manifest.json", if_exists="replace")
     deliver("wr_1", {"a b#ü.pdf": b"old", "b.pdf": b"old"})
