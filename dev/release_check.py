@@ -53,6 +53,9 @@ READ_BY = {
 SHARED = frozenset({"support", "faults", "dags"})
 """Folders among the tests that serve several suites."""
 
+READ_BY_UNIT_TESTS = frozenset({"dev/release_check.py", "dev/hops.py"})
+"""Tools that only the unit tests run, and no step else."""
+
 OF_THE_OUTER_MAKE = frozenset({"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "STEPS", "LIST"})
 """Variables of the environment that a step's own make must not inherit."""
 
@@ -176,7 +179,7 @@ def files_of(root: Path) -> Callable[[str], str]:
 def _reads(step: str, path: str) -> bool:
     parts = path.split("/")
     readers: tuple[str, ...]
-    if path == "dev/release_check.py":
+    if path in READ_BY_UNIT_TESTS:
         readers = UNIT_TESTS
     elif parts[0] == "benchmarks":
         readers = (*UNIT_TESTS, "bench")
