@@ -139,9 +139,8 @@ def was_executed_before(ti: Any) -> bool:
     from airflow.models.taskinstancehistory import TaskInstanceHistory as Earlier
     from sqlalchemy import select
 
-    return (
-        _row(select(Earlier.try_number).where(*_is_of(Earlier, ti), Earlier.try_number == ti.try_number)) is not None
-    )
+    earlier = select(Earlier.try_number).where(*_is_of(Earlier, ti), Earlier.try_number == ti.try_number)
+    return _row(earlier) is not None
 
 
 def leave_task_to_other_try() -> None:
@@ -157,8 +156,10 @@ def leave_task_to_other_try() -> None:
     with suppress(Exception):  # if the database does not answer, Airflow cannot write anything, either
         if _standing_2(ti) is Standing.OVERTAKEN and _has_own_process(ti):
             log.warning("Another try of this task has taken over. This one ends here, and Airflow is not told of it.")
-            logging.shutdown()
-            os._exit(1)  # as Airflow ends this process itself, whose parent writes nothing about the task
+            try:
+                logging.shutdown()
+            finally:
+                os._exit(1)  # as Airflow ends this process itself, whose parent writes nothing about the task
 
 
 def _has_own_process(ti: Any) -> bool:

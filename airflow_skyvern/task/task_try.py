@@ -164,20 +164,19 @@ class TaskTry:
 
     @property
     def earlier_tries(self) -> int:
-        """How many tries may have started a run before this process; after a clear, those from before it, too."""
-        return self.number - 1 or int(self.is_first_again)
+        """How many executions may have started a run before this one; after a clear, those from before it, too."""
+        return self.number - 1 + int(self.is_executed_again)
 
     @cached_property
-    def is_first_again(self) -> bool:
+    def is_executed_again(self) -> bool:
         """
-        Whether Airflow executes the first try again from its beginning, after that may have started a run.
+        Whether Airflow executes this try again from its beginning, after that may have started a run.
 
-        Airflow 3 does so with a resumption that waits in a busy executor's queue, while the scheduler takes the task
-        for failed and queues a retry; 2.11 when it is overloaded, after the first try has failed.
+        2.11 does so when it is overloaded, after the try has failed. Airflow 3 does so with a resumption of the first
+        try that waits in a busy executor's queue, while the scheduler takes the task for failed and queues a retry;
+        the XComs of a later try may be those of an earlier one.
         """
-        if self.number != 1:
-            return False
-        published = since_3_0.keys_pushed_before(self._ti)
+        published = since_3_0.keys_pushed_before(self._ti) if self.number == 1 else frozenset()
         return bool({xcom.RUN_ID, xcom.CONNECTION_AND_RUN_KEY} & published) or tries.was_executed_before(self._ti)
 
     def is_after_clear(self, retries: int) -> bool:
@@ -186,7 +185,7 @@ class TaskTry:
 
         :param retries: As in :meth:`is_first_of_group`.
         """
-        return self.is_first_of_group(retries) and not self.is_first_again
+        return self.is_first_of_group(retries) and not self.is_executed_again
 
     def is_first_of_group(self, retries: int) -> bool:
         """

@@ -14,6 +14,7 @@ from airflow_skyvern.compat import internals
 from airflow_skyvern.compat.sdk import AirflowException, AirflowFailException, BaseOperator, TaskDeferred
 from airflow_skyvern.compat.since_3_0 import is_airflow_3
 from airflow_skyvern.exceptions import SkyvernConnectionError
+from airflow_skyvern.operators import SkyvernRunWorkflowOperator
 from airflow_skyvern.runs.orphans import Place
 from airflow_skyvern.task.endings import marks_stay
 from airflow_skyvern.task.task_try import TaskTry
@@ -72,6 +73,18 @@ def test_a_first_try_is_the_first(database: MetadataDatabase, executed: Any) -> 
     assert task_try(executed).earlier_tries == 0
 
 
+@pytest.mark.parametrize(("number", "max_tries", "retries"), [(2, 1, 0), (3, 4, 2), (3, 3, 3)])
+def test_a_later_try_that_has_failed_before_counts_its_own_execution(
+    database: MetadataDatabase, executed: Any, number: int, max_tries: int, retries: int
+) -> None:
+    """The first one after a clear among them: a start of its first execution may be on its way."""
+    for earlier in range(1, number + 1):
+        database.earlier_try(earlier)
+    executed.try_number, executed.max_tries = number, max_tries
+    assert task_try(executed).earlier_tries == number
+    assert not task_try(executed).is_after_clear(retries)
+
+
 def test_a_try_after_a_clear_is_not_taken_for_one_that_is_executed_again(
     database: MetadataDatabase, executed: Any
 ) -> None:
@@ -101,6 +114,28 @@ def test_a_try_that_was_overtaken_ends_before_airflow_writes_its_end_into_the_ro
     database.job("LocalTaskJob", 7)
     database.task(state, try_number=try_number, job_id=job_id)
     assert ending(error) is Left
+
+
+def test_a_log_that_cannot_be_closed_does_not_keep_it(
+    database: MetadataDatabase, executed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one in a bucket."""
+
+    def fail() -> None:
+        raise ConnectionError("no bucket")
+
+    monkeypatch.setattr(logging, "shutdown", fail)
+    database.job("LocalTaskJob", 7)
+    database.task("running", try_number=2, job_id=8)
+    assert ending(ValueError("a bug")) is Left
+
+
+def test_a_signal_ends_it_before_airflow_writes_its_end(database: MetadataDatabase, executed: Any) -> None:
+    """Airflow's handler calls ``on_kill`` wherever the try is, also outside our code, and fails the task next."""
+    database.job("LocalTaskJob", 7)
+    database.task("running", try_number=2, job_id=8)
+    with pytest.raises(Left):
+        SkyvernRunWorkflowOperator(task_id=PLACE.task_id, workflow_id="wpid_1").on_kill()
 
 
 @pytest.mark.parametrize("error", ERRORS)
