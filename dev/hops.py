@@ -117,9 +117,10 @@ def _module(frame: FrameType) -> str:
 
 def _name(frame: FrameType) -> str:
     """Return the name with its class, which below Python 3.11 only the object of a method knows."""
-    code = frame.f_code
-    owner = f"{type(frame.f_locals['self']).__name__}." if "self" in frame.f_locals else ""
-    name: str = getattr(code, "co_qualname", owner + code.co_name)
+    name: str = getattr(frame.f_code, "co_qualname", "")
+    if not name:
+        owner = f"{type(frame.f_locals['self']).__name__}." if "self" in frame.f_locals else ""
+        name = owner + frame.f_code.co_name
     return name
 
 
